@@ -1,0 +1,44 @@
+# make demo: sets everything up and runs the main job.  make test: sets everything up and passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.installed
+
+.PHONY: help setup demo test test-slow lint format bench wheel clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## make the virtual environment and install the package into it
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: $(STAMP) ## train RedNet and its convolution twin on real images, write runs/demo/report.html
+	$(BIN)/involution demo
+
+test: $(STAMP) ## the test suite, under 15 minutes on 2 cores
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(STAMP) ## the longer checks
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## the operator against its baselines; results into benchmarks/results/
+	$(BIN)/python benchmarks/operator.py
+
+wheel: $(STAMP) ## build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean: ## remove build products (not the environment, not runs/)
+	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

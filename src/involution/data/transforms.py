@@ -1,0 +1,104 @@
+"""What happens to an image between the file and the network, on uint8 tensors [C, H, W] by torchvision's transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from involution.data.augment import AugmentConfig
+
+Transform = Callable[[Any], Tensor]
+
+
+def _interpolation(name: str) -> Any:
+    from torchvision.transforms.v2 import InterpolationMode
+
+    modes = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+    if name not in modes:
+        raise ValueError(f"interpolation must be one of {', '.join(modes)}, got {name!r}")
+    return modes[name]
+
+
+def to_channels(image: Any, channels: int) -> Tensor:
+    """A PIL image or uint8 tensor as a uint8 tensor of 1 or 3 channels."""
+    import torchvision.transforms.v2.functional as F
+
+    tensor: Tensor = image if isinstance(image, Tensor) else F.pil_to_tensor(image)
+    if tensor.shape[0] == channels:
+        return tensor
+    return F.rgb_to_grayscale(tensor) if channels == 1 else tensor.expand(channels, -1, -1)
+
+
+def _to_float(mean: Sequence[float], std: Sequence[float]) -> list[Any]:
+    from torchvision.transforms import v2
+
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+
+
+def eval_transform(
+    image_size: int,
+    channels: int = 3,
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
+    std: Sequence[float] = (0.229, 0.224, 0.225),
+    interpolation: str = "bilinear",
+    crop_pct: float = 0.875,
+) -> Transform:
+    """Resize the shorter side to `image_size / crop_pct`, crop the centre, normalise.
+
+    Args:
+        image_size: side of the square that the network sees.
+        channels: 1 or 3.
+        mean: per channel, in units of 0 to 1.
+        std: per channel, in units of 0 to 1.
+        interpolation: bilinear or bicubic, antialiased.
+        crop_pct: share of the resized shorter side that the crop keeps.
+
+    Returns:
+        A function from a PIL image or uint8 tensor [C, H, W] to a float tensor [channels, image_size, image_size].
+    """
+    from torchvision.transforms import v2
+
+    resize = v2.Resize(round(image_size / crop_pct), _interpolation(interpolation), antialias=True)
+    chain = v2.Compose([resize, v2.CenterCrop(image_size), *_to_float(mean, std)])
+    return lambda image: chain(to_channels(image, channels))
+
+
+def train_transforms(
+    augment: AugmentConfig,
+    image_size: int,
+    channels: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str,
+) -> tuple[Transform, Transform]:
+    """The fixed and the random part of what happens to a training image.
+
+    Returns:
+        A function from a PIL image or uint8 tensor to a uint8 tensor, the same every time, and one from there to
+        the network's float input, drawn anew every time.
+    """
+    from torchvision.transforms import v2
+
+    mode = _interpolation(interpolation)
+    size = (image_size, image_size)
+    fixed = v2.Identity() if augment.crop_scale else v2.Resize(size, mode, antialias=True)
+    steps: list[Any] = []
+    if augment.crop_scale:
+        steps.append(v2.RandomResizedCrop(size, scale=augment.crop_scale, interpolation=mode, antialias=True))
+    if augment.flip:
+        steps.append(v2.RandomHorizontalFlip(augment.flip))
+    if augment.rotate or augment.translate or augment.shear or tuple(augment.scale) != (1.0, 1.0):
+        shift = (augment.translate, augment.translate)
+        shear = augment.shear or None
+        bilinear = v2.InterpolationMode.BILINEAR
+        steps.append(v2.RandomAffine(augment.rotate, shift, augment.scale, shear, interpolation=bilinear))
+    if augment.randaugment:
+        steps.append(v2.RandAugment(augment.randaugment, augment.randaugment_magnitude, interpolation=mode))
+    steps += _to_float(mean, std)
+    if augment.erase:
+        steps.append(v2.RandomErasing(augment.erase))
+    chain = v2.Compose(steps)
+    return lambda image: fixed(to_channels(image, channels)), chain

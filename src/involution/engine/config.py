@@ -1,0 +1,264 @@
+"""The settings of a training run, and the named recipes that fill them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from involution.data.augment import AugmentConfig
+from involution.data.errors import nearest
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+class ConfigError(ValueError):
+    """A setting that is wrong, or two that do not go together."""
+
+
+@dataclass
+class ModelConfig:
+    """The network.
+
+    Args:
+        name: its name in timm's registry, where RedNet is registered too: rednet50, rednet_nano, resnet50, ...
+        args: further arguments of its constructor, such as {"drop_path_rate": 0.1}.
+        weights: start from this checkpoint or converted .safetensors file; a head of another class count is
+            made anew.
+    """
+
+    name: str = "rednet50"
+    args: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+
+@dataclass
+class DataConfig:
+    """The images.
+
+    Args:
+        spec: digits, imagefolder:PATH, imagenet:PATH, cifar10:PATH, cifar100:PATH or webdataset:SHARDS.
+        image_size: side in pixels of the square that the network sees.
+        channels: 3 for colour, 1 for grey.
+        mean: per channel, in units of 0 to 1.
+        std: per channel, in units of 0 to 1.
+        crop_pct: evaluation resizes the shorter side to image_size / crop_pct and crops the centre.
+        interpolation: of every resize, bilinear or bicubic.
+        batch_size: images per optimiser step, over all devices and accumulation steps together.
+        workers: loader processes per device; 0 loads in the training process.
+        cache: keep the decoded images in memory; for small data sets.
+        split_seed: draws the splits that the data set does not bring along.
+        classes: file with the class names, one a line or a JSON list; needed where the data has none.
+    """
+
+    spec: str = "digits"
+    image_size: int = 224
+    channels: int = 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_pct: float = 0.875
+    interpolation: str = "bilinear"
+    batch_size: int = 256
+    workers: int = 4
+    cache: bool = False
+    split_seed: int = 0
+    classes: str | None = None
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimiser, one of timm's.
+
+    Args:
+        name: sgd (with Nesterov momentum), momentum (without), adamw, lamb, ...
+        lr: learning rate at the peak, for the whole batch.
+        momentum: of sgd and its like; the others take it as their first beta.
+        weight_decay: decay per unit of learning rate.
+        decay_norm_and_bias: decay one-dimensional parameters (norms, biases) too.
+        head_lr_factor: the classification head learns this many times faster than the rest.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    decay_norm_and_bias: bool = True
+    head_lr_factor: float = 1.0
+
+
+@dataclass
+class ScheduleConfig:
+    """The learning rate over time: a linear warm-up, then the decay.
+
+    Args:
+        decay: cosine, linear or constant.
+        update: step, or epoch to hold the decaying rate fixed within an epoch (the warm-up always moves by step).
+        final: share of the peak rate that the decay ends at.
+        warmup_epochs: length of the warm-up, during which the decay already runs.
+        warmup_start: share of the rate that the warm-up begins at.
+    """
+
+    decay: str = "cosine"
+    update: str = "step"
+    final: float = 0.0
+    warmup_epochs: float = 0.0
+    warmup_start: float = 0.0
+
+
+@dataclass
+class TrainerConfig:
+    """How the training runs.
+
+    Args:
+        epochs: passes over the training images.
+        label_smoothing: share of the target spread evenly over all classes.
+        precision: 32-true, bf16-mixed, 16-mixed or 64-true.
+        clip_grad_norm: largest norm of the gradient, null for no limit.
+        accumulate: batches whose gradients are added up to one optimiser step.
+        ema_decay: decay per step of the weights' moving average, which is then what is evaluated and kept; null
+            for none.
+        channels_last: keep tensors in channels_last memory order, faster on many devices.
+        sync_batchnorm: batch norm statistics over all devices.
+        accelerator: auto, cpu, gpu, mps.
+    """
+
+    epochs: int = 130
+    label_smoothing: float = 0.0
+    precision: str = "32-true"
+    clip_grad_norm: float | None = None
+    accumulate: int = 1
+    ema_decay: float | None = None
+    channels_last: bool = False
+    sync_batchnorm: bool = False
+    accelerator: str = "auto"
+
+
+@dataclass
+class ClassifyConfig:
+    """A whole classification run.
+
+    Args:
+        name: the run's folder below output.
+        output: folder of all runs.
+        seed: of the initial weights, the order of the images and every augmentation.
+        devices: number of devices (processes) that share the batch.
+        compile: compile the network by torch.compile.
+        model: the network.
+        data: the images.
+        augment: what is done to training images.
+        optimizer: the optimiser.
+        schedule: the learning rate over time.
+        trainer: how the training runs.
+    """
+
+    name: str = "classify"
+    output: str = "runs"
+    seed: int = 0
+    devices: int = 1
+    compile: bool = False
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run's checkpoints and logs."""
+        return Path(self.output) / self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain types, as a checkpoint keeps them."""
+        return dataclasses.asdict(self)
+
+
+def recipe_names() -> list[str]:
+    """Names of the packaged recipes."""
+    files = resources.files("involution.recipes").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """File of a packaged recipe."""
+    if name not in recipe_names():
+        known = recipe_names()
+        raise ConfigError(f"no recipe named {name!r} (there are {', '.join(known)}){nearest(name, known)}")
+    return Path(str(resources.files("involution.recipes") / f"{name}.yaml"))
+
+
+def config_keys(cls: type = ClassifyConfig, prefix: str = "") -> list[str]:
+    """Every dotted setting, `trainer.epochs` and so on."""
+    keys: list[str] = []
+    for item in dataclasses.fields(cls):
+        factory = item.default_factory
+        if isinstance(factory, type) and dataclasses.is_dataclass(factory):
+            keys += config_keys(factory, f"{prefix}{item.name}.")
+        else:
+            keys.append(prefix + item.name)
+    return keys
+
+
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """Give a jsonargparse parser `--config` and every setting of `ClassifyConfig`."""
+    from jsonargparse import ActionYesNo
+
+    parser.add_argument("--config", action="config", help="YAML file with settings, read before the options")
+    parser.add_argument(
+        "--compile", action=ActionYesNo, default=False, help="compile the network by torch.compile"
+    )
+    parser.add_class_arguments(ClassifyConfig, skip={"compile"})
+
+
+def config_from_namespace(parser: ArgumentParser, args: Namespace) -> ClassifyConfig:
+    """The dataclass behind parsed arguments."""
+    made = parser.instantiate(args)
+    return ClassifyConfig(**{item.name: made[item.name] for item in dataclasses.fields(ClassifyConfig)})
+
+
+@functools.cache
+def _parser() -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    add_config_arguments(parser)
+    return parser
+
+
+def load_config(
+    recipe: str | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
+) -> ClassifyConfig:
+    """Settings from a packaged recipe, changed by dotted overrides and checked for their types.
+
+    Args:
+        recipe: name of a recipe, or None for the defaults.
+        overrides: such as `{"trainer.epochs": 1}`.
+        base: settings as `ClassifyConfig.to_dict` gives them, in place of a recipe.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: for an unknown recipe or setting, or a value of the wrong type.
+    """
+    import yaml
+    from jsonargparse import ArgumentError
+
+    settings: dict[str, Any] = dict(base or {})
+    if recipe is not None:
+        settings = yaml.safe_load(recipe_path(recipe).read_text(encoding="utf-8"))
+    argv = ["--config", json.dumps(settings)] if settings else []
+    for key, value in (overrides or {}).items():
+        if key not in config_keys():
+            raise ConfigError(f"no setting named {key!r}{nearest(key, config_keys())}")
+        argv.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
+    try:
+        return config_from_namespace(_parser(), _parser().parse_args(argv))
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from error

@@ -1,0 +1,169 @@
+"""What happens around the training: checkpoints, the history, interruption, the progress bar."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from involution.engine.files import atomic_path
+from involution.engine.module import Batch, Classifier
+
+
+class TrainingInterrupted(Exception):
+    """The user stopped the training; `checkpoint` is where it can go on.
+
+    Attributes:
+        checkpoint: the last checkpoint, or None if there was none yet.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        super().__init__("training interrupted")
+        self.checkpoint = checkpoint
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints to a temporary file first, so that a crash never leaves half of one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class InterruptFlag:
+    """While it is entered, the first Ctrl-C only sets `raised`; the second stops at once."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._previous: Any = None
+
+    def __enter__(self) -> InterruptFlag:
+        # signals can only be caught in the main thread
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._catch)
+        return self
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self.raised:
+            raise KeyboardInterrupt
+        self.raised = True
+        print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+
+class RunRecorder(L.Callback):
+    """Keeps last.ckpt, best.ckpt (by validation accuracy; the later of equals) and metrics.csv.
+
+    Args:
+        run_dir: the run's folder.
+        flag: asks for a checkpoint and the end of the training.
+    """
+
+    def __init__(self, run_dir: Path, flag: InterruptFlag) -> None:
+        self.run_dir = run_dir
+        self.flag = flag
+        self.history: list[dict[str, float]] = []
+        self.best_accuracy = -1.0
+        self._train_seconds = 0.0
+        self._images = 0
+        self._since = 0.0
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the last epoch, or of the step where the run was interrupted."""
+        return self.run_dir / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best epoch."""
+        return self.run_dir / "best.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "best_accuracy": self.best_accuracy,
+            "train_seconds": self._train_seconds,
+            "images": self._images,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+        self.best_accuracy = state_dict["best_accuracy"]
+        self._train_seconds = state_dict["train_seconds"]
+        self._images = state_dict["images"]
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._train_seconds += time.perf_counter() - self._since
+        self._images += len(batch[1]) * trainer.world_size
+        # at the end of an epoch validation comes first
+        if batch_idx + 1 < trainer.num_training_batches and self._stop(trainer):
+            self._save(trainer, pl_module, (trainer.current_epoch, batch_idx + 1))
+            raise TrainingInterrupted(self.last)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Classifier) -> None:
+        train = pl_module.train_scores.compute()
+        val = pl_module.results
+        self.history.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+                "train_loss": float(train["loss"]),
+                "train_accuracy": float(train["accuracy"]),
+                "val_loss": float(val["loss"]),
+                "val_accuracy": float(val["accuracy"]),
+                "images_per_second": self._images / max(self._train_seconds, 1e-9),
+                "seconds": self._train_seconds,
+            }
+        )
+        for logger in trainer.loggers:
+            logger.log_metrics(dict(self.history[-1]), step=trainer.global_step)
+        self._images, self._train_seconds = 0, 0.0
+        accuracy = float(val["accuracy"])
+        improved = accuracy >= self.best_accuracy
+        self.best_accuracy = max(accuracy, self.best_accuracy)
+        self._save(trainer, pl_module, (trainer.current_epoch + 1, 0))
+        if trainer.is_global_zero:
+            if improved:
+                with atomic_path(self.best) as temporary:
+                    shutil.copyfile(self.last, temporary)
+            self._write_history()
+        if trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self._stop(trainer):
+            raise TrainingInterrupted(self.last)
+
+    def _stop(self, trainer: L.Trainer) -> bool:
+        # devices hear of Ctrl-C at different steps: all stop as soon as one did
+        return bool(trainer.strategy.reduce_boolean_decision(self.flag.raised, all=False))
+
+    def _save(self, trainer: L.Trainer, pl_module: Classifier, position: tuple[int, int]) -> None:
+        pl_module.position = position
+        trainer.save_checkpoint(self.last)
+
+    def _write_history(self) -> None:
+        with (
+            atomic_path(self.run_dir / "metrics.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, list(self.history[0]))
+            writer.writeheader()
+            writer.writerows(self.history)

@@ -1,0 +1,178 @@
+"""Batches whose order and augmentation follow from the seed, the epoch and the image alone.
+
+So a run is repeatable, a resumed run goes on with the very batches it would have seen, and any number of devices
+share the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from involution.data.transforms import Transform
+
+_MASK = 2**63 - 1
+
+
+def derive_seed(*parts: int) -> int:
+    """A seed from whole numbers, unlike for any change of one of them."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) & _MASK
+
+
+class TrainBatches(Sampler[list[tuple[int, int]]]):
+    """Shuffled batches of (epoch, image index); each image at most once an epoch, on one of the devices.
+
+    The last incomplete optimiser step of an epoch is left out.
+
+    Args:
+        num_images: size of the training set.
+        batch_size: images per optimiser step, over all devices and accumulation steps.
+        accumulate: loader batches per optimiser step.
+        seed: draws the order.
+        rank: this device.
+        world_size: number of devices.
+        start: (epoch, batch) to begin at, when a run goes on.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        accumulate: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        start: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.num_images = num_images
+        self.size = batch_size // accumulate
+        self.num_batches = num_images // batch_size * accumulate
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.start = start
+        self.epoch = start[0]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next pass is drawn for."""
+        self.epoch = epoch
+
+    @property
+    def sampler(self) -> TrainBatches:
+        """Itself: where Lightning looks for `set_epoch`."""
+        return self
+
+    def __len__(self) -> int:
+        # the whole epoch, even where a resumed one begins in its midst: that is how Lightning counts
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_images)
+        first = self.start[1] if self.epoch == self.start[0] else 0
+        for number in range(first, self.num_batches):
+            batch = order[number * self.size : (number + 1) * self.size]
+            yield [(self.epoch, int(index)) for index in batch[self.rank :: self.world_size]]
+
+
+class EvalBatches(Sampler[list[int]]):
+    """Every image once, over all devices together, without padding.
+
+    Args:
+        num_images: size of the split.
+        batch_size: images per batch on one device.
+        rank: this device.
+        world_size: number of devices.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, num_images, world_size)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in range(0, len(self.indices), self.batch_size):
+            yield list(self.indices[first : first + self.batch_size])
+
+
+class TrainImages(Dataset[tuple[Tensor, int]]):
+    """Training images, each augmented by random numbers of its own.
+
+    Args:
+        source: yields (image, label).
+        fixed: the part of the transform that is the same every time.
+        random: the part that is drawn anew.
+        seed: of the augmentation.
+        cache: keep what `fixed` made.
+    """
+
+    def __init__(
+        self, source: Dataset[Any], fixed: Transform, random: Transform, seed: int, cache: bool = False
+    ) -> None:
+        self.source = source
+        self.fixed = fixed
+        self.random = random
+        self.seed = seed
+        self.cached: dict[int, tuple[Tensor, int]] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, index = key
+        image, label = self._fixed(index)
+        torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
+        return self.random(image), label
+
+    def _fixed(self, index: int) -> tuple[Tensor, int]:
+        if self.cached is not None and index in self.cached:
+            return self.cached[index]
+        image, label = self.source[index]
+        found = (self.fixed(image), label)
+        if self.cached is not None:
+            self.cached[index] = found
+        return found
+
+
+class EvalImages(Dataset[tuple[Tensor, int]]):
+    """Images as evaluation shows them.
+
+    Args:
+        source: yields (image, label).
+        transform: the whole transform.
+        cache: keep what it made.
+    """
+
+    def __init__(self, source: Dataset[Any], transform: Transform, cache: bool = False) -> None:
+        self.source = source
+        self.transform = transform
+        self.cached: dict[int, tuple[Tensor, int]] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if self.cached is not None and index in self.cached:
+            return self.cached[index]
+        image, label = self.source[index]
+        found = (self.transform(image), label)
+        if self.cached is not None:
+            self.cached[index] = found
+        return found
+
+
+def make_loader(dataset: Dataset[Any], batches: Sampler[Any], workers: int, pin_memory: bool) -> DataLoader[Any]:
+    """A loader of ready-made batches, with lasting workers."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin_memory,
+    )

@@ -1,0 +1,96 @@
+"""The progress of a training on the terminal; one line an epoch where the output is no terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from involution.engine.module import Batch
+
+
+class ProgressBar(L.Callback):
+    """Bar over the whole run with loss, accuracy, images per second and the time left.
+
+    Args:
+        title: what is being done.
+        console: where it is shown.
+    """
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.title = title
+        self.console = console or Console(stderr=True)
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._accuracy = ""
+        self._since = 0.0
+        self._images = 0
+        self._loss = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.percentage:>3.0f} % {task.fields[figures]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self._progress.start()
+            total = trainer.num_training_batches * (trainer.max_epochs or 1)
+            self._task = self._progress.add_task(self.title, total=total, figures="")
+            # a run that goes on does not begin at nothing
+            done = trainer.current_epoch * trainer.num_training_batches
+            self._progress.update(self._task, completed=done)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._since = time.perf_counter()
+        self._images = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._images += len(batch[1]) * trainer.world_size
+        if self._progress is None:
+            return
+        # reading the loss waits for the device: not at every step
+        if batch_idx % 10 == 0:
+            self._loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        speed = self._images / max(time.perf_counter() - self._since, 1e-9)
+        epoch = trainer.current_epoch
+        self._progress.update(
+            self._task,
+            completed=epoch * trainer.num_training_batches + batch_idx + 1,
+            description=f"{self.title} epoch {epoch + 1}/{trainer.max_epochs}",
+            figures=f"loss {self._loss:.3f}{self._accuracy} {speed:,.0f} images/s",
+        )
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        accuracy = float(pl_module.results["accuracy"])
+        self._accuracy = f" val {accuracy:.2%}"
+        if self._progress is None and trainer.is_global_zero:
+            speed = self._images / max(time.perf_counter() - self._since, 1e-9)
+            self.console.print(
+                f"{self.title} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
+                f"val accuracy {accuracy:.2%}, val loss {float(pl_module.results['loss']):.4f}, "
+                f"{speed:,.0f} images/s",
+                highlight=False,
+            )
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._stop()

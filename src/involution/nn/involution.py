@@ -1,0 +1,334 @@
+"""The modules: a kernel generator and the operator that applies what it generates."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+import torch.fx
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import involution1d, involution2d, involution3d
+from ..ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
+
+# a symbolic tracer records these calls whole: what they ask of sizes can't be traced
+torch.fx.wrap("involution1d")
+torch.fx.wrap("involution2d")
+torch.fx.wrap("involution3d")
+torch.fx.wrap("_pool_windows")
+torch.fx.wrap("_pad_input")
+
+Layer = Callable[..., nn.Module]
+
+_CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_AVG_POOL: dict[int, Callable] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+_DEFAULT: Any = object()
+
+
+class KernelGenerator(nn.Module):
+    """Generate the kernel map from features: one kernel for each output position and group (paper, section 3.2).
+
+    Under stride the features of each ``stride``-sized cell are averaged first. Then a 1×1 convolution reduces the channels,
+    followed by norm and activation, and a second one, with bias, spans the kernels; no softmax. With
+    ``reduction_ratio=None`` a single 1×1 convolution does both (the paper's linear form).
+
+    Attributes:
+        reduce, norm, act: The reduction (identities in the linear form).
+        span: The 1×1 convolution to ``G·K_h·K_w`` channels; the channel of a weight is ``(g·K_h + u)·K_w + v``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[tuple[int, int | None], ...],
+        dilation: tuple[int, ...],
+        reduction_ratio: int | None,
+        norm_layer: Layer | None,
+        act_layer: Layer | None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        conv = _CONV[len(kernel_size)]
+        self.groups, self.kernel_size, self.stride = groups, kernel_size, stride
+        self.padding, self.dilation = padding, dilation
+        taps = groups
+        for k in kernel_size:
+            taps *= k
+        if reduction_ratio is None:
+            self.reduce, self.norm, self.act = nn.Identity(), nn.Identity(), nn.Identity()
+            reduced = channels
+        else:
+            reduced = max(1, channels // reduction_ratio)
+            self.reduce = conv(channels, reduced, 1, bias=False, device=device, dtype=dtype)
+            self.norm = nn.Identity() if norm_layer is None else norm_layer(reduced)
+            self.norm.to(device=device, dtype=dtype)
+            self.act = nn.Identity() if act_layer is None else act_layer()
+        self.span = conv(reduced, taps, 1, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Initialise as RedNet does: kaiming normal (fan out, relu) for both convolutions, bias 0, norm reset."""
+        for module in (self.reduce, self.span):
+            if not isinstance(module, nn.Identity):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
+        nn.init.zeros_(self.span.bias)  # type: ignore[arg-type]
+        if hasattr(self.norm, "reset_parameters"):
+            self.norm.reset_parameters()
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the reduced features ``[N, R, *output spatial]`` of ``x [N, C, *spatial]``."""
+        x = _pool_windows(x, self.kernel_size, self.stride, self.padding, self.dilation)
+        return self.act(self.norm(self.reduce(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the kernel map ``[N, G, *kernel_size, *output spatial]`` of ``x [N, C, *spatial]``."""
+        return self.span(self.features(x)).unflatten(1, (self.groups, *self.kernel_size))
+
+
+class _Involution(nn.Module):
+    # what the dimensions share
+    dims: ClassVar[int]
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: IntOrTuple,
+        stride: IntOrTuple = 1,
+        padding: Padding = "same",
+        dilation: IntOrTuple = 1,
+        *,
+        groups: int | None = None,
+        group_channels: int = 16,
+        reduction_ratio: int | None = 4,
+        out_channels: int | None = None,
+        bias: bool = False,
+        norm_layer: Layer | None = _DEFAULT,
+        act_layer: Layer | None = nn.ReLU,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dims = self.dims
+        self.in_channels = channels
+        self.channels = channels if out_channels is None else out_channels
+        for name, value in (("channels", channels), ("out_channels", self.channels)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+        if reduction_ratio is not None and reduction_ratio < 1:
+            raise ValueError(
+                f"reduction_ratio must be at least 1, or None for one linear layer; got {reduction_ratio}"
+            )
+        if padding_mode not in _PADDING_MODES:
+            raise ValueError(f"padding_mode must be one of {', '.join(_PADDING_MODES)}; got {padding_mode!r}")
+        self.kernel_size = per_dimension("kernel_size", kernel_size, dims)
+        self.stride = per_dimension("stride", stride, dims)
+        self.dilation = per_dimension("dilation", dilation, dims)
+        sides = per_side(padding, dims, self.kernel_size, self.dilation)
+        self.padding = "same" if padding == "same" else sides
+        self.padding_mode = padding_mode
+        self.groups = _group_count(self.channels, groups, group_channels)
+        self.reduction_ratio = reduction_ratio
+        factory = {"device": device, "dtype": dtype}
+        project = self.channels != channels
+        self.proj = (
+            _CONV[dims](channels, self.channels, 1, bias=False, **factory) if project else nn.Identity()
+        )
+        self.generator = KernelGenerator(
+            self.channels,
+            self.groups,
+            self.kernel_size,
+            self.stride,
+            sides,
+            self.dilation,
+            reduction_ratio,
+            _NORM[dims] if norm_layer is _DEFAULT else norm_layer,
+            act_layer,
+            **factory,
+        )
+        self.bias = nn.Parameter(torch.empty(self.channels, **factory)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise projection and generator by kaiming normal (fan out, relu), biases by 0."""
+        if isinstance(self.proj, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(self.proj.weight, mode="fan_out", nonlinearity="relu")
+        self.generator.reset_parameters()
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to ``x [N, C, *spatial]`` the kernels generated from it; returns ``[N, C_out, *output spatial]``."""
+        x = self.proj(x)
+        weight = self.generator(x)
+        if self.padding_mode == "zeros":
+            return self._apply_kernels(x, weight, self.padding)
+        g = self.generator
+        x = _pad_input(x, g.kernel_size, g.stride, g.padding, g.dilation, self.padding_mode)
+        return self._apply_kernels(x, weight, 0)
+
+    def _apply_kernels(self, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Return the geometry, and whatever differs from the default."""
+        parts = [f"{self.in_channels}"] if self.in_channels == self.channels else []
+        parts = parts or [f"{self.in_channels}, out_channels={self.channels}"]
+        parts += [f"kernel_size={self.kernel_size}", f"stride={self.stride}", f"groups={self.groups}"]
+        parts.append(f"reduction_ratio={self.reduction_ratio}")
+        if self.padding != "same":
+            parts.append(f"padding={self.padding}")
+        if any(d != 1 for d in self.dilation):
+            parts.append(f"dilation={self.dilation}")
+        if self.padding_mode != "zeros":
+            parts.append(f"padding_mode={self.padding_mode}")
+        if self.bias is not None:
+            parts.append("bias=True")
+        return ", ".join(parts)
+
+
+class Involution1d(_Involution):
+    """Involution over sequences: `Involution2d` in one dimension.
+
+    ``padding=(left, right)`` pads each side by its own; ``(dilation·(K − 1), 0)`` looks into the past only. (The
+    kernel of a position is generated at its window's centre, which then lies in the past as well.)
+
+    Shape:
+        - Input: ``[N, C, L]``
+        - Output: ``[N, C_out, L_o]``
+
+    Example:
+        >>> Involution1d(32, 9, stride=2)(torch.randn(2, 32, 101)).shape
+        torch.Size([2, 32, 51])
+    """
+
+    dims = 1
+
+    def _apply_kernels(self, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
+        return involution1d(x, weight, self.bias, self.stride, padding, self.dilation)
+
+
+class Involution2d(_Involution):
+    """Involution over images (arXiv 2103.06255): takes the place of a k×k convolution in any network.
+
+    A small generator makes, from the feature at each output window's centre, the kernel of that window, shared by the
+    channels of a group; then the kernels are applied. Parameters are initialised as RedNet does: kaiming normal (fan
+    out, relu) for the generator's convolutions, 0 for biases, 1 and 0 for the norm.
+
+    Args:
+        channels: Channels C of the input.
+        kernel_size: Size K of the generated kernels, an int or (vertical, horizontal); odd, even, asymmetric.
+        stride: Step of the window.
+        padding: ``"same"`` (``ceil(size / stride)`` outputs; even kernels get the extra padding on the right), an int, a pair
+            of items for the dimensions, each an int or a (leading, trailing) pair.
+        dilation: Distance between taps.
+        groups: Number of kernels G generated for a position; a divisor of the channels. Default: see `group_channels`.
+        group_channels: Channels that share one kernel, used where `groups` is not given; fewer channels make one group.
+        reduction_ratio: The generator's hidden width is ``C / reduction_ratio``; None for one linear layer.
+        out_channels: If it differs from `channels`, a 1×1 convolution (no bias) projects the input first.
+        bias: Add a learned bias to the output.
+        norm_layer: Norm after the reduction, called with its width; None for none.
+        act_layer: Activation after it; None for none.
+        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        device: Of the parameters.
+        dtype: Of the parameters.
+
+    Shape:
+        - Input: ``[N, C, H, W]``
+        - Output: ``[N, C_out, H_o, W_o]``
+
+    Raises:
+        ValueError: If the channels are not divisible into groups (the message lists the divisors), or an option is out
+            of range.
+
+    Example:
+        >>> involution = Involution2d(64, kernel_size=7, stride=2)
+        >>> involution(torch.randn(2, 64, 55, 55)).shape
+        torch.Size([2, 64, 28, 28])
+        >>> involution.generator(torch.randn(2, 64, 55, 55)).shape
+        torch.Size([2, 4, 7, 7, 28, 28])
+    """
+
+    dims = 2
+
+    def _apply_kernels(self, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
+        return involution2d(x, weight, self.bias, self.stride, padding, self.dilation)
+
+
+class Involution3d(_Involution):
+    """Involution over volumes or clips: `Involution2d` in three dimensions.
+
+    Shape:
+        - Input: ``[N, C, D, H, W]``
+        - Output: ``[N, C_out, D_o, H_o, W_o]``
+
+    Example:
+        >>> Involution3d(16, (3, 5, 5))(torch.randn(1, 16, 4, 9, 9)).shape
+        torch.Size([1, 16, 4, 9, 9])
+    """
+
+    dims = 3
+
+    def _apply_kernels(self, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
+        return involution3d(x, weight, self.bias, self.stride, padding, self.dilation)
+
+
+def _group_count(channels: int, groups: int | None, group_channels: int) -> int:
+    if groups is None:
+        size = min(group_channels, channels)
+        asked = f"group_channels={group_channels}"
+        if size >= 1 and channels % size == 0:
+            return channels // size
+    else:
+        asked = f"groups={groups}"
+        if groups >= 1 and channels % groups == 0:
+            return groups
+    divisors = [d for d in range(1, channels + 1) if channels % d == 0]
+    raise ValueError(f"{channels} channels can't be divided by {asked}; choose one of {divisors}")
+
+
+def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, dilation: tuple) -> Tensor:
+    """Return the mean feature of the ``stride``-sized cell at the centre of each output window.
+
+    Cells that stick out of the image see its border repeated, so odd sizes under stride give ``ceil(size / stride)``
+    cells; where sizes divide this is plain average pooling.
+    """
+    pads: list[int] = []
+    for size, k, s, (leading, trailing), d in zip(
+        x.shape[2:], kernel_size, stride, padding, dilation, strict=True
+    ):
+        reach = d * (k - 1)
+        first = reach // 2 - leading
+        if trailing is None:
+            # in this form torch.export proves the sizes equal to those of a strided convolution
+            last = size % 2 if s == 2 else -size % s if s > 1 else 0
+        elif s == 1:
+            last = leading + trailing - reach + first
+        else:
+            last = ((size + leading + trailing - reach - 1) // s + 1) * s + first - size
+        pads = [-first, last, *pads]
+    # a symbolic size stays in the program, for sizes that it has not seen
+    if any(not isinstance(pad, int) or pad != 0 for pad in pads):
+        x = F.pad(x, pads, mode="replicate")
+    if any(s > 1 for s in stride):
+        x = _AVG_POOL[len(stride)](x, stride)
+    return x
+
+
+def _pad_input(
+    x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, dilation: tuple, mode: str
+) -> Tensor:
+    pads: list[int] = []
+    sizes = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
+    for size, out, k, s, (leading, trailing), d in zip(
+        x.shape[2:], sizes, kernel_size, stride, padding, dilation, strict=True
+    ):
+        if trailing is None:
+            trailing = max(0, (out - 1) * s + d * (k - 1) + 1 - leading - size)
+        pads = [leading, trailing, *pads]
+    return F.pad(x, pads, mode=mode)

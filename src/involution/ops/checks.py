@@ -1,0 +1,215 @@
+"""Every rule about the operators' arguments, and its message."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+IntOrTuple = int | Sequence[int]
+Padding = int | Sequence[int] | Sequence[int | Sequence[int]] | Literal["same"]
+
+_AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def per_dimension(name: str, value: IntOrTuple, dims: int, minimum: int = 1) -> tuple[int, ...]:
+    """Return an int or a sequence of `dims` ints as a tuple.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If it has another length, or a number is below `minimum`.
+    """
+    values = (value,) * dims if _is_int(value) else value
+    if not isinstance(values, Sequence) or isinstance(values, str) or not all(map(_is_int, values)):
+        raise TypeError(f"{name} must be an int or a tuple of {dims} ints; got {value!r}")
+    if len(values) != dims:
+        raise ValueError(
+            f"{name} must be an int or a tuple of {dims} ints; got {len(values)} of them: {value!r}"
+        )
+    if _concrete() and min(values) < minimum:
+        raise ValueError(f"{name} must be at least {minimum}; got {value!r}")
+    return tuple(values)
+
+
+def per_side(padding: Padding, dims: int, kernel_size: Sequence[int], dilation: Sequence[int]) -> Any:
+    """Return a tuple of (leading, trailing) padding per dimension, or for ``"same"`` of (leading, None).
+
+    Accepted are an int, a sequence of `dims` items each an int or a (leading, trailing) pair, in one dimension a flat
+    (left, right) pair, and ``"same"``: the leading side gets ``dilation·(kernel_size − 1) // 2``, the trailing
+    one what makes ``ceil(size / stride)`` outputs.
+    """
+    if padding == "same":
+        return tuple((d * (k - 1) // 2, None) for k, d in zip(kernel_size, dilation, strict=True))
+    items = (padding,) * dims if _is_int(padding) else padding
+    if isinstance(items, Sequence) and not isinstance(items, str):
+        if dims == 1 and len(items) == 2 and all(map(_is_int, items)):
+            items = (items,)
+        if len(items) == dims:
+            sides = tuple((p, p) if _is_int(p) else p for p in items)
+            if all(
+                isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_int, pair)) for pair in sides
+            ):
+                if _concrete() and min(min(pair) for pair in sides) < 0:
+                    raise ValueError(f"padding must not be negative; got {padding!r}")
+                return tuple((a, b) for a, b in sides)
+    flat = ", a (left, right) pair" if dims == 1 else ""
+    raise (TypeError if isinstance(padding, str | float) else ValueError)(
+        f'padding must be an int{flat}, a tuple of {dims} items, each an int or a (leading, trailing) pair, or "same";'
+        f" got {padding!r}"
+    )
+
+
+def output_size(
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int | None]],
+    dilation: Sequence[int],
+) -> tuple[int, ...]:
+    """Return the output's spatial size, with `padding` as `per_side` returns it."""
+    return tuple(
+        -(-x // s) if trailing is None else (x + leading + trailing - d * (k - 1) - 1) // s + 1
+        for x, k, s, (leading, trailing), d in zip(
+            input_size, kernel_size, stride, padding, dilation, strict=True
+        )
+    )
+
+
+def involution_arguments(
+    dims: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: IntOrTuple,
+    padding: Padding,
+    dilation: IntOrTuple,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Check the arguments of ``involution{dims}d``.
+
+    Returns:
+        stride, leading padding and dilation, a tuple of `dims` ints each.
+    """
+    name = f"involution{dims}d"
+    axes = _AXES[dims]
+    map_axes = ["N", "G", *(f"K_{a.lower()}" for a in axes), *(f"{a}_o" for a in axes)]
+    _tensor(name, "input", input, ["N", "C", *axes])
+    _tensor(name, "weight", weight, map_axes)
+    _alike(name, input, weight=weight, bias=bias)
+    stride = per_dimension("stride", stride, dims)
+    dilation = per_dimension("dilation", dilation, dims)
+    kernel_size, map_size = weight.shape[2 : 2 + dims], weight.shape[2 + dims :]
+    sides = per_side(padding, dims, kernel_size, dilation)
+    # a symbolic size can't be compared without narrowing what the exported program takes
+    if _concrete():
+        batch, channels = input.shape[:2]
+        groups = weight.shape[1]
+        if groups == 0 or channels % groups:
+            raise ValueError(
+                f"{name}: weight's groups must divide input's channels; got input {list(input.shape)} with C = {channels}"
+                f" and weight {list(weight.shape)} with G = {groups}"
+            )
+        if min(kernel_size) == 0:
+            raise ValueError(f"{name}: the kernel needs at least one tap; got weight {list(weight.shape)}")
+        wanted = output_size(input.shape[2:], kernel_size, stride, sides, dilation)
+        if weight.shape[0] != batch or tuple(map_size) != wanted:
+            shape = ["N", "G", *(f"K_{a.lower()}" for a in axes)]
+            numbers = [batch, groups, *kernel_size, *wanted]
+            raise ValueError(
+                f"{name}: weight must be [{', '.join(map_axes)}] = {numbers} for input {list(input.shape)},"
+                f" stride {stride}, padding {padding!r} and dilation {dilation}; got {list(weight.shape)}."
+                f" Generate one kernel [{', '.join(shape[2:])}] for each output position"
+            )
+        if min(wanted) < 0:
+            raise ValueError(
+                f"{name}: the window {_extent(kernel_size, dilation)} does not fit into input {list(input.shape)} with"
+                f" padding {padding!r}; make the padding larger or the kernel smaller"
+            )
+        if bias is not None and bias.shape != (channels,):
+            raise ValueError(f"{name}: bias must be [C] = [{channels}]; got {list(bias.shape)}")
+    return stride, tuple(leading for leading, _ in sides), dilation
+
+
+def dynamic_arguments(
+    input: Tensor,
+    reduced: Tensor,
+    span_weight: Tensor,
+    span_bias: Tensor | None,
+    stride: IntOrTuple,
+    padding: Padding,
+    dilation: IntOrTuple,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Check the arguments of ``dynamic_involution2d``; returns stride, leading padding and dilation."""
+    name = "dynamic_involution2d"
+    _tensor(name, "input", input, ["N", "C", "H", "W"])
+    _tensor(name, "reduced", reduced, ["N", "R", "H_o", "W_o"])
+    _tensor(name, "span_weight", span_weight, ["G", "K_h", "K_w", "R"])
+    _alike(name, input, reduced=reduced, span_weight=span_weight, span_bias=span_bias)
+    stride = per_dimension("stride", stride, 2)
+    dilation = per_dimension("dilation", dilation, 2)
+    groups, *kernel_size, features = span_weight.shape
+    sides = per_side(padding, 2, kernel_size, dilation)
+    if _concrete():
+        batch, channels = input.shape[:2]
+        if min(span_weight.shape) == 0 or channels % groups:
+            raise ValueError(
+                f"{name}: span_weight must be [G, K_h, K_w, R], none of them 0 and G a divisor of C = {channels};"
+                f" got {list(span_weight.shape)}"
+            )
+        wanted = output_size(input.shape[2:], kernel_size, stride, sides, dilation)
+        if tuple(reduced.shape) != (batch, features, *wanted) or min(wanted) < 0:
+            raise ValueError(
+                f"{name}: reduced must be [N, R, H_o, W_o] = {[batch, features, *wanted]} for input {list(input.shape)},"
+                f" span_weight {list(span_weight.shape)}, stride {stride}, padding {padding!r} and dilation {dilation};"
+                f" got {list(reduced.shape)}"
+            )
+        if span_bias is not None and span_bias.shape != span_weight.shape[:3]:
+            raise ValueError(
+                f"{name}: span_bias must be [G, K_h, K_w] = {list(span_weight.shape[:3])}; got {list(span_bias.shape)}"
+            )
+    return stride, tuple(leading for leading, _ in sides), dilation
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int | torch.SymInt) and not isinstance(value, bool)
+
+
+def _concrete() -> bool:
+    return not torch.compiler.is_exporting()
+
+
+def _extent(kernel_size: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+    return tuple(d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True))
+
+
+def _tensor(name: str, argument: str, value: object, axes: Sequence[str]) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: {argument} must be a tensor [{', '.join(axes)}]; got {type(value).__name__}"
+        )
+    if value.dim() != len(axes):
+        raise ValueError(
+            f"{name}: {argument} must have {len(axes)} dimensions [{', '.join(axes)}]; got {list(value.shape)}"
+        )
+    if value.dtype not in _DTYPES:
+        raise TypeError(
+            f"{name}: {argument} must be float16, bfloat16, float32 or float64; got {value.dtype}. Convert it first"
+        )
+
+
+def _alike(name: str, input: Tensor, **others: Tensor | None) -> None:
+    for argument, value in others.items():
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: {argument} must be a tensor or None; got {type(value).__name__}")
+        if value.device != input.device:
+            raise ValueError(
+                f"{name}: input and {argument} must be on one device; got {input.device} and {value.device}"
+            )
+        # inside autocast mixed types are the rule, and the operator casts them
+        if value.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+            raise TypeError(
+                f"{name}: input and {argument} must have one dtype; got {input.dtype} and {value.dtype}."
+                " Convert one of them, or use torch.autocast"
+            )

@@ -1,0 +1,205 @@
+"""The fused operator: generates the kernel map from reduced features and applies it, in one call.
+
+Only the input and the reduced features are saved for backward; the map is computed again there. The plain form here
+does hold the map while it runs; a native kernel need not.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import DispatchKeySet
+
+from . import reference
+from .autograd import call, needs_derivative, redispatch_below_autograd, register_autocast
+from .schema import LIBRARY, output_format
+
+Size = Sequence[int]
+
+_OP = torch.ops.involution.dynamic_involution2d.default
+_BACKWARD = torch.ops.involution.dynamic_involution2d_backward.default
+
+
+def dynamic_call(
+    input: Tensor,
+    reduced: Tensor,
+    span_weight: Tensor,
+    span_bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+) -> Tensor:
+    """Call the fused operator so that every transform of PyTorch sees its derivatives."""
+    if torch._C._are_functorch_transforms_active():
+        return _unfused(input, reduced, span_weight, span_bias, stride, padding, dilation)
+    return _OP(input, reduced, span_weight, span_bias, stride, padding, dilation)
+
+
+def _unfused(
+    input: Tensor, reduced: Tensor, span_weight: Tensor, span_bias: Tensor | None, *geometry: Size
+) -> Tensor:
+    return call("", input, reference.span(reduced, span_weight, span_bias), *geometry)
+
+
+def _gradients(
+    grad: Tensor,
+    input: Tensor,
+    reduced: Tensor,
+    span_weight: Tensor,
+    span_bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    # differentiable; a gradient that nobody asked for is an empty tensor
+    geometry = (stride, padding, dilation)
+    groups, *kernel_size = span_weight.shape[:3]
+    # one empty tensor each: outputs of an operator must not alias
+    grad_input, grad_reduced, grad_span, grad_bias = (grad.new_empty(0) for _ in range(4))
+    if output_mask[0]:
+        weight = reference.span(reduced, span_weight, span_bias)
+        grad_input = call("_grad_input", grad, weight, input.shape[2:], *geometry)
+    if any(output_mask[1:]):
+        grad_weight = call("_grad_weight", grad, input, groups, kernel_size, *geometry).flatten(1, 3)
+        if output_mask[1]:
+            filters = span_weight.flatten(0, 2).t()[:, :, None, None]
+            grad_reduced = torch.nn.functional.conv2d(grad_weight, filters)
+        if output_mask[2]:
+            products = torch.einsum("nkp,nrp->kr", grad_weight.flatten(2), reduced.flatten(2))
+            grad_span = products.unflatten(0, span_weight.shape[:3])
+        if output_mask[3]:
+            grad_bias = grad_weight.sum((0, 2, 3)).unflatten(0, span_weight.shape[:3])
+    return grad_input, grad_reduced, grad_span, grad_bias
+
+
+class _Dynamic(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        keyset: DispatchKeySet,
+        input: Tensor,
+        reduced: Tensor,
+        span_weight: Tensor,
+        span_bias: Tensor | None,
+        *geometry: Size,
+    ) -> Tensor:
+        ctx.save_for_backward(input, reduced, span_weight, span_bias)
+        ctx.save_for_forward(input, reduced, span_weight, span_bias)
+        ctx.geometry = geometry
+        ctx.set_materialize_grads(False)
+        return redispatch_below_autograd(_OP, keyset, input, reduced, span_weight, span_bias, *geometry)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple:  # type: ignore[override]
+        needed = list(ctx.needs_input_grad[1:5])
+        grads: tuple = (None,) * 4
+        if grad is not None:
+            function = _gradients if torch._C._are_functorch_transforms_active() else _BACKWARD
+            grads = function(grad, *ctx.saved_tensors, *ctx.geometry, needed)
+        return None, *(g if need else None for g, need in zip(grads, needed, strict=True)), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, _keyset: None, *tangents: Tensor | None) -> Tensor | None:
+        # linear in each of input, reduced features and (span weight, span bias) together
+        input_t, reduced_t, weight_t, bias_t = tangents[:4]
+        input, reduced, weight, bias = ctx.saved_tensors
+        terms = []
+        if input_t is not None:
+            terms.append(dynamic_call(input_t, reduced, weight, bias, *ctx.geometry))
+        if reduced_t is not None:
+            terms.append(dynamic_call(input, reduced_t, weight, None, *ctx.geometry))
+        if weight_t is not None or bias_t is not None:
+            direction = torch.zeros_like(weight) if weight_t is None else weight_t
+            terms.append(dynamic_call(input, reduced, direction, bias_t, *ctx.geometry))
+        return sum(terms[1:], terms[0]) if terms else None
+
+
+def _autograd_kernel(keyset: DispatchKeySet, *args: Any) -> Tensor:
+    if needs_derivative(*args[:4]):
+        return _Dynamic.apply(keyset, *args)
+    return redispatch_below_autograd(_OP, keyset, *args)
+
+
+def _backward_autograd_kernel(keyset: DispatchKeySet, *args: Any) -> tuple[Tensor, ...]:
+    # derivatives of the backward pass go through the unfused operators
+    if needs_derivative(*args[:5]):
+        return _gradients(*args)
+    return redispatch_below_autograd(_BACKWARD, keyset, *args)
+
+
+def _fake(
+    input: Tensor,
+    reduced: Tensor,
+    span_weight: Tensor,
+    span_bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+) -> Tensor:
+    size = (*input.shape[:2], *reduced.shape[2:])
+    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=output_format(input))
+
+
+def _fake_backward(
+    grad: Tensor,
+    input: Tensor,
+    reduced: Tensor,
+    span_weight: Tensor,
+    span_bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor, ...]:
+    def like(tensor: Tensor, needed: bool) -> Tensor:
+        memory_format = output_format(grad) if tensor.dim() == 4 else torch.contiguous_format
+        if not needed:
+            return grad.new_empty(0)
+        return torch.empty(tensor.shape, dtype=grad.dtype, device=grad.device, memory_format=memory_format)
+
+    bias_shape = span_weight[..., 0]
+    return (
+        like(input, output_mask[0]),
+        like(reduced, output_mask[1]),
+        span_weight.new_empty(span_weight.shape) if output_mask[2] else grad.new_empty(0),
+        bias_shape.new_empty(bias_shape.shape) if output_mask[3] else grad.new_empty(0),
+    )
+
+
+def _plain_backward(*args: Any) -> tuple[Tensor, ...]:
+    # in the memory formats that the fake kernel promises
+    grads = _gradients(*args)
+    wanted = (output_format(args[0]),) * 2 + (torch.contiguous_format,) * 2
+    return tuple(
+        g if g.numel() == 0 else g.contiguous(memory_format=f) for g, f in zip(grads, wanted, strict=True)
+    )
+
+
+def _vmap_rule(function: Any) -> Any:
+    def rule(info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:
+        batched = [i for i, dim in enumerate(in_dims) if isinstance(dim, int)]
+
+        def one(*tensors: Tensor) -> Any:
+            values = list(args)
+            for i, tensor in zip(batched, tensors, strict=True):
+                values[i] = tensor
+            return function(*values)
+
+        output = torch.vmap(one, tuple(in_dims[i] for i in batched))(*(args[i] for i in batched))
+        return output, 0 if isinstance(output, Tensor) else (0,) * len(output)
+
+    return rule
+
+
+LIBRARY.impl(_OP, _unfused, "CompositeExplicitAutograd")
+LIBRARY.impl(_OP, _autograd_kernel, "Autograd", with_keyset=True)
+torch.library.register_fake(_OP, _fake, lib=LIBRARY)
+torch.library.register_vmap(_OP, _vmap_rule(_unfused), lib=LIBRARY)
+register_autocast(_OP)
+
+LIBRARY.impl(_BACKWARD, _plain_backward, "CompositeExplicitAutograd")
+LIBRARY.impl(_BACKWARD, _backward_autograd_kernel, "Autograd", with_keyset=True)
+torch.library.register_fake(_BACKWARD, _fake_backward, lib=LIBRARY)
+torch.library.register_vmap(_BACKWARD, _vmap_rule(_gradients), lib=LIBRARY)

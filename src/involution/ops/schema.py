@@ -1,0 +1,59 @@
+"""The operators' schemas. This is the only place that defines an operator; every kernel registers against it.
+
+Three operators per dimension, each linear in both of its tensors (geometry = ``stride, padding, dilation``)::
+
+    involution2d(input, weight, *geometry)                            -> output
+    involution2d_grad_input(grad, weight, input_size, *geometry)      -> gradient of input
+    involution2d_grad_weight(grad, input, groups, kernel_size, *geometry) -> gradient of weight
+
+with ``input [N, C, H, W]``, ``weight [N, G, K_h, K_w, H_o, W_o]``, ``grad`` and output ``[N, C, H_o, W_o]``. The output
+size is the map's own and ``padding`` is the leading one (top, left): reads outside the input are zero, so a
+trailing padding needs no argument. The same for 3-D with depth in front.
+
+The fused pair generates the map from what remains of the feature after reduction, and applies it::
+
+    dynamic_involution2d(input, reduced, span_weight, span_bias, *geometry) -> output
+    dynamic_involution2d_backward(grad, input, reduced, span_weight, span_bias, *geometry, output_mask)
+        -> gradients of input, reduced, span_weight, span_bias (an empty tensor where the mask says no)
+
+with ``reduced [N, R, H_o, W_o]``, ``span_weight [G, K_h, K_w, R]``, ``span_bias [G, K_h, K_w]``.
+
+Every kernel allocates alike (`output_format`): activations in the memory format of the activation that comes in,
+the gradient of a map with its taps innermost where that activation is channels_last, else contiguous.
+"""
+
+import torch
+
+LIBRARY = torch.library.Library("involution", "FRAGMENT")
+
+
+def _define(schema: str) -> None:
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+
+for _d in (2, 3):
+    _geometry = f"SymInt[{_d}] stride, SymInt[{_d}] padding, SymInt[{_d}] dilation"
+    _define(f"involution{_d}d(Tensor input, Tensor weight, {_geometry}) -> Tensor")
+    _define(
+        f"involution{_d}d_grad_input(Tensor grad, Tensor weight, SymInt[{_d}] input_size, {_geometry}) -> Tensor"
+    )
+    _define(
+        f"involution{_d}d_grad_weight(Tensor grad, Tensor input, SymInt groups, SymInt[{_d}] kernel_size, {_geometry})"
+        " -> Tensor"
+    )
+
+_dynamic = (
+    "Tensor input, Tensor reduced, Tensor span_weight, Tensor? span_bias,"
+    " SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
+)
+_define(f"dynamic_involution2d({_dynamic}) -> Tensor")
+_define(
+    f"dynamic_involution2d_backward(Tensor grad, {_dynamic}, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def output_format(activation: torch.Tensor) -> torch.memory_format:
+    """Return the memory format in which kernels write, given an activation ``[N, C, ...]`` with any strides."""
+    if activation.shape[1] > 1 and activation.stride(1) == 1 and activation.stride(-1) != 1:
+        return torch.channels_last if activation.dim() == 4 else torch.channels_last_3d
+    return torch.contiguous_format

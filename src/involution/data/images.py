@@ -84,7 +84,9 @@ def _open(file: BinaryIO, name: str) -> Image:
             raise ImageError(f"{name}: broken image ({error})") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded")
+        raise ImageError(
+            f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded"
+        )
     return image
 
 
@@ -95,12 +97,13 @@ def _decode(file: BinaryIO, name: str) -> Image:
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
-        return _to_8_bit(image)
+        return to_8_bit(image)
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
         raise ImageError(f"{name}: broken or truncated image ({error})") from error
 
 
-def _to_8_bit(image: Image) -> Image:
+def to_8_bit(image: Image) -> Image:
+    """An opened image of any mode as `L` where it is grey, else `RGB`; transparent parts become white."""
     import PIL.Image
 
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
@@ -108,7 +111,11 @@ def _to_8_bit(image: Image) -> Image:
 
         pixels = np.asarray(image).astype(np.float64)
         # 16-bit files keep their range; pixels beyond it, and floats, are stretched to what they hold
-        top = 65535.0 if image.mode != "F" and pixels.max(initial=0) <= 65535 else max(pixels.max(initial=0), 1e-12)
+        top = (
+            65535.0
+            if image.mode != "F" and pixels.max(initial=0) <= 65535
+            else max(pixels.max(initial=0), 1e-12)
+        )
         return PIL.Image.fromarray((pixels.clip(0, top) * (255.0 / top)).round().astype(np.uint8), mode="L")
     if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

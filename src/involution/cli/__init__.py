@@ -1,0 +1,145 @@
+"""The `involution` command: `involution <task> <mode>` and a few commands beside them.
+
+A sub-command is a module of this package with `add_arguments(parser)`, which fills a jsonargparse parser, and
+`run(args) -> int`, which returns the exit code. It is imported only when it is called. Optionally
+`prepare(argv) -> list[str]` rewrites the arguments before they are parsed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+# words of the command -> (module, what it does)
+COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
+    ("demo",): ("involution.cli.demo", "train and compare on handwritten digits, and write a report"),
+    ("classify", "train"): ("involution.cli.train", "train an image classifier"),
+    ("classify", "eval"): ("involution.cli.evaluate", "measure a trained classifier"),
+    ("classify", "predict"): ("involution.cli.predict", "classify image files"),
+    ("convert",): ("involution.cli.convert", "convert published RedNet weights to safetensors"),
+    ("info",): ("involution.cli.info", "what this installation can do"),
+}
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments; those of the process by default.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return DONE if words else USAGE
+    if words[0] in ("-V", "--version"):
+        from involution import __version__
+
+        print(f"involution {__version__}")
+        return DONE
+    for size in (2, 1):
+        if tuple(words[:size]) in COMMANDS:
+            return _call(tuple(words[:size]), words[size:])
+    return _unknown(words)
+
+
+def _call(command: tuple[str, ...], argv: list[str]) -> int:
+    missing = [name for name in ("jsonargparse", "rich") if importlib.util.find_spec(name) is None]
+    if missing:
+        return _complain(f'{" and ".join(missing)} not installed; pip install "involution[cli]"')
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    try:
+        module = importlib.import_module(COMMANDS[command][0])
+        parser = ArgumentParser(
+            prog=f"involution {' '.join(command)}",
+            description=module.__doc__ or COMMANDS[command][1],
+            exit_on_error=False,
+            allow_abbrev=False,
+        )
+        module.add_arguments(parser)
+        if hasattr(module, "prepare"):
+            argv = module.prepare(argv)
+        return int(module.run(parser.parse_args(argv)))
+    except ArgumentError as error:
+        return _complain(_usage(str(error), parser))
+    except SystemExit as error:
+        # --help and --print_config end so
+        return error.code if isinstance(error.code, int) else DONE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except ModuleNotFoundError as error:
+        return _missing_extra(error)
+    except ValueError as error:
+        # errors of our own classes speak to the user; anything else is a fault of the program
+        if not type(error).__module__.startswith("involution."):
+            raise
+        return _complain(str(error))
+
+
+def _complain(message: str) -> int:
+    print(f"involution: {' '.join(message.split())}", file=sys.stderr)
+    return USAGE
+
+
+def _usage(message: str, parser: object) -> str:
+    """An argument error in one line, with the nearest option where one was misspelt."""
+    import re
+
+    from involution.data.errors import nearest
+
+    actions = getattr(parser, "_actions", [])
+    known = [option for action in actions for option in action.option_strings if option.startswith("--")]
+    text = message.replace('Parser key "', 'option "--')
+    unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+    group = re.search(r"Group '(.+)' does not accept option '(.+)'", message)
+    if unknown:
+        return f"unknown option {unknown[1]}{nearest(unknown[1], known)}"
+    if group:
+        wrong = f"--{group[1]}.{group[2]}"
+        return f"unknown setting {wrong.removeprefix('--')}{nearest(wrong, known).replace('--', '')}"
+    return text
+
+
+def _missing_extra(error: ModuleNotFoundError) -> int:
+    root = (error.name or "").partition(".")[0]
+    if not root or root == "involution":
+        raise error
+    return _complain(f'{root} is not installed; pip install "involution[train]"')
+
+
+def _unknown(words: list[str]) -> int:
+    from involution.data.errors import nearest
+
+    known = [" ".join(command) for command in COMMANDS]
+    modes = [command[1] for command in COMMANDS if len(command) == 2 and command[0] == words[0]]
+    if modes and len(words) == 1:
+        return _complain(f"{words[0]} what? {', '.join(modes)}")
+    if modes and words[1] in ("-h", "--help"):
+        print(_help())
+        return DONE
+    said = " ".join(words[: 2 if modes else 1])
+    return _complain(f"no command {said!r}{nearest(said, known)} (see involution --help)")
+
+
+def _help() -> str:
+    lines = [
+        "usage: involution COMMAND [options]",
+        "",
+        "Involution and RedNet (CVPR 2021): train image classifiers, measure and use them.",
+        "",
+        "commands:",
+        *(f"  {' '.join(command):18}{what}" for command, (_, what) in COMMANDS.items()),
+        "",
+        "  involution COMMAND --help   the options of a command",
+        "  involution --version        the version",
+        "",
+        "Start with `involution demo`, or train on your own folder of images, one folder per class:",
+        "  involution classify train --recipe finetune --data.spec imagefolder:PATH --model.weights FILE",
+    ]
+    return "\n".join(lines)

@@ -55,9 +55,10 @@ def open_dataset(spec: str, *, split_seed: int = 0, classes: str | None = None) 
 
     Args:
         spec: `digits`, `imagefolder:PATH` (train/, val/ and perhaps test/, or class folders that are split
-            60 / 20 / 20), `imagenet:PATH` (train/ and val/ of class folders), `cifar10:PATH` or `cifar100:PATH`
-            (the binary version; a tenth of the training images becomes val), `webdataset:SHARDS` (a folder or brace
-            pattern of train*, val* and perhaps test* tar files; class names in classes.txt or classes.json beside).
+            60 / 20 / 20), `imagenet:PATH` (train/ and val/ of class folders), `cifar10:PATH` or
+            `cifar100:PATH` (the binary version; a tenth of the training images becomes val),
+            `webdataset:SHARDS` (a folder or brace pattern of train*, val* and perhaps test* tar files; class
+            names in classes.txt or classes.json beside).
         split_seed: draws the splits that the data set does not bring along.
         classes: file with the class names, one a line or a JSON list, in place of the data set's own.
 
@@ -121,8 +122,8 @@ def _imagenet(spec: str, path: str, seed: int, names: Sequence[str] | None) -> C
     root = Path(path)
     if not (root / "train").is_dir() or not (root / "val").is_dir():
         raise DataError(
-            f"imagenet in {root}: wanted train/ and val/, each with one folder per class (n01440764, ...), as "
-            "torchvision lays it out"
+            f"imagenet in {root}: wanted train/ and val/, each with one folder per class (n01440764, ...), "
+            "as torchvision lays it out"
         )
     opened = _split_folders(spec, root)
     # ImageNet's test images bear no labels: its figures are those of val
@@ -138,7 +139,7 @@ def _imagenet_names(root: Path, wnids: list[str]) -> list[str]:
         to_names: Any = torch.load(meta, weights_only=True)[0]
         return [", ".join(to_names[wnid][:1]) for wnid in wnids]
     except Exception as error:
-        # whatever the cause, from a pickle that would run code to a missing class: the file is not what it should be
+        # whatever the cause, a pickle that would run code or a missing class: it is not that file
         raise DataError(f"{meta}: not torchvision's class list; remove it ({type(error).__name__})") from error
 
 

@@ -24,8 +24,8 @@ class ImageError(ValueError):
 def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> Image:
     """Read an image as 8-bit grey or RGB, upright.
 
-    Transparent parts become white, 16-bit grey is scaled to 8 bits, the EXIF orientation is applied, and of an
-    animation the first frame is taken.
+    Transparent parts become white, 16-bit grey is scaled to 8 bits, the EXIF orientation is applied, and of
+    an animation the first frame is taken.
 
     Args:
         source: a file, or its bytes.
@@ -84,9 +84,7 @@ def _open(file: BinaryIO, name: str) -> Image:
             raise ImageError(f"{name}: broken image ({error})") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded"
-        )
+        raise ImageError(f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded")
     return image
 
 
@@ -111,11 +109,7 @@ def to_8_bit(image: Image) -> Image:
 
         pixels = np.asarray(image).astype(np.float64)
         # 16-bit files keep their range; pixels beyond it, and floats, are stretched to what they hold
-        top = (
-            65535.0
-            if image.mode != "F" and pixels.max(initial=0) <= 65535
-            else max(pixels.max(initial=0), 1e-12)
-        )
+        top = 65535.0 if image.mode != "F" and pixels.max(initial=0) <= 65535 else max(pixels.max(initial=0), 1e-12)
         return PIL.Image.fromarray((pixels.clip(0, top) * (255.0 / top)).round().astype(np.uint8), mode="L")
     if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

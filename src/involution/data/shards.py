@@ -22,8 +22,8 @@ SPLITS = ("train", "val", "test")
 class ShardDataset(Dataset[tuple[Any, int]]):
     """The images of local shards, reached by an index of the tar headers.
 
-    Through the index a shard is read at any place, so that shuffling, resuming and sharing among devices are as exact
-    as with folders. Only image bytes and the digits of `.cls` members are read: nothing is unpickled.
+    Through the index a shard is read at any place, so that shuffling, resuming and sharing among devices are
+    as exact as with folders. Only image bytes and the digits of `.cls` members are read: nothing is unpickled.
 
     Args:
         shards: tar files.

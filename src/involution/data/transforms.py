@@ -1,7 +1,8 @@
-"""What happens to an image between the file and the network, on uint8 tensors [C, H, W] by torchvision's transforms."""
+"""What happens to an image between the file and the network, on uint8 tensors [C, H, W] by torchvision."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,13 +58,14 @@ def eval_transform(
         crop_pct: share of the resized shorter side that the crop keeps.
 
     Returns:
-        A function from a PIL image or uint8 tensor [C, H, W] to a float tensor [channels, image_size, image_size].
+        A function from a PIL image or uint8 tensor [C, H, W] to a float tensor
+        [channels, image_size, image_size].
     """
     from torchvision.transforms import v2
 
     resize = v2.Resize(round(image_size / crop_pct), _interpolation(interpolation), antialias=True)
-    chain = v2.Compose([resize, v2.CenterCrop(image_size), *_to_float(mean, std)])
-    return lambda image: chain(to_channels(image, channels))
+    as_tensor = functools.partial(to_channels, channels=channels)
+    return v2.Compose([as_tensor, resize, v2.CenterCrop(image_size), *_to_float(mean, std)])
 
 
 def train_transforms(
@@ -77,8 +79,8 @@ def train_transforms(
     """The fixed and the random part of what happens to a training image.
 
     Returns:
-        A function from a PIL image or uint8 tensor to a uint8 tensor, the same every time, and one from there to
-        the network's float input, drawn anew every time.
+        A function from a PIL image or uint8 tensor to a uint8 tensor, the same every time, and one from
+        there to the network's float input, drawn anew every time.
     """
     from torchvision.transforms import v2
 
@@ -100,5 +102,4 @@ def train_transforms(
     steps += _to_float(mean, std)
     if augment.erase:
         steps.append(v2.RandomErasing(augment.erase))
-    chain = v2.Compose(steps)
-    return lambda image: fixed(to_channels(image, channels)), chain
+    return v2.Compose([functools.partial(to_channels, channels=channels), fixed]), v2.Compose(steps)

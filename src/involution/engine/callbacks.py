@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from typing_extensions import override
 
 from involution.engine.files import atomic_path
 from involution.engine.module import Batch, Classifier
@@ -35,8 +36,8 @@ class TrainingInterrupted(Exception):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints to a temporary file first, so that a crash never leaves half of one."""
 
+    @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
 
@@ -94,6 +95,7 @@ class RunRecorder(L.Callback):
         """Checkpoint of the best epoch."""
         return self.run_dir / "best.ckpt"
 
+    @override
     def state_dict(self) -> dict[str, Any]:
         return {
             "history": self.history,
@@ -102,25 +104,35 @@ class RunRecorder(L.Callback):
             "images": self._images,
         }
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
         self.best_accuracy = state_dict["best_accuracy"]
         self._train_seconds = state_dict["train_seconds"]
         self._images = state_dict["images"]
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._since = time.perf_counter()
 
+    @override
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._since = time.perf_counter()
+
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        self._train_seconds += time.perf_counter() - self._since
+        now = time.perf_counter()
+        self._train_seconds += now - self._since
+        self._since = now
         self._images += len(batch[1]) * trainer.world_size
         # at the end of an epoch validation comes first
         if batch_idx + 1 < trainer.num_training_batches and self._stop(trainer):
             self._save(trainer, pl_module, (trainer.current_epoch, batch_idx + 1))
             raise TrainingInterrupted(self.last)
 
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Classifier) -> None:
         train = pl_module.train_scores.compute()
         val = pl_module.results
@@ -157,7 +169,7 @@ class RunRecorder(L.Callback):
 
     def _save(self, trainer: L.Trainer, pl_module: Classifier, position: tuple[int, int]) -> None:
         pl_module.position = position
-        trainer.save_checkpoint(self.last)
+        trainer.save_checkpoint(self.last, weights_only=False)
 
     def _write_history(self) -> None:
         with (

@@ -75,9 +75,7 @@ def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     try:
         found = torch.load(file, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file}: refused; it is no plain checkpoint and unpickling it could run code"
-        ) from error
+        raise CheckpointError(f"{file}: refused; it is no plain checkpoint and unpickling it could run code") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file}: not a readable checkpoint ({type(error).__name__})") from error
     if not isinstance(found, dict) or not isinstance(found.get(CARD_KEY), dict) or "state_dict" not in found:
@@ -125,9 +123,7 @@ def create_network(name: str, args: Mapping[str, Any], num_classes: int, channel
         raise ConfigError(f"{name} can't be made with {dict(args)}: {error}") from error
 
 
-def load_classifier(
-    path: str | os.PathLike[str], device: str | torch.device = "cpu"
-) -> tuple[nn.Module, ModelCard]:
+def load_classifier(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
     """A trained classifier, in eval mode; its moving-average weights where the training kept them.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import warnings
@@ -114,14 +115,14 @@ def train(
     num_images = len(data.train)  # type: ignore[arg-type]
     if num_images < config.data.batch_size:
         raise ConfigError(
-            f"data.batch_size is {config.data.batch_size}, but {config.data.spec} has only {num_images} training "
-            "images; choose a smaller batch"
+            f"data.batch_size is {config.data.batch_size}, but {config.data.spec} has only {num_images} "
+            "training images; choose a smaller batch"
         )
-    _claim_run_dir(run_dir, resume)
     flag = InterruptFlag()
     recorder = RunRecorder(run_dir, flag)
     with flag, _quiet():
         module = _build(config, data, num_images // config.data.batch_size, fresh=resume is None)
+        _claim_run_dir(run_dir, resume)
         trainer = _trainer(config, recorder, progress)
         train_loader, val_loader = _loaders(config, data, trainer, position)
         try:
@@ -181,16 +182,10 @@ def evaluate(
     config = load_config(base=card.recipe)
     spec = data_spec or config.data.spec
     same = spec == config.data.spec
-    data = open_dataset(
-        spec, split_seed=config.data.split_seed, classes=config.data.classes if same else None
-    )
+    data = open_dataset(spec, split_seed=config.data.split_seed, classes=config.data.classes if same else None)
     if len(data.classes) != len(card.classes):
-        raise ConfigError(
-            f"{checkpoint} knows {len(card.classes)} classes, but {spec} has {len(data.classes)}"
-        )
-    config = replace(
-        config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator)
-    )
+        raise ConfigError(f"{checkpoint} knows {len(card.classes)} classes, but {spec} has {len(data.classes)}")
+    config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
     images = EvalImages(data.split(split), _eval_transform(config.data))
     with _quiet():
         trainer = _plain_trainer(config, progress)
@@ -261,15 +256,18 @@ def _resume_position(config: ClassifyConfig, resume: str | os.PathLike[str] | No
     epoch, batch = found["involution"]["position"]
     if epoch >= config.trainer.epochs:
         raise ConfigError(
-            f"{resume} is finished ({epoch} of {config.trainer.epochs} epochs); "
-            "raise --trainer.epochs to train longer"
+            f"{resume} is finished ({epoch} of {config.trainer.epochs} epochs); raise --trainer.epochs to train longer"
         )
     return epoch, batch
 
 
+def is_main_process() -> bool:
+    """Whether this is the first, or the only, of the processes that share a job."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
 def _claim_run_dir(run_dir: Path, resume: str | os.PathLike[str] | None) -> None:
-    # of several processes the first one decides
-    if resume is not None or int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
+    if resume is not None or not is_main_process():
         return
     if run_dir.exists() and any(run_dir.iterdir()):
         raise ConfigError(
@@ -382,9 +380,7 @@ def _on_gpu(trainer: Any) -> bool:
 
 
 def _eval_transform(data: DataConfig) -> Any:
-    return eval_transform(
-        data.image_size, data.channels, data.mean, data.std, data.interpolation, data.crop_pct
-    )
+    return eval_transform(data.image_size, data.channels, data.mean, data.std, data.interpolation, data.crop_pct)
 
 
 def _loaders(
@@ -421,11 +417,21 @@ def _loaders(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Lightning's advice away: what it warns of here is meant so."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         for message in (
+            # Lightning's own use of torch
+            ".*treespec, LeafSpec.*",
             ".*does not have many workers.*",
             ".*dataloader is not resumable.*",
             ".*module.* in eval mode at the start of training.*",
         ):
             warnings.filterwarnings("ignore", message=message)
-        yield
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

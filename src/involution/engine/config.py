@@ -15,7 +15,7 @@ from involution.data.augment import AugmentConfig
 from involution.data.errors import nearest
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import ArgumentParser
 
 
 class ConfigError(ValueError):
@@ -27,7 +27,7 @@ class ModelConfig:
     """The network.
 
     Args:
-        name: its name in timm's registry, where RedNet is registered too: rednet50, rednet_nano, resnet50, ...
+        name: its name in timm's registry, RedNet's included: rednet50, rednet_nano, resnet50, ...
         args: further arguments of its constructor, such as {"drop_path_rate": 0.1}.
         weights: start from this checkpoint or converted .safetensors file; a head of another class count is
             made anew.
@@ -98,7 +98,7 @@ class ScheduleConfig:
 
     Args:
         decay: cosine, linear or constant.
-        update: step, or epoch to hold the decaying rate fixed within an epoch (the warm-up always moves by step).
+        update: step, or epoch to hold the decaying rate within an epoch (the warm-up moves by step).
         final: share of the peak rate that the decay ends at.
         warmup_epochs: length of the warm-up, during which the decay already runs.
         warmup_start: share of the rate that the warm-up begins at.
@@ -121,8 +121,8 @@ class TrainerConfig:
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
         clip_grad_norm: largest norm of the gradient, null for no limit.
         accumulate: batches whose gradients are added up to one optimiser step.
-        ema_decay: decay per step of the weights' moving average, which is then what is evaluated and kept; null
-            for none.
+        ema_decay: decay per step of the weights' moving average, which is then evaluated and kept; null for
+            none.
         channels_last: keep tensors in channels_last memory order, faster on many devices.
         sync_batchnorm: batch norm statistics over all devices.
         accelerator: auto, cpu, gpu, mps.
@@ -210,16 +210,8 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     from jsonargparse import ActionYesNo
 
     parser.add_argument("--config", action="config", help="YAML file with settings, read before the options")
-    parser.add_argument(
-        "--compile", action=ActionYesNo, default=False, help="compile the network by torch.compile"
-    )
+    parser.add_argument("--compile", action=ActionYesNo, default=False, help="compile the network by torch.compile")
     parser.add_class_arguments(ClassifyConfig, skip={"compile"})
-
-
-def config_from_namespace(parser: ArgumentParser, args: Namespace) -> ClassifyConfig:
-    """The dataclass behind parsed arguments."""
-    made = parser.instantiate(args)
-    return ClassifyConfig(**{item.name: made[item.name] for item in dataclasses.fields(ClassifyConfig)})
 
 
 @functools.cache
@@ -232,7 +224,9 @@ def _parser() -> ArgumentParser:
 
 
 def load_config(
-    recipe: str | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
+    recipe: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> ClassifyConfig:
     """Settings from a packaged recipe, changed by dotted overrides and checked for their types.
 
@@ -259,6 +253,7 @@ def load_config(
             raise ConfigError(f"no setting named {key!r}{nearest(key, config_keys())}")
         argv.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
     try:
-        return config_from_namespace(_parser(), _parser().parse_args(argv))
+        made = _parser().instantiate(_parser().parse_args(argv))
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from error
+    return ClassifyConfig(**{item.name: made[item.name] for item in dataclasses.fields(ClassifyConfig)})

@@ -1,7 +1,7 @@
 """Batches whose order and augmentation follow from the seed, the epoch and the image alone.
 
-So a run is repeatable, a resumed run goes on with the very batches it would have seen, and any number of devices
-share the same batches.
+So a run is repeatable, a resumed run goes on with the very batches it would have seen, and any number of
+devices share the same batches.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from typing_extensions import override
 
 from involution.engine.checkpoint import CARD_KEY, ModelCard
 from involution.engine.config import ClassifyConfig
@@ -87,10 +88,12 @@ class Classifier(L.LightningModule):
         logits: Tensor = self.model(images)
         return logits
 
+    @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # dropout and mixing follow from the step alone, so that a resumed run draws what it would have drawn
         torch.manual_seed(derive_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
+    @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
         targets = labels
@@ -101,14 +104,17 @@ class Classifier(L.LightningModule):
         self.train_scores.update(logits, labels, loss)
         return loss
 
+    @override
     def on_validation_epoch_start(self) -> None:
         self._average_batchnorm()
 
+    @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
         logits = self(images)
         self.eval_scores.update(logits, labels, F.cross_entropy(logits, labels))
 
+    @override
     def on_validation_epoch_end(self) -> None:
         self.results = self.eval_scores.compute()
 
@@ -122,6 +128,7 @@ class Classifier(L.LightningModule):
 
             distribute_bn(self.model, self.trainer.world_size, reduce=True)
 
+    @override
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = make_optimizer(self.model, self.config.optimizer)
         epochs = self.config.trainer.epochs
@@ -133,6 +140,7 @@ class Classifier(L.LightningModule):
         scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
+    @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CARD_KEY] = {**self.card.to_dict(), "position": list(self.position)}
 

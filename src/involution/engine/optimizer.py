@@ -11,8 +11,8 @@ from involution.engine.config import ConfigError, OptimizerConfig
 def param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """The trainable parameters in groups of one learning rate and one weight decay.
 
-    Without `decay_norm_and_bias`, one-dimensional parameters form groups without decay; with a `head_lr_factor`
-    other than 1 the classifier forms groups of its own. Empty groups are left out.
+    Without `decay_norm_and_bias`, one-dimensional parameters form groups without decay; with a
+    `head_lr_factor` other than 1 the classifier forms groups of its own. Empty groups are left out.
     """
     head = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

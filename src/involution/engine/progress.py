@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing_extensions import override
 
 from involution.engine.module import Batch
 
@@ -30,6 +31,7 @@ class ProgressBar(L.Callback):
         self._images = 0
         self._loss = 0.0
 
+    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
@@ -50,10 +52,12 @@ class ProgressBar(L.Callback):
             done = trainer.current_epoch * trainer.num_training_batches
             self._progress.update(self._task, completed=done)
 
+    @override
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._since = time.perf_counter()
         self._images = 0
 
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
@@ -72,6 +76,7 @@ class ProgressBar(L.Callback):
             figures=f"loss {self._loss:.3f}{self._accuracy} {speed:,.0f} images/s",
         )
 
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         accuracy = float(pl_module.results["accuracy"])
         self._accuracy = f" val {accuracy:.2%}"
@@ -89,8 +94,10 @@ class ProgressBar(L.Callback):
             self._progress.stop()
             self._progress = None
 
+    @override
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._stop()
 
+    @override
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self._stop()

@@ -8,9 +8,9 @@ DECAYS = ("cosine", "linear", "constant")
 def lr_factor(step: int, steps_per_epoch: int, epochs: int, schedule: ScheduleConfig) -> float:
     """Share of the peak learning rate at an optimiser step.
 
-    With update "epoch" and cosine decay, in epoch e of E: `final + (1 - final) * (1 + cos(pi * e / E)) / 2`; during
-    the warm-up of W steps it is multiplied by `1 - (1 - step / W) * (1 - warmup_start)`. This is the published
-    ImageNet schedule of RedNet.
+    With update "epoch" and cosine decay, in epoch e of E: `final + (1 - final) * (1 + cos(pi * e / E)) / 2`;
+    during the warm-up of W steps it is multiplied by `1 - (1 - step / W) * (1 - warmup_start)`. This is the
+    published ImageNet schedule of RedNet.
 
     Args:
         step: number of optimiser steps done.

@@ -20,8 +20,8 @@ def load_weights(model: nn.Module, path: str | Path) -> list[str]:
         Names of the head's parameters that were left as they were.
 
     Raises:
-        CheckpointError: if the file can't be read, or its weights don't belong to this network; the network is
-            then unchanged.
+        CheckpointError: if the file can't be read, or its weights don't belong to this network; the network
+            is then unchanged.
     """
     found = _read(Path(path))
     wanted = model.state_dict()

@@ -1,0 +1,3 @@
+from involution.cli import main
+
+raise SystemExit(main())

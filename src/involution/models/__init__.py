@@ -1,0 +1,44 @@
+"""RedNet models, registered in timm by the import, and their checkpoints."""
+
+try:
+    import timm  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError('RedNet is built on timm: pip install "involution[models]"') from error
+
+from involution.models.checkpoint import (
+    CheckpointError,
+    CheckpointReport,
+    convert_checkpoint,
+    load_checkpoint,
+)
+from involution.models.rednet import (
+    InvolutionBottleneck,
+    RedNet,
+    ResNetC,
+    convolution_twin,
+    rednet26,
+    rednet38,
+    rednet50,
+    rednet101,
+    rednet152,
+    rednet_micro,
+    rednet_nano,
+)
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointReport",
+    "InvolutionBottleneck",
+    "RedNet",
+    "ResNetC",
+    "convert_checkpoint",
+    "convolution_twin",
+    "load_checkpoint",
+    "rednet26",
+    "rednet38",
+    "rednet50",
+    "rednet101",
+    "rednet152",
+    "rednet_micro",
+    "rednet_nano",
+]

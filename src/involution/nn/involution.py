@@ -30,8 +30,8 @@ _DEFAULT: Any = object()
 class KernelGenerator(nn.Module):
     """Generate the kernel map from features: one kernel for each output position and group (paper, section 3.2).
 
-    Under stride the features of each ``stride``-sized cell are averaged first. Then a 1×1 convolution reduces the channels,
-    followed by norm and activation, and a second one, with bias, spans the kernels; no softmax. With
+    Under stride the features of each ``stride``-sized cell are averaged first. Then a 1×1 convolution reduces the
+    channels, followed by norm and activation, and a second one, with bias, spans the kernels; no softmax. With
     ``reduction_ratio=None`` a single 1×1 convolution does both (the paper's linear form).
 
     Attributes:
@@ -55,6 +55,9 @@ class KernelGenerator(nn.Module):
     ) -> None:
         super().__init__()
         conv = _CONV[len(kernel_size)]
+        self.reduce: nn.Module
+        self.norm: nn.Module
+        self.act: nn.Module
         self.groups, self.kernel_size, self.stride = groups, kernel_size, stride
         self.padding, self.dilation = padding, dilation
         taps = groups
@@ -77,8 +80,9 @@ class KernelGenerator(nn.Module):
             if not isinstance(module, nn.Identity):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
         nn.init.zeros_(self.span.bias)  # type: ignore[arg-type]
-        if hasattr(self.norm, "reset_parameters"):
-            self.norm.reset_parameters()
+        reset_norm = getattr(self.norm, "reset_parameters", None)
+        if reset_norm is not None:
+            reset_norm()
 
     def features(self, x: Tensor) -> Tensor:
         """Return the reduced features ``[N, R, *output spatial]`` of ``x [N, C, *spatial]``."""
@@ -121,9 +125,7 @@ class _Involution(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         if reduction_ratio is not None and reduction_ratio < 1:
-            raise ValueError(
-                f"reduction_ratio must be at least 1, or None for one linear layer; got {reduction_ratio}"
-            )
+            raise ValueError(f"reduction_ratio must be at least 1, or None for one linear layer; got {reduction_ratio}")
         if padding_mode not in _PADDING_MODES:
             raise ValueError(f"padding_mode must be one of {', '.join(_PADDING_MODES)}; got {padding_mode!r}")
         self.kernel_size = per_dimension("kernel_size", kernel_size, dims)
@@ -136,9 +138,7 @@ class _Involution(nn.Module):
         self.reduction_ratio = reduction_ratio
         factory = {"device": device, "dtype": dtype}
         project = self.channels != channels
-        self.proj = (
-            _CONV[dims](channels, self.channels, 1, bias=False, **factory) if project else nn.Identity()
-        )
+        self.proj = _CONV[dims](channels, self.channels, 1, bias=False, **factory) if project else nn.Identity()
         self.generator = KernelGenerator(
             self.channels,
             self.groups,
@@ -224,8 +224,8 @@ class Involution2d(_Involution):
         channels: Channels C of the input.
         kernel_size: Size K of the generated kernels, an int or (vertical, horizontal); odd, even, asymmetric.
         stride: Step of the window.
-        padding: ``"same"`` (``ceil(size / stride)`` outputs; even kernels get the extra padding on the right), an int, a pair
-            of items for the dimensions, each an int or a (leading, trailing) pair.
+        padding: ``"same"`` (``ceil(size / stride)`` outputs; even kernels get the extra padding on the right), an int,
+            a pair of items for the dimensions, each an int or a (leading, trailing) pair.
         dilation: Distance between taps.
         groups: Number of kernels G generated for a position; a divisor of the channels. Default: see `group_channels`.
         group_channels: Channels that share one kernel, used where `groups` is not given; fewer channels make one group.
@@ -299,9 +299,7 @@ def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, 
     cells; where sizes divide this is plain average pooling.
     """
     pads: list[int] = []
-    for size, k, s, (leading, trailing), d in zip(
-        x.shape[2:], kernel_size, stride, padding, dilation, strict=True
-    ):
+    for size, k, s, (leading, trailing), d in zip(x.shape[2:], kernel_size, stride, padding, dilation, strict=True):
         reach = d * (k - 1)
         first = reach // 2 - leading
         if trailing is None:
@@ -320,9 +318,7 @@ def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, 
     return x
 
 
-def _pad_input(
-    x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, dilation: tuple, mode: str
-) -> Tensor:
+def _pad_input(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, dilation: tuple, mode: str) -> Tensor:
     pads: list[int] = []
     sizes = output_size(x.shape[2:], kernel_size, stride, padding, dilation)
     for size, out, k, s, (leading, trailing), d in zip(

@@ -1,6 +1,6 @@
 """The involution operator. Imports nothing but torch."""
 
-from . import flops
+from . import flops as flops
 from .functional import dynamic_involution2d, involution1d, involution2d, involution3d
 
 __all__ = ["dynamic_involution2d", "involution1d", "involution2d", "involution3d"]

@@ -12,7 +12,8 @@ so derivatives of any order and mode are there. They hang on the ``Autograd`` di
 `call` applies the same `torch.autograd.Function` above the dispatcher, where functorch sees its jvp and vmap rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ class _Bilinear(torch.autograd.Function):
     # the first argument is the dispatcher's key set, or None above the dispatcher
 
     @staticmethod
-    def forward(keyset: DispatchKeySet | None, kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:  # type: ignore[override]
+    def forward(keyset: DispatchKeySet | None, kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
         op = operator(kind, len(rest[-1]))
         if keyset is None:
             return op(a, b, *rest)
@@ -98,10 +99,11 @@ class _Bilinear(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None) -> tuple:
         grads: list = [None, None]
         if grad is not None:
-            grads = _vjp(ctx.kind, grad, *ctx.saved_tensors, ctx.rest, ctx.needs_input_grad[2:4])
+            a, b = ctx.saved_tensors
+            grads = _vjp(ctx.kind, grad, a, b, ctx.rest, ctx.needs_input_grad[2:4])
         return None, None, *grads, *[None] * len(ctx.rest)
 
     @staticmethod
@@ -118,18 +120,18 @@ class _Bilinear(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple, _keyset: None, kind: str, a: Tensor, b: Tensor, *rest: Any
     ) -> tuple[Tensor, int]:
-        return _fold_batch(info.batch_size, in_dims[2:4], kind, a, b, rest)
+        return _fold_batch(partial(call, kind), info.batch_size, in_dims[2:4], a, b, rest)
 
 
 def _fold_batch(
-    batch: int, in_dims: tuple, kind: str, a: Tensor, b: Tensor, rest: tuple
+    function: Callable[..., Tensor], batch: int, in_dims: Sequence, a: Tensor, b: Tensor, rest: tuple
 ) -> tuple[Tensor, int]:
     # the vmapped dimension joins the batch
     def fold(tensor: Tensor, dim: int | None) -> Tensor:
         tensor = tensor.unsqueeze(0).expand(batch, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         return tensor.flatten(0, 1)
 
-    output = call(kind, fold(a, in_dims[0]), fold(b, in_dims[1]), *rest)
+    output = function(fold(a, in_dims[0]), fold(b, in_dims[1]), *rest)
     return output.unflatten(0, (batch, output.shape[0] // batch if batch else 0)), 0
 
 
@@ -163,15 +165,17 @@ def cast_for_autocast(*tensors: Any) -> tuple:
 
 
 def register_autocast(op: torch._ops.OpOverload) -> None:
-    """Let an operator take part in autocast, in the context's own dtype (`torch.library.register_autocast` fixes one)."""
+    """Let an operator take part in autocast, in the context's own dtype: `torch.library`'s own way fixes one."""
     for device in _AUTOCAST_DEVICES:
-        key = getattr(DispatchKey, f"Autocast{device}")
+        own_key = DispatchKeySet(getattr(DispatchKey, f"Autocast{device}"))
+        LIBRARY.impl(op, partial(_autocast_kernel, op, own_key), f"Autocast{device}")
 
-        def kernel(*args: Any, _exclude: DispatchKeySet = DispatchKeySet(key)) -> Any:
-            with torch._C._ExcludeDispatchKeyGuard(_exclude):
-                return op(*cast_for_autocast(*args))
 
-        LIBRARY.impl(op, kernel, f"Autocast{device}")
+def _autocast_kernel(op: torch._ops.OpOverload, own_key: DispatchKeySet, *args: Any) -> Any:
+    # before the guard: inside it autocast counts as disabled
+    args = cast_for_autocast(*args)
+    with torch._C._ExcludeDispatchKeyGuard(own_key):
+        return op(*args)
 
 
 def _fake_forward(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: Size) -> Tensor:
@@ -206,7 +210,7 @@ def _register(kind: str, dims: int, plain: Any, fake: Any) -> None:
         return redispatch_below_autograd(op, keyset, a, b, *rest)
 
     def vmap_rule(info: Any, in_dims: tuple, a: Tensor, b: Tensor, *rest: Any) -> tuple[Tensor, int]:
-        return _fold_batch(info.batch_size, in_dims[:2], kind, a, b, rest)
+        return _fold_batch(op, info.batch_size, in_dims[:2], a, b, rest)
 
     LIBRARY.impl(op, plain, "CompositeExplicitAutograd")
     LIBRARY.impl(op, autograd_kernel, "Autograd", with_keyset=True)

@@ -20,13 +20,11 @@ def per_dimension(name: str, value: IntOrTuple, dims: int, minimum: int = 1) -> 
         TypeError: If it is neither.
         ValueError: If it has another length, or a number is below `minimum`.
     """
-    values = (value,) * dims if _is_int(value) else value
+    values: Any = (value,) * dims if _is_int(value) else value
     if not isinstance(values, Sequence) or isinstance(values, str) or not all(map(_is_int, values)):
         raise TypeError(f"{name} must be an int or a tuple of {dims} ints; got {value!r}")
     if len(values) != dims:
-        raise ValueError(
-            f"{name} must be an int or a tuple of {dims} ints; got {len(values)} of them: {value!r}"
-        )
+        raise ValueError(f"{name} must be an int or a tuple of {dims} ints; got {len(values)} of them: {value!r}")
     if _concrete() and min(values) < minimum:
         raise ValueError(f"{name} must be at least {minimum}; got {value!r}")
     return tuple(values)
@@ -41,15 +39,13 @@ def per_side(padding: Padding, dims: int, kernel_size: Sequence[int], dilation: 
     """
     if padding == "same":
         return tuple((d * (k - 1) // 2, None) for k, d in zip(kernel_size, dilation, strict=True))
-    items = (padding,) * dims if _is_int(padding) else padding
+    items: Any = (padding,) * dims if _is_int(padding) else padding
     if isinstance(items, Sequence) and not isinstance(items, str):
         if dims == 1 and len(items) == 2 and all(map(_is_int, items)):
             items = (items,)
         if len(items) == dims:
-            sides = tuple((p, p) if _is_int(p) else p for p in items)
-            if all(
-                isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_int, pair)) for pair in sides
-            ):
+            sides: Any = tuple((p, p) if _is_int(p) else p for p in items)
+            if all(isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_int, pair)) for pair in sides):
                 if _concrete() and min(min(pair) for pair in sides) < 0:
                     raise ValueError(f"padding must not be negative; got {padding!r}")
                 return tuple((a, b) for a, b in sides)
@@ -70,9 +66,7 @@ def output_size(
     """Return the output's spatial size, with `padding` as `per_side` returns it."""
     return tuple(
         -(-x // s) if trailing is None else (x + leading + trailing - d * (k - 1) - 1) // s + 1
-        for x, k, s, (leading, trailing), d in zip(
-            input_size, kernel_size, stride, padding, dilation, strict=True
-        )
+        for x, k, s, (leading, trailing), d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)
     )
 
 
@@ -106,19 +100,18 @@ def involution_arguments(
         groups = weight.shape[1]
         if groups == 0 or channels % groups:
             raise ValueError(
-                f"{name}: weight's groups must divide input's channels; got input {list(input.shape)} with C = {channels}"
-                f" and weight {list(weight.shape)} with G = {groups}"
+                f"{name}: weight's groups must divide input's channels; got input {list(input.shape)} with"
+                f" C = {channels} and weight {list(weight.shape)} with G = {groups}"
             )
         if min(kernel_size) == 0:
             raise ValueError(f"{name}: the kernel needs at least one tap; got weight {list(weight.shape)}")
         wanted = output_size(input.shape[2:], kernel_size, stride, sides, dilation)
         if weight.shape[0] != batch or tuple(map_size) != wanted:
-            shape = ["N", "G", *(f"K_{a.lower()}" for a in axes)]
             numbers = [batch, groups, *kernel_size, *wanted]
             raise ValueError(
                 f"{name}: weight must be [{', '.join(map_axes)}] = {numbers} for input {list(input.shape)},"
                 f" stride {stride}, padding {padding!r} and dilation {dilation}; got {list(weight.shape)}."
-                f" Generate one kernel [{', '.join(shape[2:])}] for each output position"
+                " Generate one kernel for each output position"
             )
         if min(wanted) < 0:
             raise ValueError(
@@ -159,9 +152,9 @@ def dynamic_arguments(
         wanted = output_size(input.shape[2:], kernel_size, stride, sides, dilation)
         if tuple(reduced.shape) != (batch, features, *wanted) or min(wanted) < 0:
             raise ValueError(
-                f"{name}: reduced must be [N, R, H_o, W_o] = {[batch, features, *wanted]} for input {list(input.shape)},"
-                f" span_weight {list(span_weight.shape)}, stride {stride}, padding {padding!r} and dilation {dilation};"
-                f" got {list(reduced.shape)}"
+                f"{name}: reduced must be [N, R, H_o, W_o] = {[batch, features, *wanted]} for input"
+                f" {list(input.shape)}, span_weight {list(span_weight.shape)}, stride {stride}, padding {padding!r}"
+                f" and dilation {dilation}; got {list(reduced.shape)}"
             )
         if span_bias is not None and span_bias.shape != span_weight.shape[:3]:
             raise ValueError(
@@ -184,9 +177,7 @@ def _extent(kernel_size: Sequence[int], dilation: Sequence[int]) -> tuple[int, .
 
 def _tensor(name: str, argument: str, value: object, axes: Sequence[str]) -> None:
     if not isinstance(value, Tensor):
-        raise TypeError(
-            f"{name}: {argument} must be a tensor [{', '.join(axes)}]; got {type(value).__name__}"
-        )
+        raise TypeError(f"{name}: {argument} must be a tensor [{', '.join(axes)}]; got {type(value).__name__}")
     if value.dim() != len(axes):
         raise ValueError(
             f"{name}: {argument} must have {len(axes)} dimensions [{', '.join(axes)}]; got {list(value.shape)}"

@@ -36,9 +36,7 @@ def dynamic_call(
     return _OP(input, reduced, span_weight, span_bias, stride, padding, dilation)
 
 
-def _unfused(
-    input: Tensor, reduced: Tensor, span_weight: Tensor, span_bias: Tensor | None, *geometry: Size
-) -> Tensor:
+def _unfused(input: Tensor, reduced: Tensor, span_weight: Tensor, span_bias: Tensor | None, *geometry: Size) -> Tensor:
     return call("", input, reference.span(reduced, span_weight, span_bias), *geometry)
 
 
@@ -92,12 +90,12 @@ class _Dynamic(torch.autograd.Function):
         return redispatch_below_autograd(_OP, keyset, input, reduced, span_weight, span_bias, *geometry)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None) -> tuple:
         needed = list(ctx.needs_input_grad[1:5])
         grads: tuple = (None,) * 4
         if grad is not None:
             function = _gradients if torch._C._are_functorch_transforms_active() else _BACKWARD
-            grads = function(grad, *ctx.saved_tensors, *ctx.geometry, needed)
+            grads = function(*(grad, *ctx.saved_tensors, *ctx.geometry, needed))
         return None, *(g if need else None for g, need in zip(grads, needed, strict=True)), None, None, None
 
     @staticmethod
@@ -172,23 +170,20 @@ def _plain_backward(*args: Any) -> tuple[Tensor, ...]:
     # in the memory formats that the fake kernel promises
     grads = _gradients(*args)
     wanted = (output_format(args[0]),) * 2 + (torch.contiguous_format,) * 2
-    return tuple(
-        g if g.numel() == 0 else g.contiguous(memory_format=f) for g, f in zip(grads, wanted, strict=True)
-    )
+    return tuple(g if g.numel() == 0 else g.contiguous(memory_format=f) for g, f in zip(grads, wanted, strict=True))
 
 
-def _vmap_rule(function: Any) -> Any:
+def _vmap_rule(op: torch._ops.OpOverload) -> Any:
+    # one call for each sample: span weights that differ between samples fit into no single call
     def rule(info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:
-        batched = [i for i, dim in enumerate(in_dims) if isinstance(dim, int)]
+        def sample(i: int) -> Any:
+            chosen = zip(args, in_dims, strict=True)
+            return op(*(a.select(dim, i) if isinstance(dim, int) else a for a, dim in chosen))
 
-        def one(*tensors: Tensor) -> Any:
-            values = list(args)
-            for i, tensor in zip(batched, tensors, strict=True):
-                values[i] = tensor
-            return function(*values)
-
-        output = torch.vmap(one, tuple(in_dims[i] for i in batched))(*(args[i] for i in batched))
-        return output, 0 if isinstance(output, Tensor) else (0,) * len(output)
+        outputs = [sample(i) for i in range(info.batch_size)]
+        if isinstance(outputs[0], Tensor):
+            return torch.stack(outputs), 0
+        return tuple(map(torch.stack, zip(*outputs, strict=True))), (0,) * len(outputs[0])
 
     return rule
 
@@ -196,10 +191,10 @@ def _vmap_rule(function: Any) -> Any:
 LIBRARY.impl(_OP, _unfused, "CompositeExplicitAutograd")
 LIBRARY.impl(_OP, _autograd_kernel, "Autograd", with_keyset=True)
 torch.library.register_fake(_OP, _fake, lib=LIBRARY)
-torch.library.register_vmap(_OP, _vmap_rule(_unfused), lib=LIBRARY)
+torch.library.register_vmap(_OP, _vmap_rule(_OP), lib=LIBRARY)
 register_autocast(_OP)
 
 LIBRARY.impl(_BACKWARD, _plain_backward, "CompositeExplicitAutograd")
 LIBRARY.impl(_BACKWARD, _backward_autograd_kernel, "Autograd", with_keyset=True)
 torch.library.register_fake(_BACKWARD, _fake_backward, lib=LIBRARY)
-torch.library.register_vmap(_BACKWARD, _vmap_rule(_gradients), lib=LIBRARY)
+torch.library.register_vmap(_BACKWARD, _vmap_rule(_BACKWARD), lib=LIBRARY)

@@ -27,9 +27,7 @@ def _grad_input(grad: Shape, weight: Shape, *args: Any, **kwargs: Any) -> int:
     return _forward(grad, weight)
 
 
-def _grad_weight(
-    grad: Shape, input: Shape, groups: int, kernel_size: Shape, *args: Any, **kwargs: Any
-) -> int:
+def _grad_weight(grad: Shape, input: Shape, groups: int, kernel_size: Shape, *args: Any, **kwargs: Any) -> int:
     return 2 * math.prod(grad) * math.prod(kernel_size)
 
 
@@ -42,9 +40,7 @@ def _dynamic(input: Shape, reduced: Shape, span_weight: Shape, *args: Any, **kwa
     return _span(reduced, span_weight) + 2 * math.prod(input[:2]) * taps * math.prod(reduced[2:])
 
 
-def _dynamic_backward(
-    grad: Shape, input: Shape, reduced: Shape, span_weight: Shape, *args: Any, **_: Any
-) -> int:
+def _dynamic_backward(grad: Shape, input: Shape, reduced: Shape, span_weight: Shape, *args: Any, **_: Any) -> int:
     mask = args[-1]
     aggregation = 2 * math.prod(grad) * math.prod(span_weight[1:3])
     spans = mask[0] + mask[1] + mask[2]

@@ -18,12 +18,12 @@ def involution2d(
     """Apply to every position its own kernel, shared by the channels of a group (arXiv 2103.06255, section 3).
 
     ``out[n, c, i, j] = Σ_{u,v} weight[n, g, u, v, i, j] · input[n, c, i·s − p + u·d, j·s − p + v·d]`` with
-    ``g = c // (C/G)``, reads outside the input being zero. It is to `torch.nn.functional.conv2d` what its name says: the
-    kernel depends on the position and not on the channel.
+    ``g = c // (C/G)``, reads outside the input being zero. It is to `torch.nn.functional.conv2d` what its name says:
+    the kernel depends on the position and not on the channel.
 
     Args:
-        input: ``[N, C, H, W]`` in float16, bfloat16, float32 or float64, with any strides. Half types are accumulated in
-            float32.
+        input: ``[N, C, H, W]`` in float16, bfloat16, float32 or float64, with any strides. Half types are accumulated
+            in float32.
         weight: Kernel map ``[N, G, K_h, K_w, H_o, W_o]``, G any divisor of C, any kernel size.
         bias: ``[C]``, added to the output.
         stride: Step of the window, an int or (vertical, horizontal).
@@ -129,8 +129,9 @@ def dynamic_involution2d(
 ) -> Tensor:
     """Generate the kernels and apply them at once, so that a backend need never hold the kernel map.
 
-    The map is ``weight[n, g, u, v, i, j] = Σ_r span_weight[g, u, v, r] · reduced[n, r, i, j] + span_bias[g, u, v]``; the rest
-    is `involution2d`. Saved for backward are the input and the reduced features only; the map is computed again.
+    The map is ``weight[n, g, u, v, i, j] = Σ_r span_weight[g, u, v, r] · reduced[n, r, i, j] + span_bias[g, u, v]``;
+    the rest is `involution2d`. Saved for backward are the input and the reduced features only; the map is computed
+    again.
 
     Args:
         input: ``[N, C, H, W]``.

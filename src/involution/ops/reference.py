@@ -8,13 +8,13 @@ Half types are accumulated in float32. Every function takes two or three spatial
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .schema import LIBRARY, output_format
+from .schema import output_format
 
 Size = Sequence[int]
 
@@ -22,8 +22,8 @@ Size = Sequence[int]
 def loop(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: Size) -> Tensor:
     """Compute involution literally, one multiply-add at a time over ``[C]``-long columns. Slow; for tests.
 
-    ``out[n, c, i, j] = Σ_{u,v} w[n, c // (C/G), u, v, i, j] · x[n, c, i·s − p + u·d, j·s − p + v·d]`` (arXiv 2103.06255,
-    equation 5), zero outside the input.
+    ``out[n, c, i, j] = Σ_{u,v} w[n, c // (C/G), u, v, i, j] · x[n, c, i·s − p + u·d, j·s − p + v·d]``, zero outside
+    the input (arXiv 2103.06255, section 3).
 
     Args:
         input: ``[N, C, *spatial]``.
@@ -39,12 +39,11 @@ def loop(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: S
     channels_of_group = input.shape[1] // weight.shape[1]
     kernel_size, output_size = weight.shape[2 : 2 + dims], weight.shape[2 + dims :]
     output = input.new_zeros(*input.shape[:2], *output_size)
+    position: tuple[int, ...]
+    tap: tuple[int, ...]
     for position in itertools.product(*map(range, output_size)):
         for tap in itertools.product(*map(range, kernel_size)):
-            source = [
-                i * s - p + u * d
-                for i, s, p, u, d in zip(position, stride, padding, tap, dilation, strict=True)
-            ]
+            source = [i * s - p + u * d for i, s, p, u, d in zip(position, stride, padding, tap, dilation, strict=True)]
             if all(0 <= q < size for q, size in zip(source, input.shape[2:], strict=True)):
                 taps = weight[(slice(None), slice(None), *tap, *position)]
                 columns = input[(slice(None), slice(None), *source)]
@@ -61,9 +60,7 @@ def padding_to_fit(
     """
     return [
         (p, (y - 1) * s + (k - 1) * d + 1 - p - x)
-        for x, k, y, s, p, d in zip(
-            input_size, kernel_size, output_size, stride, padding, dilation, strict=True
-        )
+        for x, k, y, s, p, d in zip(input_size, kernel_size, output_size, stride, padding, dilation, strict=True)
     ]
 
 
@@ -76,7 +73,7 @@ def _windows(padded: Tensor, kernel_size: Size, stride: Size, dilation: Size) ->
     # one view [..., *output spatial] for each tap in order; needs no trailing rest, see `padding_to_fit`
     dims = len(kernel_size)
     windows = padded
-    for i, (k, s, d) in enumerate(zip(kernel_size, stride, dilation, strict=True)):
+    for k, s, d in zip(kernel_size, stride, dilation, strict=True):
         windows = windows.unfold(-dims, (k - 1) * d + 1, s)[..., ::d]
     views = [windows]
     for i in range(dims):

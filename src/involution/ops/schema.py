@@ -34,9 +34,7 @@ def _define(schema: str) -> None:
 for _d in (2, 3):
     _geometry = f"SymInt[{_d}] stride, SymInt[{_d}] padding, SymInt[{_d}] dilation"
     _define(f"involution{_d}d(Tensor input, Tensor weight, {_geometry}) -> Tensor")
-    _define(
-        f"involution{_d}d_grad_input(Tensor grad, Tensor weight, SymInt[{_d}] input_size, {_geometry}) -> Tensor"
-    )
+    _define(f"involution{_d}d_grad_input(Tensor grad, Tensor weight, SymInt[{_d}] input_size, {_geometry}) -> Tensor")
     _define(
         f"involution{_d}d_grad_weight(Tensor grad, Tensor input, SymInt groups, SymInt[{_d}] kernel_size, {_geometry})"
         " -> Tensor"

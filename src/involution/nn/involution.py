@@ -177,10 +177,14 @@ class _Involution(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the geometry, and whatever differs from the default."""
-        parts = [f"{self.in_channels}"] if self.in_channels == self.channels else []
-        parts = parts or [f"{self.in_channels}, out_channels={self.channels}"]
-        parts += [f"kernel_size={self.kernel_size}", f"stride={self.stride}", f"groups={self.groups}"]
-        parts.append(f"reduction_ratio={self.reduction_ratio}")
+        parts = [f"{self.in_channels}", f"kernel_size={self.kernel_size}"]
+        if self.channels != self.in_channels:
+            parts.append(f"out_channels={self.channels}")
+        if any(s != 1 for s in self.stride):
+            parts.append(f"stride={self.stride}")
+        parts.append(f"groups={self.groups}")
+        if self.reduction_ratio != 4:
+            parts.append(f"reduction_ratio={self.reduction_ratio}")
         if self.padding != "same":
             parts.append(f"padding={self.padding}")
         if any(d != 1 for d in self.dilation):

@@ -39,16 +39,20 @@ def loop(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: S
     channels_of_group = input.shape[1] // weight.shape[1]
     kernel_size, output_size = weight.shape[2 : 2 + dims], weight.shape[2 + dims :]
     output = input.new_zeros(*input.shape[:2], *output_size)
-    position: tuple[int, ...]
-    tap: tuple[int, ...]
-    for position in itertools.product(*map(range, output_size)):
-        for tap in itertools.product(*map(range, kernel_size)):
+    for position in itertools.product(*[range(size) for size in output_size]):
+        for tap in itertools.product(*[range(size) for size in kernel_size]):
             source = [i * s - p + u * d for i, s, p, u, d in zip(position, stride, padding, tap, dilation, strict=True)]
             if all(0 <= q < size for q, size in zip(source, input.shape[2:], strict=True)):
-                taps = weight[(slice(None), slice(None), *tap, *position)]
-                columns = input[(slice(None), slice(None), *source)]
-                output[(..., *position)] += taps.repeat_interleave(channels_of_group, dim=1) * columns
+                taps = _pick(weight, *tap, *position).repeat_interleave(channels_of_group, dim=1)
+                _pick(output, *position).add_(taps * _pick(input, *source))
     return output
+
+
+def _pick(tensor: Tensor, *index: int) -> Tensor:
+    # the entry [N, C] at a position of the other dimensions
+    for i in index:
+        tensor = tensor.select(2, i)
+    return tensor
 
 
 def padding_to_fit(

@@ -1,0 +1,159 @@
+"""Put involutions in the place of the convolutions of an existing network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from .involution import Involution1d, Involution2d, Involution3d
+
+_INVOLUTION: dict[type, Any] = {nn.Conv1d: Involution1d, nn.Conv2d: Involution2d, nn.Conv3d: Involution3d}
+
+
+@dataclass
+class ConversionReport:
+    """What `convert_conv_to_involution` did.
+
+    Attributes:
+        model: The converted network (the same object, unless it was a single convolution itself).
+        replaced: Name of each replaced convolution, with what it was and what it is now.
+        skipped: Name of each k×k convolution left as it was, with the reason.
+        parameters: Parameters of the network before and after.
+    """
+
+    model: nn.Module
+    replaced: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    parameters: tuple[int, int] = (0, 0)
+
+    def __str__(self) -> str:
+        lines = [f"replaced {len(self.replaced)} convolutions, left {len(self.skipped)}"]
+        lines[0] += f"; {self.parameters[0]:,} parameters before, {self.parameters[1]:,} after"
+        lines += [f"  {name}: {what}" for name, what in self.replaced.items()]
+        lines += [f"  {name}: left as it is, {why}" for name, why in self.skipped.items()]
+        return "\n".join(lines)
+
+
+def convert_conv_to_involution(
+    model: nn.Module,
+    *,
+    kernel_size: int | None = None,
+    select: Callable[[str, nn.Module], bool] | None = None,
+    **options: Any,
+) -> ConversionReport:
+    """Replace the k×k convolutions (k > 1) of a network by involutions of the same output size, in place.
+
+    Each gets a fresh involution (there is no way to carry a convolution's weights over), on its device, in its dtype and
+    with its stride, dilation, padding mode and bias. Where the convolution changes the number of channels, a 1×1 convolution
+    projects first. Left as they are, and listed with the reason: convolutions whose input has fewer than 16 channels
+    (an image; generate kernels from features instead), whose channels are not divisible into groups, transposed and
+    lazy ones.
+
+    Args:
+        model: Any network.
+        kernel_size: Size of the involutions; default is each convolution's own. (RedNet puts 7×7 for 3×3.)
+        select: Called with the name and the convolution; False leaves it as it is.
+        **options: Further arguments for `Involution2d`: groups, group_channels, reduction_ratio, norm_layer, act_layer.
+
+    Returns:
+        A report with the network, what was replaced and what was not; ``print(report)`` shows it.
+
+    Raises:
+        TypeError: If an option is none of `Involution2d`'s.
+        ValueError: If an option's value is out of range for every convolution alike (kernel_size, reduction_ratio).
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(64, 10, 1))
+        >>> report = convert_conv_to_involution(network, kernel_size=7)
+        >>> list(report.replaced), report.parameters
+        (['0'], (19146, 7150))
+    """
+    if kernel_size is not None and kernel_size < 1:
+        raise ValueError(f"kernel_size must be at least 1; got {kernel_size}")
+    report = ConversionReport(model)
+    before = _count(model)
+    for name, module in list(model.named_modules()):
+        if not _is_spatial_convolution(module):
+            continue
+        reason = _reason_to_leave(name, module, kernel_size, select, options)
+        if reason is not None:
+            report.skipped[name] = reason
+            continue
+        involution = _involution_for(module, kernel_size, options)
+        report.replaced[name] = f"{_describe(module)} -> {_describe(involution)}"
+        report.model = _put(report.model, name, involution.train(module.training))
+    report.parameters = (before, _count(report.model))
+    return report
+
+
+def _is_spatial_convolution(module: nn.Module) -> bool:
+    # exact types and their lazy and transposed kin; a subclass may compute anything
+    kin = nn.modules.conv._ConvNd
+    return isinstance(module, kin) and any(k > 1 for k in module.kernel_size)
+
+
+def _reason_to_leave(
+    name: str, module: Any, kernel_size: int | None, select: Callable | None, options: dict[str, Any]
+) -> str | None:
+    if type(module) not in _INVOLUTION:
+        return f"{type(module).__name__} has no counterpart"
+    if select is not None and not select(name, module):
+        return "not selected"
+    if module.in_channels < 16:
+        return f"only {module.in_channels} input channels to generate kernels from"
+    groups = options.get("groups")
+    width = min(options.get("group_channels", 16), module.out_channels)
+    if module.out_channels % (groups or width):
+        return f"{module.out_channels} channels are not divisible into groups"
+    if _padding(module, kernel_size) is None:
+        return "its padding has no counterpart for this kernel size"
+    return None
+
+
+def _padding(module: Any, kernel_size: int | None) -> Any:
+    # the padding that keeps the output size with another kernel size; None where there is none
+    if module.padding == "same":
+        return "same"
+    padding = (0,) * len(module.kernel_size) if module.padding == "valid" else module.padding
+    sides, same = [], []
+    for k, p, d in zip(module.kernel_size, padding, module.dilation, strict=True):
+        reach = d * ((kernel_size or k) - 1)
+        more = reach - d * (k - 1)
+        sides.append((p + more // 2, p + more - more // 2))
+        same.append((reach // 2, reach - reach // 2))
+    if sides == same:
+        return "same"
+    return tuple(sides) if min(map(min, sides)) >= 0 else None
+
+
+def _involution_for(module: Any, kernel_size: int | None, options: dict[str, Any]) -> nn.Module:
+    return _INVOLUTION[type(module)](
+        module.in_channels,
+        module.kernel_size if kernel_size is None else kernel_size,
+        module.stride,
+        _padding(module, kernel_size),
+        module.dilation,
+        out_channels=module.out_channels,
+        bias=module.bias is not None,
+        padding_mode=module.padding_mode,
+        device=module.weight.device,
+        dtype=module.weight.dtype,
+        **options,
+    )
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    if not name:
+        return module
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+    return model
+
+
+def _describe(module: nn.Module) -> str:
+    return f"{type(module).__name__}({module.extra_repr()})"
+
+
+def _count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())

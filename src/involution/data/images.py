@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_000_000
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 # formats with decoders in the image library itself; the others call programs or are rarely seen
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 
 class ImageError(ValueError):

@@ -1,0 +1,275 @@
+import csv
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import involution.models  # noqa: F401  (registers RedNet)
+from involution.cli import main
+from involution.data.images import ImageError
+from involution.engine.checkpoint import ModelCard
+from involution.predict import (
+    ClassificationResult,
+    Classifier,
+    PredictError,
+    SkippedImage,
+    find_images,
+    write_results,
+)
+
+
+def save_checkpoint(path, channels):
+    torch.manual_seed(0)
+    model = timm.create_model("rednet_nano_conv", num_classes=4, in_chans=channels)
+    # the untrained classifier is nearly constant: make its answers differ from image to image
+    torch.nn.init.normal_(model.fc.weight)
+    card = ModelCard(
+        task="classify",
+        model="rednet_nano_conv",
+        model_args={},
+        classes=["cat", "dog", "eel", "fox"],
+        input_size=(channels, 16, 16),
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        interpolation="bilinear",
+        crop_pct=1.0,
+        recipe={},
+        versions={},
+    )
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"involution": card.to_dict(), "state_dict": weights}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def colour_checkpoint(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("colour") / "best.ckpt", 3)
+
+
+@pytest.fixture(scope="module")
+def grey_checkpoint(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("grey") / "best.ckpt", 1)
+
+
+@pytest.fixture(scope="module")
+def classifier(colour_checkpoint):
+    return Classifier.from_checkpoint(colour_checkpoint, "cpu")
+
+
+def picture(seed=0, size=(20, 24)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+def huge_png():
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five good images and four that no reader should trust, also below a second folder."""
+    root = tmp_path / "images"
+    (root / "below").mkdir(parents=True)
+    for index in range(4):
+        picture(index).save(root / f"{index}.png")
+    picture(4).save(root / "below" / "4.jpg")
+    (root / "cut.png").write_bytes((root / "0.png").read_bytes()[:200])
+    (root / "empty.jpg").touch()
+    (root / "huge.png").write_bytes(huge_png())
+    (root / "text.jpg").write_text("not an image")
+    (root / "notes.txt").write_text("left alone")
+    return root
+
+
+def test_scores_are_those_of_the_model(classifier):
+    images = [picture(seed) for seed in range(3)]
+    results = classifier.predict(images, topk=4)
+    with torch.inference_mode():
+        expected = classifier.model(torch.stack([classifier.prepare(image) for image in images])).softmax(1)
+    for result, row in zip(results, expected, strict=True):
+        order = row.argsort(descending=True)
+        assert result.labels == tuple(classifier.card.classes[i] for i in order)
+        assert result.scores == pytest.approx(row[order].tolist(), abs=1e-6)
+        assert (result.label, result.score) == (result.labels[0], result.scores[0])
+        assert result.seconds > 0
+    assert [result.file for result in results] == ["image 0", "image 1", "image 2"]
+
+
+def test_prepare_scales_and_normalises(grey_checkpoint):
+    tensor = Classifier.from_checkpoint(grey_checkpoint, "cpu").prepare(Image.new("RGB", (40, 30), (255, 255, 255)))
+    # (1 - 0.5) / 0.25, less the rounding of grey to 8 bits
+    torch.testing.assert_close(tensor, torch.full((1, 16, 16), 2.0), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_batch_size_changes_neither_order_nor_scores(classifier, folder, batch_size):
+    files, _ = find_images([folder])
+    results = list(classifier.stream(files, batch_size=batch_size))
+    assert [result.file for result in results] == [str(file) for file in files]
+    good = [result for result in results if isinstance(result, ClassificationResult)]
+    alone = [classifier.predict([result.file])[0] for result in good]
+    assert len(good) == 5
+    assert [result.labels for result in good] == [result.labels for result in alone]
+    for result, single in zip(good, alone, strict=True):
+        assert result.scores == pytest.approx(single.scores, abs=1e-5)
+
+
+def test_only_one_batch_is_held(classifier):
+    taken = []
+
+    def images():
+        for seed in range(10):
+            taken.append(seed)
+            yield picture(seed)
+
+    stream = classifier.stream(images(), batch_size=3)
+    next(stream)
+    assert taken == [0, 1, 2]
+
+
+def test_unreadable_images_are_set_aside_with_their_cause(classifier, folder):
+    results = list(classifier.stream(find_images([folder])[0]))
+    reasons = {result.file.rpartition("/")[2]: result.reason for result in results if isinstance(result, SkippedImage)}
+    assert set(reasons) == {"cut.png", "empty.jpg", "huge.png", "text.jpg"}
+    assert "truncated" in reasons["cut.png"]
+    assert "0 bytes" in reasons["empty.jpg"]
+    assert "60000" in reasons["huge.png"] or "3600000000" in reasons["huge.png"]
+    assert "not an image" in reasons["text.jpg"]
+
+
+def test_predict_stops_at_an_unreadable_image(classifier, folder):
+    with pytest.raises(ImageError, match=r"empty\.jpg: .*0 bytes"):
+        classifier.predict([folder / "0.png", folder / "empty.jpg"])
+
+
+@pytest.mark.parametrize("channels", ["grey", "colour"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "I;16", "CMYK"])
+def test_every_mode_is_read_as_the_same_picture(mode, channels, tmp_path, request):
+    classifier = Classifier.from_checkpoint(request.getfixturevalue(f"{channels}_checkpoint"), "cpu")
+    grey = picture().convert("L")
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    elif mode == "1":
+        grey = grey.convert("1").convert("L")
+        image = grey.convert("1")
+    else:
+        image = grey.convert(mode)
+    assert image.mode == mode
+    path = tmp_path / "image.tif"
+    image.save(path)
+    expected = classifier.prepare(grey)
+    torch.testing.assert_close(classifier.prepare(image), expected, atol=0.05, rtol=0)
+    by_file, by_memory, of_grey = (classifier.predict([item], topk=4)[0] for item in (path, image, grey))
+    assert by_file.labels == by_memory.labels == of_grey.labels
+
+
+def test_exif_orientation_is_applied(classifier, tmp_path):
+    upright = picture()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    # the camera lay on its side: the file holds the picture turned the other way
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    turned, straight = classifier.predict([tmp_path / "turned.png", tmp_path / "upright.png"], topk=4)
+    assert turned.labels == straight.labels
+    assert turned.scores == pytest.approx(straight.scores, abs=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"topk": 0}])
+def test_sizes_below_one_are_refused(classifier, options):
+    with pytest.raises(PredictError, match="1 or more"):
+        classifier.predict([picture()], **options)
+
+
+def test_unknown_devices_are_refused(colour_checkpoint):
+    with pytest.raises(PredictError, match="no device named 'gpu'; wanted auto, cpu"):
+        Classifier.from_checkpoint(colour_checkpoint, "gpu")
+    with pytest.raises(PredictError, match="device cuda:99 is not there"):
+        Classifier.from_checkpoint(colour_checkpoint, "cuda:99")
+
+
+def test_find_images_takes_files_folders_and_globs(folder):
+    (folder / "odd[1].png").write_bytes(b"")
+    files, unmatched = find_images(
+        [folder / "notes.txt", str(folder / "[0-1].png"), folder, str(folder / "odd[1].png"), folder / "none*.png"]
+    )
+    names = [str(file.relative_to(folder)) for file in files]
+    assert names == [
+        *("notes.txt", "0.png", "1.png", "2.png", "3.png"),
+        *("below/4.jpg", "cut.png", "empty.jpg", "huge.png", "odd[1].png", "text.jpg"),
+    ]
+    assert unmatched == [str(folder / "none*.png")]
+    assert len(find_images([str(folder / "**" / "*.jpg")])[0]) == 3
+
+
+def test_results_as_json_and_csv(tmp_path):
+    done = ClassificationResult("a, b.png", ("ü", "y"), (0.75, 0.25), 0.5)
+    results = [done, SkippedImage("c.png", "the file is empty (0 bytes)")]
+    write_results(tmp_path / "new" / "out.json", results)
+    found = json.loads((tmp_path / "new" / "out.json").read_text(encoding="utf-8"))
+    assert found["results"] == [{"file": "a, b.png", "labels": ["ü", "y"], "scores": [0.75, 0.25], "seconds": 0.5}]
+    assert found["skipped"] == [{"file": "c.png", "reason": "the file is empty (0 bytes)"}]
+    write_results(tmp_path / "out.csv", results)
+    with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0] == {
+        **{"file": "a, b.png", "label_1": "ü", "score_1": "0.750000", "label_2": "y", "score_2": "0.250000"},
+        **{"seconds": "0.500000", "error": ""},
+    }
+    assert (rows[1]["file"], rows[1]["label_1"], rows[1]["error"]) == ("c.png", "", "the file is empty (0 bytes)")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "out.csv"]
+
+
+def test_command_classifies_the_readable_and_reports_the_rest(colour_checkpoint, folder, tmp_path, capsys):
+    output = tmp_path / "out.json"
+    argv = ["classify", "predict", str(folder), "--checkpoint", str(colour_checkpoint), "--topk", "2"]
+    assert main([*argv, "--output", str(output), "--device", "cpu", "--batch-size", "2"]) == 1
+    printed = capsys.readouterr()
+    assert "5 classified, 4 skipped" in printed.out
+    assert "4.jpg" in printed.out
+    for name in ("cut.png", "empty.jpg", "huge.png", "text.jpg"):
+        assert f"{name}: " in printed.err
+    found = json.loads(output.read_text())
+    assert [len(result["labels"]) for result in found["results"]] == [2] * 5
+    assert len(found["skipped"]) == 4
+
+
+def test_command_succeeds_where_all_is_well(colour_checkpoint, folder, capsys):
+    assert main(["classify", "predict", f"{folder}/[0-3].png", "--checkpoint", str(colour_checkpoint)]) == 0
+    printed = capsys.readouterr()
+    assert "4 classified, 0 skipped" in printed.out
+    assert printed.err == ""
+
+
+def test_command_reports_a_source_that_matches_nothing(colour_checkpoint, folder, capsys):
+    argv = ["classify", "predict", f"{folder}/0.png", "nowhere.png", "--checkpoint", str(colour_checkpoint)]
+    assert main(argv) == 1
+    assert "nowhere.png: no images found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["nowhere/*.png"], "no images found in nowhere"),
+        (["{folder}/0.png", "--output", "out.xml"], "ends in .json or .csv"),
+        (["{folder}/0.png", "--topk", "0"], "1 or more"),
+        (["{folder}/0.png", "--checkpoint", "{folder}/0.png"], "not a readable checkpoint|refused|not a checkpoint"),
+        (["{folder}/0.png", "--output", "{folder}/0.png/out.json"], "can't write"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(extra, message, colour_checkpoint, folder, capsys):
+    extra = [word.format(folder=folder) for word in extra]
+    assert main(["classify", "predict", "--checkpoint", str(colour_checkpoint), *extra]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert any(part in error for part in message.split("|"))

@@ -44,11 +44,11 @@ def convert_conv_to_involution(
 ) -> ConversionReport:
     """Replace the k×k convolutions (k > 1) of a network by involutions of the same output size, in place.
 
-    Each gets a fresh involution (there is no way to carry a convolution's weights over), on its device, in its dtype and
-    with its stride, dilation, padding mode and bias. Where the convolution changes the number of channels, a 1×1 convolution
-    projects first. Left as they are, and listed with the reason: convolutions whose input has fewer than 16 channels
-    (an image; generate kernels from features instead), whose channels are not divisible into groups, transposed and
-    lazy ones.
+    Each makes room for a fresh involution (there is no way to carry a convolution's weights over), on its device, in
+    its dtype and with its stride, dilation, padding mode and bias. Where the convolution changes the number of
+    channels, a 1×1 convolution projects first. Left as they are, and listed with the reason: convolutions whose input
+    has fewer than 16 channels (an image; generate kernels from features instead), whose channels are not divisible
+    into groups, transposed and lazy ones.
 
     Args:
         model: Any network.

@@ -302,6 +302,11 @@ def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, 
     Cells that stick out of the image see its border repeated, so odd sizes under stride give ``ceil(size / stride)``
     cells; where sizes divide this is plain average pooling.
     """
+    dims = len(stride)
+    if x.dim() != dims + 2:
+        raise ValueError(f"Involution{dims}d: input must be [N, C] and {dims} spatial sizes; got {list(x.shape)}")
+    # asks whether the window fits, before pooling fails with a message of its own
+    output_size(x.shape[2:], kernel_size, stride, padding, dilation)
     pads: list[int] = []
     for size, k, s, (leading, trailing), d in zip(x.shape[2:], kernel_size, stride, padding, dilation, strict=True):
         reach = d * (k - 1)
@@ -318,7 +323,7 @@ def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, 
     if any(not isinstance(pad, int) or pad != 0 for pad in pads):
         x = F.pad(x, pads, mode="replicate")
     if any(s > 1 for s in stride):
-        x = _AVG_POOL[len(stride)](x, stride)
+        x = _AVG_POOL[dims](x, stride)
     return x
 
 

@@ -1,0 +1,1 @@
+"""Measurements: the benchmark harness and the baselines it compares with."""

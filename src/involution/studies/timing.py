@@ -1,0 +1,115 @@
+"""The benchmark harness: interleaved timing, peak memory, and result rows that say where they come from."""
+
+import csv
+import datetime
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock time of one call in milliseconds: 20th, 50th and 80th percentile over the rounds."""
+
+    p20: float
+    p50: float
+    p80: float
+
+
+def interleave(
+    candidates: Mapping[str, Callable[[], Any]], *, seconds: float = 1.0, min_rounds: int = 7
+) -> dict[str, Timing]:
+    """Time several functions in turn, round by round, so that whatever else the machine does hits all alike.
+
+    Args:
+        candidates: Functions by name; each is called once before the clock starts.
+        seconds: Rounds go on until this much time has passed.
+        min_rounds: But there are at least so many.
+    """
+    for function in candidates.values():
+        function()
+    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    end = time.perf_counter() + seconds
+    rounds = 0
+    while rounds < min_rounds or time.perf_counter() < end:
+        for name, function in candidates.items():
+            _synchronize()
+            start = time.perf_counter()
+            function()
+            _synchronize()
+            samples[name].append((time.perf_counter() - start) * 1e3)
+        rounds += 1
+    return {name: _percentiles(values) for name, values in samples.items()}
+
+
+def peak_memory(function: Callable[[], Any]) -> int:
+    """Return the most bytes of tensors that a call holds at once beyond those that were there before it."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    # the public tables give sums; the peak needs the events in order of time
+    results = profiler.profiler.kineto_results
+    events = [e for e in results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def device_name() -> str:
+    """Return the GPU's name, or the processor's with the number of threads in use."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+
+
+def provenance() -> dict[str, str]:
+    """Return the columns that every result row carries: date, device, versions."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": device_name(),
+        "torch": torch.__version__,
+        "involution": __version__,
+    }
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write result rows, each with its provenance, to a CSV file that is whole or not there."""
+    origin = provenance()
+    table = [{**row, **origin} for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, newline="", delete=False, suffix=".tmp") as file:
+        writer = csv.DictWriter(file, fieldnames=list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    os.replace(file.name, path)
+
+
+def _percentiles(values: list[float]) -> Timing:
+    cuts = statistics.quantiles(values, n=10, method="inclusive")
+    return Timing(cuts[1], cuts[4], cuts[7])
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,101 @@
+import pytest
+import torch
+from torch import nn
+
+from involution.nn import Involution1d, Involution2d, convert_conv_to_involution
+
+
+@pytest.mark.parametrize("kernel_size", [None, 3, 5, 7], ids=lambda k: f"kernel_size={k}")
+@pytest.mark.parametrize(
+    ("k", "stride", "padding", "dilation"),
+    [(3, 1, 1, 1), (3, 2, 1, 1), (5, 2, 2, 1), (3, 1, 2, 2), (3, 1, 4, 1), (3, 2, 3, 2), ((3, 5), 1, (1, 2), 1)],
+)
+def test_output_size_is_the_convolutions(kernel_size, k, stride, padding, dilation):
+    network = nn.Sequential(nn.Conv2d(16, 32, k, stride, padding, dilation), nn.ReLU()).eval()
+    x = torch.randn(2, 16, 23, 20)
+    wanted = network(x).shape
+    report = convert_conv_to_involution(network, kernel_size=kernel_size)
+    assert list(report.replaced) == ["0"]
+    assert isinstance(network[0], Involution2d)
+    assert network(x).shape == wanted
+    assert network[0].kernel_size == (network[0].kernel_size if kernel_size is None else (kernel_size,) * 2)
+
+
+def test_report_names_what_was_replaced_and_what_not():
+    network = nn.ModuleDict(
+        {
+            "stem": nn.Conv2d(3, 32, 3, padding=1),
+            "body": nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.Conv2d(32, 24, 3, padding=1)),
+            "pointwise": nn.Conv2d(32, 32, 1),
+            "up": nn.ConvTranspose2d(32, 32, 2),
+            "sequence": nn.Conv1d(16, 16, 3, padding="same"),
+            "narrow": nn.Conv2d(32, 32, 7),
+            "head": nn.Conv2d(32, 32, 3, padding=1),
+        }
+    )
+    before = sum(p.numel() for p in network.parameters())
+    report = convert_conv_to_involution(network, kernel_size=5, select=lambda name, _: name != "head")
+    assert list(report.replaced) == ["body.0", "sequence"]
+    assert isinstance(network["sequence"], Involution1d)
+    assert report.skipped == {
+        "stem": "only 3 input channels to generate kernels from",
+        "body.1": "24 channels are not divisible into groups",
+        "up": "ConvTranspose2d has no counterpart",
+        "narrow": "its padding has no counterpart for this kernel size",
+        "head": "not selected",
+    }
+    assert report.parameters == (before, sum(p.numel() for p in network.parameters()))
+    text = str(report)
+    assert "replaced 2 convolutions, left 5" in text
+    assert "body.0: Conv2d(32, 32, kernel_size=(3, 3)" in text
+    assert "Involution2d(32, kernel_size=(5, 5)" in text
+
+
+def test_device_dtype_mode_and_bias_are_kept():
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, bias=True, dtype=torch.float64)).eval()
+    convert_conv_to_involution(network, group_channels=8, reduction_ratio=2)
+    involution = network[0]
+    assert {p.dtype for p in involution.parameters()} == {torch.float64}
+    assert involution.bias is not None
+    assert involution.groups == 2
+    assert involution.generator.reduce.out_channels == 8
+    assert not involution.generator.norm.training
+
+
+def test_padding_mode_is_kept():
+    model = convert_conv_to_involution(nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular")).model
+    assert isinstance(model, Involution2d)
+    assert model.padding_mode == "circular"
+    x = torch.randn(1, 16, 8, 8)
+    rolled = model.eval()(x.roll(3, dims=2))
+    torch.testing.assert_close(rolled, model(x).roll(3, dims=2))
+
+
+def test_a_converted_network_trains():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.Flatten(), nn.Linear(16 * 64, 2)
+    )
+    convert_conv_to_involution(network, kernel_size=5)
+    x, y = torch.randn(8, 1, 8, 8), torch.arange(8) % 2
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    losses = []
+    for _ in range(20):
+        loss = nn.functional.cross_entropy(network(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_wrong_kernel_size():
+    with pytest.raises(ValueError, match="kernel_size must be at least 1; got 0"):
+        convert_conv_to_involution(nn.Conv2d(16, 16, 3), kernel_size=0)
+
+
+def test_wrong_option_changes_nothing():
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1))
+    with pytest.raises(TypeError, match="reduction"):
+        convert_conv_to_involution(network, reduction=2)
+    assert isinstance(network[0], nn.Conv2d)

@@ -27,10 +27,11 @@ def to_channels(image: Any, channels: int) -> Tensor:
     """A PIL image or uint8 tensor as a uint8 tensor of 1 or 3 channels."""
     import torchvision.transforms.v2.functional as F
 
-    tensor: Tensor = image if isinstance(image, Tensor) else F.pil_to_tensor(image)
-    if tensor.shape[0] == channels:
-        return tensor
-    return F.rgb_to_grayscale(tensor) if channels == 1 else tensor.expand(channels, -1, -1)
+    if not isinstance(image, Tensor):
+        return F.pil_to_tensor(image.convert("L" if channels == 1 else "RGB"))
+    if image.shape[0] == channels:
+        return image
+    return F.rgb_to_grayscale(image) if channels == 1 else image.expand(channels, -1, -1)
 
 
 def _to_float(mean: Sequence[float], std: Sequence[float]) -> list[Any]:

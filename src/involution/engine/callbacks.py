@@ -133,7 +133,7 @@ class RunRecorder(L.Callback):
             raise TrainingInterrupted(self.last)
 
     @override
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Classifier) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         train = pl_module.train_scores.compute()
         val = pl_module.results
         self.history.append(

@@ -323,7 +323,6 @@ def _trainer(config: ClassifyConfig, recorder: Any, progress: bool) -> Any:
     return L.Trainer(
         **_placement(config),
         max_epochs=config.trainer.epochs,
-        precision=config.trainer.precision,
         gradient_clip_val=config.trainer.clip_grad_norm,
         accumulate_grad_batches=config.trainer.accumulate,
         sync_batchnorm=config.trainer.sync_batchnorm,
@@ -345,7 +344,6 @@ def _plain_trainer(config: ClassifyConfig, progress: bool) -> Any:
 
     return L.Trainer(
         **_placement(config),
-        precision=config.trainer.precision,
         logger=False,
         callbacks=[RichProgressBar()] if progress else [],
         enable_checkpointing=False,
@@ -370,8 +368,7 @@ def _placement(config: ClassifyConfig) -> dict[str, Any]:
         "devices": devices,
         "num_nodes": nodes,
         "strategy": strategy,
-        "deterministic": "warn",
-        "benchmark": False,
+        "precision": config.trainer.precision,
     }
 
 

@@ -33,8 +33,9 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """
     from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
-    if config.name not in list_optimizers():
-        raise ConfigError(f"no optimizer named {config.name!r}{nearest(config.name, list_optimizers())}")
+    known = [str(name) for name in list_optimizers()]
+    if config.name not in known:
+        raise ConfigError(f"no optimizer named {config.name!r}{nearest(config.name, known)}")
     info = get_optimizer_info(config.name)
     extra: Mapping[str, Any] = {"betas": (config.momentum, 0.999)} if info.has_betas and info.num_betas == 2 else {}
     return create_optimizer_v2(

@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+WHEEL_VENV = build/wheel-venv
 
-.PHONY: help setup demo test test-slow lint format bench wheel clean
+.PHONY: help setup demo test test-slow lint format bench wheel test-wheel clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,7 +39,16 @@ bench: $(STAMP) ## the operator against its baselines; results into benchmarks/r
 	$(BIN)/python benchmarks/operator.py
 
 wheel: $(STAMP) ## build dist/*.whl
+	rm -rf dist
 	$(BIN)/python -m build --wheel
+
+test-wheel: wheel ## install the wheel into an empty environment and use it there
+	rm -rf $(WHEEL_VENV)
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd $(WHEEL_VENV) && bin/python -W error -c "import torch, involution as i; print(i.Involution2d(64, 7)(torch.rand(1, 64, 9, 9)).shape)"
+	cd $(WHEEL_VENV) && { bin/involution demo; test $$? -eq 2; }
+	rm -rf $(WHEEL_VENV)
 
 clean: ## remove build products (not the environment, not runs/)
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

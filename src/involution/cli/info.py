@@ -1,0 +1,71 @@
+"""Show what this installation can do: versions, devices, which kernels serve the operator, which extras are there."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+# extra -> the modules that it brings, and what they are for
+EXTRAS = {
+    "models": (("timm", "safetensors"), "RedNet and its checkpoints"),
+    "cli": (("jsonargparse", "rich"), "this command"),
+    "train": (
+        ("lightning", "torchmetrics", "torchvision", "tensorboard", "webdataset", "sklearn", "matplotlib", "jinja2"),
+        "training, evaluation, prediction, the demo",
+    ),
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take no arguments."""
+
+
+def run(args: Namespace) -> int:
+    """Print the report; returns 0."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(*_versions(), sep="\n", highlight=False)
+    table = Table("operator", *_devices(), title="which kernel serves", title_justify="left")
+    for operator in ("involution2d", "involution3d", "dynamic_involution2d"):
+        table.add_row(operator, *(_kernel(operator, device) for device in _devices()))
+    console.print(table)
+    extras = Table("extra", "for", "", title="optional parts", title_justify="left")
+    for extra, (modules, purpose) in EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        state = f'{", ".join(missing)} missing: pip install "involution\\[{extra}]"' if missing else "installed"
+        extras.add_row(extra, purpose, state)
+    console.print(extras)
+    return 0
+
+
+def _versions() -> list[str]:
+    import torch
+
+    from involution import __version__
+
+    lines = [f"involution {__version__}, torch {torch.__version__}, Python {platform.python_version()}"]
+    lines.append(f"CPU: {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    lines.append(f"GPU: {', '.join(gpus)}" if gpus else "GPU: none that torch can use")
+    return lines
+
+
+def _devices() -> list[str]:
+    import torch
+
+    return ["CPU", "CUDA"] if torch.cuda.is_available() else ["CPU"]
+
+
+def _kernel(operator: str, device: str) -> str:
+    import torch
+
+    import involution  # noqa: F401, the operators register on import
+
+    own = torch._C._dispatch_has_kernel_for_dispatch_key(f"involution::{operator}", device)
+    return "own kernel" if own else "plain PyTorch (shift and accumulate)"

@@ -50,7 +50,7 @@ def per_side(padding: Padding, dims: int, kernel_size: Sequence[int], dilation: 
                     raise ValueError(f"padding must not be negative; got {padding!r}")
                 return tuple((a, b) for a, b in sides)
     flat = ", a (left, right) pair" if dims == 1 else ""
-    raise (TypeError if isinstance(padding, str | float) else ValueError)(
+    raise (ValueError if isinstance(items, Sequence) and not isinstance(items, str) else TypeError)(
         f'padding must be an int{flat}, a tuple of {dims} items, each an int or a (leading, trailing) pair, or "same";'
         f" got {padding!r}"
     )
@@ -63,11 +63,22 @@ def output_size(
     padding: Sequence[tuple[int, int | None]],
     dilation: Sequence[int],
 ) -> tuple[int, ...]:
-    """Return the output's spatial size, with `padding` as `per_side` returns it."""
-    return tuple(
+    """Return the output's spatial size, with `padding` as `per_side` returns it.
+
+    Raises:
+        ValueError: If the window is larger than the padded input.
+    """
+    size = tuple(
         -(-x // s) if trailing is None else (x + leading + trailing - d * (k - 1) - 1) // s + 1
         for x, k, s, (leading, trailing), d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)
     )
+    # with "same" only an empty input has an empty output
+    if _concrete() and any(y < 1 and trailing is not None for y, (_, trailing) in zip(size, padding, strict=True)):
+        raise ValueError(
+            f"the window {_extent(kernel_size, dilation)} does not fit into an input of {tuple(input_size)} with"
+            f" (leading, trailing) padding {tuple(padding)}; make the padding larger or the kernel smaller"
+        )
+    return size
 
 
 def involution_arguments(
@@ -113,11 +124,6 @@ def involution_arguments(
                 f" stride {stride}, padding {padding!r} and dilation {dilation}; got {list(weight.shape)}."
                 " Generate one kernel for each output position"
             )
-        if min(wanted) < 0:
-            raise ValueError(
-                f"{name}: the window {_extent(kernel_size, dilation)} does not fit into input {list(input.shape)} with"
-                f" padding {padding!r}; make the padding larger or the kernel smaller"
-            )
         if bias is not None and bias.shape != (channels,):
             raise ValueError(f"{name}: bias must be [C] = [{channels}]; got {list(bias.shape)}")
     return stride, tuple(leading for leading, _ in sides), dilation
@@ -150,7 +156,7 @@ def dynamic_arguments(
                 f" got {list(span_weight.shape)}"
             )
         wanted = output_size(input.shape[2:], kernel_size, stride, sides, dilation)
-        if tuple(reduced.shape) != (batch, features, *wanted) or min(wanted) < 0:
+        if tuple(reduced.shape) != (batch, features, *wanted):
             raise ValueError(
                 f"{name}: reduced must be [N, R, H_o, W_o] = {[batch, features, *wanted]} for input"
                 f" {list(input.shape)}, span_weight {list(span_weight.shape)}, stride {stride}, padding {padding!r}"

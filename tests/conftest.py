@@ -1,0 +1,24 @@
+import os
+
+import pytest
+import torch
+
+
+def pytest_configure(config):
+    # one worker for each core: more threads would only be in each other's way
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def deterministic():
+    """Deterministic algorithms, which also fill fresh memory with NaN: an element that nobody writes shows."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)

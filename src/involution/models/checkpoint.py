@@ -130,16 +130,18 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
     Raises:
         FileNotFoundError: No such file, or no folder to write to.
         FileExistsError: ``dst`` exists and ``overwrite`` is not set.
-        ValueError: ``dst`` does not end in ``.safetensors``.
-        CheckpointError: The file can't be read safely, or is not a whole RedNet.
+        CheckpointError: The file can't be read safely, is not a whole RedNet, or ``dst`` does not end in
+            ``.safetensors``.
+        OSError: The file can't be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     dst = Path(dst)
     if dst.suffix != ".safetensors":
-        raise ValueError(f"wanted an output file that ends in .safetensors, got {dst}")
+        raise CheckpointError(f"wanted an output file that ends in .safetensors, got {dst}")
     if dst.exists() and not overwrite:
-        raise FileExistsError(f"{dst} exists: choose another name, or have it overwritten")
+        raise FileExistsError(f"{dst} exists: choose another name, or overwrite it (overwrite=True, --force)")
     if not dst.parent.is_dir():
         raise FileNotFoundError(f"no folder {dst.parent} to write {dst.name} to")
 
@@ -153,6 +155,8 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
         contiguous = {name: value.contiguous() for name, value in state.tensors.items()}
         save_file(contiguous, temporary, metadata=_metadata(report))
         os.replace(temporary, dst)
+    except SafetensorError as error:
+        raise OSError(f"can't write {dst}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return report

@@ -87,6 +87,10 @@ def _numpy_globals() -> list[Any]:
     return [*named, np.ndarray, np.dtype, *dtypes]
 
 
+class _Refused(pickle.UnpicklingError):
+    """A pickle names what no array needs."""
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Rebuilds NumPy arrays, and nothing else that a pickle may name."""
 
@@ -103,7 +107,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             ("_codecs", "encode"): _latin1,
         }
         if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"{module}.{name}")
+            raise _Refused(f"{module}.{name}")
         return allowed[module, name]
 
 
@@ -123,7 +127,7 @@ def _array_from_buffer(buffer: bytes, dtype: Any, shape: tuple[int, ...], order:
 def _latin1(text: str, encoding: str) -> bytes:
     # the bytes of an array in pickle protocols 0 to 2
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
+        raise _Refused(f"bytes encoded as {encoding!r}")
     return codecs.encode(text, "latin1")
 
 
@@ -131,7 +135,7 @@ def _read_paddle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             content = _ArrayUnpickler(file, encoding="latin1").load()
-    except pickle.UnpicklingError as error:
+    except _Refused as error:
         raise CheckpointError(
             f"{path} is refused, nothing of it was run: its pickle asks for {error}, "
             "where only NumPy arrays by name are read"
@@ -158,6 +162,7 @@ def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
             # a copy: arrays from a pickle can be read-only or big-endian
             value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise CheckpointError(f"{path} holds more than tensors by name: entry {name!r} is a {type(value).__name__}")
+            kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise CheckpointError(f"{path} holds more than tensors by name: {name!r} is of type {kind}")
         tensors[name] = value
     return tensors

@@ -2,10 +2,8 @@
 
 import csv
 import datetime
-import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..engine.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,10 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write result rows, each with its provenance, to a CSV file that is whole or not there."""
     origin = provenance()
     table = [{**row, **origin} for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, newline="", delete=False, suffix=".tmp") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(table[0]))
         writer.writeheader()
         writer.writerows(table)
-    os.replace(file.name, path)
 
 
 def _percentiles(values: list[float]) -> Timing:

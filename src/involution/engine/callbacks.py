@@ -71,6 +71,8 @@ class InterruptFlag:
 class RunRecorder(L.Callback):
     """Keeps last.ckpt, best.ckpt (by validation accuracy; the later of equals) and metrics.csv.
 
+    Where a run went on within an epoch, that row's training loss and accuracy are of the rest.
+
     Args:
         run_dir: the run's folder.
         flag: asks for a checkpoint and the end of the training.
@@ -127,9 +129,11 @@ class RunRecorder(L.Callback):
         self._train_seconds += now - self._since
         self._since = now
         self._images += len(batch[1]) * trainer.world_size
-        # at the end of an epoch validation comes first
-        if batch_idx + 1 < trainer.num_training_batches and self._stop(trainer):
-            self._save(trainer, pl_module, (trainer.current_epoch, batch_idx + 1))
+        done = batch_idx + 1
+        # half-accumulated gradients are not saved, and at the end of an epoch validation comes first
+        between_steps = done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
+        if between_steps and self._stop(trainer):
+            self._save(trainer, pl_module, (trainer.current_epoch, done))
             raise TrainingInterrupted(self.last)
 
     @override

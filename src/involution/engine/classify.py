@@ -34,6 +34,7 @@ from involution.engine.loader import (
     TrainImages,
     make_loader,
 )
+from involution.engine.optimizer import check_optimizer
 from involution.engine.schedule import check_schedule
 from involution.engine.weights import load_weights
 
@@ -212,6 +213,7 @@ def check_config(config: ClassifyConfig) -> None:
     """Raise `ConfigError` for settings that are out of range or do not go together."""
     data, trainer = config.data, config.trainer
     check_schedule(config.schedule)
+    check_optimizer(config.optimizer)
     parts = config.devices * trainer.accumulate
     if parts < 1 or data.batch_size < 1 or data.batch_size % parts:
         raise ConfigError(
@@ -228,7 +230,6 @@ def check_config(config: ClassifyConfig) -> None:
     positive = {
         "trainer.epochs": trainer.epochs,
         "data.image_size": data.image_size,
-        "optimizer.lr": config.optimizer.lr,
     }
     for name, value in positive.items():
         if value <= 0:

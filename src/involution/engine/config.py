@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -247,13 +246,16 @@ def load_config(
     settings: dict[str, Any] = dict(base or {})
     if recipe is not None:
         settings = yaml.safe_load(recipe_path(recipe).read_text(encoding="utf-8"))
-    argv = ["--config", json.dumps(settings)] if settings else []
     for key, value in (overrides or {}).items():
         if key not in config_keys():
             raise ConfigError(f"no setting named {key!r}{nearest(key, config_keys())}")
-        argv.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
+        group, _, name = key.rpartition(".")
+        if group:
+            settings[group] = {**settings.get(group, {}), name: value}
+        else:
+            settings[name] = value
     try:
-        made = _parser().instantiate(_parser().parse_args(argv))
+        made = _parser().instantiate(_parser().parse_object(settings))
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from error
     return ClassifyConfig(**{item.name: made[item.name] for item in dataclasses.fields(ClassifyConfig)})

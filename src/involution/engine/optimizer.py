@@ -25,17 +25,29 @@ def param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, An
     return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
 
 
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Raise `ConfigError` for a name that timm does not know, or a learning rate of 0 or less."""
+    from timm.optim import list_optimizers
+
+    known = [str(name) for name in list_optimizers()]
+    if config.name not in known:
+        raise ConfigError(f"no optimizer named {config.name!r}{nearest(config.name, known)}")
+    if config.lr <= 0 or config.head_lr_factor <= 0:
+        raise ConfigError(
+            f"optimizer.lr and optimizer.head_lr_factor must be greater than 0, got {config.lr} and "
+            f"{config.head_lr_factor}"
+        )
+
+
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """One of timm's optimisers over the groups of `param_groups`.
 
     Raises:
         ConfigError: for a name that timm does not know.
     """
-    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+    from timm.optim import create_optimizer_v2, get_optimizer_info
 
-    known = [str(name) for name in list_optimizers()]
-    if config.name not in known:
-        raise ConfigError(f"no optimizer named {config.name!r}{nearest(config.name, known)}")
+    check_optimizer(config)
     info = get_optimizer_info(config.name)
     extra: Mapping[str, Any] = {"betas": (config.momentum, 0.999)} if info.has_betas and info.num_betas == 2 else {}
     return create_optimizer_v2(

@@ -1,0 +1,56 @@
+import signal
+
+import pytest
+import torch
+
+from involution.engine.config import load_config
+from involution.engine.module import Classifier
+
+FAST = {
+    # an ordinary network in place of RedNet: these tests are about the engine
+    "model.name": "test_resnet",
+    "data.image_size": 8,
+    "data.batch_size": 256,
+    "trainer.epochs": 2,
+    "schedule.warmup_epochs": 0,
+    "optimizer.lr": 0.01,
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The order of sums, and so the last bit, must not depend on the load of the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make_config(tmp_path):
+    """Settings of a run of seconds below tmp_path: 4 steps an epoch on the digits."""
+
+    def make(name="run", recipe="digits", **changes):
+        overrides = {key.replace("__", "."): value for key, value in changes.items()}
+        return load_config(recipe, {**FAST, "output": str(tmp_path), "name": name, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def press_ctrl_c(monkeypatch):
+    """Make the n-th call of a method of the training module press Ctrl-C."""
+
+    def arm(method, call):
+        original = getattr(Classifier, method)
+        calls = []
+
+        def wrapped(self, *args):
+            calls.append(1)
+            if len(calls) == call:
+                signal.raise_signal(signal.SIGINT)
+            return original(self, *args)
+
+        monkeypatch.setattr(Classifier, method, wrapped)
+
+    return arm

@@ -1,0 +1,155 @@
+import csv
+
+import pytest
+import torch
+
+from involution.engine.callbacks import TrainingInterrupted
+from involution.engine.checkpoint import load_classifier
+from involution.engine.classify import evaluate, train
+from involution.engine.config import ConfigError
+
+# whatever could break an exact resumption: averaging, dropout, mixing, accumulation, momentum
+EVERYTHING = {
+    "trainer__ema_decay": 0.9,
+    "trainer__accumulate": 2,
+    "model__args": {"drop_rate": 0.2},
+    "augment__mixup": 0.2,
+    "augment__cutmix": 1.0,
+    "trainer__clip_grad_norm": 1.0,
+}
+
+
+def weights(path):
+    found = torch.load(path, weights_only=True)
+    return {**found["state_dict"], **{f"current.{k}": v for k, v in found.get("current_model_state", {}).items()}}
+
+
+def assert_same(one, other):
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_the_same_seed_gives_the_same_bits(make_config):
+    runs = [train(make_config(name, trainer__epochs=1), progress=False) for name in ("one", "two")]
+    assert_same(runs[0].last, runs[1].last)
+    other = train(make_config("three", trainer__epochs=1, seed=1), progress=False)
+    name = "model.layer1.0.conv1.weight"
+    assert not torch.equal(weights(runs[0].last)[name], weights(other.last)[name])
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "position"),
+    # 8 loader batches an epoch; one validation batch of 256 images and one of the rest
+    [("training_step", 11, [1, 4]), ("training_step", 16, [2, 0]), ("validation_step", 1, [1, 0])],
+    ids=["within an epoch", "at its last step", "in validation"],
+)
+def test_interrupted_and_resumed_is_as_uninterrupted(make_config, press_ctrl_c, method, call, position):
+    whole = train(make_config("whole", trainer__epochs=3, **EVERYTHING), progress=False)
+    config = make_config("parts", trainer__epochs=3, **EVERYTHING)
+    press_ctrl_c(method, call)
+    with pytest.raises(TrainingInterrupted, match="interrupted") as stop:
+        train(config, progress=False)
+    assert stop.value.checkpoint == config.run_dir / "last.ckpt"
+    assert torch.load(stop.value.checkpoint, weights_only=True)["involution"]["position"] == position
+    resumed = train(config, progress=False, resume=stop.value.checkpoint)
+    assert_same(whole.last, resumed.last)
+    assert_same(whole.best, resumed.best)
+    timeless = [
+        [{k: v for k, v in row.items() if "second" not in k and "train" not in k} for row in run.history]
+        for run in (whole, resumed)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_run_leaves_checkpoints_and_logs(make_config):
+    result = train(make_config(), progress=False)
+    assert result.log_dir.name == "run"
+    assert {file.name for file in result.log_dir.iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+        "metrics.csv",
+        "tensorboard",
+    }
+    assert list((result.log_dir / "tensorboard").glob("events.out.tfevents.*"))
+    with (result.log_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    assert float(rows[1]["val_accuracy"]) == pytest.approx(result.history[1]["val_accuracy"])
+    assert result.val_accuracy == max(row["val_accuracy"] for row in result.history)
+    assert result.seconds > 0
+    assert result.images_per_second == pytest.approx(2 * 1024 / result.seconds)
+    # the figure of the checkpoint chosen is that of the validation images
+    assert evaluate(result.best, split="val").top1 == pytest.approx(result.val_accuracy)
+
+
+def test_the_checkpoint_tells_all_that_its_use_needs(make_config):
+    result = train(make_config(trainer__epochs=1, data__crop_pct=0.9), progress=False)
+    model, card = load_classifier(result.best)
+    assert not model.training
+    assert (card.task, card.model, card.model_args) == ("classify", "test_resnet", {})
+    assert card.classes == [str(i) for i in range(10)]
+    assert (card.input_size, card.mean, card.std) == ((1, 8, 8), (0.5,), (0.5,))
+    assert (card.interpolation, card.crop_pct) == ("bilinear", 0.9)
+    assert card.recipe["trainer"]["epochs"] == 1
+    assert card.versions["torch"] == torch.__version__
+    assert model(torch.zeros(2, *card.input_size)).shape == (2, 10)
+
+
+def test_moving_average_is_what_is_kept_and_evaluated(make_config):
+    result = train(make_config(trainer__ema_decay=0.5, trainer__epochs=1), progress=False)
+    found = torch.load(result.best, weights_only=True)
+    model, _ = load_classifier(result.best)
+    name = "layer1.0.conv1.weight"
+    assert torch.equal(model.state_dict()[name], found["state_dict"][f"model.{name}"])
+    assert not torch.equal(model.state_dict()[name], found["current_model_state"][f"model.{name}"])
+    assert evaluate(result.best, split="val").top1 == pytest.approx(result.val_accuracy)
+
+
+def test_evaluation_counts_each_image_once(make_config):
+    result = train(make_config(trainer__epochs=1), progress=False)
+    found = evaluate(result.best, batch_size=50)
+    assert (found.num_images, found.split, len(found.classes)) == (360, "test", 10)
+    assert found.confusion.shape == (10, 10)
+    # the test split holds 35 to 37 images of each class
+    assert found.confusion.sum(1).min() >= 35
+    assert found.top1 == pytest.approx(found.confusion.diagonal().sum().item() / 360)
+    assert found.top1 <= found.top5 <= 1
+    other = evaluate(result.best, batch_size=360)
+    assert torch.equal(found.confusion, other.confusion)
+    assert found.loss == pytest.approx(other.loss, rel=1e-5)
+
+
+def test_an_existing_run_is_never_overwritten(make_config):
+    config = make_config(trainer__epochs=1)
+    result = train(config, progress=False)
+    before = result.last.read_bytes()
+    with pytest.raises(ConfigError, match=r"holds a run already; choose another --name, or go on with --resume"):
+        train(config, progress=False)
+    with pytest.raises(ConfigError, match=r"is finished \(1 of 1 epochs\); raise --trainer\.epochs"):
+        train(config, progress=False, resume=result.last)
+    assert result.last.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__batch_size": 2000}, "batch_size is 2000, but digits has only 1077 training images"),
+        ({"data__batch_size": 30, "trainer__accumulate": 4}, "must be a multiple of devices x trainer.accumulate"),
+        ({"data__channels": 3}, r"data\.channels must be 1 or 3 with as many data\.mean"),
+        ({"data__interpolation": "nearest"}, "must be bilinear or bicubic"),
+        ({"trainer__epochs": 0}, r"trainer\.epochs must be greater than 0"),
+        ({"trainer__ema_decay": 1.5}, "must lie between 0 and 1"),
+        ({"trainer__precision": "8"}, r"trainer\.precision must be one of"),
+        ({"name": "a/b"}, "must be the name of a folder"),
+        ({"model__name": "test_resnett"}, "no model named 'test_resnett'; did you mean test_resnet"),
+        ({"model__args": {"nonsense": 1}}, "test_resnet can't be made with.*nonsense"),
+        ({"optimizer__name": "sgdd"}, "no optimizer named 'sgdd'; did you mean sgd"),
+        ({"schedule__decay": "steps"}, r"schedule\.decay must be one of"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_wrong_settings(make_config, changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        train(make_config(**{"name": "run", **changes}), progress=False)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,47 @@
+"""Train RedNet-nano and its convolution twin on handwritten digits, compare them and write a report."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of the demo."""
+    parser.add_argument("--seeds", type=int, default=1, help="trainings per model; the figures become mean ± std")
+    parser.add_argument("--epochs", type=int, help="passes over the training images; by default the recipe's 25")
+    parser.add_argument("--out", default="runs/demo", help="run folder; an earlier demo there is moved aside")
+
+
+def run(args: Any) -> int:
+    """Run the demo, print its table and say where the report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from involution.demo.report import MEASURES, model_row, write_report
+    from involution.demo.run import run_demo
+    from involution.engine.callbacks import TrainingInterrupted
+
+    console = Console()
+
+    def say(message: str) -> None:
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    try:
+        result = run_demo(args.out, seeds=args.seeds, epochs=args.epochs, say=say)
+    except TrainingInterrupted:
+        print(f"interrupted; what was trained is in {args.out}, involution demo starts anew", file=sys.stderr)
+        return 130
+    table = Table(title="RedNet-nano and its convolution twin on the digits' test split")
+    rows = [model_row(model) for model in result.models]
+    table.add_column()
+    for row in rows:
+        table.add_column(row["title"], justify="right")
+    for key, name, unit in MEASURES:
+        table.add_row(f"{name} ({unit})", *(row[key] for row in rows))
+    console.print(table)
+    options = {"--seeds": args.seeds if args.seeds != 1 else None, "--epochs": args.epochs}
+    given = "".join(f" {name} {value}" for name, value in options.items() if value is not None)
+    report = write_report(result, f"involution demo{given}")
+    say(f"{result.seconds:,.0f} s in all; open {report.resolve().as_uri()}")
+    return 0

@@ -1,0 +1,105 @@
+"""The report's pictures of generated filters: which images, which layers, which places."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from . import figures
+from .run import DemoResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# two groups at the digits' own 8x8 pixels for the tiles; the stem, closest to the image, for the mosaics
+TILE_LAYER, MOSAIC_LAYER = "layer2.1.conv2", "conv1.3"
+DIGITS = ("3", "0")
+
+
+def kernel_pictures(result: DemoResult) -> dict[str, Any]:
+    """The filters that the RedNet makes for two test images, beside the fixed ones of its twin."""
+    from involution.data.images import read_image
+    from involution.engine.checkpoint import load_classifier
+    from involution.explain.kernels import generated_kernels, plot_kernels, plot_mosaic
+    from involution.predict import Classifier
+
+    rednet, twin = (model.runs[0].train.best for model in result.models)
+    classifier = Classifier.from_checkpoint(rednet, "cpu")
+    inputs = [classifier.prepare(read_image(example_of(result, digit)))[None] for digit in DIGITS]
+    tiles = generated_kernels(classifier.model, inputs[0], TILE_LAYER)
+    mosaics = [generated_kernels(classifier.model, image, MOSAIC_LAYER) for image in inputs]
+    picture = inputs[0][0, 0] * classifier.card.std[0] + classifier.card.mean[0]
+    groups, k_h, k_w, h_o, w_o = tiles.shape
+    places = notable_positions(picture, (h_o, w_o))
+    weight = load_classifier(twin)[0].get_parameter(f"{TILE_LAYER}.weight").detach()
+    # a convolution is the kernel map that is the same at every place
+    fixed = torch.stack([weight[channel, channel] for channel in range(groups)])[..., None, None]
+    return {
+        "label": DIGITS[0],
+        "layer": TILE_LAYER,
+        "size": f"{k_h}×{k_w}",
+        "groups": groups,
+        "channels": weight.shape[0],
+        "fixed_size": "×".join(str(side) for side in weight.shape[2:]),
+        "fixed_count": f"{weight.shape[0] * weight.shape[1]:,}",
+        "mosaic_layer": MOSAIC_LAYER,
+        "tiles": figures.to_svg(
+            lambda: plot_kernels(picture, tiles, places),
+            "A digit with lettered places, and the filters that the involution generates there",
+        ),
+        "fixed": figures.to_svg(
+            lambda: plot_kernels(
+                picture, fixed.expand(-1, -1, -1, h_o, w_o), places, [f"filter {i + 1}" for i in range(groups)]
+            ),
+            "The same digit and places, and the convolution's filters, the same at all of them",
+        ),
+        "mosaics": [
+            {
+                "digit": digit,
+                "svg": figures.to_svg(
+                    partial(plot_mosaic, kernels),
+                    f"The filters of every place of a {digit}, laid out as the image is",
+                ),
+            }
+            for digit, kernels in zip(DIGITS, mosaics, strict=True)
+        ],
+    }
+
+
+def example_of(result: DemoResult, digit: str) -> str:
+    """File of the first test image of a digit that the RedNet reads right; of any reading if it reads none right."""
+    files = [item.file for item in result.predictions if result.truth[item.file] == digit]
+    right = (item.file for item in result.predictions if result.truth[item.file] == item.label == digit)
+    return next(right, files[0])
+
+
+def notable_positions(picture: Tensor, map_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Four telling places of a bright figure on dark ground.
+
+    Args:
+        picture: Grey image `[H, W]`, values in 0..1.
+        map_size: Size of the feature map whose places are wanted.
+
+    Returns:
+        (row, column) of two places on the stroke, far apart, one on its edge and one on empty ground.
+    """
+    ink = F.adaptive_avg_pool2d(picture[None], map_size)[0]
+    grid = torch.cartesian_prod(torch.arange(map_size[0]), torch.arange(map_size[1]))
+
+    def distance(places: Tensor) -> Tensor:
+        return torch.cdist(grid.float(), places.float()).amin(1).reshape(map_size)
+
+    def place(score: Tensor) -> Tensor:
+        return grid[score.argmax()][None]
+
+    stroke = place(ink)
+    other = place((ink >= 0.6 * ink.max()) * distance(stroke))
+    taken = torch.cat([stroke, other])
+    slope = torch.stack(torch.gradient(ink)).norm(dim=0)
+    edge = place(slope * (distance(taken) > 1.5))
+    inked = grid[(ink > 0.1 * ink.max()).flatten()]
+    empty = place(distance(inked))
+    return [(int(row), int(column)) for row, column in torch.cat([taken, edge, empty]).tolist()]

@@ -1,0 +1,230 @@
+"""Train, evaluate and compare RedNet-nano and its convolution twin on the embedded digits."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from involution.engine.classify import EvalResult, TrainResult
+    from involution.predict import ClassificationResult
+
+MODELS = {"involution": "rednet_nano", "convolution": "rednet_nano_conv"}
+TITLES = {"involution": "RedNet-nano", "convolution": "convolution twin"}
+MARKER = "demo.json"
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One training of one model, and its only look at the test split."""
+
+    seed: int
+    train: TrainResult
+    test: EvalResult
+
+
+@dataclass(frozen=True)
+class ModelRuns:
+    """Everything the demo measured of one model.
+
+    Args:
+        kind: "involution" or "convolution".
+        name: Its name in timm's registry.
+        parameters: Number of trainable parameters.
+        macs: Multiply-adds for one image.
+        runs: One per seed.
+    """
+
+    kind: str
+    name: str
+    parameters: int
+    macs: float
+    runs: list[SeedRun]
+
+    @property
+    def title(self) -> str:
+        """Name for tables and charts."""
+        return TITLES[self.kind]
+
+    def statistic(self, value: Callable[[SeedRun], float]) -> tuple[float, float | None]:
+        """Mean of a figure over the seeds, and its standard deviation (n - 1) where there are several."""
+        values = torch.tensor([value(run) for run in self.runs], dtype=torch.float64)
+        return values.mean().item(), values.std().item() if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo measured.
+
+    Args:
+        folder: The run folder.
+        models: RedNet-nano and its twin.
+        truth: True class of every written test image, by file.
+        predictions: RedNet-nano's answer (first seed) to every written test image, all classes ranked.
+        seconds: Time for everything.
+    """
+
+    folder: Path
+    models: list[ModelRuns]
+    truth: dict[str, str]
+    predictions: list[ClassificationResult]
+    seconds: float
+
+
+class DemoError(ValueError):
+    """The demo cannot run as asked."""
+
+
+def run_demo(
+    out: str | Path = "runs/demo",
+    *,
+    seeds: int = 1,
+    epochs: int | None = None,
+    say: Callable[[str], None] = print,
+    progress: bool = True,
+) -> DemoResult:
+    """Train and evaluate both models for each seed, and classify the test images from files.
+
+    Args:
+        out: Run folder; an earlier demo there is moved aside.
+        seeds: Number of trainings per model, with the seeds 0, 1, ...
+        epochs: Passes over the training images; by default the recipe's.
+        say: Told in a line what comes next.
+        progress: Show progress bars.
+
+    Raises:
+        DemoError: If `out` holds files of something else.
+    """
+    if seeds < 1 or (epochs is not None and epochs < 1):
+        raise DemoError(f"wanted seeds and epochs of 1 or more, got seeds={seeds}, epochs={epochs}")
+    start = time.perf_counter()
+    folder = Path(out)
+    if moved := prepare_folder(folder):
+        say(f"The earlier demo is kept in {moved}")
+    models = []
+    for kind, name in MODELS.items():
+        runs = [train_and_test(folder, kind, seed, seeds, epochs, say, progress) for seed in range(seeds)]
+        parameters, macs = model_cost(runs[0].train.best)
+        models.append(ModelRuns(kind, name, parameters, macs, runs))
+    say("Classifying the test images")
+    truth, predictions = classify_test_images(folder, models[0].runs[0].train.best)
+    result = DemoResult(folder, models, truth, predictions, time.perf_counter() - start)
+    write(folder / MARKER, json.dumps(summary(result), indent=2) + "\n")
+    return result
+
+
+def prepare_folder(folder: Path) -> Path | None:
+    """Make the run folder; move an earlier demo there to the next free name and return that."""
+    moved = None
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MARKER).is_file():
+            raise DemoError(f"{folder} holds files that are no demo's; choose another folder by --out")
+        numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
+        moved = folder.rename(next(path for path in numbered if not path.exists()))
+    elif folder.exists() and not folder.is_dir():
+        raise DemoError(f"{folder} is a file; choose a folder by --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    # from here on the folder is known as a demo's, even if it is interrupted
+    write(folder / MARKER, "{}\n")
+    return moved
+
+
+def train_and_test(
+    folder: Path,
+    kind: str,
+    seed: int,
+    seeds: int,
+    epochs: int | None,
+    say: Callable[[str], None],
+    progress: bool,
+) -> SeedRun:
+    """Train one model by the digits recipe, choose its checkpoint on the validation split, test it once."""
+    from involution.engine.classify import evaluate, train
+    from involution.engine.config import load_config
+
+    name = MODELS[kind]
+    overrides = {"name": f"{name}-seed{seed}", "output": str(folder), "model.name": name, "seed": seed}
+    if epochs is not None:
+        overrides["trainer.epochs"] = epochs
+    config = load_config("digits", overrides)
+    say(f"Training {TITLES[kind]} ({name}), seed {seed + 1} of {seeds}, {config.trainer.epochs} epochs")
+    trained = train(config, progress=progress)
+    tested = evaluate(trained.best, split="test")
+    say(f"{TITLES[kind]}: {100 * tested.top1:.2f} % of {tested.num_images} test images right")
+    return SeedRun(seed, trained, tested)
+
+
+def model_cost(checkpoint: Path) -> tuple[int, float]:
+    """Trainable parameters, and multiply-adds for one image, of a checkpoint's model."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from involution.engine.checkpoint import load_classifier
+
+    model, card = load_classifier(checkpoint)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *card.input_size))
+    # the counter counts a multiply and an add as two
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() / 2
+
+
+def classify_test_images(folder: Path, checkpoint: Path) -> tuple[dict[str, str], list[ClassificationResult]]:
+    """Write the test split as PNG files and classify these as a user would."""
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    from involution.data.arrays import digits_splits
+    from involution.predict import Classifier
+
+    classifier = Classifier.from_checkpoint(checkpoint)
+    classes = classifier.card.classes
+    *_, test = digits_splits(classifier.card.recipe["data"]["split_seed"])
+    images = folder / "images"
+    images.mkdir()
+    truth = {}
+    for index in range(len(test)):
+        image, label = test[index]
+        path = images / f"{index:03d}_is_{classes[label]}.png"
+        to_pil_image(image).save(path)
+        truth[str(path)] = classes[label]
+    return truth, classifier.predict(list(truth), topk=len(classes))
+
+
+def summary(result: DemoResult) -> dict[str, object]:
+    """The measured figures as plain types, for other programs."""
+    return {
+        "seconds": result.seconds,
+        "models": {
+            model.name: {
+                "parameters": model.parameters,
+                "macs": model.macs,
+                "runs": [
+                    {
+                        "seed": run.seed,
+                        "checkpoint": str(run.train.best),
+                        "val_accuracy": run.train.val_accuracy,
+                        "test_top1": run.test.top1,
+                        "test_loss": run.test.loss,
+                        "train_seconds": run.train.seconds,
+                        "train_images_per_second": run.train.images_per_second,
+                        "test_images_per_second": run.test.images_per_second,
+                    }
+                    for run in model.runs
+                ],
+            }
+            for model in result.models
+        },
+    }
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file that appears complete or not at all."""
+    from involution.engine.files import atomic_path
+
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,160 @@
+"""The kernels an involution generates for one image, as tensors and as matplotlib figures.
+
+Shapes: G groups, K_h x K_w kernel taps, H_o x W_o output positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from involution.nn import Involution2d
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+# zero is the neutral middle of this map: violet taps subtract, orange taps add
+KERNEL_COLORS = "PuOr_r"
+
+
+def involution_layers(model: nn.Module) -> list[str]:
+    """Names of the 2-D involutions of a network, in the order in which it defines them."""
+    return [name for name, module in model.named_modules() if isinstance(module, Involution2d)]
+
+
+def generated_kernels(model: nn.Module, image: Tensor, layer: str) -> Tensor:
+    """Run one image through a network and catch the kernels that an involution makes for it.
+
+    Args:
+        model: A network with involutions; it is run in eval mode and put back.
+        image: Network input `[1, C, H, W]`, normalised as the network expects it.
+        layer: One of `involution_layers(model)`.
+
+    Returns:
+        The kernel map `[G, K_h, K_w, H_o, W_o]`.
+
+    Raises:
+        ValueError: If the layer is no involution of this network, or not one image is given.
+    """
+    layers = involution_layers(model)
+    if layer not in layers:
+        raise ValueError(f"wanted the name of an involution, one of {', '.join(layers) or '(none)'}; got {layer!r}")
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise ValueError(f"wanted one image [1, C, H, W], got shape {list(image.shape)}")
+    caught: list[Tensor] = []
+    generator = model.get_submodule(layer).generator
+    assert isinstance(generator, nn.Module)
+    hook = generator.register_forward_hook(lambda module, args, output: caught.append(output.detach()))
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(image)
+    finally:
+        hook.remove()
+        model.train(was_training)
+    return caught[0][0]
+
+
+def kernel_mosaic(kernels: Tensor, group: int = 0) -> Tensor:
+    """Lay every kernel out where it is used: a picture `[H_o * (K_h + 1) + 1, W_o * (K_w + 1) + 1]`.
+
+    Tiles are parted by one pixel of NaN, which matplotlib leaves transparent.
+    """
+    _, k_h, k_w, h_o, w_o = kernels.shape
+    tiles = torch.full((h_o, k_h + 1, w_o, k_w + 1), math.nan)
+    tiles[:, 1:, :, 1:] = kernels[group].permute(2, 0, 3, 1)
+    mosaic = torch.full((h_o * (k_h + 1) + 1, w_o * (k_w + 1) + 1), math.nan)
+    mosaic[:-1, :-1] = tiles.reshape(h_o * (k_h + 1), w_o * (k_w + 1))
+    return mosaic
+
+
+def plot_kernels(
+    image: Tensor, kernels: Tensor, positions: Sequence[tuple[int, int]], labels: Sequence[str] | None = None
+) -> Figure:
+    """Draw the kernels that one layer uses at some positions of an image.
+
+    The image with the positions marked A, B, ..., then one row of tiles per group, one column per position. All
+    tiles share one colour scale that is symmetric about zero, so that they can be compared.
+
+    Args:
+        image: The picture to mark the positions on: `[H, W]` or `[H, W, 3]`, values in 0..1.
+        kernels: Kernel map `[G, K_h, K_w, H_o, W_o]`, for instance from `generated_kernels`.
+        positions: (row, column) in the kernel map.
+        labels: Names of the groups, "group 1", ... by default.
+    """
+    from matplotlib.figure import Figure
+
+    groups, _, _, h_o, w_o = kernels.shape
+    labels = labels or [f"group {group + 1}" for group in range(groups)]
+    chosen = torch.stack([kernels[:, :, :, i, j] for i, j in positions], dim=1)
+    limit = kernel_limit(chosen)
+    figure = Figure(figsize=(4.6, 3.4 + 1.05 * groups), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.6, 0.8 + 1.05 * groups]).flat
+    mark_positions(top.subplots(), image, positions, (h_o, w_o))
+    tiles = bottom.subplots(groups, len(positions), squeeze=False)
+    for group in range(groups):
+        for column in range(len(positions)):
+            drawn = draw_tile(tiles[group][column], chosen[group, column], limit)
+            if group == 0:
+                tiles[group][column].set_title(chr(ord("A") + column), fontweight="bold")
+        tiles[group][0].set_ylabel(labels[group])
+    legend = bottom.colorbar(drawn, ax=tiles, orientation="horizontal", shrink=0.7, aspect=30)
+    legend.set_label("kernel weight")
+    return figure
+
+
+def plot_mosaic(kernels: Tensor, group: int = 0) -> Figure:
+    """Draw every position's kernel in its place: the whole kernel map of one group in one picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 5.0), layout="constrained")
+    axes = figure.subplots()
+    drawn = draw_tile(axes, kernel_mosaic(kernels, group), kernel_limit(kernels[group]))
+    legend = figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.7, aspect=30)
+    legend.set_label("kernel weight")
+    return figure
+
+
+def kernel_limit(kernels: Tensor) -> float:
+    """The end of a colour scale that is symmetric about zero; the largest 0.5 % may saturate."""
+    return max(torch.quantile(kernels.abs().flatten().double(), 0.995).item(), 1e-12)
+
+
+def draw_tile(axes: Axes, tile: Tensor, limit: float) -> AxesImage:
+    """Show a kernel (or a mosaic of them) without ticks, zero in the middle of the colours."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return axes.imshow(tile.cpu().numpy(), cmap=KERNEL_COLORS, vmin=-limit, vmax=limit, interpolation="none")
+
+
+def mark_positions(axes: Axes, image: Tensor, positions: Sequence[tuple[int, int]], map_size: tuple[int, int]) -> None:
+    """Show an image and letter the given positions of a feature map on it."""
+    height, width = image.shape[:2]
+    axes.imshow(image.cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    for index, (row, column) in enumerate(positions):
+        # the middle of the image patch that this position of the (maybe coarser) map stands for
+        y = (row + 0.5) * height / map_size[0] - 0.5
+        x = (column + 0.5) * width / map_size[1] - 0.5
+        axes.annotate(
+            chr(ord("A") + index),
+            (x, y),
+            ha="center",
+            va="center",
+            fontsize=9,
+            fontweight="bold",
+            color="#1b1b1b",
+            bbox={
+                "boxstyle": "circle,pad=0.2",
+                "facecolor": "#ffd54a",
+                "edgecolor": "#1b1b1b",
+                "linewidth": 0.8,
+            },
+        )

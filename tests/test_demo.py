@@ -1,0 +1,231 @@
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+
+from involution.cli import main
+from involution.demo import figures
+from involution.demo.kernels import notable_positions
+from involution.demo.report import hardest, model_row
+from involution.demo.run import MARKER, DemoError, DemoResult, ModelRuns, SeedRun, prepare_folder
+from involution.engine.classify import EvalResult, TrainResult
+from involution.predict import ClassificationResult
+
+
+class Page(HTMLParser):
+    """Collects what a page would fetch, and sees that its tags are closed."""
+
+    VOID = ("meta", "img", "br", "use", "path", "image", "rect", "stop")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.fetched, self.text, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "srcset", "action"):
+                self.fetched.append(value)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A demo of one epoch by the command line, in a folder whose name HTML and shells must quote."""
+    folder = tmp_path_factory.mktemp("demo") / "a <b> & c"
+    capture = pytest.MonkeyPatch()
+    capture.setenv("COLUMNS", "120")
+    code = main(["demo", "--epochs", "1", "--out", str(folder)])
+    capture.undo()
+    assert code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def summary(demo):
+    return json.loads((demo / MARKER).read_text())
+
+
+def test_demo_measures_both_models(summary):
+    rednet, twin = summary["models"]["rednet_nano"], summary["models"]["rednet_nano_conv"]
+    assert rednet["parameters"] < twin["parameters"]
+    assert rednet["macs"] < twin["macs"]
+    for model in (rednet, twin):
+        (run,) = model["runs"]
+        assert run["seed"] == 0
+        assert 0 <= run["test_top1"] <= 1
+        assert min(run["train_seconds"], run["train_images_per_second"], run["test_images_per_second"]) > 0
+
+
+def test_demo_counts_convolution_multiply_adds_by_hand(summary):
+    # one 3x3 or 1x1 convolution at a time: input channels x output channels x taps x places
+    stem = [(1, 16, 9, 256), (16, 16, 9, 256), (16, 32, 9, 256)]
+    macs, width = sum(a * b * taps * places for a, b, taps, places in stem), 32
+    for inner, places, before in ((16, 256, 256), (32, 64, 256), (64, 16, 64)):
+        for block in range(2):
+            macs += width * inner * (before if block == 0 else places)
+            macs += inner * inner * 9 * places + inner * 4 * inner * places
+            macs += width * 4 * inner * places if block == 0 else 0
+            width = 4 * inner
+    assert summary["models"]["rednet_nano_conv"]["macs"] == macs + 256 * 10
+
+
+def test_demo_classifies_the_test_images_as_the_evaluation_does(demo, summary, tmp_path):
+    images = sorted((demo / "images").glob("*.png"))
+    assert len(images) == 360
+    with Image.open(images[0]) as image:
+        assert image.size == (8, 8)
+    (run,) = summary["models"]["rednet_nano"]["runs"]
+    output = tmp_path / "out.json"
+    argv = ["classify", "predict", str(demo / "images"), "--checkpoint", run["checkpoint"]]
+    assert main([*argv, "--output", str(output), "--device", "cpu"]) == 0
+    results = json.loads(output.read_text())["results"]
+    right = sum(result["labels"][0] == result["file"][-5] for result in results)
+    assert right / len(results) == pytest.approx(run["test_top1"], abs=1e-6)
+
+
+def test_report_stands_alone(demo):
+    text = (demo / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert page.fetched
+    assert all(value.startswith(("data:", "#")) for value in page.fetched)
+    assert not re.search(r"@import|url\((?!#|&quot;data:|data:)", text)
+    assert "script" not in page.tags
+    assert len(text) < 2_000_000
+
+
+def test_report_tells_what_was_measured(demo, summary):
+    page = Page((demo / "report.html").read_text(encoding="utf-8"))
+    words = " ".join(" ".join(page.text).split())
+    for model in summary["models"].values():
+        assert f"{100 * model['runs'][0]['test_top1']:.2f}" in words
+        assert f"{model['parameters'] / 1e3:.1f}" in words
+        assert f"{model['macs'] / 1e6:.2f}" in words
+    # charts: two of tiles, two mosaics, two curves, two confusion matrices
+    assert page.tags.count("svg") == 8
+    for label in ("accuracy (%)", "epoch", "true digit", "predicted digit", "kernel weight", "group 2"):
+        assert label in words
+    # the folder's name came through quoted, for HTML and for the shell
+    assert f"predict '{demo}/images'" in words
+
+
+def test_training_history_is_kept_beside_the_report(demo):
+    with open(demo / "rednet_nano-seed0" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 1
+
+
+def test_an_earlier_demo_is_moved_aside(tmp_path):
+    folder = tmp_path / "demo"
+    assert prepare_folder(folder) is None
+    (folder / "report.html").write_text("first")
+    assert prepare_folder(folder) == tmp_path / "demo-1"
+    (folder / "report.html").write_text("second")
+    assert prepare_folder(folder) == tmp_path / "demo-2"
+    assert [(tmp_path / name / "report.html").read_text() for name in ("demo-1", "demo-2")] == ["first", "second"]
+    assert [path.name for path in folder.iterdir()] == [MARKER]
+
+
+def test_files_of_something_else_are_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(DemoError, match="holds files that are no demo's"):
+        prepare_folder(tmp_path)
+    with pytest.raises(DemoError, match="is a file"):
+        prepare_folder(tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert main(["demo", "--seeds", "0", "--out", str(tmp_path / "new")]) == 2
+    assert "wanted seeds and epochs of 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def seed_run(tmp_path, seed, top1):
+    train = TrainResult(tmp_path, tmp_path, tmp_path, 10.0 + seed, 100.0, 0.5, [])
+    test = EvalResult(top1, 1.0, 0.1, torch.eye(2), 4, 50.0, ["a", "b"], "test")
+    return SeedRun(seed, train, test)
+
+
+def test_several_seeds_give_mean_and_standard_deviation(tmp_path):
+    runs = [seed_run(tmp_path, seed, top1) for seed, top1 in enumerate((0.97, 0.98, 0.99))]
+    row = model_row(ModelRuns("involution", "rednet_nano", 12_345, 7.5e6, runs))
+    assert row["accuracy"] == "98.00 ± 1.00"
+    assert row["seconds"] == "11.0 ± 1.0"
+    assert (row["parameters"], row["macs"]) == ("12.3", "7.50")
+    assert model_row(ModelRuns("involution", "rednet_nano", 1, 1.0, runs[:1]))["accuracy"] == "97.00"
+
+
+def test_hardest_are_those_with_the_least_probability_of_the_truth(tmp_path):
+    files = {}
+    for name in "xyz":
+        Image.new("L", (2, 2)).save(tmp_path / f"{name}.png")
+        files[name] = str(tmp_path / f"{name}.png")
+    predictions = [
+        ClassificationResult(files["x"], ("a", "b"), (0.9, 0.1), 0.0),
+        ClassificationResult(files["y"], ("a", "b"), (0.6, 0.4), 0.0),
+        ClassificationResult(files["z"], ("b", "a"), (0.8, 0.2), 0.0),
+    ]
+    result = DemoResult(tmp_path, [], dict.fromkeys(files.values(), "a"), predictions, 0.0)
+    found = hardest(result, count=2)
+    assert [(item["said"], item["right"]) for item in found["hardest"]] == [("b", False), ("a", True)]
+    assert found["hard_text"].startswith("It misread 1 of 3 test images")
+
+
+def test_notable_positions_lie_on_stroke_edge_and_ground():
+    picture = torch.zeros(16, 16)
+    picture[2:14, 2:6] = 1.0
+    first, second, edge, empty = notable_positions(picture, (8, 8))
+    ink = torch.nn.functional.avg_pool2d(picture[None], 2)[0]
+    assert ink[first] == 1
+    assert ink[second] == 1
+    assert abs(first[0] - second[0]) >= 4
+    assert torch.stack(torch.gradient(ink)).norm(dim=0)[edge] > 0
+    assert ink[empty] == 0
+    assert empty[1] == 7
+
+
+def test_svg_follows_the_colours_of_the_page_and_is_quoted():
+    curves = {"<b>": torch.tensor([[0.5, 0.6], [0.7, 0.8]])}
+    svg = figures.to_svg(
+        lambda: figures.learning_curves(curves, [figures.INVOLUTION], "accuracy (%)", percent=True), 'a "<b>"'
+    )
+    assert svg.startswith("<svg ")
+    assert "var(--ink)" in svg
+    assert "var(--involution)" in svg
+    assert "#0102" not in svg
+    assert 'aria-label="a &#34;&lt;b&gt;&#34;"' in svg
+    assert "<b>" not in svg
+
+
+def test_confusion_matrix_writes_each_count_that_is_not_zero():
+    counts = torch.tensor([[3, 0], [1, 2]])
+    axes = figures.confusion_matrix(counts, ["a", "b"], "blue", "red").axes[0]
+    assert {(*text.get_position(), text.get_text()) for text in axes.texts} == {(0, 0, "3"), (0, 1, "1"), (1, 1, "2")}
+    colors = {(patch.get_x(), patch.get_y()): patch.get_facecolor()[:3] for patch in axes.patches}
+    assert len(set(colors.values())) == 2
+
+
+@pytest.mark.slow
+def test_rednet_reaches_98_percent(tmp_path):
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    summary = json.loads((tmp_path / "demo" / MARKER).read_text())
+    assert summary["models"]["rednet_nano"]["runs"][0]["test_top1"] >= 0.98

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from involution.models import CheckpointError, convert_checkpoint, load_checkpoint
 from involution.models.checkpoint import identify
 from involution.models.layouts import timm_name, to_timm_layout
-from involution.models.rednet import VARIANTS
+from involution.models.variants import VARIANTS
 
 AUTHORS = [
     ("conv1.0.", "stem.0.conv."),
@@ -221,6 +221,12 @@ def test_one_report_of_all_that_does_not_fit(authors, tmp_path):
     with pytest.raises(CheckpointError, match="is not a whole rednet_nano"):
         convert_checkpoint(tmp_path / "odd.pth", tmp_path / "odd.safetensors")
     assert not (tmp_path / "odd.safetensors").exists()
+
+
+def test_entries_of_no_shape(authors, tmp_path):
+    torch.save({name: torch.zeros(()) for name in authors}, tmp_path / "empty.pth")
+    with pytest.raises(CheckpointError, match=r"wrong shape or type \(193\)"):
+        convert_checkpoint(tmp_path / "empty.pth", tmp_path / "out.safetensors")
 
 
 def test_another_depth_is_named(authors, tmp_path):

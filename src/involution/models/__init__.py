@@ -11,10 +11,8 @@ from involution.models.checkpoint import (
     convert_checkpoint,
     load_checkpoint,
 )
-from involution.models.rednet import (
-    InvolutionBottleneck,
-    RedNet,
-    ResNetC,
+from involution.models.rednet import InvolutionBottleneck, RedNet, ResNetC
+from involution.models.variants import (
     convolution_twin,
     rednet26,
     rednet38,

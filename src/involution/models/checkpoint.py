@@ -12,7 +12,8 @@ from torch import nn
 
 from involution.models.layouts import CheckpointError, MappedState, Source, to_timm_layout
 from involution.models.readers import read_state_dict
-from involution.models.rednet import VARIANTS, RedNet
+from involution.models.rednet import RedNet
+from involution.models.variants import VARIANTS
 
 __all__ = ["CheckpointError", "CheckpointReport", "convert_checkpoint", "identify", "load_checkpoint"]
 
@@ -54,7 +55,7 @@ def identify(tensors: Mapping[str, torch.Tensor]) -> str:
     for name, tensor in tensors.items():
         if match := re.match(r"layer(\d)\.(\d+)\.(.*)", name):
             blocks.setdefault(int(match[1]), set()).add(int(match[2]))
-            if match[3] == "conv1.weight":
+            if match[3] == "conv1.weight" and tensor.dim() == 4:
                 widths[int(match[1])] = tensor.shape[0]
     layers = tuple(max(blocks[stage]) + 1 for stage in sorted(blocks))
     channels = tuple(widths[stage] for stage in sorted(widths))
@@ -187,7 +188,7 @@ def _read(path: str | Path) -> tuple[MappedState, CheckpointReport]:
 def _stem_kernel(tensors: Mapping[str, torch.Tensor]) -> int | None:
     """Return the stem's kernel size by the kernels that its generator puts out, None where there is none."""
     span, conv = tensors.get("conv1.3.generator.span.weight"), tensors.get("conv1.0.weight")
-    if span is None or conv is None:
+    if span is None or conv is None or span.dim() != 4 or conv.dim() != 4:
         return None
     return math.isqrt(span.shape[0] // max(1, conv.shape[0] // 16))
 

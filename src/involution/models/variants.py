@@ -1,0 +1,147 @@
+"""The models by name: RedNets, their 7×7 stems and their convolution twins, registered in timm."""
+
+from collections.abc import Callable
+from typing import Any
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._builder import resolve_pretrained_cfg
+from torch import nn
+
+from involution.models.layouts import to_timm_layout
+from involution.models.rednet import RedNet, ResNetC
+
+__all__ = ["convolution_twin"]
+
+_DEPTHS = {
+    26: (1, 2, 4, 1),
+    38: (2, 3, 5, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+_LAYOUTS: dict[str, dict[str, Any]] = {
+    **{f"rednet{depth}": {"layers": layers} for depth, layers in _DEPTHS.items()},
+    "rednet_nano": {"layers": (2, 2, 2), "channels": (16, 32, 64), "stem_width": 16, "small_input": True},
+    "rednet_micro": {"layers": (3, 3, 3), "channels": (32, 64, 128), "stem_width": 16, "small_input": True},
+}
+
+
+def convolution_twin(name: str) -> str:
+    """Return the name of the model with ``name``'s layout and 3×3 convolutions instead of involutions.
+
+    Raises:
+        ValueError: ``name`` is not a RedNet of this package.
+
+    Example:
+        >>> convolution_twin("rednet50_stem7")
+        'rednet50_conv'
+    """
+    layout = name.removesuffix("_stem7")
+    if name not in default_cfgs or name.endswith("_conv"):
+        known = ", ".join(known for known in default_cfgs if not known.endswith("_conv"))
+        raise ValueError(f"no RedNet {name!r}; choose from {known}")
+    return f"{layout}_conv"
+
+
+def _cfg(small_input: bool = False, **kwargs: Any) -> dict[str, Any]:
+    return {
+        "num_classes": 10 if small_input else 1000,
+        "input_size": (3, 32, 32) if small_input else (3, 224, 224),
+        "pool_size": (8, 8) if small_input else (7, 7),
+        "crop_pct": 1.0 if small_input else 0.875,
+        "interpolation": "bilinear",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "conv1.0",
+        "classifier": "fc",
+        "license": "mit",
+        **kwargs,
+    }
+
+
+def _variants() -> dict[str, tuple[type[ResNetC], dict[str, Any]]]:
+    """Return class and arguments of every registered model: a layout, its 7×7 stem, its twin."""
+    variants: dict[str, tuple[type[ResNetC], dict[str, Any]]] = {}
+    for name, layout in _LAYOUTS.items():
+        variants[name] = (RedNet, layout)
+        if not layout.get("small_input"):
+            variants[f"{name}_stem7"] = (RedNet, {**layout, "stem_kernel": 7})
+        variants[f"{name}_conv"] = (ResNetC, layout)
+    return variants
+
+
+VARIANTS = _variants()
+
+default_cfgs = generate_default_cfgs(
+    {
+        f"{name}.untrained": _cfg(
+            small_input=args.get("small_input", False),
+            **(
+                {"origin_url": "https://github.com/d-li14/involution", "paper_ids": "arXiv:2103.06255"}
+                if model_cls is RedNet
+                else {"license": "apache-2.0", "paper_ids": "arXiv:1812.01187"}
+            ),
+        )
+        for name, (model_cls, args) in VARIANTS.items()
+    }
+)
+
+
+def _no_weights(variant: str) -> str:
+    if variant.removeprefix("rednet").removesuffix("_stem7") not in map(str, _DEPTHS):
+        return f"pretrained=True: no weights of {variant} are published; train it with pretrained=False"
+    return (
+        f"pretrained=True: no download address of weights for {variant} is known to be alive. Get the "
+        "authors' file (https://github.com/d-li14/involution, links in a browser) or PaddlePaddle's "
+        f"RedNet*_pretrained.pdparams, run `involution convert FILE {variant}.safetensors`, then "
+        f'timm.create_model("{variant}", checkpoint_path="{variant}.safetensors")'
+    )
+
+
+def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    model_cls, args = VARIANTS[variant]
+    if pretrained:
+        cfg = resolve_pretrained_cfg(
+            variant, kwargs.get("pretrained_cfg"), dict(kwargs.get("pretrained_cfg_overlay") or {})
+        )
+        if not (cfg.has_weights or cfg.state_dict or cfg.source):
+            raise RuntimeError(_no_weights(variant))
+    return build_model_with_cfg(
+        model_cls,
+        variant,
+        pretrained,
+        feature_cfg={"out_indices": tuple(range(len(args["layers"]) + 1))},
+        pretrained_filter_fn=lambda state_dict, model: to_timm_layout(state_dict).tensors,
+        **{**args, **kwargs},
+    )
+
+
+def _register(name: str) -> Callable[..., nn.Module]:
+    def entry_point(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return _create(name, pretrained, **kwargs)
+
+    entry_point.__name__ = entry_point.__qualname__ = name
+    entry_point.__doc__ = f"Build {name}; arguments as for ``timm.create_model``."
+    return register_model(entry_point)
+
+
+rednet26 = _register("rednet26")
+rednet38 = _register("rednet38")
+rednet50 = _register("rednet50")
+rednet101 = _register("rednet101")
+rednet152 = _register("rednet152")
+rednet26_stem7 = _register("rednet26_stem7")
+rednet38_stem7 = _register("rednet38_stem7")
+rednet50_stem7 = _register("rednet50_stem7")
+rednet101_stem7 = _register("rednet101_stem7")
+rednet152_stem7 = _register("rednet152_stem7")
+rednet_nano = _register("rednet_nano")
+rednet_micro = _register("rednet_micro")
+rednet26_conv = _register("rednet26_conv")
+rednet38_conv = _register("rednet38_conv")
+rednet50_conv = _register("rednet50_conv")
+rednet101_conv = _register("rednet101_conv")
+rednet152_conv = _register("rednet152_conv")
+rednet_nano_conv = _register("rednet_nano_conv")
+rednet_micro_conv = _register("rednet_micro_conv")

@@ -8,6 +8,8 @@ def pytest_configure(config):
     # one worker for each core: more threads would only be in each other's way
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+    # PyTorch's own: its forward-mode decompositions are scripted on first use
+    config.addinivalue_line("filterwarnings", r"ignore:`torch\.jit\.script.*` is deprecated:FutureWarning")
 
 
 @pytest.fixture(autouse=True)

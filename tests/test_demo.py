@@ -12,6 +12,7 @@ from involution.demo import figures
 from involution.demo.kernels import notable_positions
 from involution.demo.report import hardest, model_row
 from involution.demo.run import MARKER, DemoError, DemoResult, ModelRuns, SeedRun, prepare_folder
+from involution.engine.callbacks import TrainingInterrupted
 from involution.engine.classify import EvalResult, TrainResult
 from involution.predict import ClassificationResult
 
@@ -157,6 +158,17 @@ def test_files_of_something_else_are_left_alone(tmp_path, capsys):
     assert main(["demo", "--seeds", "0", "--out", str(tmp_path / "new")]) == 2
     assert "wanted seeds and epochs of 1 or more" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupted_demo_says_where_it_is_and_can_be_started_anew(tmp_path, monkeypatch, capsys):
+    def stopped(*args, **kwargs):
+        raise TrainingInterrupted(None)
+
+    monkeypatch.setattr("involution.engine.classify.train", stopped)
+    folder = tmp_path / "demo"
+    assert main(["demo", "--out", str(folder)]) == 130
+    assert f"interrupted; what was trained is in {folder}" in capsys.readouterr().err
+    assert prepare_folder(folder) == tmp_path / "demo-1"
 
 
 def seed_run(tmp_path, seed, top1):

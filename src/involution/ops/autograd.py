@@ -45,11 +45,11 @@ def call(kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
         *rest: the schema's other arguments, ending with stride, padding, dilation.
     """
     if torch._C._are_functorch_transforms_active():
-        if torch.compiler.is_compiling() and kind == _FORWARD:
-            # dynamo refuses a custom jvp
-            return reference.composite(a, b, *rest)
         if kind == _FORWARD:
             a, b = cast_for_autocast(a, b)
+            if torch.compiler.is_compiling():
+                # dynamo refuses a custom jvp
+                return reference.composite(a, b, *rest)
         return _Bilinear.apply(None, kind, a, b, *rest)
     return operator(kind, len(rest[-1]))(a, b, *rest)
 

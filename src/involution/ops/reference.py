@@ -9,6 +9,7 @@ Half types are accumulated in float32. Every function takes two or three spatial
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -182,8 +183,14 @@ def composite(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilati
     pads = padding_to_fit(input.shape[2:], kernel_size, output_size, stride, padding, dilation)
     x = _grouped(F.pad(input.to(dtype), _pad_argument(pads)), weight.shape[1])
     output = x.new_zeros(())
-    for window, taps in zip(_windows(x, kernel_size, stride, dilation), _taps(weight.to(dtype)), strict=True):
-        output = output + window * taps
+    positions = itertools.product(*map(range, kernel_size))
+    for position, taps in zip(positions, _taps(weight.to(dtype)), strict=True):
+        # slices: the derivative of `Tensor.unfold` has no batching rule
+        window: Any = [
+            slice(u * d, u * d + (y - 1) * s + 1, s)
+            for u, d, y, s in zip(position, dilation, output_size, stride, strict=True)
+        ]
+        output = output + x[(..., *window)] * taps
     return output.flatten(1, 2).to(input.dtype)
 
 

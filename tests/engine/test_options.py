@@ -38,7 +38,7 @@ CHANGES_WEIGHTS = {
     "optimizer.weight_decay": 0.5,
     "optimizer.decay_norm_and_bias": True,
     "optimizer.head_lr_factor": 3.0,
-    "schedule.decay": "linear",
+    "schedule.decay": "constant",
     "schedule.update": "epoch",
     "schedule.final": 0.5,
     "schedule.warmup_epochs": 0.5,

@@ -3,7 +3,7 @@ import csv
 import pytest
 import torch
 
-from involution.engine.callbacks import TrainingInterrupted
+from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
 from involution.engine.checkpoint import load_classifier
 from involution.engine.classify import evaluate, train
 from involution.engine.config import ConfigError
@@ -129,6 +129,11 @@ def test_an_existing_run_is_never_overwritten(make_config):
     with pytest.raises(ConfigError, match=r"is finished \(1 of 1 epochs\); raise --trainer\.epochs"):
         train(config, progress=False, resume=result.last)
     assert result.last.read_bytes() == before
+
+
+def test_divergence_is_told(make_config):
+    with pytest.raises(TrainingDiverged, match=r"the loss became (nan|inf) in epoch 1; lower optimizer\.lr"):
+        train(make_config(optimizer__lr=1e30, optimizer__name="sgd"), progress=False)
 
 
 @pytest.mark.parametrize(

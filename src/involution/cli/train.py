@@ -46,7 +46,7 @@ def run(args: Any) -> int:
     """Train, and say where the checkpoints are."""
     from rich.console import Console
 
-    from involution.engine.callbacks import TrainingInterrupted
+    from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
     from involution.engine.classify import is_main_process, train
 
     names = {item.name for item in dataclasses.fields(ClassifyConfig)}
@@ -60,6 +60,9 @@ def run(args: Any) -> int:
             command = f"involution classify train --resume {shlex.quote(str(stop.checkpoint))}"
             print(f"interrupted; go on with: {command}", file=sys.stderr)
         return 130
+    except TrainingDiverged as error:
+        print(f"involution: {error}", file=sys.stderr)
+        return 1
     if not is_main_process():
         return 0
     Console().print(

@@ -86,6 +86,8 @@ def train_transforms(
     from torchvision.transforms import v2
 
     mode = _interpolation(interpolation)
+    # torchvision rotates and shears tensors bilinearly at best
+    bilinear = v2.InterpolationMode.BILINEAR
     size = (image_size, image_size)
     fixed = v2.Identity() if augment.crop_scale else v2.Resize(size, mode, antialias=True)
     steps: list[Any] = []
@@ -96,10 +98,9 @@ def train_transforms(
     if augment.rotate or augment.translate or augment.shear or tuple(augment.scale) != (1.0, 1.0):
         shift = (augment.translate, augment.translate)
         shear = augment.shear or None
-        bilinear = v2.InterpolationMode.BILINEAR
         steps.append(v2.RandomAffine(augment.rotate, shift, augment.scale, shear, interpolation=bilinear))
     if augment.randaugment:
-        steps.append(v2.RandAugment(augment.randaugment, augment.randaugment_magnitude, interpolation=mode))
+        steps.append(v2.RandAugment(augment.randaugment, augment.randaugment_magnitude, interpolation=bilinear))
     steps += _to_float(mean, std)
     if augment.erase:
         steps.append(v2.RandomErasing(augment.erase))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 import signal
 import sys
@@ -31,6 +32,10 @@ class TrainingInterrupted(Exception):
     def __init__(self, checkpoint: Path | None) -> None:
         super().__init__("training interrupted")
         self.checkpoint = checkpoint
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no number any more."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -140,6 +145,11 @@ class RunRecorder(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         train = pl_module.train_scores.compute()
         val = pl_module.results
+        if not math.isfinite(float(train["loss"])):
+            raise TrainingDiverged(
+                f"the loss became {float(train['loss'])} in epoch {trainer.current_epoch + 1}; lower optimizer.lr, "
+                "lengthen schedule.warmup_epochs or set trainer.clip_grad_norm"
+            )
         self.history.append(
             {
                 "epoch": trainer.current_epoch + 1,

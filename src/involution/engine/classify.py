@@ -106,6 +106,7 @@ def train(
         CheckpointError: for a checkpoint or weights that can't be used.
         ImageError: for an image that turns out broken during the training.
         TrainingInterrupted: after Ctrl-C; it tells where the training can go on.
+        TrainingDiverged: when the loss is no number any more.
     """
     from involution.engine.callbacks import InterruptFlag, RunRecorder, TrainingInterrupted
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from typing_extensions import override
 
@@ -33,7 +33,9 @@ class Scores(nn.Module):
 
     def __init__(self, num_classes: int, confusion: bool = False) -> None:
         super().__init__()
-        self.loss: Metric = MeanMetric()
+        # sums, since MeanMetric either hides a loss that is no number or forgets the weights
+        self.loss: Metric = SumMetric(nan_strategy="disable")
+        self.count: Metric = SumMetric(nan_strategy="disable")
         self.top1: Metric = MulticlassAccuracy(num_classes, average="micro")
         self.top5: Metric = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro")
         self.confusion: Metric | None = MulticlassConfusionMatrix(num_classes) if confusion else None
@@ -41,7 +43,8 @@ class Scores(nn.Module):
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """Count a batch: logits [N, classes], labels [N], its mean loss."""
         logits = logits.detach().float()
-        self.loss.update(loss.detach(), weight=len(labels))
+        self.loss.update(loss.detach() * len(labels))
+        self.count.update(len(labels))
         self.top1.update(logits, labels)
         self.top5.update(logits, labels)
         if self.confusion is not None:
@@ -49,12 +52,15 @@ class Scores(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """The figures of the pass over all devices; then it starts afresh."""
-        metrics: dict[str, Metric] = {"loss": self.loss, "accuracy": self.top1, "top5": self.top5}
+        found = {
+            "loss": self.loss.compute() / self.count.compute(),
+            "accuracy": self.top1.compute(),
+            "top5": self.top5.compute(),
+        }
         if self.confusion is not None:
-            metrics["confusion"] = self.confusion
-        found = {name: metric.compute() for name, metric in metrics.items()}
-        for metric in metrics.values():
-            metric.reset()
+            found["confusion"] = self.confusion.compute()
+        for metric in self.children():
+            metric.reset()  # type: ignore[operator]
         return found
 
 

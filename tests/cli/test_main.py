@@ -1,0 +1,89 @@
+import builtins
+import subprocess
+import sys
+
+import pytest
+
+from involution import __version__
+from involution.cli import COMMANDS, main
+
+
+def complaint(capsys):
+    err = capsys.readouterr().err
+    assert err.startswith("involution: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+def test_version_and_help(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"involution {__version__}\n"
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(" ".join(command) in text for command in COMMANDS)
+    assert main([]) == 2
+    assert main(["classify", "--help"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["clasify", "train"], "no command 'clasify'; did you mean classify"),
+        (["classify", "trian"], "no command 'classify trian'; did you mean classify train?"),
+        (["classify"], "classify what? train, eval, predict"),
+        (["--nonsense"], "no command '--nonsense'"),
+    ],
+)
+def test_unknown_commands(capsys, words, message):
+    assert main(words) == 2
+    assert message in complaint(capsys)
+
+
+@pytest.mark.parametrize("words", [["classify", "train"], ["classify", "eval"]])
+def test_help_of_a_command(capsys, words):
+    assert main([*words, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"usage: involution {' '.join(words)}" in text
+    if "train" in words:
+        # every setting says what it is
+        assert "images per optimiser step" in " ".join(text.split())
+
+
+def test_it_is_a_module_too():
+    done = subprocess.run([sys.executable, "-m", "involution", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"involution {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("jsonargparse", "cli"), ("rich", "cli"), ("lightning", "train"), ("sklearn", "train")]
+)
+def test_a_missing_extra_says_how_to_install_it(capsys, monkeypatch, tmp_path, module, extra):
+    find_spec = __import__("importlib.util").util.find_spec
+    original = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.partition(".")[0] == module:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else find_spec(name))
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    for name in [name for name in sys.modules if name.startswith("involution.engine.")]:
+        if name.rpartition(".")[2] in ("module", "callbacks", "progress"):
+            monkeypatch.delitem(sys.modules, name)
+    words = ["classify", "train", "--recipe", "digits", "--output", str(tmp_path)]
+    assert main(words) == 2
+    assert f"{module}" in (text := complaint(capsys))
+    assert f'pip install "involution[{extra}]"' in text
+
+
+def test_faults_of_the_program_are_not_hidden(monkeypatch):
+    from involution.cli import evaluate
+
+    def broken(args):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(evaluate, "run", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        main(["classify", "eval", "x.ckpt"])

@@ -1,0 +1,122 @@
+import zipfile
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from involution.engine.checkpoint import CheckpointError, load_classifier
+from involution.engine.classify import evaluate, train
+from involution.engine.config import ConfigError
+from involution.engine.files import atomic_path
+from involution.engine.weights import load_weights
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
+
+
+@pytest.fixture
+def trained(make_config):
+    return train(make_config(trainer__epochs=1), progress=False).best
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    file, trace = tmp_path / "evil.ckpt", tmp_path / "ran"
+    for old_format in (False, True):
+        torch.save({"involution": Evil(trace)}, file, _use_new_zipfile_serialization=not old_format)
+        with pytest.raises(CheckpointError, match=r"evil\.ckpt: refused.*could run code"):
+            load_classifier(file)
+    assert not trace.exists()
+
+
+def test_what_is_no_checkpoint(tmp_path, trained):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_classifier(tmp_path / "none.ckpt")
+    file = tmp_path / "other.ckpt"
+    for content in (b"", b"some words", trained.read_bytes()[:5000]):
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"other\.ckpt: (not a readable checkpoint|refused)"):
+            load_classifier(file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.txt", "words")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_classifier(file)
+    torch.save({"state_dict": {}}, file)
+    with pytest.raises(CheckpointError, match="not a checkpoint of `involution classify train`"):
+        load_classifier(file)
+
+
+def changed(trained, tmp_path, change):
+    found = torch.load(trained, weights_only=True)
+    change(found)
+    file = tmp_path / "changed.ckpt"
+    torch.save(found, file)
+    return file
+
+
+def test_cards_that_do_not_fit(tmp_path, trained):
+    file = changed(trained, tmp_path, lambda found: found["involution"].pop("classes"))
+    with pytest.raises(CheckpointError, match=r"description is incomplete.*classes"):
+        load_classifier(file)
+    file = changed(trained, tmp_path, lambda found: found["involution"].update(task="detect"))
+    with pytest.raises(CheckpointError, match="made for the task 'detect', wanted classify"):
+        load_classifier(file)
+    file = changed(trained, tmp_path, lambda found: found["involution"].update(classes=["a", "b"]))
+    with pytest.raises(CheckpointError, match=r"weights don't fit test_resnet: .*size mismatch"):
+        load_classifier(file)
+    file = changed(trained, tmp_path, lambda found: found["involution"].update(model="rednet5"))
+    with pytest.raises(ConfigError, match="no model named 'rednet5'; did you mean rednet"):
+        load_classifier(file)
+
+
+def test_evaluation_on_other_data(tmp_path, trained):
+    from generated import image_folder
+
+    root = image_folder(tmp_path / "pictures")
+    with pytest.raises(ConfigError, match=r"knows 10 classes, but imagefolder:.* has 3"):
+        evaluate(trained, f"imagefolder:{root}")
+
+
+def test_weights_of_safetensors_and_their_head(tmp_path):
+    source = timm.create_model("test_resnet", num_classes=10)
+    file = tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), file)
+    same = timm.create_model("test_resnet", num_classes=10)
+    assert load_weights(same, file) == []
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in same.state_dict().items())
+    other = timm.create_model("test_resnet", num_classes=3)
+    assert load_weights(other, file) == ["fc.weight", "fc.bias"]
+
+    small = timm.create_model("test_resnet", in_chans=1)
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"weights of another network: 1 of another shape \(conv1\.0\.weight"):
+        load_weights(small, file)
+    assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"missing .*unexpected"):
+        load_weights(timm.create_model("test_efficientnet", num_classes=10), file)
+    with pytest.raises(CheckpointError, match="no such file of weights"):
+        load_weights(small, tmp_path / "none.safetensors")
+    file.write_bytes(b"words")
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        load_weights(small, file)
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path):
+    file = tmp_path / "file.txt"
+    file.write_text("old")
+
+    def fail():
+        with atomic_path(file) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]

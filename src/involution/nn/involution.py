@@ -312,8 +312,8 @@ def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, 
         reach = d * (k - 1)
         first = reach // 2 - leading
         if trailing is None:
-            # in this form torch.export proves the sizes equal to those of a strided convolution
-            last = size % 2 if s == 2 else -size % s if s > 1 else 0
+            # in this form torch.export proves the sizes equal to a strided convolution's, stage after stage
+            last = ((size - 1) // s + 1) * s - size if s > 1 else 0
         elif s == 1:
             last = leading + trailing - reach + first
         else:
@@ -321,9 +321,19 @@ def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, 
         pads = [-first, last, *pads]
     # a symbolic size stays in the program, for sizes that it has not seen
     if any(not isinstance(pad, int) or pad != 0 for pad in pads):
-        x = F.pad(x, pads, mode="replicate")
+        compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        x = _replicate(x, pads) if compiling else F.pad(x, pads, mode="replicate")
     if any(s > 1 for s in stride):
         x = _AVG_POOL[dims](x, stride)
+    return x
+
+
+def _replicate(x: Tensor, pads: list[int]) -> Tensor:
+    # padding by indices: compiled, replication_pad2d's backward fails on channels_last gradients (seen in torch 2.14)
+    for i in range(len(pads) // 2):
+        dim, size = -1 - i, x.shape[-1 - i]
+        index = torch.arange(-pads[2 * i], size + pads[2 * i + 1], device=x.device).clamp(0, size - 1)
+        x = x.index_select(dim, index)
     return x
 
 

@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 
+# defines the operators
+from . import schema as schema
+
 _COUNTER = "torch.utils.flop_counter"
 Shape = Sequence[int]
 

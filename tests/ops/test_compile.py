@@ -116,7 +116,8 @@ def test_autocast_of_a_transform_inside_compile(backend):
 
     out = torch.compile(function, fullgraph=True, backend=backend)(x, w)
     assert out.dtype == torch.bfloat16
-    assert_close(out, function(x, w))
+    # inductor may leave out roundings to the half type in between
+    assert_close(out, function(x, w), rtol=2**-6, atol=2**-4)
 
 
 @backends

@@ -11,10 +11,7 @@ from torch import Tensor, nn
 from ..ops import involution1d, involution2d, involution3d
 from ..ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
 
-# a symbolic tracer records these calls whole: what they ask of sizes can't be traced
-torch.fx.wrap("involution1d")
-torch.fx.wrap("involution2d")
-torch.fx.wrap("involution3d")
+# a symbolic tracer records these calls whole, as it does the operators': what they ask of sizes can't be traced
 torch.fx.wrap("_pool_windows")
 torch.fx.wrap("_pad_input")
 
@@ -70,7 +67,8 @@ class KernelGenerator(nn.Module):
             reduced = max(1, channels // reduction_ratio)
             self.reduce = conv(channels, reduced, 1, bias=False, device=device, dtype=dtype)
             self.norm = nn.Identity() if norm_layer is None else norm_layer(reduced)
-            self.norm.to(device=device, dtype=dtype)
+            if device is not None or dtype is not None:
+                self.norm.to(device=device, dtype=dtype)
             self.act = nn.Identity() if act_layer is None else act_layer()
         self.span = conv(reduced, taps, 1, device=device, dtype=dtype)
 

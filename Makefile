@@ -17,8 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# threads that wait by spinning would slow training tenfold whenever something else runs on this machine
 demo: $(STAMP) ## train RedNet and its convolution twin on real images, write runs/demo/report.html
-	$(BIN)/involution demo
+	GOMP_SPINCOUNT=1000 $(BIN)/involution demo
 
 # two workers with a thread each: OpenMP's waiting threads would slow each other down
 test: $(STAMP) ## the test suite, under 15 minutes on 2 cores

@@ -20,6 +20,12 @@ class ConversionReport:
         replaced: Name of each replaced convolution, with what it was and what it is now.
         skipped: Name of each k×k convolution left as it was, with the reason.
         parameters: Parameters of the network before and after.
+
+    Example:
+        >>> print(convert_conv_to_involution(nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3, padding=1))))
+        replaced 1 convolutions, left 1; 10,144 parameters before, 1,362 after
+          1: Conv2d(32, 32, ...) -> Involution2d(32, kernel_size=(3, 3), groups=2, bias=True)
+          0: left as it is, only 3 input channels to generate kernels from
     """
 
     model: nn.Module

@@ -34,6 +34,13 @@ class KernelGenerator(nn.Module):
     Attributes:
         reduce, norm, act: The reduction (identities in the linear form).
         span: The 1×1 convolution to ``G·K_h·K_w`` channels; the channel of a weight is ``(g·K_h + u)·K_w + v``.
+
+    Example:
+        >>> generator = Involution2d(32, 7).generator
+        >>> generator.features(torch.randn(2, 32, 14, 14)).shape
+        torch.Size([2, 8, 14, 14])
+        >>> generator(torch.randn(2, 32, 14, 14)).shape
+        torch.Size([2, 2, 7, 7, 14, 14])
     """
 
     def __init__(

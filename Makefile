@@ -39,6 +39,7 @@ format: $(STAMP) ## let ruff mend what it can
 
 bench: $(STAMP) ## the operator against its baselines; results into benchmarks/results/
 	$(BIN)/python benchmarks/operator.py
+	$(BIN)/python benchmarks/operator.py --contiguous
 
 wheel: $(STAMP) ## build dist/*.whl
 	rm -rf dist

@@ -9,8 +9,10 @@ import argparse
 import os
 from pathlib import Path
 
-# the profiler behind the memory figures logs each start and stop, unless told before torch is imported
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+# both are read when torch is imported: the profiler behind the memory figures logs each start and stop, and threads
+# that wait by spinning make every figure a matter of what else runs
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 

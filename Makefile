@@ -12,9 +12,12 @@ help: ## show this list
 
 setup: $(STAMP) ## make the virtual environment and install the package into it
 
-$(STAMP): pyproject.toml constraints.txt
+# torch first and no isolation: the C++ kernels are compiled against it
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/* csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	$(BIN)/python -c "from involution.ops import native as n; print('CPU kernels:', n.instruction_set() or n.reason)"
 	touch $@
 
 demo: $(STAMP) ## train RedNet and its convolution twin on real images, write runs/demo/report.html
@@ -40,7 +43,7 @@ bench: $(STAMP) ## the operator against its baselines; results into benchmarks/r
 
 wheel: $(STAMP) ## build dist/*.whl
 	rm -rf dist
-	$(BIN)/python -m build --wheel
+	$(BIN)/python -m build --wheel --no-isolation
 
 test-wheel: wheel ## install the wheel into an empty environment and use it there
 	rm -rf $(WHEEL_VENV)

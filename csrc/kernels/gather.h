@@ -1,0 +1,280 @@
+// Forward and gradient of the input, one gather with the map read in two ways: see axis.h.
+#pragma once
+
+#include "../problem.h"
+#include "axis.h"
+#include "convert.h"
+#include "gather_row.h"
+
+namespace involution {
+namespace {
+
+// slabs and the scratch for a row of the map stay within a core's L2 cache
+constexpr int64_t kSlabBytes = 256 << 10;
+// multiply-adds of whole vectors that are worth waking a thread for
+constexpr int64_t kGrainWork = 16 << 10;
+
+template <class T, bool Transposed>
+class Gather {
+  using A = typename Arithmetic<T>::type;
+  static constexpr int L = kLanes<A>;
+
+ public:
+  explicit Gather(const Problem& p)
+      : source_(Transposed ? p.output : p.input), target_(Transposed ? p.input : p.output), map_(p.map) {
+    for (int i = 0; i < 3; ++i) {
+      axis_[i] = {target_.size[2 + i], source_.size[2 + i], map_.size[2 + i],     p.stride[i],
+                  p.padding[i],        p.dilation[i],       map_.stride[5 + i], map_.stride[2 + i]};
+    }
+    group_width_ = source_.size[1] / map_.size[1];
+    // the arithmetic type's own scratch stands in for a map of half type
+    convert_map_ = sizeof(T) != sizeof(A);
+    if (convert_map_) {
+      columns_ = axis_[2];
+      const bool taps_inside = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
+      columns_.map_tap = taps_inside ? 1 : map_.size[7];
+      columns_.map_pixel = taps_inside ? axis_[2].taps : 1;
+    } else {
+      columns_ = axis_[2];
+    }
+    direct_ = sizeof(T) == sizeof(A) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
+  }
+
+  void run(const Parallel& parallel) const {
+    const int64_t rows = target_.size[0] * axis_[0].targets * axis_[1].targets;
+    if (rows * axis_[2].targets * target_.size[1] == 0) return;
+    const int64_t chunks = map_.size[1] * ceil_div(group_width_, L);
+    const int64_t row_work = axis_[2].targets * axis_[0].taps * axis_[1].taps * axis_[2].taps;
+    if (direct_) {
+      // few rows: share out their groups as well
+      const int64_t parts = least(map_.size[1], ceil_div(8 * parallel.threads, rows));
+      const int64_t grain = ceil_div(kGrainWork * parts, row_work * chunks + 1);
+      parallel_for(parallel, rows * parts, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) direct(task / parts, task % parts, parts);
+      });
+      return;
+    }
+    const int64_t band = band_rows(parallel);
+    const int64_t bands = ceil_div(axis_[1].targets, band);
+    const int64_t tasks = target_.size[0] * map_.size[1] * axis_[0].targets * bands;
+    const int64_t grain = ceil_div(kGrainWork, row_work * band * ceil_div(group_width_, L) + 1);
+    parallel_for(parallel, tasks, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) packed(task, bands, band);
+    });
+  }
+
+ private:
+  const T* source_at(int64_t n, int64_t c, int64_t z, int64_t y) const {
+    return static_cast<const T*>(source_.data) + n * source_.stride[0] + c * source_.stride[1] +
+           z * source_.stride[2] + y * source_.stride[3];
+  }
+
+  T* target_at(int64_t n, int64_t c, int64_t z, int64_t y) const {
+    return static_cast<T*>(target_.data) + n * target_.stride[0] + c * target_.stride[1] + z * target_.stride[2] +
+           y * target_.stride[3];
+  }
+
+  const T* map_at(int64_t n, int64_t g) const {
+    return static_cast<const T*>(map_.data) + n * map_.stride[0] + g * map_.stride[1];
+  }
+
+  // one target row of all phases; pointers are to column 0 of their tensors
+  void row(const A* source, int64_t source_plane, int64_t source_row, int64_t source_column, const A* map,
+           int64_t map_plane, int64_t map_row, A* target, int64_t target_column, int64_t planes,
+           int64_t rows) const {
+    const int64_t phases = phase_count<Transposed>(columns_);
+    for (int64_t i = 0; i < phases; ++i) {
+      const Phase p = phase_of<Transposed>(columns_, i);
+      if (p.count == 0) continue;
+      const Row<A> r = {source + p.column * source_column,
+                        planes,
+                        source_plane,
+                        map_plane,
+                        rows,
+                        source_row,
+                        map_row,
+                        p.column_step * source_column,
+                        p.low,
+                        p.high,
+                        map + p.map,
+                        p.map_target,
+                        p.map_tap,
+                        target + p.first * target_column,
+                        p.step * target_column,
+                        p.count,
+                        p.taps,
+                        p.stride};
+      row_function<A>(p.taps, p.stride)(r);
+    }
+  }
+
+  // straight from tensor to tensor; only where T is the arithmetic type
+  void direct(int64_t row_index, int64_t part, int64_t parts) const {
+    if constexpr (sizeof(T) == sizeof(A)) {
+      const int64_t y = row_index % axis_[1].targets, nz = row_index / axis_[1].targets;
+      const int64_t z = nz % axis_[0].targets, n = nz / axis_[0].targets;
+      const Reads planes = inside(reads_of<Transposed>(axis_[0], z), axis_[0].sources);
+      const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
+      const int64_t groups = map_.size[1];
+      for (int64_t g = part * groups / parts; g < (part + 1) * groups / parts; ++g) {
+        const A* map = map_at(n, g) + planes.map + rows.map;
+        for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
+          row(source_at(n, c, planes.source, rows.source), planes.source_step * source_.stride[2],
+              rows.source_step * source_.stride[3], source_.stride[4], map, planes.map_step, rows.map_step,
+              target_at(n, c, z, y), target_.stride[4], planes.count, rows.count);
+        }
+      }
+    }
+  }
+
+  // source rows that `band` target rows starting at y read: [begin, end)
+  void rows_read(int64_t y, int64_t band, int64_t* begin, int64_t* end) const {
+    *begin = axis_[1].sources;
+    *end = 0;
+    for (int64_t i = y; i < y + band; ++i) {
+      const Reads r = inside(reads_of<Transposed>(axis_[1], i), axis_[1].sources);
+      if (r.count == 0) continue;
+      const int64_t last = r.source + (r.count - 1) * r.source_step;
+      *begin = least(*begin, least(r.source, last));
+      *end = most(*end, most(r.source, last) + 1);
+    }
+    *begin = least(*begin, *end);
+  }
+
+  int64_t slab_rows(int64_t band) const {
+    const Axis& a = axis_[1];
+    const int64_t reach = Transposed ? (a.taps * a.dilation + band) / a.stride + 2
+                                     : (band - 1) * a.stride + (a.taps - 1) * a.dilation + 1;
+    return least(a.sources, reach);
+  }
+
+  int64_t slab_size(int64_t band) const {
+    return least(axis_[0].taps, axis_[0].sources) * slab_rows(band) * axis_[2].sources * L;
+  }
+
+  // as many target rows as the cache takes, fewer where threads would have nothing to do
+  int64_t band_rows(const Parallel& parallel) const {
+    int64_t band = axis_[1].targets;
+    const int64_t tasks = target_.size[0] * map_.size[1] * axis_[0].targets;
+    if (parallel.threads > 1) band = least(band, most<int64_t>(1, tasks * axis_[1].targets / (4 * parallel.threads)));
+    while (band > 1 && slab_size(band) * int64_t(sizeof(A)) > kSlabBytes) band = (band + 1) / 2;
+    return band;
+  }
+
+  // through slabs [row][pixel][lane]
+  void packed(int64_t task, int64_t bands, int64_t band) const {
+    const int64_t y0 = task % bands * band, y1 = least(y0 + band, axis_[1].targets);
+    task /= bands;
+    const int64_t z = task % axis_[0].targets;
+    task /= axis_[0].targets;
+    const int64_t g = task % map_.size[1], n = task / map_.size[1];
+    const int64_t width = axis_[2].sources, out_width = axis_[2].targets;
+    const Reads planes = inside(reads_of<Transposed>(axis_[0], z), axis_[0].sources);
+    int64_t begin, end;
+    rows_read(y0, y1 - y0, &begin, &end);
+
+    const int64_t plane_size = (end - begin) * width * L;
+    const int64_t map_size = convert_map_ ? planes.count * axis_[1].taps * axis_[2].taps * map_.size[7] : 0;
+    A* slab = scratch<A>(planes.count * plane_size + round_up(map_size, L) + (y1 - y0) * out_width * L);
+    A* map_slab = slab + planes.count * plane_size;
+    A* out = map_slab + round_up(map_size, L);
+    for (int64_t c = 0; c < group_width_; c += L) {
+      const int lanes = static_cast<int>(least<int64_t>(L, group_width_ - c));
+      const int64_t channel = g * group_width_ + c;
+      for (int64_t i = 0; i < planes.count; ++i) {
+        pack_plane(source_at(n, channel, planes.source + i * planes.source_step, begin), end - begin, lanes,
+                   slab + i * plane_size);
+      }
+      for (int64_t y = y0; y < y1; ++y) {
+        const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
+        const A* source = slab + (rows.count ? rows.source - begin : 0) * width * L;
+        A* target = out + (y - y0) * out_width * L;
+        const int64_t source_row = rows.source_step * width * L;
+        if constexpr (sizeof(T) == sizeof(A)) {
+          row(source, plane_size, source_row, L, map_at(n, g) + planes.map + rows.map, planes.map_step,
+              rows.map_step, target, L, planes.count, rows.count);
+        } else {
+          const int64_t map_row = axis_[2].taps * map_.size[7];
+          convert_map(map_at(n, g) + planes.map + rows.map, planes, rows, map_slab);
+          row(source, plane_size, source_row, L, map_slab, rows.count * map_row, map_row, target, L, planes.count,
+              rows.count);
+        }
+      }
+      unpack_plane(out, target_at(n, channel, z, y0), y1 - y0, lanes);
+    }
+  }
+
+  void pack_plane(const T* from, int64_t rows, int lanes, A* slab) const {
+    const int64_t width = axis_[2].sources;
+    if (source_.stride[3] == width * source_.stride[4]) {
+      pack_lanes(from, source_.stride[1], source_.stride[4], rows * width, lanes, slab);
+      return;
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      pack_lanes(from + i * source_.stride[3], source_.stride[1], source_.stride[4], width, lanes,
+                 slab + i * width * L);
+    }
+  }
+
+  void unpack_plane(const A* slab, T* to, int64_t rows, int lanes) const {
+    const int64_t width = axis_[2].targets;
+    if (target_.stride[3] == width * target_.stride[4]) {
+      unpack_lanes(slab, to, target_.stride[1], target_.stride[4], rows * width, lanes);
+      return;
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      unpack_lanes(slab + i * width * L, to + i * target_.stride[3], target_.stride[1], target_.stride[4], width,
+                   lanes);
+    }
+  }
+
+  // the map's rows that one target row reads: [plane][row] and then tap and pixel in the map's own order
+  void convert_map(const T* from, const Reads& planes, const Reads& rows, A* to) const {
+    const Axis& a = axis_[2];
+    const int64_t pixels = map_.size[7];
+    const bool taps_inside = columns_.map_tap == 1 && columns_.map_pixel != 1;
+    for (int64_t i = 0; i < planes.count * rows.count; ++i) {
+      const T* at = from + i / rows.count * planes.map_step + i % rows.count * rows.map_step;
+      if (taps_inside) {
+        for (int64_t j = 0; j < pixels; ++j, to += a.taps) widen_run(at + j * a.map_pixel, 1, a.taps, to);
+      } else {
+        for (int64_t v = 0; v < a.taps; ++v, to += pixels) widen_run(at + v * a.map_tap, a.map_pixel, pixels, to);
+      }
+    }
+  }
+
+  static void widen_run(const T* from, int64_t step, int64_t count, A* to) {
+    constexpr int R = kNativeLanes<A>;
+    int64_t i = 0;
+    if (step == 1) {
+      for (; i + R <= count; i += R) store(to + i, load_as<R>(from + i));
+      for (; i + 4 <= count; i += 4) store(to + i, load_as<4>(from + i));
+    }
+    for (; i < count; ++i) to[i] = load_one(from + i * step);
+  }
+
+  Activation source_, target_;
+  Map map_;
+  Axis axis_[3];
+  // the last axis with the strides of the map that the row kernel reads
+  Axis columns_;
+  int64_t group_width_;
+  bool convert_map_, direct_;
+};
+
+template <bool Transposed>
+void gather(const Problem& p, const Parallel& parallel) {
+  switch (p.type) {
+    case Type::f32:
+      return Gather<float, Transposed>(p).run(parallel);
+    case Type::f64:
+      return Gather<double, Transposed>(p).run(parallel);
+    case Type::bf16:
+      return Gather<BFloat16, Transposed>(p).run(parallel);
+    case Type::f16:
+      return Gather<Half, Transposed>(p).run(parallel);
+  }
+}
+
+}  // namespace
+}  // namespace involution

@@ -23,11 +23,12 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/* csrc/*/*)
 demo: $(STAMP) ## train RedNet and its convolution twin on real images, write runs/demo/report.html
 	$(BIN)/involution demo
 
+# two workers with a thread each: OpenMP's waiting threads would slow each other down
 test: $(STAMP) ## the test suite, under 15 minutes on 2 cores
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(STAMP) ## the longer checks
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from typing_extensions import override
 
 from involution.engine.module import Batch
@@ -38,11 +38,11 @@ class ProgressBar(L.Callback):
         if self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
+                # all of it fits into 80 columns
+                BarColumn(bar_width=10),
                 TextColumn("{task.percentage:>3.0f} % {task.fields[figures]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
                 TimeRemainingColumn(),
+                TextColumn("left"),
                 console=self.console,
             )
             self._progress.start()

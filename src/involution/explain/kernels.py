@@ -116,6 +116,8 @@ def plot_mosaic(kernels: Tensor, group: int = 0) -> Figure:
     figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     axes = figure.subplots()
     drawn = draw_tile(axes, kernel_mosaic(kernels, group), kernel_limit(kernels[group]))
+    # the gaps between the tiles: white like a kernel of zeros, also on a dark page
+    axes.set_facecolor("white")
     legend = figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.7, aspect=30)
     legend.set_label("kernel weight")
     return figure

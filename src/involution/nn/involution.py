@@ -199,8 +199,9 @@ class _Involution(nn.Module):
 class Involution1d(_Involution):
     """Involution over sequences: `Involution2d` in one dimension.
 
-    ``padding=(left, right)`` pads each side by its own; ``(dilation·(K − 1), 0)`` looks into the past only. (The
-    kernel of a position is generated at its window's centre, which then lies in the past as well.)
+    ``padding=(left, right)`` pads each side by its own; ``(dilation·(K − 1), 0)`` looks into the past only: the
+    kernel of a position is generated at its window's centre, which then lies in the past as well (under stride as long
+    as ``stride − 1 ≤ dilation·(K − 1) / 2``, for the mean over ``stride`` samples begins there).
 
     Shape:
         - Input: ``[N, C, L]``

@@ -1,0 +1,96 @@
+"""The import directions: each part of the package may import only what lies below it, and torch."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "involution"
+MODULES = sorted(path.relative_to(SRC).as_posix() for path in SRC.rglob("*.py"))
+
+NETWORKS = {"ops", "nn", "models"}
+WORK = {*NETWORKS, "data", "engine", "recipes"}
+# what each part may import of ours; `involution` itself stands for the public names and the version
+MAY_IMPORT = {
+    "ops": set(),
+    "nn": {"ops"},
+    "models": {"ops", "nn", "involution"},
+    "data": set(),
+    "recipes": set(),
+    "engine": {*NETWORKS, "data", "recipes", "involution"},
+    "explain": {*WORK, "involution"},
+    "predict": {*WORK, "involution"},
+    "export": {*WORK, "involution"},
+    "studies": {*WORK, "explain", "predict", "export", "involution"},
+    "demo": {*WORK, "explain", "predict", "export", "studies", "involution"},
+    "cli": {*WORK, "explain", "predict", "export", "studies", "demo", "involution"},
+    "__main__": {"cli"},
+    "__init__": {"ops", "nn"},
+}
+# nobody but the engine knows the training library
+ENGINE_ONLY = {"lightning", "pytorch_lightning", "torchmetrics"}
+
+
+def imported(path):
+    """Return every module that a file imports, at any depth of its code, absolute, with the names taken from it."""
+    package = ["involution", *path.relative_to(SRC).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            # `from involution import data` names the part only after the import
+            yield from (f"{origin}.{alias.name}" for alias in node.names) if origin == "involution" else [origin]
+
+
+def part_of(name):
+    parts = name.split(".")
+    if len(parts) == 1:
+        return "involution"
+    # a public name or the version, and not a part
+    is_part = (SRC / parts[1]).is_dir() or (SRC / f"{parts[1]}.py").is_file()
+    return parts[1] if is_part else "involution"
+
+
+def own_part(module):
+    return module.split("/")[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_what_lies_below(module):
+    part = own_part(module)
+    assert part in MAY_IMPORT, f"say in MAY_IMPORT where {part} stands"
+    ours = {part_of(name) for name in imported(SRC / module) if name.split(".")[0] == "involution"}
+    assert ours <= {part, *MAY_IMPORT[part]}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if own_part(m) in ("ops", "nn", "__init__", "__main__")])
+def test_operator_and_modules_need_nothing_but_torch(module):
+    outside = {name.split(".")[0] for name in imported(SRC / module)} - {"involution", "torch"}
+    assert outside <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if own_part(m) != "engine"])
+def test_only_the_engine_uses_the_training_library(module):
+    assert not ENGINE_ONLY & {name.split(".")[0] for name in imported(SRC / module)}
+
+
+def test_the_parser_sees_relative_and_late_imports(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "SRC", tmp_path)
+    (tmp_path / "nn" / "deep").mkdir(parents=True)
+    file = tmp_path / "nn" / "deep" / "module.py"
+    file.write_text(
+        "from ..layers import a\nfrom ...ops.checks import b\nfrom . import c\n"
+        "def f():\n    import involution.data.images\n    from involution import models\n    from ... import engine\n"
+    )
+    assert list(imported(file)) == [
+        "involution.nn.layers",
+        "involution.ops.checks",
+        "involution.nn.deep",
+        "involution.data.images",
+        "involution.models",
+        "involution.engine",
+    ]

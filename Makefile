@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 WHEEL_VENV = build/wheel-venv
 
-.PHONY: help setup demo test test-slow lint format bench wheel test-wheel clean
+.PHONY: help setup demo test test-slow lint format bench wheel test-wheel sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test: $(STAMP) ## the test suite, under 15 minutes on 2 cores
 
 test-slow: $(STAMP) ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+sanitize: ## the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+	csrc/sanitize.sh
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -15,7 +15,8 @@ WORKER = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from involution.engine.classify import train, evaluate, is_main_process
+from involution.engine.classify import train, evaluate
+from involution.engine.setup import is_main_process
 from involution.engine.config import load_config
 from involution.engine.module import Classifier
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from involution.data.classification import open_dataset
-from involution.engine import classify
+from involution.engine import classify, setup
 from involution.engine.callbacks import InterruptFlag, RunRecorder
 from involution.engine.classify import train
 from involution.engine.config import config_keys
@@ -123,9 +123,9 @@ def parts(make_config, **changes):
     """Module, trainer and loaders of a run that is not started."""
     config = make_config(**changes)
     data = open_dataset("digits", classes=config.data.classes)
-    module = classify._build(config, data, 4, fresh=True)
-    trainer = classify._trainer(config, RunRecorder(config.run_dir, InterruptFlag()), progress=False)
-    return module, trainer, *classify._loaders(config, data, trainer, (0, 0))
+    module = setup.make_module(config, data, 4, fresh=True)
+    trainer = setup.make_trainer(config, RunRecorder(config.run_dir, InterruptFlag()), progress=False)
+    return module, trainer, *setup.make_loaders(config, data, trainer, (0, 0))
 
 
 def test_settings_of_how_and_where(make_config, monkeypatch, tmp_path):
@@ -173,7 +173,7 @@ def test_settings_of_how_and_where(make_config, monkeypatch, tmp_path):
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not torch.equal(val_loader.dataset[0][0][0], parts(make_config)[3].dataset[0][0][0])
     assert changed.card.classes[3] == "digit 3"
-    assert classify._placement(make_config(devices=2))["devices"] == 2
+    assert setup.placement(make_config(devices=2))["devices"] == 2
 
 
 def test_channels_last_compile_and_other_precisions_train(make_config):

@@ -5,7 +5,7 @@ import torch
 from generated import image_folder, shards
 from torch import nn
 
-from involution.engine import classify
+from involution.engine import classify, setup
 from involution.engine.checkpoint import ModelCard
 from involution.engine.classify import evaluate, train
 from involution.engine.config import load_config, recipe_names
@@ -108,7 +108,7 @@ def test_finetune_starts_from_weights_with_a_new_head(tmp_path, steps):
     config = recipe("finetune", tmp_path, **changes, model__weights=str(before.best))
 
     data = classify.open_dataset(config.data.spec)
-    start = classify._build(config, data, 2, fresh=True).model.state_dict()
+    start = setup.make_module(config, data, 2, fresh=True).model.state_dict()
     kept = torch.load(before.best, weights_only=True)["state_dict"]
     head = [name for name in start if name.startswith("fc")]
     assert all(torch.equal(start[name], kept[f"model.{name}"]) for name in start if name not in head)

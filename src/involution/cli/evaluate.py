@@ -23,8 +23,9 @@ def run(args: Any) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from involution.engine.classify import evaluate, is_main_process
+    from involution.engine.classify import evaluate
     from involution.engine.files import atomic_path
+    from involution.engine.setup import is_main_process
 
     console = Console()
     result = evaluate(

@@ -47,7 +47,8 @@ def run(args: Any) -> int:
     from rich.console import Console
 
     from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
-    from involution.engine.classify import is_main_process, train
+    from involution.engine.classify import train
+    from involution.engine.setup import is_main_process
 
     names = {item.name for item in dataclasses.fields(ClassifyConfig)}
     config = load_config(base={name: value for name, value in args.as_dict().items() if name in names})

@@ -32,6 +32,15 @@ struct Problem {
   int64_t dilation[3];
 };
 
+// what generates the map: map[n, taps of all groups, z] = Σ_r weight[tap, r] · reduced[n, r, z] + bias[tap]
+struct Span {
+  Activation reduced;
+  // [G·K_h·K_w, R] and [G·K_h·K_w], contiguous; the bias may be null
+  const void* weight;
+  const void* bias;
+  int64_t taps;
+};
+
 // runs body(begin, end, context) over parts of [begin, end), each part at least grain long
 struct Parallel {
   void (*run)(int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
@@ -44,6 +53,8 @@ struct Kernels {
   void (*forward)(const Problem&, const Parallel&);
   void (*grad_input)(const Problem&, const Parallel&);
   void (*grad_weight)(const Problem&, const Parallel&);
+  // forward with a map that is generated row by row; the problem's map has sizes, nothing else
+  void (*dynamic_forward)(const Problem&, const Span&, const Parallel&);
 };
 
 // the best set that this processor runs, or the one that INVOLUTION_CPU names

@@ -1,9 +1,10 @@
 // The operators' CPU kernels: torch's tensors in, problem.h's structures out. Python defines the schemas.
 #include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <array>
-#include <utility>
+#include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "problem.h"
@@ -163,12 +164,47 @@ Tensor grad_weight(Tensor grad, Tensor input, int64_t groups, Ints kernel_size, 
   return weight;
 }
 
+Tensor dynamic_forward(Tensor input, Tensor reduced, Tensor span_weight, std::optional<Tensor> span_bias, Ints stride,
+                       Ints padding, Ints dilation) {
+  STD_TORCH_CHECK(input.dim() == 4 && reduced.dim() == 4 && span_weight.dim() == 4 && stride.size() == 2 &&
+                      padding.size() == 2 && dilation.size() == 2,
+                  "involution: input, reduced and span_weight must have four dimensions");
+  span_weight = torch::stable::contiguous(span_weight);
+  Tensor output = empty_activation(input, {reduced.size(2), reduced.size(3)});
+  Problem p = {type_of(input), activation(input), Map{}, activation(output), {1, 1, 1}, {0, 0, 0}, {1, 1, 1}};
+  const auto span = span_weight.sizes();
+  const int64_t map_sizes[8] = {input.size(0), span[0], 1, span[1], span[2], 1, reduced.size(2), reduced.size(3)};
+  std::copy(map_sizes, map_sizes + 8, p.map.size);
+  involution::Span s = {activation(reduced), span_weight.data_ptr(), nullptr, span[0] * span[1] * span[2]};
+  bool fits = reduced.size(0) == input.size(0) && span[3] == reduced.size(1) && s.taps * span[3] > 0 &&
+              input.size(1) % span[0] == 0;
+  bool alike = type_of(reduced) == p.type && type_of(span_weight) == p.type;
+  Tensor bias;
+  if (span_bias.has_value()) {
+    bias = torch::stable::contiguous(*span_bias);
+    s.bias = bias.data_ptr();
+    fits = fits && bias.numel() == s.taps;
+    alike = alike && type_of(bias) == p.type;
+  }
+  for (int i = 0; i < 2; ++i) {
+    p.stride[1 + i] = stride[i];
+    p.padding[1 + i] = padding[i];
+    p.dilation[1 + i] = dilation[i];
+    fits = fits && stride[i] > 0 && dilation[i] > 0;
+  }
+  STD_TORCH_CHECK(alike, "involution: tensors must have one dtype");
+  STD_TORCH_CHECK(fits, "involution: the sizes of input, reduced and span weights don't fit together");
+  involution::kernels().dynamic_forward(p, s, torch_threads());
+  return output;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(involution, CPU, m) {
   m.impl("involution2d", TORCH_BOX(&forward));
   m.impl("involution2d_grad_input", TORCH_BOX(&grad_input));
   m.impl("involution2d_grad_weight", TORCH_BOX(&grad_weight));
+  m.impl("dynamic_involution2d", TORCH_BOX(&dynamic_forward));
   m.impl("involution3d", TORCH_BOX(&forward));
   m.impl("involution3d_grad_input", TORCH_BOX(&grad_input));
   m.impl("involution3d_grad_weight", TORCH_BOX(&grad_weight));

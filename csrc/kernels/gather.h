@@ -5,6 +5,7 @@
 #include "axis.h"
 #include "convert.h"
 #include "gather_row.h"
+#include "generate.h"
 
 namespace involution {
 namespace {
@@ -20,45 +21,57 @@ class Gather {
   static constexpr int L = kLanes<A>;
 
  public:
-  explicit Gather(const Problem& p)
-      : source_(Transposed ? p.output : p.input), target_(Transposed ? p.input : p.output), map_(p.map) {
+  // with a generator the problem's map has no memory: its rows are made in scratch, pixel by pixel
+  Gather(const Problem& p, const Parallel& parallel, const Generator<T>* generator = nullptr)
+      : source_(Transposed ? p.output : p.input),
+        target_(Transposed ? p.input : p.output),
+        map_(p.map),
+        generator_(generator),
+        parallel_(parallel) {
+    group_width_ = source_.size[1] / map_.size[1];
+    group_taps_ = map_.size[2] * map_.size[3] * map_.size[4];
+    direct_ = sizeof(T) == sizeof(A) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
+    // few rows: share out their groups as well
+    const int64_t rows = most<int64_t>(1, target_.size[0] * target_.size[2] * target_.size[3]);
+    parts_ = least(map_.size[1], ceil_div(8 * parallel.threads, rows));
+    if (generator_ != nullptr) {
+      map_pitch_ = Generator<T>::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
+      const int64_t strides[8] = {0, group_taps_, 0, map_.size[4], 1, 0, 0, map_pitch_};
+      for (int i = 0; i < 8; ++i) map_.stride[i] = strides[i];
+    }
     for (int i = 0; i < 3; ++i) {
-      axis_[i] = {target_.size[2 + i], source_.size[2 + i], map_.size[2 + i],     p.stride[i],
+      axis_[i] = {target_.size[2 + i], source_.size[2 + i], map_.size[2 + i],   p.stride[i],
                   p.padding[i],        p.dilation[i],       map_.stride[5 + i], map_.stride[2 + i]};
     }
-    group_width_ = source_.size[1] / map_.size[1];
-    // the arithmetic type's own scratch stands in for a map of half type
-    convert_map_ = sizeof(T) != sizeof(A);
+    columns_ = axis_[2];
+    // a row of a map of half type is read from scratch as well, in its own order
+    convert_map_ = sizeof(T) != sizeof(A) && generator_ == nullptr;
+    taps_inside_ = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
     if (convert_map_) {
-      columns_ = axis_[2];
-      const bool taps_inside = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
-      columns_.map_tap = taps_inside ? 1 : map_.size[7];
-      columns_.map_pixel = taps_inside ? axis_[2].taps : 1;
-    } else {
-      columns_ = axis_[2];
+      columns_.map_tap = taps_inside_ ? 1 : map_.size[7];
+      columns_.map_pixel = taps_inside_ ? axis_[2].taps : 1;
     }
-    direct_ = sizeof(T) == sizeof(A) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
+    phases_ = phase_count<Transposed>(columns_);
+    for (int64_t i = 0; i < least(phases_, kKept); ++i) kept_[i] = phase_of<Transposed>(columns_, i);
   }
 
-  void run(const Parallel& parallel) const {
+  void run() const {
     const int64_t rows = target_.size[0] * axis_[0].targets * axis_[1].targets;
     if (rows * axis_[2].targets * target_.size[1] == 0) return;
-    const int64_t chunks = map_.size[1] * ceil_div(group_width_, L);
-    const int64_t row_work = axis_[2].targets * axis_[0].taps * axis_[1].taps * axis_[2].taps;
+    const int64_t chunks = ceil_div(group_width_, L);
+    int64_t group_work = axis_[2].targets * group_taps_ * chunks;
+    if (generator_ != nullptr) group_work += axis_[2].targets * group_taps_ * generator_->features() / L;
     if (direct_) {
-      // few rows: share out their groups as well
-      const int64_t parts = least(map_.size[1], ceil_div(8 * parallel.threads, rows));
-      const int64_t grain = ceil_div(kGrainWork * parts, row_work * chunks + 1);
-      parallel_for(parallel, rows * parts, grain, [&](int64_t begin, int64_t end) {
-        for (int64_t task = begin; task < end; ++task) direct(task / parts, task % parts, parts);
+      const int64_t grain = ceil_div(kGrainWork * parts_, group_work * map_.size[1] + 1);
+      parallel_for(parallel_, rows * parts_, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) direct(task / parts_, task % parts_);
       });
       return;
     }
-    const int64_t band = band_rows(parallel);
+    const int64_t band = band_rows();
     const int64_t bands = ceil_div(axis_[1].targets, band);
     const int64_t tasks = target_.size[0] * map_.size[1] * axis_[0].targets * bands;
-    const int64_t grain = ceil_div(kGrainWork, row_work * band * ceil_div(group_width_, L) + 1);
-    parallel_for(parallel, tasks, grain, [&](int64_t begin, int64_t end) {
+    parallel_for(parallel_, tasks, ceil_div(kGrainWork, group_work * band + 1), [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) packed(task, bands, band);
     });
   }
@@ -82,9 +95,8 @@ class Gather {
   void row(const A* source, int64_t source_plane, int64_t source_row, int64_t source_column, const A* map,
            int64_t map_plane, int64_t map_row, A* target, int64_t target_column, int64_t planes,
            int64_t rows) const {
-    const int64_t phases = phase_count<Transposed>(columns_);
-    for (int64_t i = 0; i < phases; ++i) {
-      const Phase p = phase_of<Transposed>(columns_, i);
+    for (int64_t i = 0; i < phases_; ++i) {
+      const Phase p = i < kKept ? kept_[i] : phase_of<Transposed>(columns_, i);
       if (p.count == 0) continue;
       const Row<A> r = {source + p.column * source_column,
                         planes,
@@ -109,15 +121,20 @@ class Gather {
   }
 
   // straight from tensor to tensor; only where T is the arithmetic type
-  void direct(int64_t row_index, int64_t part, int64_t parts) const {
+  void direct(int64_t row_index, int64_t part) const {
     if constexpr (sizeof(T) == sizeof(A)) {
       const int64_t y = row_index % axis_[1].targets, nz = row_index / axis_[1].targets;
       const int64_t z = nz % axis_[0].targets, n = nz / axis_[0].targets;
       const Reads planes = inside(reads_of<Transposed>(axis_[0], z), axis_[0].sources);
       const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
-      const int64_t groups = map_.size[1];
-      for (int64_t g = part * groups / parts; g < (part + 1) * groups / parts; ++g) {
-        const A* map = map_at(n, g) + planes.map + rows.map;
+      const int64_t first = part * map_.size[1] / parts_, last = (part + 1) * map_.size[1] / parts_;
+      const A* slab = nullptr;
+      if (generator_ != nullptr) {
+        slab = generator_->row(n, y, first * group_taps_, (last - first) * group_taps_,
+                               scratch<A>(axis_[2].targets * map_pitch_), map_pitch_);
+      }
+      for (int64_t g = first; g < last; ++g) {
+        const A* map = (slab ? slab + (g - first) * group_taps_ : map_at(n, g)) + planes.map + rows.map;
         for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
           row(source_at(n, c, planes.source, rows.source), planes.source_step * source_.stride[2],
               rows.source_step * source_.stride[3], source_.stride[4], map, planes.map_step, rows.map_step,
@@ -153,10 +170,12 @@ class Gather {
   }
 
   // as many target rows as the cache takes, fewer where threads would have nothing to do
-  int64_t band_rows(const Parallel& parallel) const {
+  int64_t band_rows() const {
     int64_t band = axis_[1].targets;
     const int64_t tasks = target_.size[0] * map_.size[1] * axis_[0].targets;
-    if (parallel.threads > 1) band = least(band, most<int64_t>(1, tasks * axis_[1].targets / (4 * parallel.threads)));
+    if (parallel_.threads > 1) {
+      band = least(band, most<int64_t>(1, tasks * axis_[1].targets / (4 * parallel_.threads)));
+    }
     while (band > 1 && slab_size(band) * int64_t(sizeof(A)) > kSlabBytes) band = (band + 1) / 2;
     return band;
   }
@@ -174,7 +193,9 @@ class Gather {
     rows_read(y0, y1 - y0, &begin, &end);
 
     const int64_t plane_size = (end - begin) * width * L;
-    const int64_t map_size = convert_map_ ? planes.count * axis_[1].taps * axis_[2].taps * map_.size[7] : 0;
+    const int64_t map_size = convert_map_            ? planes.count * axis_[1].taps * axis_[2].taps * map_.size[7]
+                             : generator_ != nullptr ? out_width * map_pitch_
+                                                     : 0;
     A* slab = scratch<A>(planes.count * plane_size + round_up(map_size, L) + (y1 - y0) * out_width * L);
     A* map_slab = slab + planes.count * plane_size;
     A* out = map_slab + round_up(map_size, L);
@@ -189,16 +210,20 @@ class Gather {
         const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
         const A* source = slab + (rows.count ? rows.source - begin : 0) * width * L;
         A* target = out + (y - y0) * out_width * L;
-        const int64_t source_row = rows.source_step * width * L;
-        if constexpr (sizeof(T) == sizeof(A)) {
-          row(source, plane_size, source_row, L, map_at(n, g) + planes.map + rows.map, planes.map_step,
-              rows.map_step, target, L, planes.count, rows.count);
+        const A* map = nullptr;
+        int64_t map_plane = planes.map_step, map_row = rows.map_step;
+        if (generator_ != nullptr) {
+          map = generator_->row(n, y, g * group_taps_, group_taps_, map_slab, map_pitch_) + rows.map;
+        } else if constexpr (sizeof(T) == sizeof(A)) {
+          map = map_at(n, g) + planes.map + rows.map;
         } else {
-          const int64_t map_row = axis_[2].taps * map_.size[7];
           convert_map(map_at(n, g) + planes.map + rows.map, planes, rows, map_slab);
-          row(source, plane_size, source_row, L, map_slab, rows.count * map_row, map_row, target, L, planes.count,
-              rows.count);
+          map = map_slab;
+          map_row = axis_[2].taps * map_.size[7];
+          map_plane = rows.count * map_row;
         }
+        row(source, plane_size, rows.source_step * width * L, L, map, map_plane, map_row, target, L, planes.count,
+            rows.count);
       }
       unpack_plane(out, target_at(n, channel, z, y0), y1 - y0, lanes);
     }
@@ -232,10 +257,9 @@ class Gather {
   void convert_map(const T* from, const Reads& planes, const Reads& rows, A* to) const {
     const Axis& a = axis_[2];
     const int64_t pixels = map_.size[7];
-    const bool taps_inside = columns_.map_tap == 1 && columns_.map_pixel != 1;
     for (int64_t i = 0; i < planes.count * rows.count; ++i) {
       const T* at = from + i / rows.count * planes.map_step + i % rows.count * rows.map_step;
-      if (taps_inside) {
+      if (taps_inside_) {
         for (int64_t j = 0; j < pixels; ++j, to += a.taps) widen_run(at + j * a.map_pixel, 1, a.taps, to);
       } else {
         for (int64_t v = 0; v < a.taps; ++v, to += pixels) widen_run(at + v * a.map_tap, a.map_pixel, pixels, to);
@@ -253,26 +277,51 @@ class Gather {
     for (; i < count; ++i) to[i] = load_one(from + i * step);
   }
 
+  static constexpr int64_t kKept = 8;
+
   Activation source_, target_;
   Map map_;
+  const Generator<T>* generator_;
+  const Parallel& parallel_;
   Axis axis_[3];
-  // the last axis with the strides of the map that the row kernel reads
+  // the last axis with the strides of the map that the row kernel reads, and its first phases
   Axis columns_;
-  int64_t group_width_;
-  bool convert_map_, direct_;
+  Phase kept_[kKept];
+  int64_t phases_, parts_, group_width_, group_taps_, map_pitch_ = 0;
+  bool direct_, convert_map_, taps_inside_;
 };
 
 template <bool Transposed>
 void gather(const Problem& p, const Parallel& parallel) {
   switch (p.type) {
     case Type::f32:
-      return Gather<float, Transposed>(p).run(parallel);
+      return Gather<float, Transposed>(p, parallel).run();
     case Type::f64:
-      return Gather<double, Transposed>(p).run(parallel);
+      return Gather<double, Transposed>(p, parallel).run();
     case Type::bf16:
-      return Gather<BFloat16, Transposed>(p).run(parallel);
+      return Gather<BFloat16, Transposed>(p, parallel).run();
     case Type::f16:
-      return Gather<Half, Transposed>(p).run(parallel);
+      return Gather<Half, Transposed>(p, parallel).run();
+  }
+}
+
+template <class T>
+void generated_gather(const Problem& p, const Span& span, const Parallel& parallel) {
+  Generator<T> generator(span);
+  generator.prepare(parallel);
+  Gather<T, false>(p, parallel, &generator).run();
+}
+
+void dynamic_forward(const Problem& p, const Span& span, const Parallel& parallel) {
+  switch (p.type) {
+    case Type::f32:
+      return generated_gather<float>(p, span, parallel);
+    case Type::f64:
+      return generated_gather<double>(p, span, parallel);
+    case Type::bf16:
+      return generated_gather<BFloat16>(p, span, parallel);
+    case Type::f16:
+      return generated_gather<Half>(p, span, parallel);
   }
 }
 

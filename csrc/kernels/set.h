@@ -7,5 +7,5 @@
 #define INVOLUTION_KERNELS(set)                                                                      \
   namespace involution {                                                                             \
   extern const Kernels set##_kernels;                                                                \
-  const Kernels set##_kernels = {#set, gather<false>, gather<true>, map_gradient};                   \
+  const Kernels set##_kernels = {#set, gather<false>, gather<true>, map_gradient, dynamic_forward};  \
   }

@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 from forms import unfold_form
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from involution import involution1d, involution2d
+from involution import Involution2d, involution1d, involution2d
 from involution.ops import info, native, reference
 
 pytestmark = pytest.mark.skipif(native.reason is not None, reason=f"no C++ kernels: {native.reason}")
@@ -163,6 +164,76 @@ def test_large_image_in_bands(deterministic):
     problem.batch, problem.groups, problem.channels, problem.dtype = 1, 1, 48, torch.float32
     problem.size, problem.output, problem.layouts = [40, 700], [40, 350], ("contiguous", "framed", "channels_last")
     problem.check()
+
+
+def dynamic_problem(seed):
+    problem = Problem(seed)
+    problem.batch, problem.channels = max(1, problem.batch), problem.groups * random.Random(seed).choice([4, 16, 32])
+    x, _, _ = problem.tensors()
+    features = random.Random(seed).choice([1, 4, 17, 40])
+    sizes = (problem.batch, features, *problem.output), (problem.groups, *problem.kernel, features)
+    reduced, span_weight, span_bias = (torch.randn(size).to(problem.dtype) for size in (*sizes, sizes[1][:3]))
+    if seed % 2:
+        reduced = channels_innermost(reduced)
+    return problem, (x, reduced, span_weight, span_bias if seed % 3 else None)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_table_of_generated_maps(block, deterministic):
+    for seed in range(25 * block, 25 * (block + 1)):
+        problem, tensors = dynamic_problem(seed)
+        geometry = problem.stride, problem.padding, problem.dilation
+        result = torch.ops.involution.dynamic_involution2d(*tensors, *geometry)
+        x, *generator = (None if t is None else t.double() for t in tensors)
+        truth = unfold_form(x, reference.span(*generator), *geometry)
+        assert result.dtype == problem.dtype
+        # the map itself sums up to forty features
+        error = (result.double() - truth).abs() / (truth.abs().amax() + 1)
+        assert (error <= 2 * TOLERANCE[problem.dtype]).all(), f"{error.max()} in {vars(problem)}"
+
+
+def test_threads_do_not_change_a_bit_of_generated_maps():
+    problem, tensors = dynamic_problem(3)
+    geometry = problem.stride, problem.padding, problem.dilation
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        results.append(torch.ops.involution.dynamic_involution2d(*tensors, *geometry))
+    torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
+def test_generated_maps_that_do_not_fit_never_reach_memory():
+    x, reduced, span = torch.randn(1, 8, 5, 5), torch.randn(1, 3, 5, 5), torch.randn(2, 3, 3, 4)
+    with pytest.raises(RuntimeError, match="don't fit together"):
+        torch.ops.involution.dynamic_involution2d(x, reduced, span, None, [1, 1], [1, 1], [1, 1])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_module_is_fused_in_inference_and_alike(stride, bias):
+    module = Involution2d(32, 7, stride, bias=bias).eval()
+    x = torch.randn(2, 32, 13, 12)
+    calls = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            calls.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    # in grad mode the map is kept for backward
+    truth = module.double()(x.double()).detach()
+    module.float()
+    with torch.no_grad(), Watch():
+        result = module(x)
+        handle = module.generator.register_forward_hook(lambda module, args, output: None)
+        watched = module(x)
+        handle.remove()
+    ours = [name for name in calls if name.startswith("involution")]
+    assert ours == ["involution.dynamic_involution2d.default", "involution.involution2d.default"]
+    torch.testing.assert_close(result.double(), truth, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(watched.double(), truth, rtol=1e-5, atol=1e-5)
 
 
 def test_sequences():

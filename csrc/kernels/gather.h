@@ -62,9 +62,15 @@ class Gather {
     int64_t group_work = axis_[2].targets * group_taps_ * chunks;
     if (generator_ != nullptr) group_work += axis_[2].targets * group_taps_ * generator_->features() / L;
     if (direct_) {
-      const int64_t grain = ceil_div(kGrainWork * parts_, group_work * map_.size[1] + 1);
-      parallel_for(parallel_, rows * parts_, grain, [&](int64_t begin, int64_t end) {
-        for (int64_t task = begin; task < end; ++task) direct(task / parts_, task % parts_);
+      // where the map's pixels are neighbours a thread follows a group's taps from row to row
+      const bool by_group = generator_ == nullptr && axis_[2].map_pixel == 1;
+      const int64_t share = ceil_div(rows * parts_, 4 * parallel_.threads);
+      const int64_t band = by_group ? least(axis_[1].targets, least(kDirectRows, share)) : 1;
+      const int64_t bands = ceil_div(axis_[1].targets, band);
+      const int64_t tasks = target_.size[0] * axis_[0].targets * bands * parts_;
+      const int64_t grain = ceil_div(kGrainWork * parts_, group_work * map_.size[1] * band + 1);
+      parallel_for(parallel_, tasks, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) direct(task, bands, band);
       });
       return;
     }
@@ -121,25 +127,31 @@ class Gather {
   }
 
   // straight from tensor to tensor; only where T is the arithmetic type
-  void direct(int64_t row_index, int64_t part) const {
+  void direct(int64_t task, int64_t bands, int64_t band) const {
+    const int64_t part = task % parts_, y0 = task / parts_ % bands * band, y1 = least(y0 + band, axis_[1].targets);
+    const int64_t nz = task / parts_ / bands, z = nz % axis_[0].targets, n = nz / axis_[0].targets;
+    const int64_t first = part * map_.size[1] / parts_, last = (part + 1) * map_.size[1] / parts_;
+    const Reads planes = inside(reads_of<Transposed>(axis_[0], z), axis_[0].sources);
+    if (generator_ != nullptr) {
+      const A* map = generator_->row(n, y0, first * group_taps_, (last - first) * group_taps_,
+                                     scratch<A>(axis_[2].targets * map_pitch_), map_pitch_);
+      for (int64_t g = first; g < last; ++g) direct_row(n, z, y0, g, planes, map + (g - first) * group_taps_);
+      return;
+    }
     if constexpr (sizeof(T) == sizeof(A)) {
-      const int64_t y = row_index % axis_[1].targets, nz = row_index / axis_[1].targets;
-      const int64_t z = nz % axis_[0].targets, n = nz / axis_[0].targets;
-      const Reads planes = inside(reads_of<Transposed>(axis_[0], z), axis_[0].sources);
-      const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
-      const int64_t first = part * map_.size[1] / parts_, last = (part + 1) * map_.size[1] / parts_;
-      const A* slab = nullptr;
-      if (generator_ != nullptr) {
-        slab = generator_->row(n, y, first * group_taps_, (last - first) * group_taps_,
-                               scratch<A>(axis_[2].targets * map_pitch_), map_pitch_);
-      }
       for (int64_t g = first; g < last; ++g) {
-        const A* map = (slab ? slab + (g - first) * group_taps_ : map_at(n, g)) + planes.map + rows.map;
-        for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
-          row(source_at(n, c, planes.source, rows.source), planes.source_step * source_.stride[2],
-              rows.source_step * source_.stride[3], source_.stride[4], map, planes.map_step, rows.map_step,
-              target_at(n, c, z, y), target_.stride[4], planes.count, rows.count);
-        }
+        for (int64_t y = y0; y < y1; ++y) direct_row(n, z, y, g, planes, map_at(n, g));
+      }
+    }
+  }
+
+  void direct_row(int64_t n, int64_t z, int64_t y, int64_t g, const Reads& planes, const A* map) const {
+    if constexpr (sizeof(T) == sizeof(A)) {
+      const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
+      for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
+        row(source_at(n, c, planes.source, rows.source), planes.source_step * source_.stride[2],
+            rows.source_step * source_.stride[3], source_.stride[4], map + planes.map + rows.map, planes.map_step,
+            rows.map_step, target_at(n, c, z, y), target_.stride[4], planes.count, rows.count);
       }
     }
   }
@@ -278,6 +290,8 @@ class Gather {
   }
 
   static constexpr int64_t kKept = 8;
+  // rows of a band that still leave the sources of all its groups in the cache
+  static constexpr int64_t kDirectRows = 16;
 
   Activation source_, target_;
   Map map_;

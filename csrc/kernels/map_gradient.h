@@ -26,18 +26,19 @@ constexpr int kKernelRows = 7;
 template <class A>
 using Taps = typename VectorOf<A, kTapLanes * sizeof(A)>::type;
 
+// neighbouring pixels of RB target rows; strides of the input's slab and of the output's gradient
 template <class A>
-struct Pixel {
+struct Pixels {
   const A* input;
-  int64_t input_channel, input_row;
+  int64_t input_channel, input_row, input_step;
   const A* output;
-  int64_t output_channel, output_row;
+  int64_t output_channel, output_row, output_step;
   int64_t channels;
 };
 
 template <class A, int KU, int S, int RB>
 struct TapSums {
-  Taps<A> sum[RB][KU] = {};
+  Taps<A> sum[RB][KU];
 
   template <int R, int B>
   INVOLUTION_INLINE void add(const Taps<A>& x, const A (&y)[RB]) {
@@ -51,9 +52,11 @@ struct TapSums {
   }
 
   template <int... R>
-  INVOLUTION_INLINE void run(const Pixel<A>& p, std::integer_sequence<int, R...>) {
-    const A* input = p.input;
-    const A* output = p.output;
+  INVOLUTION_INLINE void run(const Pixels<A>& p, const A* input, const A* output,
+                             std::integer_sequence<int, R...>) {
+    for (int b = 0; b < RB; ++b) {
+      for (int u = 0; u < KU; ++u) sum[b][u] = Taps<A>{};
+    }
     for (int64_t c = 0; c < p.channels; ++c) {
       A y[RB];
       for (int b = 0; b < RB; ++b) y[b] = output[b * p.output_row];
@@ -64,18 +67,30 @@ struct TapSums {
   }
 };
 
-// sums of KU kernel rows for RB target rows, to[b][u]
+// most pixels of one call
+constexpr int kPixelBlock = kTapLanes;
+
+template <class A>
+using TapBlock = Taps<A>[kPixelBlock][kTargetRows * kKernelRows];
+
+// sums of KU kernel rows for RB target rows of `pixels` pixels, to[pixel][b · KU + u]
 template <class A, int KU, int S, int RB>
-void tap_sums(const Pixel<A>& p, Taps<A>* to) {
-  TapSums<A, KU, S, RB> sums;
-  sums.run(p, std::make_integer_sequence<int, (RB - 1) * S + KU>());
-  for (int b = 0; b < RB; ++b) {
-    for (int u = 0; u < KU; ++u) to[b * KU + u] = sums.sum[b][u];
+void tap_sums(const Pixels<A>& p, int pixels, TapBlock<A>& to) {
+  const A* input = p.input;
+  const A* output = p.output;
+  for (int j = 0; j < pixels; ++j) {
+    TapSums<A, KU, S, RB> sums;
+    sums.run(p, input, output, std::make_integer_sequence<int, (RB - 1) * S + KU>());
+    for (int b = 0; b < RB; ++b) {
+      for (int u = 0; u < KU; ++u) to[j][b * KU + u] = sums.sum[b][u];
+    }
+    input += p.input_step;
+    output += p.output_step;
   }
 }
 
 template <class A>
-using TapFunction = void (*)(const Pixel<A>&, Taps<A>*);
+using TapFunction = void (*)(const Pixels<A>&, int, TapBlock<A>&);
 
 template <class A, int S, int RB, int... KU>
 TapFunction<A> tap_function(int64_t rows, std::integer_sequence<int, KU...>) {
@@ -113,6 +128,7 @@ class MapGradient {
                   p.padding[i],        p.dilation[i],      map_.stride[5 + i], map_.stride[2 + i]};
     }
     group_width_ = input_.size[1] / map_.size[1];
+    taps_inside_ = axis_[2].map_tap == 1;
   }
 
   void run(const Parallel& parallel) {
@@ -122,7 +138,7 @@ class MapGradient {
     column_phases_ = phase_count<false>(axis_[2]);
     // the longest phase is the first
     const Phase rows = phase_of<false>(axis_[1], 0), columns = phase_of<false>(axis_[2], 0);
-    band_ = round_up(rows.count, kTargetRows);
+    band_ = round_up(taps_inside_ ? least(rows.count, kNeighbourRows) : rows.count, kTargetRows);
     width_ = columns.count;
     while (band_ > kTargetRows && (slab_size(rows, columns) > kSlabBytes ||
                                    images * ceil_div(rows.count, band_) < 4 * parallel.threads)) {
@@ -139,6 +155,9 @@ class MapGradient {
   }
 
  private:
+  // rows of a band that still leave the map of all its groups in the cache
+  static constexpr int64_t kNeighbourRows = 15;
+
   static int64_t take(int64_t& task, int64_t count) {
     const int64_t index = task % count;
     task /= count;
@@ -156,10 +175,16 @@ class MapGradient {
   }
 
   void one(int64_t task) const {
-    const int64_t j0 = take(task, tiles_) * width_, i0 = take(task, bands_) * band_;
+    const int64_t j0 = take(task, tiles_) * width_;
+    int64_t g = 0;
+    // where a pixel's taps are neighbours all its groups write them one after the other, else each group its planes
+    if (taps_inside_) g = take(task, map_.size[1]);
+    const int64_t i0 = take(task, bands_) * band_;
     const Phase columns = phase_of<false>(axis_[2], take(task, column_phases_));
     const Phase rows = phase_of<false>(axis_[1], take(task, row_phases_));
-    const int64_t z = take(task, axis_[0].targets), g = take(task, map_.size[1]), n = task;
+    const int64_t z = take(task, axis_[0].targets);
+    if (!taps_inside_) g = take(task, map_.size[1]);
+    const int64_t n = task;
     const int64_t height = least(band_, rows.count - i0), width = least(width_, columns.count - j0);
     if (height <= 0 || width <= 0) return;
 
@@ -215,36 +240,20 @@ class MapGradient {
       const TapFunction<A> sums = function(kernel_rows, rows.stride, count);
       for (int64_t v0 = 0; v0 < columns.taps; v0 += kTapLanes) {
         const int taps = static_cast<int>(least<int64_t>(kTapLanes, columns.taps - v0));
-        Pixel<A> pixel = {slab + u0 * slab_row + v0, slab_channel,     slab_row,    output,
-                          output_stride[0],          output_stride[1], group_width_};
+        Pixels<A> pixels = {slab + u0 * slab_row + v0, slab_channel,     slab_row,         columns.stride, output,
+                            output_stride[0],          output_stride[1], output_stride[2], group_width_};
         T* to = map + u0 * rows.map_tap + v0 * columns.map_tap;
-        if (columns.map_tap == 1) {
-          Taps<A> sum[kTargetRows * kKernelRows];
-          for (int64_t j = 0; j < width; ++j) {
-            sums(pixel, sum);
-            for (int b = 0; b < count; ++b) {
-              for (int64_t u = 0; u < kernel_rows; ++u) {
-                store_taps<T, A>(to + b * rows.map_target + u * rows.map_tap, sum[b * kernel_rows + u], taps);
-              }
-            }
-            to += columns.map_target;
-            pixel.input += columns.stride;
-            pixel.output += output_stride[2];
-          }
-        } else {
-          for (int64_t j = 0; j < width; j += kTapLanes) {
-            const int pixels = static_cast<int>(least<int64_t>(kTapLanes, width - j));
-            Taps<A> sum[kTapLanes][kTargetRows * kKernelRows];
-            for (int k = 0; k < pixels; ++k) {
-              sums(pixel, sum[k]);
-              pixel.input += columns.stride;
-              pixel.output += output_stride[2];
-            }
-            for (int b = 0; b < count; ++b) {
-              for (int64_t u = 0; u < kernel_rows; ++u) {
-                store_pixels(sum, b * kernel_rows + u, pixels, taps, columns,
-                             to + b * rows.map_target + u * rows.map_tap + j * columns.map_target);
-              }
+        for (int64_t j = 0; j < width; j += kPixelBlock) {
+          const int block = static_cast<int>(least<int64_t>(kPixelBlock, width - j));
+          TapBlock<A> sum;
+          if (taps_inside_) prefetch(to + j * columns.map_target, count, kernel_rows, rows, columns);
+          sums(pixels, block, sum);
+          pixels.input += block * columns.stride;
+          pixels.output += block * output_stride[2];
+          for (int b = 0; b < count; ++b) {
+            for (int64_t u = 0; u < kernel_rows; ++u) {
+              store_pixels(sum, b * kernel_rows + u, block, taps, columns,
+                           to + b * rows.map_target + u * rows.map_tap + j * columns.map_target);
             }
           }
         }
@@ -252,9 +261,24 @@ class MapGradient {
     }
   }
 
-  // eight pixels' taps of a kernel row, each tap apart from the next
-  static void store_pixels(const Taps<A> (&sum)[kTapLanes][kTargetRows * kKernelRows], int64_t index, int pixels,
-                           int taps, const Phase& columns, T* to) {
+  // What a block of pixels is about to write: lines that are shared with another group must be read first.
+  static void prefetch(const T* to, int count, int64_t kernel_rows, const Phase& rows, const Phase& columns) {
+    constexpr int64_t line = kLine / int64_t(sizeof(T));
+    const int64_t length = kernel_rows * rows.map_tap;
+    for (int b = 0; b < count; ++b) {
+      for (int k = 0; k < kPixelBlock; ++k) {
+        const T* at = to + b * rows.map_target + k * columns.map_target;
+        for (int64_t i = 0; i < length; i += line) __builtin_prefetch(at + i, 1, 2);
+      }
+    }
+  }
+
+  // a block of pixels' taps of one kernel row
+  static void store_pixels(const TapBlock<A>& sum, int64_t index, int pixels, int taps, const Phase& columns, T* to) {
+    if (columns.map_tap == 1) {
+      for (int k = 0; k < pixels; ++k) store_taps<T, A>(to + k * columns.map_target, sum[k][index], taps);
+      return;
+    }
     Taps<A> block[kTapLanes];
     for (int k = 0; k < kTapLanes; ++k) block[k] = k < pixels ? sum[k][index] : Taps<A>{};
     transpose<kTapLanes>(block);
@@ -338,6 +362,7 @@ class MapGradient {
   Activation input_, output_;
   Map map_;
   Axis axis_[3];
+  bool taps_inside_;
   int64_t group_width_, row_phases_, column_phases_, band_, width_, bands_, tiles_;
 };
 

@@ -98,6 +98,11 @@ INVOLUTION_INLINE void store_block(A* to, const Block<A>& block) {
 }
 
 template <class A>
+INVOLUTION_INLINE void clear(Block<A>& block) {
+  for (int i = 0; i < Block<A>::kParts; ++i) block.part[i] = Native<A>{};
+}
+
+template <class A>
 INVOLUTION_INLINE void multiply_add(Block<A>& sum, const Block<A>& x, A w) {
   for (int i = 0; i < Block<A>::kParts; ++i) sum.part[i] += x.part[i] * w;
 }

@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/* csrc/*/*)
 	$(BIN)/python -c "from involution.ops import native as n; print('CPU kernels:', n.instruction_set() or n.reason)"
 	touch $@
 
+# threads that wait by spinning would slow training tenfold whenever something else runs on this machine
 demo: $(STAMP) ## train RedNet and its convolution twin on real images, write runs/demo/report.html
-	$(BIN)/involution demo
+	GOMP_SPINCOUNT=1000 $(BIN)/involution demo
 
 # two workers with a thread each: OpenMP's waiting threads would slow each other down
 test: $(STAMP) ## the test suite, under 15 minutes on 2 cores

@@ -175,7 +175,7 @@ def test_features_of_a_small_model(feature_cls):
         (128, 9, 16),
         (256, 5, 8),
     ]
-    last = nano(features_only=True, feature_cls=feature_cls, out_indices=(1, -1))
+    last = nano(features_only=True, feature_cfg={"feature_cls": feature_cls}, out_indices=(1, -1))
     assert last.feature_info.channels() == [64, 256]
     assert [f.shape[1] for f in last(torch.rand(2, 3, 16, 16))] == [64, 256]
 

@@ -89,13 +89,31 @@ def test_a_converted_network_trains():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_wrong_kernel_size():
-    with pytest.raises(ValueError, match="kernel_size must be at least 1; got 0"):
-        convert_conv_to_involution(nn.Conv2d(16, 16, 3), kernel_size=0)
+def test_a_shared_convolution_stays_shared():
+    shared = nn.Conv2d(16, 16, 3, padding=1)
+    network = nn.Sequential(shared, nn.ReLU(), shared)
+    report = convert_conv_to_involution(network)
+    assert list(report.replaced) == ["0", "2"]
+    assert isinstance(network[0], Involution2d)
+    assert network[0] is network[2]
 
 
-def test_wrong_option_changes_nothing():
-    network = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1))
-    with pytest.raises(TypeError, match="reduction"):
-        convert_conv_to_involution(network, reduction=2)
-    assert isinstance(network[0], nn.Conv2d)
+@pytest.mark.parametrize("option", ["kernel_size", "groups", "group_channels"])
+def test_option_below_1(option):
+    with pytest.raises(ValueError, match=f"{option} must be at least 1; got 0"):
+        convert_conv_to_involution(nn.Conv2d(16, 16, 3), **{option: 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"reduction": 2}, TypeError, "reduction"),
+        # fits the first convolution, not the second
+        ({"norm_layer": lambda width: nn.GroupNorm(8, width)}, ValueError, "divisible"),
+    ],
+)
+def test_wrong_option_changes_nothing(options, error, message):
+    network = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.Conv2d(32, 16, 3, padding=1))
+    with pytest.raises(error, match=message):
+        convert_conv_to_involution(network, **options)
+    assert all(type(layer) is nn.Conv2d for layer in network)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from involution import Involution1d, Involution2d, Involution3d
@@ -274,6 +275,27 @@ def test_meta_device_and_dtype():
     built.generator.norm.reset_parameters()
     built.reset_parameters()
     assert built(torch.randn(2, 32, 9, 9)).isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:FutureWarning")
+@pytest.mark.parametrize("stride", [1, 2])
+@dims
+def test_a_traced_module_takes_other_sizes(dims, stride):
+    module = filled(CLASSES[dims](16, 3, stride, bias=True)).eval()
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(module, torch.randn(2, 16, *[5] * dims)), file)
+    file.seek(0)
+    traced = torch.jit.load(file)
+    for size in (5, 6, 9):
+        x = torch.randn(1, 16, *[size] * dims)
+        assert_close(traced(x), module(x))
+    traced(x).sum().backward()
+    assert all(p.grad.any() for name, p in traced.named_parameters() if "span" in name)
+
+
+def test_fake_tensors():
+    with FakeTensorMode():
+        assert Involution2d(32, 7, 2)(torch.randn(1, 32, 9, 9)).shape == (1, 32, 5, 5)
 
 
 def test_channels_last_stays():

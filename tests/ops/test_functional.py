@@ -38,6 +38,27 @@ def test_layouts(layout, map_layout, deterministic):
     assert_close(torch.autograd.grad(out, (x, w), grad), torch.autograd.grad(expected, plain, grad), **EXACT)
 
 
+def test_symbolic_tracer_records_the_call_whole():
+    class Applied(torch.nn.Module):
+        def forward(self, x, w):
+            return involution2d(x, weight=w, padding="same") + involution2d(x, w, padding=1)
+
+    x, w = randn(1, 4, 5, 6), randn(1, 2, 3, 3, 5, 6)
+    graph = torch.fx.symbolic_trace(Applied())
+    assert [node.target for node in graph.graph.nodes if node.op == "call_function"].count(involution2d) == 2
+    assert_close(graph(x, w), Applied()(x, w))
+
+
+def test_tensor_subclass_stays():
+    class Tagged(torch.Tensor):
+        pass
+
+    x, w = randn(1, 4, 5, 6), randn(1, 2, 3, 3, 5, 6)
+    out = involution2d(x.as_subclass(Tagged), w, padding=1)
+    assert type(out) is Tagged
+    assert_close(out.as_subclass(torch.Tensor), involution2d(x, w, padding=1))
+
+
 @pytest.mark.parametrize("size", [1, 4, 5, 7, 8, 9])
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2, 3])

@@ -8,7 +8,7 @@ import torch
 
 import involution  # noqa: F401
 
-GEOMETRY = "SymInt[{d}] stride, SymInt[{d}] padding, SymInt[{d}] dilation"
+GEOMETRY = "int[{d}] stride, int[{d}] padding, int[{d}] dilation"
 DYNAMIC = "Tensor input, Tensor reduced, Tensor span_weight, Tensor? span_bias"
 SCHEMAS = {
     "involution{d}d": "(Tensor input, Tensor weight, {geometry}) -> Tensor",

@@ -95,9 +95,10 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool = F
             shape: all of them in one report. The model is unchanged.
 
     Example:
-        >>> model = timm.create_model("rednet50", num_classes=10)  # doctest: +SKIP
-        >>> load_checkpoint(model, "rednet50.pth", ignore_head=True).source  # doctest: +SKIP
-        'authors'
+        >>> from involution.models import rednet_nano
+        >>> torch.save(rednet_nano().state_dict(), "nano.pth")
+        >>> load_checkpoint(rednet_nano(num_classes=4), "nano.pth", ignore_head=True).left_out
+        ['fc.weight', 'fc.bias']
     """
     state, report = _read(path)
     wanted = model.state_dict()
@@ -134,6 +135,13 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
         CheckpointError: The file can't be read safely, is not a whole RedNet, or ``dst`` does not end in
             ``.safetensors``.
         OSError: The file can't be written.
+
+    Example:
+        >>> from involution.models import rednet_nano
+        >>> torch.save({"state_dict": rednet_nano().state_dict()}, "nano.pth")
+        >>> report = convert_checkpoint("nano.pth", "nano.safetensors")
+        >>> report.model, report.num_classes
+        ('rednet_nano', 10)
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file

@@ -41,6 +41,10 @@ class InvolutionBottleneck(Bottleneck):
 
     Raises:
         ValueError: A cardinality other than 1.
+
+    Example:
+        >>> InvolutionBottleneck(256, 64)(torch.rand(1, 256, 14, 14)).shape
+        torch.Size([1, 256, 14, 14])
     """
 
     def __init__(
@@ -101,6 +105,11 @@ class ResNetC(ResNet):
     Raises:
         ValueError: More than four stages, an output stride that is not offered, or a convolution as pooling
             in a stem that has no pooling.
+
+    Example:
+        >>> twin = ResNetC((2, 2, 2), channels=(16, 32, 64), stem_width=16, small_input=True, num_classes=10)
+        >>> twin.forward_features(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 256, 8, 8])
     """
 
     def __init__(
@@ -187,6 +196,7 @@ class RedNet(ResNetC):
             (``timm.create_model`` drops arguments that are None).
         act_layer: Activation, class or timm's name for it.
         norm_layer: Normalisation, class or timm's name for it.
+        block_args: Further arguments of ``InvolutionBottleneck``; they go before those above in the bottlenecks.
         device: Device of the parameters.
         dtype: Data type of the parameters.
         **kwargs: Of ``ResNetC`` and timm's ``ResNet``: num_classes, in_chans, output_stride, global_pool,

@@ -111,7 +111,7 @@ def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
         model_cls,
         variant,
         pretrained,
-        feature_cfg={"out_indices": tuple(range(len(args["layers"]) + 1))},
+        feature_cfg={"out_indices": tuple(range(len(args["layers"]) + 1)), **kwargs.pop("feature_cfg", {})},
         pretrained_filter_fn=lambda state_dict, model: to_timm_layout(state_dict).tensors,
         **{**args, **kwargs},
     )

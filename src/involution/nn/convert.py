@@ -20,6 +20,12 @@ class ConversionReport:
         replaced: Name of each replaced convolution, with what it was and what it is now.
         skipped: Name of each k×k convolution left as it was, with the reason.
         parameters: Parameters of the network before and after.
+
+    Example:
+        >>> print(convert_conv_to_involution(nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3, padding=1))))
+        replaced 1 convolutions, left 1; 10,144 parameters before, 1,362 after
+          1: Conv2d(32, 32, ...) -> Involution2d(32, kernel_size=(3, 3), groups=2, bias=True)
+          0: left as it is, only 3 input channels to generate kernels from
     """
 
     model: nn.Module
@@ -61,7 +67,8 @@ def convert_conv_to_involution(
 
     Raises:
         TypeError: If an option is none of `Involution2d`'s.
-        ValueError: If an option's value is out of range for every convolution alike (kernel_size, reduction_ratio).
+        ValueError: If an option's value is out of range for every convolution alike (kernel_size, groups,
+            group_channels, reduction_ratio). The network is unchanged.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(64, 10, 1))
@@ -69,22 +76,35 @@ def convert_conv_to_involution(
         >>> list(report.replaced), report.parameters
         (['0'], (19146, 7150))
     """
-    if kernel_size is not None and kernel_size < 1:
-        raise ValueError(f"kernel_size must be at least 1; got {kernel_size}")
+    for option in ("groups", "group_channels"):
+        _at_least_1(option, options.get(option))
+    _at_least_1("kernel_size", kernel_size)
     report = ConversionReport(model)
     before = _count(model)
-    for name, module in list(model.named_modules()):
+    # all are built before the first is put in: an option that fails leaves the network as it was
+    involutions: dict[nn.Module, nn.Module] = {}
+    places: dict[str, nn.Module] = {}
+    # a convolution that stands in several places becomes one involution in all of them
+    for name, module in model.named_modules(remove_duplicate=False):
         if not _is_spatial_convolution(module):
             continue
         reason = _reason_to_leave(name, module, kernel_size, select, options)
         if reason is not None:
             report.skipped[name] = reason
             continue
-        involution = _involution_for(module, kernel_size, options)
-        report.replaced[name] = f"{_describe(module)} -> {_describe(involution)}"
-        report.model = _put(report.model, name, involution.train(module.training))
+        if module not in involutions:
+            involutions[module] = _involution_for(module, kernel_size, options).train(module.training)
+        places[name] = involutions[module]
+        report.replaced[name] = f"{_describe(module)} -> {_describe(places[name])}"
+    for name, involution in places.items():
+        report.model = _put(report.model, name, involution)
     report.parameters = (before, _count(report.model))
     return report
+
+
+def _at_least_1(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"{name} must be at least 1; got {value}")
 
 
 def _is_spatial_convolution(module: nn.Module) -> bool:

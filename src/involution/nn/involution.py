@@ -11,10 +11,7 @@ from torch import Tensor, nn
 from ..ops import dynamic_involution2d, involution1d, involution2d, involution3d, native
 from ..ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
 
-# a symbolic tracer records these calls whole: what they ask of sizes can't be traced
-torch.fx.wrap("involution1d")
-torch.fx.wrap("involution2d")
-torch.fx.wrap("involution3d")
+# a symbolic tracer records these calls whole, as it does the operators': what they ask of sizes can't be traced
 torch.fx.wrap("_pool_windows")
 torch.fx.wrap("_pad_input")
 
@@ -37,6 +34,13 @@ class KernelGenerator(nn.Module):
     Attributes:
         reduce, norm, act: The reduction (identities in the linear form).
         span: The 1×1 convolution to ``G·K_h·K_w`` channels; the channel of a weight is ``(g·K_h + u)·K_w + v``.
+
+    Example:
+        >>> generator = Involution2d(32, 7).generator
+        >>> generator.features(torch.randn(2, 32, 14, 14)).shape
+        torch.Size([2, 8, 14, 14])
+        >>> generator(torch.randn(2, 32, 14, 14)).shape
+        torch.Size([2, 2, 7, 7, 14, 14])
     """
 
     def __init__(
@@ -70,7 +74,8 @@ class KernelGenerator(nn.Module):
             reduced = max(1, channels // reduction_ratio)
             self.reduce = conv(channels, reduced, 1, bias=False, device=device, dtype=dtype)
             self.norm = nn.Identity() if norm_layer is None else norm_layer(reduced)
-            self.norm.to(device=device, dtype=dtype)
+            if device is not None or dtype is not None:
+                self.norm.to(device=device, dtype=dtype)
             self.act = nn.Identity() if act_layer is None else act_layer()
         self.span = conv(reduced, taps, 1, device=device, dtype=dtype)
 

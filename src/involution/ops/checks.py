@@ -174,7 +174,8 @@ def _is_int(value: object) -> bool:
 
 
 def _concrete() -> bool:
-    return not torch.compiler.is_exporting()
+    # sizes that a program records are no numbers to compare
+    return not torch.compiler.is_exporting() and not torch.jit.is_tracing()
 
 
 def _extent(kernel_size: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:

@@ -1,12 +1,32 @@
 """The public functions: documentation, checks, the call."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from .autograd import call
 from .checks import IntOrTuple, Padding, dynamic_arguments, involution_arguments
 from .dynamic import dynamic_call
 
+P = ParamSpec("P")
 
+
+def _overridable(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    # as functions of torch: a symbolic tracer of torch.fx records the call whole, a tensor subclass may take it over
+    @wraps(function)
+    def public(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        values = (*args, *kwargs.values())
+        if has_torch_function(values):
+            return handle_torch_function(public, values, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    return public
+
+
+@_overridable
 def involution2d(
     input: Tensor,
     weight: Tensor,
@@ -48,6 +68,7 @@ def involution2d(
     return _with_bias(call("", input, weight, *geometry), bias)
 
 
+@_overridable
 def involution1d(
     input: Tensor,
     weight: Tensor,
@@ -84,6 +105,7 @@ def involution1d(
     return _with_bias(output.squeeze(2), bias)
 
 
+@_overridable
 def involution3d(
     input: Tensor,
     weight: Tensor,
@@ -118,6 +140,7 @@ def involution3d(
     return _with_bias(call("", input, weight, *geometry), bias)
 
 
+@_overridable
 def dynamic_involution2d(
     input: Tensor,
     reduced: Tensor,

@@ -162,9 +162,10 @@ def shift_grad_weight(
     weight = output.unflatten(1, (groups, *kernel_size))
     if grad.numel():
         pads = padding_to_fit(input.shape[2:], kernel_size, output_size, stride, padding, dilation)
-        x = _grouped(F.pad(input, _pad_argument(pads)), groups)
+        source = _working_layout(input, groups, output_size[-1], stride)
+        x = _grouped(F.pad(source, _pad_argument(pads)), groups)
         # one cast of the whole gradient makes every product a float32 one
-        y = _grouped(grad.to(output.dtype), groups)
+        y = _grouped(_working_layout(grad.to(output.dtype), groups, output_size[-1], stride), groups)
         product = torch.empty_like(y)
         for window, taps in zip(_windows(x, kernel_size, stride, dilation), _taps(weight), strict=True):
             torch.mul(y, window, out=product)

@@ -8,7 +8,8 @@ Three operators per dimension, each linear in both of its tensors (geometry = ``
 
 with ``input [N, C, H, W]``, ``weight [N, G, K_h, K_w, H_o, W_o]``, ``grad`` and output ``[N, C, H_o, W_o]``. The output
 size is the map's own and ``padding`` is the leading one (top, left): reads outside the input are zero, so a
-trailing padding needs no argument. The same for 3-D with depth in front.
+trailing padding needs no argument. The same for 3-D with depth in front. The geometry is of plain integers, as a
+convolution's stride and dilation are: torch.jit.trace can't record lists of symbolic ones.
 
 The fused pair generates the map from what remains of the feature after reduction, and applies it::
 
@@ -32,7 +33,7 @@ def _define(schema: str) -> None:
 
 
 for _d in (2, 3):
-    _geometry = f"SymInt[{_d}] stride, SymInt[{_d}] padding, SymInt[{_d}] dilation"
+    _geometry = f"int[{_d}] stride, int[{_d}] padding, int[{_d}] dilation"
     _define(f"involution{_d}d(Tensor input, Tensor weight, {_geometry}) -> Tensor")
     _define(f"involution{_d}d_grad_input(Tensor grad, Tensor weight, SymInt[{_d}] input_size, {_geometry}) -> Tensor")
     _define(
@@ -42,7 +43,7 @@ for _d in (2, 3):
 
 _dynamic = (
     "Tensor input, Tensor reduced, Tensor span_weight, Tensor? span_bias,"
-    " SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation"
+    " int[2] stride, int[2] padding, int[2] dilation"
 )
 _define(f"dynamic_involution2d({_dynamic}) -> Tensor")
 _define(

@@ -16,6 +16,12 @@ def unfold_involution2d(input: Tensor, weight: Tensor, stride: int = 1, padding:
 
     Returns:
         ``[N, C, H_o, W_o]``.
+
+    Example:
+        >>> from involution import involution2d
+        >>> x, kernels = torch.randn(2, 32, 14, 14), torch.randn(2, 2, 7, 7, 14, 14)
+        >>> torch.allclose(unfold_involution2d(x, kernels, padding=3), involution2d(x, kernels, padding=3), atol=1e-4)
+        True
     """
     batch, groups, k_h, k_w, height, width = weight.shape
     columns = F.unfold(input, (k_h, k_w), dilation, padding, stride)

@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 WHEEL_VENV = build/wheel-venv
 
-.PHONY: help setup demo test test-slow lint format bench wheel test-wheel sanitize clean
+.PHONY: help setup demo test test-slow lint format bench bench-cpu wheel test-wheel sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ format: $(STAMP) ## let ruff mend what it can
 
 bench: $(STAMP) ## the operator against its baselines; results into benchmarks/results/
 	$(BIN)/python benchmarks/operator.py
+
+bench-cpu: $(STAMP) ## the C++ kernels against PyTorch's other ways on a CPU; results into benchmarks/results/
+	$(BIN)/python benchmarks/cpu.py
 
 wheel: $(STAMP) ## build dist/*.whl
 	rm -rf dist

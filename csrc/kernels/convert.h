@@ -207,5 +207,24 @@ void unpack_lanes(const A* slab, T* to, int64_t channel, int64_t pixel, int64_t 
   }
 }
 
+// `count` elements, `step` apart, as the arithmetic type
+template <class T, class A = typename Arithmetic<T>::type>
+INVOLUTION_INLINE void widen_run(const T* from, int64_t step, int64_t count, A* to) {
+  constexpr int R = kNativeLanes<A>;
+  int64_t i = 0;
+  if (step == 1) {
+    for (; i + R <= count; i += R) store(to + i, load_as<R>(from + i));
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    if constexpr (sizeof(T) == 2) {
+      const auto mask = static_cast<__mmask16>((1u << (count - i)) - 1);
+      _mm512_mask_storeu_ps(to + i, mask, (__m512)widen<16>((Bits16<16>)_mm256_maskz_loadu_epi16(mask, from + i), T()));
+      return;
+    }
+#endif
+    for (; i + 4 <= count; i += 4) store(to + i, load_as<4>(from + i));
+  }
+  for (; i < count; ++i) to[i] = load_one(from + i * step);
+}
+
 }  // namespace
 }  // namespace involution

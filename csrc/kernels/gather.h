@@ -33,7 +33,8 @@ class Gather {
     direct_ = sizeof(T) == sizeof(A) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
     // few rows: share out their groups as well
     const int64_t rows = most<int64_t>(1, target_.size[0] * target_.size[2] * target_.size[3]);
-    parts_ = least(map_.size[1], ceil_div(8 * parallel.threads, rows));
+    direct_rows_ = generator == nullptr ? 1 : least(target_.size[3], ceil_div(kGeneratedPixels, target_.size[4] + 1));
+    parts_ = least(map_.size[1], ceil_div(8 * parallel.threads * direct_rows_, rows));
     if (generator_ != nullptr) {
       map_pitch_ = Generator<T>::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
       const int64_t strides[8] = {0, group_taps_, 0, map_.size[4], 1, 0, 0, map_pitch_};
@@ -49,7 +50,7 @@ class Gather {
     taps_inside_ = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
     if (convert_map_) {
       columns_.map_tap = taps_inside_ ? 1 : map_.size[7];
-      columns_.map_pixel = taps_inside_ ? axis_[2].taps : 1;
+      columns_.map_pixel = taps_inside_ ? group_taps_ : 1;
     }
     phases_ = phase_count<Transposed>(columns_);
     for (int64_t i = 0; i < least(phases_, kKept); ++i) kept_[i] = phase_of<Transposed>(columns_, i);
@@ -65,7 +66,7 @@ class Gather {
       // where the map's pixels are neighbours a thread follows a group's taps from row to row
       const bool by_group = generator_ == nullptr && axis_[2].map_pixel == 1;
       const int64_t share = ceil_div(rows * parts_, 4 * parallel_.threads);
-      const int64_t band = by_group ? least(axis_[1].targets, least(kDirectRows, share)) : 1;
+      const int64_t band = by_group ? least(axis_[1].targets, least(kDirectRows, share)) : direct_rows_;
       const int64_t bands = ceil_div(axis_[1].targets, band);
       const int64_t tasks = target_.size[0] * axis_[0].targets * bands * parts_;
       const int64_t grain = ceil_div(kGrainWork * parts_, group_work * map_.size[1] * band + 1);
@@ -133,9 +134,12 @@ class Gather {
     const int64_t first = part * map_.size[1] / parts_, last = (part + 1) * map_.size[1] / parts_;
     const Reads planes = inside(reads_of<Transposed>(axis_[0], z), axis_[0].sources);
     if (generator_ != nullptr) {
-      const A* map = generator_->row(n, y0, first * group_taps_, (last - first) * group_taps_,
-                                     scratch<A>(axis_[2].targets * map_pitch_), map_pitch_);
-      for (int64_t g = first; g < last; ++g) direct_row(n, z, y0, g, planes, map + (g - first) * group_taps_);
+      const int64_t width = axis_[2].targets;
+      const A* map = generator_->rows(n, y0, y1, first * group_taps_, (last - first) * group_taps_,
+                                      scratch<A>((y1 - y0) * width * map_pitch_), map_pitch_);
+      for (int64_t y = y0; y < y1; ++y, map += width * map_pitch_) {
+        for (int64_t g = first; g < last; ++g) direct_row(n, z, y, g, planes, map + (g - first) * group_taps_);
+      }
       return;
     }
     if constexpr (sizeof(T) == sizeof(A)) {
@@ -205,7 +209,7 @@ class Gather {
     rows_read(y0, y1 - y0, &begin, &end);
 
     const int64_t plane_size = (end - begin) * width * L;
-    const int64_t map_size = convert_map_            ? planes.count * axis_[1].taps * axis_[2].taps * map_.size[7]
+    const int64_t map_size = convert_map_            ? group_taps_ * map_.size[7]
                              : generator_ != nullptr ? out_width * map_pitch_
                                                      : 0;
     A* slab = scratch<A>(planes.count * plane_size + round_up(map_size, L) + (y1 - y0) * out_width * L);
@@ -225,13 +229,13 @@ class Gather {
         const A* map = nullptr;
         int64_t map_plane = planes.map_step, map_row = rows.map_step;
         if (generator_ != nullptr) {
-          map = generator_->row(n, y, g * group_taps_, group_taps_, map_slab, map_pitch_) + rows.map;
+          map = generator_->rows(n, y, y + 1, g * group_taps_, group_taps_, map_slab, map_pitch_) + rows.map;
         } else if constexpr (sizeof(T) == sizeof(A)) {
           map = map_at(n, g) + planes.map + rows.map;
         } else {
           convert_map(map_at(n, g) + planes.map + rows.map, planes, rows, map_slab);
           map = map_slab;
-          map_row = axis_[2].taps * map_.size[7];
+          map_row = taps_inside_ ? axis_[2].taps : axis_[2].taps * map_.size[7];
           map_plane = rows.count * map_row;
         }
         row(source, plane_size, rows.source_step * width * L, L, map, map_plane, map_row, target, L, planes.count,
@@ -265,33 +269,35 @@ class Gather {
     }
   }
 
-  // the map's rows that one target row reads: [plane][row] and then tap and pixel in the map's own order
+  // The map's rows that one target row reads, in the map's own order: [pixel][plane][row][tap] or
+  // [plane][row][tap][pixel].
   void convert_map(const T* from, const Reads& planes, const Reads& rows, A* to) const {
-    const Axis& a = axis_[2];
-    const int64_t pixels = map_.size[7];
-    for (int64_t i = 0; i < planes.count * rows.count; ++i) {
+    const int64_t pixels = map_.size[7], taps = axis_[2].taps, lines = planes.count * rows.count;
+    if (taps_inside_ && planes.count == 1 && rows.map_step == taps) {
+      for (int64_t j = 0; j < pixels; ++j) {
+        widen_run(from + j * axis_[2].map_pixel, 1, rows.count * taps, to + j * group_taps_);
+      }
+      return;
+    }
+    for (int64_t i = 0; i < lines; ++i) {
       const T* at = from + i / rows.count * planes.map_step + i % rows.count * rows.map_step;
       if (taps_inside_) {
-        for (int64_t j = 0; j < pixels; ++j, to += a.taps) widen_run(at + j * a.map_pixel, 1, a.taps, to);
+        for (int64_t j = 0; j < pixels; ++j) {
+          widen_run(at + j * axis_[2].map_pixel, 1, taps, to + j * group_taps_ + i * taps);
+        }
       } else {
-        for (int64_t v = 0; v < a.taps; ++v, to += pixels) widen_run(at + v * a.map_tap, a.map_pixel, pixels, to);
+        for (int64_t v = 0; v < taps; ++v, to += pixels) {
+          widen_run(at + v * axis_[2].map_tap, axis_[2].map_pixel, pixels, to);
+        }
       }
     }
-  }
-
-  static void widen_run(const T* from, int64_t step, int64_t count, A* to) {
-    constexpr int R = kNativeLanes<A>;
-    int64_t i = 0;
-    if (step == 1) {
-      for (; i + R <= count; i += R) store(to + i, load_as<R>(from + i));
-      for (; i + 4 <= count; i += 4) store(to + i, load_as<4>(from + i));
-    }
-    for (; i < count; ++i) to[i] = load_one(from + i * step);
   }
 
   static constexpr int64_t kKept = 8;
   // rows of a band that still leave the sources of all its groups in the cache
   static constexpr int64_t kDirectRows = 16;
+  // pixels whose maps are generated together: enough for the span weights to be used again from the nearest cache
+  static constexpr int64_t kGeneratedPixels = 56;
 
   Activation source_, target_;
   Map map_;
@@ -301,7 +307,7 @@ class Gather {
   // the last axis with the strides of the map that the row kernel reads, and its first phases
   Axis columns_;
   Phase kept_[kKept];
-  int64_t phases_, parts_, group_width_, group_taps_, map_pitch_ = 0;
+  int64_t phases_, parts_, direct_rows_, group_width_, group_taps_, map_pitch_ = 0;
   bool direct_, convert_map_, taps_inside_;
 };
 

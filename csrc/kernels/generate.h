@@ -43,18 +43,30 @@ INVOLUTION_INLINE void generate_tile(const A* span, int64_t panel, const A* bias
   }
 }
 
-template <class A, int P>
-void generate_pixels(const A* span, const A* bias, const A* reduced, int64_t feature, int64_t pixel, int64_t features,
-                     int64_t panels, A* to, int64_t to_pixel) {
-  constexpr int R = kNativeLanes<A>;
-  const int64_t panel = features * R;
-  for (; panels >= 2; panels -= 2) {
-    generate_tile<A, P, 2>(span, panel, bias, reduced, feature, pixel, features, to, to_pixel);
-    span += 2 * panel;
-    bias += 2 * R;
-    to += 2 * R;
+// V panels for all pixels: the panels stay in the first-level cache
+template <class A, int V>
+void generate_panels(const A* span, int64_t panel, const A* bias, const A* reduced, int64_t feature, int64_t pixel,
+                     int64_t pixels, int64_t features, A* to, int64_t to_pixel) {
+  int64_t j = 0;
+  const auto advance = [&](int64_t count) {
+    j += count;
+    reduced += count * pixel;
+    to += count * to_pixel;
+  };
+  for (; j + kPixels <= pixels; advance(kPixels)) {
+    generate_tile<A, kPixels, V>(span, panel, bias, reduced, feature, pixel, features, to, to_pixel);
   }
-  if (panels) generate_tile<A, P, 1>(span, panel, bias, reduced, feature, pixel, features, to, to_pixel);
+  if constexpr (kPixels > 7) {
+    for (; j + 7 <= pixels; advance(7)) {
+      generate_tile<A, 7, V>(span, panel, bias, reduced, feature, pixel, features, to, to_pixel);
+    }
+  }
+  for (; j + 3 <= pixels; advance(3)) {
+    generate_tile<A, 3, V>(span, panel, bias, reduced, feature, pixel, features, to, to_pixel);
+  }
+  for (; j < pixels; advance(1)) {
+    generate_tile<A, 1, V>(span, panel, bias, reduced, feature, pixel, features, to, to_pixel);
+  }
 }
 
 template <class T>
@@ -86,53 +98,56 @@ class Generator {
     bias_ = bias;
   }
 
-  // elements from pixel to pixel of what `row` writes: whole panels, however the first tap lies in its own
-  static int64_t pixel_pitch(int64_t taps) { return round_up(taps + R, kLanes<A>) + kLanes<A>; }
-
   int64_t features() const { return features_; }
 
-  // Writes taps [first, first + taps) of the map's row y of image n for all its pixels, and returns where the first
-  // of them lies.
-  const A* row(int64_t n, int64_t y, int64_t first, int64_t taps, A* to,
-           int64_t to_pixel) const {
+  // elements from pixel to pixel of what `rows` writes: whole panels, however the first tap lies in its own
+  static int64_t pixel_pitch(int64_t taps) { return round_up(taps + R, kLanes<A>) + kLanes<A>; }
+
+  // Writes taps [first, first + taps) of rows [y0, y1) of the map of image n for all their pixels, and returns where
+  // the first of them lies.
+  const A* rows(int64_t n, int64_t y0, int64_t y1, int64_t first, int64_t taps, A* to, int64_t to_pixel) const {
     const Activation& a = span_.reduced;
-    const int64_t width = a.size[4];
-    const T* from = static_cast<const T*>(a.data) + n * a.stride[0] + y * a.stride[3];
-    const A* reduced;
-    int64_t feature, pixel;
-    if constexpr (sizeof(T) == sizeof(A)) {
-      reduced = from;
-      feature = a.stride[1];
-      pixel = a.stride[4];
-    } else {
-      static thread_local Scratch memory;
-      A* copy = static_cast<A*>(memory.reserve(width * features_ * int64_t(sizeof(A))));
-      for (int64_t j = 0; j < width; ++j) {
-        for (int64_t r = 0; r < features_; ++r) {
-          copy[j * features_ + r] = load_one(from + j * a.stride[4] + r * a.stride[1]);
-        }
+    const int64_t width = a.size[4], shift = first % R, panels = ceil_div(shift + taps, R), panel = features_ * R;
+    const T* from = static_cast<const T*>(a.data) + n * a.stride[0];
+    // rows that follow one another are one
+    const bool whole = sizeof(T) == sizeof(A) && a.stride[3] == width * a.stride[4];
+    for (int64_t y = y0; y < y1; y += whole ? y1 - y0 : 1) {
+      const int64_t pixels = whole ? (y1 - y0) * width : width;
+      int64_t feature, pixel;
+      const A* reduced = feature_rows(from + y * a.stride[3], &feature, &pixel);
+      const A *weight = weight_ + (first - shift) * features_, *bias = bias_ + first - shift;
+      A* at = to + (y - y0) * width * to_pixel;
+      for (int64_t i = 0; i < panels; i += 2) {
+        const auto run = i + 1 < panels ? generate_panels<A, 2> : generate_panels<A, 1>;
+        run(weight + i * panel, panel, bias + i * R, reduced, feature, pixel, pixels, features_, at + i * R, to_pixel);
       }
-      reduced = copy;
-      feature = 1;
-      pixel = features_;
     }
-    const int64_t shift = first % R, panels = ceil_div(shift + taps, R);
-    const auto run = [&](auto function, int64_t j) {
-      function(weight_ + (first - shift) * features_, bias_ + first - shift, reduced + j * pixel, feature, pixel,
-               features_, panels, to + j * to_pixel, to_pixel);
-    };
-    int64_t j = 0;
-    for (; j + kPixels <= width; j += kPixels) run(generate_pixels<A, kPixels>, j);
-    if constexpr (kPixels > 7) {
-      if (j + 7 <= width) run(generate_pixels<A, 7>, j), j += 7;
-    }
-    for (; j + 3 <= width; j += 3) run(generate_pixels<A, 3>, j);
-    for (; j < width; ++j) run(generate_pixels<A, 1>, j);
     return to + shift;
   }
 
  private:
   static constexpr int64_t kPrepareGrain = 32 << 10;
+
+  // a row's features and their strides; half types are widened first
+  const A* feature_rows(const T* from, int64_t* feature, int64_t* pixel) const {
+    const Activation& a = span_.reduced;
+    *feature = a.stride[1];
+    *pixel = a.stride[4];
+    if constexpr (sizeof(T) == sizeof(A)) {
+      return from;
+    } else {
+      static thread_local Scratch memory;
+      A* copy = static_cast<A*>(memory.reserve(a.size[4] * features_ * int64_t(sizeof(A))));
+      for (int64_t j = 0; j < a.size[4]; ++j) {
+        for (int64_t r = 0; r < features_; ++r) {
+          copy[j * features_ + r] = load_one(from + j * a.stride[4] + r * a.stride[1]);
+        }
+      }
+      *feature = 1;
+      *pixel = features_;
+      return copy;
+    }
+  }
 
   // [tap][r] -> [r][tap], the taps that are missing 0
   void pack_panel(const T* from, int taps, A* to) const {

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from forms import unfold_form
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import functional_call, functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 from torch.testing import assert_close
 
 from involution import Involution2d, dynamic_involution2d, involution1d, involution2d, involution3d
@@ -133,6 +133,26 @@ def test_hessian(form):
 def test_second_derivatives_in_each_order_of_modes(outer, inner):
     ours, unfold, (x, w) = setting("2d")
     assert_close(outer(inner(loss(ours), 1), 0)(x, w), jacrev(jacrev(loss(unfold), 1), 0)(x, w))
+
+
+@forms
+def test_functionalize(form):
+    ours, unfold, tensors = setting(form)
+    every = tuple(range(len(tensors)))
+    assert_close(functionalize(ours)(*tensors), unfold(*tensors))
+    expected = grad(loss(unfold), every)(*tensors)
+    assert_close(functionalize(grad(loss(ours), every))(*tensors), expected)
+    assert_close(grad(functionalize(loss(ours)), every)(*tensors), expected)
+
+
+@forms
+# PyTorch's own: linearize folds constants into its graph
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
+def test_linearize(form):
+    ours, unfold, tensors = setting(form)
+    out, tangent_map = linearize(ours, *tensors)
+    tangents = tuple(map(torch.randn_like, tensors))
+    assert_close((out, tangent_map(*tangents)), jvp(unfold, tuple(tensors), tangents))
 
 
 def test_jacobian_in_chunks():

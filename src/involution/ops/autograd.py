@@ -47,11 +47,16 @@ def call(kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
     if torch._C._are_functorch_transforms_active():
         if kind == _FORWARD:
             a, b = cast_for_autocast(a, b)
-            if torch.compiler.is_compiling():
-                # dynamo refuses a custom jvp
+            # dynamo refuses a custom jvp, torch.func.functionalize any custom function
+            if torch.compiler.is_compiling() or _functionalizing():
                 return reference.composite(a, b, *rest)
         return _Bilinear.apply(None, kind, a, b, *rest)
     return operator(kind, len(rest[-1]))(a, b, *rest)
+
+
+def _functionalizing() -> bool:
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == torch._C._functorch.TransformType.Functionalize for level in stack)
 
 
 def _vjp(kind: str, grad: Tensor, a: Tensor, b: Tensor, rest: tuple, needed: Sequence[bool]) -> list:

@@ -176,7 +176,7 @@ def shift_grad_weight(
 def composite(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: Size) -> Tensor:
     """Apply involution by differentiable operations, out of place; arguments as `loop`.
 
-    For the one caller whom an opaque operator can't serve: a torch.func transform inside torch.compile.
+    For the callers whom an opaque operator can't serve: a torch.func transform inside torch.compile, and functionalize.
     """
     dims = input.dim() - 2
     kernel_size, output_size = weight.shape[2 : 2 + dims], weight.shape[2 + dims :]

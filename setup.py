@@ -12,6 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
+import setuptools
+
+if int(setuptools.__version__.split(".")[0]) < 77:
+    # without isolation nobody else checks
+    raise SystemExit(f"building needs setuptools >= 77; got {setuptools.__version__}. Run pip install -U setuptools")
+
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext

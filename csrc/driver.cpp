@@ -1,4 +1,5 @@
 // The kernels without torch, for the sanitizers: random problems in buffers of the exact size, against the definition.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -128,6 +129,40 @@ void threads(int64_t begin, int64_t end, int64_t, void (*body)(int64_t, int64_t,
   other.join();
 }
 
+// forward with a generated map; two-dimensional
+bool dynamic(Problem p, const Buffer& input, int seed) {
+  const int64_t features = pick({1, 3, 4, 17, 32}), taps = p.map.size[1] * p.map.size[3] * p.map.size[4];
+  const int64_t pixels = p.output.size[3] * p.output.size[4], batch = p.output.size[0];
+  Span span{};
+  span.taps = taps;
+  const int64_t sizes[5] = {batch, features, 1, p.output.size[3], p.output.size[4]};
+  std::copy(sizes, sizes + 5, span.reduced.size);
+  layout(span.reduced, engine() % 2);
+  Buffer reduced(p.type, batch * features * pixels), weight(p.type, taps * features), bias(p.type, taps);
+  for (Buffer* buffer : {&reduced, &weight, &bias}) buffer->fill();
+  span.reduced.data = reduced.bytes.get();
+  span.weight = weight.bytes.get();
+  span.bias = engine() % 2 ? bias.bytes.get() : nullptr;
+  Buffer output(p.type, p.output.size[0] * p.output.size[1] * pixels);
+  p.input.data = input.bytes.get();
+  p.output.data = output.bytes.get();
+  kernels().dynamic_forward(p, span, {threads, 2});
+
+  // the definition reads the map in this order: image, tap of all groups, pixel
+  const int64_t h = p.output.size[3], w = p.output.size[4];
+  strides(p.map.size, {0, 1, 2, 3, 4, 5, 6, 7}, p.map.stride);
+  std::vector<double> map(batch * taps * pixels), truth(output.count);
+  for (int64_t i = 0; i < static_cast<int64_t>(map.size()); ++i) {
+    const int64_t x = i % w, y = i / w % h, t = i / pixels % taps, n = i / pixels / taps;
+    map[i] = span.bias ? bias.get(t) : 0;
+    for (int64_t r = 0; r < features; ++r) {
+      map[i] += weight.get(t * features + r) * reduced.get(at(span.reduced, n, r, 0, y, x));
+    }
+  }
+  definition(p, [&](int64_t i, int64_t m, int64_t o) { truth[o] += input.get(i) * map[m]; });
+  return same(output, truth, "forward with a generated map", seed);
+}
+
 bool one(int seed) {
   engine.seed(seed);
   Problem p{};
@@ -178,8 +213,9 @@ bool one(int seed) {
     dx[i] += output.get(o) * map.get(m);
     dw[m] += output.get(o) * input.get(i);
   });
+  const bool generated = p.map.size[2] > 1 || p.output.size[2] > 1 || dynamic(p, input, seed);
   return same(forward, y, "forward", seed) && same(grad_input, dx, "gradient of the input", seed) &&
-         same(grad_map, dw, "gradient of the map", seed);
+         same(grad_map, dw, "gradient of the map", seed) && generated;
 }
 
 }  // namespace

@@ -5,16 +5,19 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 WHEEL_VENV = build/wheel-venv
 
-.PHONY: help setup demo test test-slow lint format bench wheel test-wheel clean
+.PHONY: help setup demo test test-slow lint format bench bench-cpu wheel test-wheel sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## make the virtual environment and install the package into it
 
-$(STAMP): pyproject.toml constraints.txt
+# torch first and no isolation: the C++ kernels are compiled against it
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/* csrc/*/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	$(BIN)/python -c "from involution.ops import native as n; print('CPU kernels:', n.instruction_set() or n.reason)"
 	touch $@
 
 # threads that wait by spinning would slow training tenfold whenever something else runs on this machine
@@ -27,6 +30,9 @@ test: $(STAMP) ## the test suite, under 15 minutes on 2 cores
 
 test-slow: $(STAMP) ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+sanitize: ## the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+	csrc/sanitize.sh
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
@@ -41,9 +47,12 @@ bench: $(STAMP) ## the operator against its baselines; results into benchmarks/r
 	$(BIN)/python benchmarks/operator.py
 	$(BIN)/python benchmarks/operator.py --contiguous
 
+bench-cpu: $(STAMP) ## the C++ kernels against PyTorch's other ways on a CPU; results into benchmarks/results/
+	$(BIN)/python benchmarks/cpu.py
+
 wheel: $(STAMP) ## build dist/*.whl
 	rm -rf dist
-	$(BIN)/python -m build --wheel
+	$(BIN)/python -m build --wheel --no-isolation
 
 test-wheel: wheel ## install the wheel into an empty environment and use it there
 	rm -rf $(WHEEL_VENV)

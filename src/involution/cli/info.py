@@ -29,11 +29,15 @@ def run(args: Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from involution.ops.info import served
+
     console = Console()
     console.print(*_versions(), sep="\n", highlight=False)
-    table = Table("operator", *_devices(), title="which kernel serves", title_justify="left")
-    for operator in ("involution2d", "involution3d", "dynamic_involution2d"):
-        table.add_row(operator, *(_kernel(operator, device) for device in _devices()))
+    table = Table(
+        "operator", "device", "kernel", "why not a faster one", title="which kernel serves", title_justify="left"
+    )
+    for row in served():
+        table.add_row(row.operator, row.device, row.kernel, row.why_not)
     console.print(table)
     extras = Table("extra", "for", "", title="optional parts", title_justify="left")
     for extra, (modules, purpose) in EXTRAS.items():
@@ -54,18 +58,3 @@ def _versions() -> list[str]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     lines.append(f"GPU: {', '.join(gpus)}" if gpus else "GPU: none that torch can use")
     return lines
-
-
-def _devices() -> list[str]:
-    import torch
-
-    return ["CPU", "CUDA"] if torch.cuda.is_available() else ["CPU"]
-
-
-def _kernel(operator: str, device: str) -> str:
-    import torch
-
-    import involution  # noqa: F401, the operators register on import
-
-    own = torch._C._dispatch_has_kernel_for_dispatch_key(f"involution::{operator}", device)
-    return "own kernel" if own else "plain PyTorch (shift and accumulate)"

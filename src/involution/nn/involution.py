@@ -8,7 +8,7 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import involution1d, involution2d, involution3d
+from ..ops import dynamic_involution2d, involution1d, involution2d, involution3d, native
 from ..ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
 
 # a symbolic tracer records these calls whole, as it does the operators': what they ask of sizes can't be traced
@@ -99,6 +99,17 @@ class KernelGenerator(nn.Module):
         return self.span(self.features(x)).unflatten(1, (self.groups, *self.kernel_size))
 
 
+def _fused_is_faster(generator: KernelGenerator, x: Tensor) -> bool:
+    # measured (benchmarks/cpu.py): in inference on the CPU at every stage of RedNet; its backward has no kernel yet
+    if not isinstance(x, Tensor) or x.device.type != "cpu" or torch.is_grad_enabled() or native.reason is not None:
+        return False
+    # an exported program keeps the plain operator, for which other runtimes have a translation
+    if torch.compiler.is_exporting() or type(generator.span) is not nn.Conv2d:
+        return False
+    # whoever watches the map gets to see it
+    return not any(m._forward_hooks or m._forward_pre_hooks for m in (generator, generator.span))
+
+
 class _Involution(nn.Module):
     # what the dimensions share
     dims: ClassVar[int]
@@ -170,12 +181,23 @@ class _Involution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply to ``x [N, C, *spatial]`` the kernels generated from it; returns ``[N, C_out, *output spatial]``."""
         x = self.proj(x)
+        if self.dims == 2 and self.padding_mode == "zeros" and _fused_is_faster(self.generator, x):
+            return self._generate_and_apply(x)
         weight = self.generator(x)
         if self.padding_mode == "zeros":
             return self._apply_kernels(x, weight, self.padding)
         g = self.generator
         x = _pad_input(x, g.kernel_size, g.stride, g.padding, g.dilation, self.padding_mode)
         return self._apply_kernels(x, weight, 0)
+
+    def _generate_and_apply(self, x: Tensor) -> Tensor:
+        g = self.generator
+        span: Any = g.span
+        shape = (g.groups, *g.kernel_size)
+        span_bias = None if span.bias is None else span.bias.view(shape)
+        geometry: Any = (self.stride, self.padding, self.dilation)
+        out = dynamic_involution2d(x, g.features(x), span.weight.view(*shape, -1), span_bias, *geometry)
+        return out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1)
 
     def _apply_kernels(self, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
         raise NotImplementedError

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet
 from torch.autograd import forward_ad
 
-from . import reference
+from . import native, reference
 from .schema import LIBRARY, output_format
 
 Size = Sequence[int]
@@ -217,7 +217,7 @@ def _register(kind: str, dims: int, plain: Any, fake: Any) -> None:
     def vmap_rule(info: Any, in_dims: tuple, a: Tensor, b: Tensor, *rest: Any) -> tuple[Tensor, int]:
         return _fold_batch(op, info.batch_size, in_dims[:2], a, b, rest)
 
-    LIBRARY.impl(op, plain, "CompositeExplicitAutograd")
+    LIBRARY.impl(op, native.announced(plain), "CompositeExplicitAutograd")
     LIBRARY.impl(op, autograd_kernel, "Autograd", with_keyset=True)
     torch.library.register_fake(op, fake, lib=LIBRARY)
     torch.library.register_vmap(op, vmap_rule, lib=LIBRARY)

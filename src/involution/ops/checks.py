@@ -10,6 +10,9 @@ IntOrTuple = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[int | Sequence[int]] | Literal["same"]
 
 _AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+_MAP_AXES = {
+    dims: ("N", "G", *(f"K_{a.lower()}" for a in axes), *(f"{a}_o" for a in axes)) for dims, axes in _AXES.items()
+}
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -20,6 +23,9 @@ def per_dimension(name: str, value: IntOrTuple, dims: int, minimum: int = 1) -> 
         TypeError: If it is neither.
         ValueError: If it has another length, or a number is below `minimum`.
     """
+    # the common case at once: a small call is mostly its checks
+    if type(value) is int and value >= minimum:
+        return (value,) * dims
     values: Any = (value,) * dims if _is_int(value) else value
     if not isinstance(values, Sequence) or isinstance(values, str) or not all(map(_is_int, values)):
         raise TypeError(f"{name} must be an int or a tuple of {dims} ints; got {value!r}")
@@ -37,6 +43,8 @@ def per_side(padding: Padding, dims: int, kernel_size: Sequence[int], dilation: 
     (left, right) pair, and ``"same"``: the leading side gets ``dilation·(kernel_size − 1) // 2``, the trailing
     one what makes ``ceil(size / stride)`` outputs.
     """
+    if type(padding) is int and padding >= 0:
+        return ((padding, padding),) * dims
     if padding == "same":
         return tuple((d * (k - 1) // 2, None) for k, d in zip(kernel_size, dilation, strict=True))
     items: Any = (padding,) * dims if _is_int(padding) else padding
@@ -97,8 +105,8 @@ def involution_arguments(
     """
     name = f"involution{dims}d"
     axes = _AXES[dims]
-    map_axes = ["N", "G", *(f"K_{a.lower()}" for a in axes), *(f"{a}_o" for a in axes)]
-    _tensor(name, "input", input, ["N", "C", *axes])
+    map_axes = _MAP_AXES[dims]
+    _tensor(name, "input", input, ("N", "C", *axes))
     _tensor(name, "weight", weight, map_axes)
     _alike(name, input, weight=weight, bias=bias)
     stride = per_dimension("stride", stride, dims)

@@ -35,6 +35,27 @@ def interleave(
         seconds: Rounds go on until this much time has passed.
         min_rounds: But there are at least so many.
     """
+    samples = interleaved_samples(candidates, seconds=seconds, min_rounds=min_rounds)
+    return {name: _percentiles(values) for name, values in samples.items()}
+
+
+def interleaved_ratios(
+    candidates: Mapping[str, Callable[[], Any]], base: str, *, seconds: float = 1.0, min_rounds: int = 7
+) -> tuple[dict[str, Timing], dict[str, Timing]]:
+    """As `interleave`, and each candidate's time over that of `base` in the same round, as percentiles too."""
+    samples = interleaved_samples(candidates, seconds=seconds, min_rounds=min_rounds)
+    times = {name: _percentiles(values) for name, values in samples.items()}
+    ratios = {
+        name: _percentiles([value / reference for value, reference in zip(values, samples[base], strict=True)])
+        for name, values in samples.items()
+    }
+    return times, ratios
+
+
+def interleaved_samples(
+    candidates: Mapping[str, Callable[[], Any]], *, seconds: float, min_rounds: int
+) -> dict[str, list[float]]:
+    """Return the milliseconds of every call behind `interleave`."""
     for function in candidates.values():
         function()
     samples: dict[str, list[float]] = {name: [] for name in candidates}
@@ -48,7 +69,7 @@ def interleave(
             _synchronize()
             samples[name].append((time.perf_counter() - start) * 1e3)
         rounds += 1
-    return {name: _percentiles(values) for name, values in samples.items()}
+    return samples
 
 
 def peak_memory(function: Callable[[], Any]) -> int:

@@ -1,0 +1,54 @@
+"""The C++ kernels on the layers of RedNet-50 against PyTorch's other ways, and whole networks; see --help."""
+
+import sys
+
+# a module of the standard library may bear the name of one in this folder, which Python would look into first
+sys.path.pop(0)
+
+import argparse
+import os
+from pathlib import Path
+
+# glibc gives large tensors back to the system at each call, and their fresh pages would be most of what is timed
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes (default: 1 8)")
+    parser.add_argument("--threads", type=int, help="threads (default: PyTorch's)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each measurement (default: 1)")
+    parser.add_argument("--no-networks", action="store_true", help="only the operator's layers")
+    parser.add_argument("--output", type=Path, help="CSV file (default: a name with versions in results/)")
+    options = parser.parse_args()
+    if any(name not in os.environ for name in MALLOC):
+        # read by the allocator when the process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
+
+    import torch
+
+    from involution.ops import native
+    from involution.studies.cpu_benchmark import run
+    from involution.studies.timing import device_name, write_csv
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    print(f"{device_name()}, torch {torch.__version__}, kernels: {native.instruction_set()}")
+    print(f"{'measure':<17} {'layer':<18} {'batch':>5} {'candidate':<27} {'ms':>9}  ratio (p20, p80)")
+    rows = []
+    for row in run(tuple(options.batch), seconds=options.seconds, networks=not options.no_networks):
+        rows.append({**row, "kernels": native.instruction_set()})
+        print(
+            f"{row['measure']:<17} {row['layer']:<18} {row['batch']:>5} {row['candidate']:<27} {row['p50_ms']:>9.3f}"
+            f"  {row['p50_ratio']:.2f} ({row['p20_ratio']:.2f}, {row['p80_ratio']:.2f})",
+            flush=True,
+        )
+    default = RESULTS / f"cpu_{native.instruction_set()}_torch{torch.__version__.split('+')[0]}.csv"
+    write_csv(options.output or default, rows)
+    print(f"written to {options.output or default}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+// Storage types, and moving channels between tensors of any strides and slabs [pixel][lane] of the arithmetic type.
+#pragma once
+
+#include "simd.h"
+
+namespace involution {
+namespace {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+struct Half {
+  uint16_t bits;
+};
+
+template <class T>
+struct Arithmetic {
+  using type = T;
+};
+template <>
+struct Arithmetic<BFloat16> {
+  using type = float;
+};
+template <>
+struct Arithmetic<Half> {
+  using type = float;
+};
+
+template <int Lanes>
+using Bits16 = typename VectorOf<uint16_t, 2 * Lanes>::type;
+template <int Lanes>
+using Bits32 = typename VectorOf<uint32_t, 4 * Lanes>::type;
+template <int Lanes>
+using Floats = typename VectorOf<float, 4 * Lanes>::type;
+
+template <int Lanes>
+INVOLUTION_INLINE Floats<Lanes> widen(Bits16<Lanes> x, BFloat16) {
+  return reinterpret_cast<Floats<Lanes>>(__builtin_convertvector(x, Bits32<Lanes>) << 16);
+}
+
+// round to nearest even; a NaN stays one
+template <int Lanes>
+INVOLUTION_INLINE Bits16<Lanes> narrow(Floats<Lanes> x, BFloat16) {
+  auto bits = reinterpret_cast<Bits32<Lanes>>(x);
+  auto rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  auto nan = reinterpret_cast<Bits32<Lanes>>(x != x);
+  return __builtin_convertvector((rounded & ~nan) | (((bits >> 16) | 0x40) & nan), Bits16<Lanes>);
+}
+
+template <int Lanes>
+INVOLUTION_INLINE Floats<Lanes> widen(Bits16<Lanes> x, Half) {
+#if defined(__AVX512F__)
+  if constexpr (Lanes == 16) return (Floats<16>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)x);
+#endif
+#if defined(__F16C__)
+  if constexpr (Lanes == 8) return (Floats<8>)_mm256_cvtph_ps((__m128i)x);
+#endif
+  Floats<Lanes> out;
+  for (int i = 0; i < Lanes; ++i) {
+    uint16_t bits = x[i];
+    _Float16 half;
+    std::memcpy(&half, &bits, 2);
+    out[i] = static_cast<float>(half);
+  }
+  return out;
+}
+
+template <int Lanes>
+INVOLUTION_INLINE Bits16<Lanes> narrow(Floats<Lanes> x, Half) {
+#if defined(__AVX512F__)
+  if constexpr (Lanes == 16) return (Bits16<16>)_mm512_maskz_cvtps_ph(0xffff, (__m512)x, _MM_FROUND_TO_NEAREST_INT);
+#endif
+#if defined(__F16C__)
+  if constexpr (Lanes == 8) return (Bits16<8>)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+#endif
+  Bits16<Lanes> out;
+  for (int i = 0; i < Lanes; ++i) {
+    _Float16 half = static_cast<_Float16>(x[i]);
+    uint16_t bits;
+    std::memcpy(&bits, &half, 2);
+    out[i] = bits;
+  }
+  return out;
+}
+
+// `Lanes` neighbouring elements as vector of the arithmetic type
+template <int Lanes, class T, class A = typename Arithmetic<T>::type>
+INVOLUTION_INLINE typename VectorOf<A, Lanes * sizeof(A)>::type load_as(const T* from) {
+  if constexpr (sizeof(T) == sizeof(A)) {
+    return load<typename VectorOf<A, Lanes * sizeof(A)>::type>(from);
+  } else {
+    Bits16<Lanes> bits;
+    std::memcpy(&bits, from, sizeof(bits));
+    return widen<Lanes>(bits, T());
+  }
+}
+
+template <int Lanes, class T, class A = typename Arithmetic<T>::type>
+INVOLUTION_INLINE void store_as(T* to, typename VectorOf<A, Lanes * sizeof(A)>::type value) {
+  if constexpr (sizeof(T) == sizeof(A)) {
+    store(to, value);
+  } else {
+    Bits16<Lanes> bits = narrow<Lanes>(value, T());
+    std::memcpy(to, &bits, sizeof(bits));
+  }
+}
+
+template <class T>
+INVOLUTION_INLINE typename Arithmetic<T>::type load_one(const T* from) {
+  if constexpr (sizeof(T) == sizeof(typename Arithmetic<T>::type)) {
+    return *from;
+  } else {
+    return widen<8>(Bits16<8>{from->bits}, T())[0];
+  }
+}
+
+template <class T>
+INVOLUTION_INLINE void store_one(T* to, typename Arithmetic<T>::type value) {
+  if constexpr (sizeof(T) == sizeof(value)) {
+    *to = value;
+  } else {
+    to->bits = narrow<8>(Floats<8>{value}, T())[0];
+  }
+}
+
+
+template <class V, int... I>
+INVOLUTION_INLINE void interleave(V a, V b, V& low, V& high, std::integer_sequence<int, I...>) {
+  constexpr int n = sizeof...(I);
+  low = __builtin_shufflevector(a, b, (I / 2 + (I % 2) * n)...);
+  high = __builtin_shufflevector(a, b, (n / 2 + I / 2 + (I % 2) * n)...);
+}
+
+// rows become columns: log2(N) rounds of interleaving row i with row i + N/2
+template <int N, class V>
+INVOLUTION_INLINE void transpose(V (&rows)[N]) {
+  for (int round = 1; round < N; round *= 2) {
+    V next[N];
+    for (int i = 0; i < N / 2; ++i) {
+      interleave(rows[i], rows[i + N / 2], next[2 * i], next[2 * i + 1], std::make_integer_sequence<int, N>());
+    }
+    for (int i = 0; i < N; ++i) rows[i] = next[i];
+  }
+}
+
+// [pixel][lane] with `pitch` from pixel to pixel <- `lanes` channels of `pixels` pixels; the other lanes become 0
+template <class T, class A = typename Arithmetic<T>::type>
+void pack_lanes(const T* from, int64_t channel, int64_t pixel, int64_t pixels, int lanes, A* slab) {
+  constexpr int L = kLanes<A>, R = kNativeLanes<A>;
+  if (channel == 1 && lanes == L) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      for (int i = 0; i < L; i += R) store(slab + p * L + i, load_as<R>(from + p * pixel + i));
+    }
+    return;
+  }
+  int64_t done = 0;
+  if (pixel == 1 && pixels >= R) {
+    while (done < pixels) {
+      // the last block overlaps the one before it
+      int64_t at = least(done, pixels - R);
+      for (int first = 0; first < L; first += R) {
+        Native<A> rows[R];
+        for (int i = 0; i < R; ++i) {
+          rows[i] = first + i < lanes ? load_as<R>(from + (first + i) * channel + at) : Native<A>{};
+        }
+        transpose<R>(rows);
+        for (int i = 0; i < R; ++i) store(slab + (at + i) * L + first, rows[i]);
+      }
+      done = at + R;
+    }
+    return;
+  }
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int i = 0; i < L; ++i) slab[p * L + i] = i < lanes ? load_one(from + p * pixel + i * channel) : A(0);
+  }
+}
+
+// the way back
+template <class T, class A = typename Arithmetic<T>::type>
+void unpack_lanes(const A* slab, T* to, int64_t channel, int64_t pixel, int64_t pixels, int lanes) {
+  constexpr int L = kLanes<A>, R = kNativeLanes<A>;
+  if (channel == 1 && lanes == L) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      for (int i = 0; i < L; i += R) store_as<R>(to + p * pixel + i, load<Native<A>>(slab + p * L + i));
+    }
+    return;
+  }
+  int64_t done = 0;
+  if (pixel == 1 && pixels >= R) {
+    while (done < pixels) {
+      int64_t at = least(done, pixels - R);
+      for (int first = 0; first < lanes; first += R) {
+        Native<A> rows[R];
+        for (int i = 0; i < R; ++i) rows[i] = load<Native<A>>(slab + (at + i) * L + first);
+        transpose<R>(rows);
+        for (int i = 0; i < R; ++i) {
+          if (first + i < lanes) store_as<R>(to + (first + i) * channel + at, rows[i]);
+        }
+      }
+      done = at + R;
+    }
+    return;
+  }
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int i = 0; i < lanes; ++i) store_one(to + p * pixel + i * channel, slab[p * L + i]);
+  }
+}
+
+// `count` elements, `step` apart, as the arithmetic type
+template <class T, class A = typename Arithmetic<T>::type>
+INVOLUTION_INLINE void widen_run(const T* from, int64_t step, int64_t count, A* to) {
+  constexpr int R = kNativeLanes<A>;
+  int64_t i = 0;
+  if (step == 1) {
+    for (; i + R <= count; i += R) store(to + i, load_as<R>(from + i));
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    if constexpr (sizeof(T) == 2) {
+      const auto mask = static_cast<__mmask16>((1u << (count - i)) - 1);
+      _mm512_mask_storeu_ps(to + i, mask, (__m512)widen<16>((Bits16<16>)_mm256_maskz_loadu_epi16(mask, from + i), T()));
+      return;
+    }
+#endif
+    for (; i + 4 <= count; i += 4) store(to + i, load_as<4>(from + i));
+  }
+  for (; i < count; ++i) to[i] = load_one(from + i * step);
+}
+
+}  // namespace
+}  // namespace involution

@@ -1,0 +1,349 @@
+// Forward and gradient of the input, one gather with the map read in two ways: see axis.h.
+#pragma once
+
+#include "../problem.h"
+#include "axis.h"
+#include "convert.h"
+#include "gather_row.h"
+#include "generate.h"
+
+namespace involution {
+namespace {
+
+// slabs and the scratch for a row of the map stay within a core's L2 cache
+constexpr int64_t kSlabBytes = 256 << 10;
+// multiply-adds of whole vectors that are worth waking a thread for
+constexpr int64_t kGrainWork = 16 << 10;
+
+template <class T, bool Transposed>
+class Gather {
+  using A = typename Arithmetic<T>::type;
+  static constexpr int L = kLanes<A>;
+
+ public:
+  // with a generator the problem's map has no memory: its rows are made in scratch, pixel by pixel
+  Gather(const Problem& p, const Parallel& parallel, const Generator<T>* generator = nullptr)
+      : source_(Transposed ? p.output : p.input),
+        target_(Transposed ? p.input : p.output),
+        map_(p.map),
+        generator_(generator),
+        parallel_(parallel) {
+    group_width_ = source_.size[1] / map_.size[1];
+    group_taps_ = map_.size[2] * map_.size[3] * map_.size[4];
+    direct_ = sizeof(T) == sizeof(A) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
+    // few rows: share out their groups as well
+    const int64_t rows = most<int64_t>(1, target_.size[0] * target_.size[2] * target_.size[3]);
+    direct_rows_ = generator == nullptr ? 1 : least(target_.size[3], ceil_div(kGeneratedPixels, target_.size[4] + 1));
+    parts_ = least(map_.size[1], ceil_div(8 * parallel.threads * direct_rows_, rows));
+    if (generator_ != nullptr) {
+      map_pitch_ = Generator<T>::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
+      const int64_t strides[8] = {0, group_taps_, 0, map_.size[4], 1, 0, 0, map_pitch_};
+      for (int i = 0; i < 8; ++i) map_.stride[i] = strides[i];
+    }
+    for (int i = 0; i < 3; ++i) {
+      axis_[i] = {target_.size[2 + i], source_.size[2 + i], map_.size[2 + i],   p.stride[i],
+                  p.padding[i],        p.dilation[i],       map_.stride[5 + i], map_.stride[2 + i]};
+    }
+    columns_ = axis_[2];
+    // a row of a map of half type is read from scratch as well, in its own order
+    convert_map_ = sizeof(T) != sizeof(A) && generator_ == nullptr;
+    taps_inside_ = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
+    if (convert_map_) {
+      columns_.map_tap = taps_inside_ ? 1 : map_.size[7];
+      columns_.map_pixel = taps_inside_ ? group_taps_ : 1;
+    }
+    phases_ = phase_count<Transposed>(columns_);
+    for (int64_t i = 0; i < least(phases_, kKept); ++i) kept_[i] = phase_of<Transposed>(columns_, i);
+  }
+
+  void run() const {
+    const int64_t rows = target_.size[0] * axis_[0].targets * axis_[1].targets;
+    if (rows * axis_[2].targets * target_.size[1] == 0) return;
+    const int64_t chunks = ceil_div(group_width_, L);
+    int64_t group_work = axis_[2].targets * group_taps_ * chunks;
+    if (generator_ != nullptr) group_work += axis_[2].targets * group_taps_ * generator_->features() / L;
+    if (direct_) {
+      // where the map's pixels are neighbours a thread follows a group's taps from row to row
+      const bool by_group = generator_ == nullptr && axis_[2].map_pixel == 1;
+      const int64_t share = ceil_div(rows * parts_, 4 * parallel_.threads);
+      const int64_t band = by_group ? least(axis_[1].targets, least(kDirectRows, share)) : direct_rows_;
+      const int64_t bands = ceil_div(axis_[1].targets, band);
+      const int64_t tasks = target_.size[0] * axis_[0].targets * bands * parts_;
+      const int64_t grain = ceil_div(kGrainWork * parts_, group_work * map_.size[1] * band + 1);
+      parallel_for(parallel_, tasks, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) direct(task, bands, band);
+      });
+      return;
+    }
+    const int64_t band = band_rows();
+    const int64_t bands = ceil_div(axis_[1].targets, band);
+    const int64_t tasks = target_.size[0] * map_.size[1] * axis_[0].targets * bands;
+    parallel_for(parallel_, tasks, ceil_div(kGrainWork, group_work * band + 1), [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) packed(task, bands, band);
+    });
+  }
+
+ private:
+  const T* source_at(int64_t n, int64_t c, int64_t z, int64_t y) const {
+    return static_cast<const T*>(source_.data) + n * source_.stride[0] + c * source_.stride[1] +
+           z * source_.stride[2] + y * source_.stride[3];
+  }
+
+  T* target_at(int64_t n, int64_t c, int64_t z, int64_t y) const {
+    return static_cast<T*>(target_.data) + n * target_.stride[0] + c * target_.stride[1] + z * target_.stride[2] +
+           y * target_.stride[3];
+  }
+
+  const T* map_at(int64_t n, int64_t g) const {
+    return static_cast<const T*>(map_.data) + n * map_.stride[0] + g * map_.stride[1];
+  }
+
+  // one target row of all phases; pointers are to column 0 of their tensors
+  void row(const A* source, int64_t source_plane, int64_t source_row, int64_t source_column, const A* map,
+           int64_t map_plane, int64_t map_row, A* target, int64_t target_column, int64_t planes,
+           int64_t rows) const {
+    for (int64_t i = 0; i < phases_; ++i) {
+      const Phase p = i < kKept ? kept_[i] : phase_of<Transposed>(columns_, i);
+      if (p.count == 0) continue;
+      const Row<A> r = {source + p.column * source_column,
+                        planes,
+                        source_plane,
+                        map_plane,
+                        rows,
+                        source_row,
+                        map_row,
+                        p.column_step * source_column,
+                        p.low,
+                        p.high,
+                        map + p.map,
+                        p.map_target,
+                        p.map_tap,
+                        target + p.first * target_column,
+                        p.step * target_column,
+                        p.count,
+                        p.taps,
+                        p.stride};
+      row_function<A>(p.taps, p.stride)(r);
+    }
+  }
+
+  // straight from tensor to tensor; only where T is the arithmetic type
+  void direct(int64_t task, int64_t bands, int64_t band) const {
+    const int64_t part = task % parts_, y0 = task / parts_ % bands * band, y1 = least(y0 + band, axis_[1].targets);
+    const int64_t nz = task / parts_ / bands, z = nz % axis_[0].targets, n = nz / axis_[0].targets;
+    const int64_t first = part * map_.size[1] / parts_, last = (part + 1) * map_.size[1] / parts_;
+    const Reads planes = inside(reads_of<Transposed>(axis_[0], z), axis_[0].sources);
+    if (generator_ != nullptr) {
+      const int64_t width = axis_[2].targets;
+      const A* map = generator_->rows(n, y0, y1, first * group_taps_, (last - first) * group_taps_,
+                                      scratch<A>((y1 - y0) * width * map_pitch_), map_pitch_);
+      for (int64_t y = y0; y < y1; ++y, map += width * map_pitch_) {
+        for (int64_t g = first; g < last; ++g) direct_row(n, z, y, g, planes, map + (g - first) * group_taps_);
+      }
+      return;
+    }
+    if constexpr (sizeof(T) == sizeof(A)) {
+      for (int64_t g = first; g < last; ++g) {
+        for (int64_t y = y0; y < y1; ++y) direct_row(n, z, y, g, planes, map_at(n, g));
+      }
+    }
+  }
+
+  void direct_row(int64_t n, int64_t z, int64_t y, int64_t g, const Reads& planes, const A* map) const {
+    if constexpr (sizeof(T) == sizeof(A)) {
+      const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
+      for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
+        row(source_at(n, c, planes.source, rows.source), planes.source_step * source_.stride[2],
+            rows.source_step * source_.stride[3], source_.stride[4], map + planes.map + rows.map, planes.map_step,
+            rows.map_step, target_at(n, c, z, y), target_.stride[4], planes.count, rows.count);
+      }
+    }
+  }
+
+  // source rows that `band` target rows starting at y read: [begin, end)
+  void rows_read(int64_t y, int64_t band, int64_t* begin, int64_t* end) const {
+    *begin = axis_[1].sources;
+    *end = 0;
+    for (int64_t i = y; i < y + band; ++i) {
+      const Reads r = inside(reads_of<Transposed>(axis_[1], i), axis_[1].sources);
+      if (r.count == 0) continue;
+      const int64_t last = r.source + (r.count - 1) * r.source_step;
+      *begin = least(*begin, least(r.source, last));
+      *end = most(*end, most(r.source, last) + 1);
+    }
+    *begin = least(*begin, *end);
+  }
+
+  int64_t slab_rows(int64_t band) const {
+    const Axis& a = axis_[1];
+    const int64_t reach = Transposed ? (a.taps * a.dilation + band) / a.stride + 2
+                                     : (band - 1) * a.stride + (a.taps - 1) * a.dilation + 1;
+    return least(a.sources, reach);
+  }
+
+  int64_t slab_size(int64_t band) const {
+    return least(axis_[0].taps, axis_[0].sources) * slab_rows(band) * axis_[2].sources * L;
+  }
+
+  // as many target rows as the cache takes, fewer where threads would have nothing to do
+  int64_t band_rows() const {
+    int64_t band = axis_[1].targets;
+    const int64_t tasks = target_.size[0] * map_.size[1] * axis_[0].targets;
+    if (parallel_.threads > 1) {
+      band = least(band, most<int64_t>(1, tasks * axis_[1].targets / (4 * parallel_.threads)));
+    }
+    while (band > 1 && slab_size(band) * int64_t(sizeof(A)) > kSlabBytes) band = (band + 1) / 2;
+    return band;
+  }
+
+  // through slabs [row][pixel][lane]
+  void packed(int64_t task, int64_t bands, int64_t band) const {
+    const int64_t y0 = task % bands * band, y1 = least(y0 + band, axis_[1].targets);
+    task /= bands;
+    const int64_t z = task % axis_[0].targets;
+    task /= axis_[0].targets;
+    const int64_t g = task % map_.size[1], n = task / map_.size[1];
+    const int64_t width = axis_[2].sources, out_width = axis_[2].targets;
+    const Reads planes = inside(reads_of<Transposed>(axis_[0], z), axis_[0].sources);
+    int64_t begin, end;
+    rows_read(y0, y1 - y0, &begin, &end);
+
+    const int64_t plane_size = (end - begin) * width * L;
+    const int64_t map_size = convert_map_            ? group_taps_ * map_.size[7]
+                             : generator_ != nullptr ? out_width * map_pitch_
+                                                     : 0;
+    A* slab = scratch<A>(planes.count * plane_size + round_up(map_size, L) + (y1 - y0) * out_width * L);
+    A* map_slab = slab + planes.count * plane_size;
+    A* out = map_slab + round_up(map_size, L);
+    for (int64_t c = 0; c < group_width_; c += L) {
+      const int lanes = static_cast<int>(least<int64_t>(L, group_width_ - c));
+      const int64_t channel = g * group_width_ + c;
+      for (int64_t i = 0; i < planes.count; ++i) {
+        pack_plane(source_at(n, channel, planes.source + i * planes.source_step, begin), end - begin, lanes,
+                   slab + i * plane_size);
+      }
+      for (int64_t y = y0; y < y1; ++y) {
+        const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
+        const A* source = slab + (rows.count ? rows.source - begin : 0) * width * L;
+        A* target = out + (y - y0) * out_width * L;
+        const A* map = nullptr;
+        int64_t map_plane = planes.map_step, map_row = rows.map_step;
+        if (generator_ != nullptr) {
+          map = generator_->rows(n, y, y + 1, g * group_taps_, group_taps_, map_slab, map_pitch_) + rows.map;
+        } else if constexpr (sizeof(T) == sizeof(A)) {
+          map = map_at(n, g) + planes.map + rows.map;
+        } else {
+          convert_map(map_at(n, g) + planes.map + rows.map, planes, rows, map_slab);
+          map = map_slab;
+          map_row = taps_inside_ ? axis_[2].taps : axis_[2].taps * map_.size[7];
+          map_plane = rows.count * map_row;
+        }
+        row(source, plane_size, rows.source_step * width * L, L, map, map_plane, map_row, target, L, planes.count,
+            rows.count);
+      }
+      unpack_plane(out, target_at(n, channel, z, y0), y1 - y0, lanes);
+    }
+  }
+
+  void pack_plane(const T* from, int64_t rows, int lanes, A* slab) const {
+    const int64_t width = axis_[2].sources;
+    if (source_.stride[3] == width * source_.stride[4]) {
+      pack_lanes(from, source_.stride[1], source_.stride[4], rows * width, lanes, slab);
+      return;
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      pack_lanes(from + i * source_.stride[3], source_.stride[1], source_.stride[4], width, lanes,
+                 slab + i * width * L);
+    }
+  }
+
+  void unpack_plane(const A* slab, T* to, int64_t rows, int lanes) const {
+    const int64_t width = axis_[2].targets;
+    if (target_.stride[3] == width * target_.stride[4]) {
+      unpack_lanes(slab, to, target_.stride[1], target_.stride[4], rows * width, lanes);
+      return;
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      unpack_lanes(slab + i * width * L, to + i * target_.stride[3], target_.stride[1], target_.stride[4], width,
+                   lanes);
+    }
+  }
+
+  // The map's rows that one target row reads, in the map's own order: [pixel][plane][row][tap] or
+  // [plane][row][tap][pixel].
+  void convert_map(const T* from, const Reads& planes, const Reads& rows, A* to) const {
+    const int64_t pixels = map_.size[7], taps = axis_[2].taps, lines = planes.count * rows.count;
+    if (taps_inside_ && planes.count == 1 && rows.map_step == taps) {
+      for (int64_t j = 0; j < pixels; ++j) {
+        widen_run(from + j * axis_[2].map_pixel, 1, rows.count * taps, to + j * group_taps_);
+      }
+      return;
+    }
+    for (int64_t i = 0; i < lines; ++i) {
+      const T* at = from + i / rows.count * planes.map_step + i % rows.count * rows.map_step;
+      if (taps_inside_) {
+        for (int64_t j = 0; j < pixels; ++j) {
+          widen_run(at + j * axis_[2].map_pixel, 1, taps, to + j * group_taps_ + i * taps);
+        }
+      } else {
+        for (int64_t v = 0; v < taps; ++v, to += pixels) {
+          widen_run(at + v * axis_[2].map_tap, axis_[2].map_pixel, pixels, to);
+        }
+      }
+    }
+  }
+
+  static constexpr int64_t kKept = 8;
+  // rows of a band that still leave the sources of all its groups in the cache
+  static constexpr int64_t kDirectRows = 16;
+  // pixels whose maps are generated together: enough for the span weights to be used again from the nearest cache
+  static constexpr int64_t kGeneratedPixels = 56;
+
+  Activation source_, target_;
+  Map map_;
+  const Generator<T>* generator_;
+  const Parallel& parallel_;
+  Axis axis_[3];
+  // the last axis with the strides of the map that the row kernel reads, and its first phases
+  Axis columns_;
+  Phase kept_[kKept];
+  int64_t phases_, parts_, direct_rows_, group_width_, group_taps_, map_pitch_ = 0;
+  bool direct_, convert_map_, taps_inside_;
+};
+
+template <bool Transposed>
+void gather(const Problem& p, const Parallel& parallel) {
+  switch (p.type) {
+    case Type::f32:
+      return Gather<float, Transposed>(p, parallel).run();
+    case Type::f64:
+      return Gather<double, Transposed>(p, parallel).run();
+    case Type::bf16:
+      return Gather<BFloat16, Transposed>(p, parallel).run();
+    case Type::f16:
+      return Gather<Half, Transposed>(p, parallel).run();
+  }
+}
+
+template <class T>
+void generated_gather(const Problem& p, const Span& span, const Parallel& parallel) {
+  Generator<T> generator(span);
+  generator.prepare(parallel);
+  Gather<T, false>(p, parallel, &generator).run();
+}
+
+void dynamic_forward(const Problem& p, const Span& span, const Parallel& parallel) {
+  switch (p.type) {
+    case Type::f32:
+      return generated_gather<float>(p, span, parallel);
+    case Type::f64:
+      return generated_gather<double>(p, span, parallel);
+    case Type::bf16:
+      return generated_gather<BFloat16>(p, span, parallel);
+    case Type::f16:
+      return generated_gather<Half>(p, span, parallel);
+  }
+}
+
+}  // namespace
+}  // namespace involution

@@ -1,0 +1,11 @@
+// One instruction set's kernels under a name of its own.
+#pragma once
+
+#include "gather.h"
+#include "map_gradient.h"
+
+#define INVOLUTION_KERNELS(set)                                                                      \
+  namespace involution {                                                                             \
+  extern const Kernels set##_kernels;                                                                \
+  const Kernels set##_kernels = {#set, gather<false>, gather<true>, map_gradient, dynamic_forward};  \
+  }

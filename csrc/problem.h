@@ -1,0 +1,63 @@
+// What the kernels are asked, free of torch: plain sizes, strides in elements and pointers.
+#pragma once
+
+#include <cstdint>
+
+namespace involution {
+
+enum class Type { f32, f64, bf16, f16 };
+
+// [N, C, D, H, W]; images have D = 1, sequences D = H = 1
+struct Activation {
+  void* data;
+  int64_t size[5];
+  int64_t stride[5];
+};
+
+// [N, G, K_d, K_h, K_w, D_o, H_o, W_o]
+struct Map {
+  void* data;
+  int64_t size[8];
+  int64_t stride[8];
+};
+
+// out[n, c, z] = Σ_t map[n, c / (C/G), t, z] · input[n, c, z·stride − padding + t·dilation] over three dimensions
+struct Problem {
+  Type type;
+  Activation input;
+  Map map;
+  Activation output;
+  int64_t stride[3];
+  int64_t padding[3];
+  int64_t dilation[3];
+};
+
+// what generates the map: map[n, taps of all groups, z] = Σ_r weight[tap, r] · reduced[n, r, z] + bias[tap]
+struct Span {
+  Activation reduced;
+  // [G·K_h·K_w, R] and [G·K_h·K_w], contiguous; the bias may be null
+  const void* weight;
+  const void* bias;
+  int64_t taps;
+};
+
+// runs body(begin, end, context) over parts of [begin, end), each part at least grain long
+struct Parallel {
+  void (*run)(int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
+  int64_t threads;
+};
+
+// one instruction set's kernels; each writes the tensor that the other two determine
+struct Kernels {
+  const char* name;
+  void (*forward)(const Problem&, const Parallel&);
+  void (*grad_input)(const Problem&, const Parallel&);
+  void (*grad_weight)(const Problem&, const Parallel&);
+  // forward with a map that is generated row by row; the problem's map has sizes, nothing else
+  void (*dynamic_forward)(const Problem&, const Span&, const Parallel&);
+};
+
+// the best set that this processor runs, or the one that INVOLUTION_CPU names
+const Kernels& kernels();
+
+}  // namespace involution

@@ -1,0 +1,214 @@
+// The operators' CPU kernels: torch's tensors in, problem.h's structures out. Python defines the schemas.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "problem.h"
+
+namespace {
+
+using involution::Activation;
+using involution::Map;
+using involution::Problem;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Ints = std::vector<int64_t>;
+
+involution::Parallel torch_threads() {
+  uint32_t threads = 1;
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_get_num_threads(&threads));
+  auto run = [](int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(begin, end, grain, body, context));
+  };
+  return {run, threads};
+}
+
+involution::Type type_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return involution::Type::f32;
+    case ScalarType::Double:
+      return involution::Type::f64;
+    case ScalarType::BFloat16:
+      return involution::Type::bf16;
+    case ScalarType::Half:
+      return involution::Type::f16;
+    default:
+      STD_TORCH_CHECK(false, "involution: tensors must be float16, bfloat16, float32 or float64");
+  }
+}
+
+// [N, C, ...] with one to three spatial dimensions, the missing leading ones of size 1
+Activation activation(const Tensor& tensor) {
+  Activation a{tensor.data_ptr(), {1, 1, 1, 1, 1}, {}};
+  const int64_t dims = tensor.dim(), missing = 5 - dims;
+  const auto sizes = tensor.sizes(), strides = tensor.strides();
+  for (int64_t i = 0; i < dims; ++i) {
+    const int64_t to = i < 2 ? i : i + missing;
+    a.size[to] = sizes[i];
+    a.stride[to] = strides[i];
+  }
+  return a;
+}
+
+Map kernel_map(const Tensor& tensor) {
+  Map m{tensor.data_ptr(), {1, 1, 1, 1, 1, 1, 1, 1}, {}};
+  const int64_t spatial = (tensor.dim() - 2) / 2, missing = 3 - spatial;
+  const auto sizes = tensor.sizes(), strides = tensor.strides();
+  for (int64_t i = 0; i < tensor.dim(); ++i) {
+    const int64_t to = i < 2 ? i : i < 2 + spatial ? i + missing : i + 2 * missing;
+    m.size[to] = sizes[i];
+    m.stride[to] = strides[i];
+  }
+  return m;
+}
+
+Tensor empty_strided(const Tensor& like, const Ints& sizes, const Ints& strides) {
+  int32_t dtype, device_type, device_index;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
+                                                         strides.data(), dtype, device_type, device_index, &handle));
+  return Tensor(handle);
+}
+
+// as output_format in schema.py
+bool channels_last(const Tensor& a) {
+  return a.size(1) > 1 && a.stride(1) == 1 && a.stride(a.dim() - 1) != 1;
+}
+
+// strides of a dense tensor whose dimensions from outermost to innermost are `order`
+Ints dense(const Ints& sizes, const Ints& order) {
+  Ints strides(sizes.size());
+  int64_t stride = 1;
+  for (auto dim = order.rbegin(); dim != order.rend(); ++dim) {
+    strides[*dim] = stride;
+    stride *= sizes[*dim] > 0 ? sizes[*dim] : 1;
+  }
+  return strides;
+}
+
+Tensor empty_activation(const Tensor& like, const Ints& spatial) {
+  Ints sizes = {like.size(0), like.size(1)}, order = {0};
+  sizes.insert(sizes.end(), spatial.begin(), spatial.end());
+  const bool last = channels_last(like);
+  if (!last) order.push_back(1);
+  for (size_t i = 2; i < sizes.size(); ++i) order.push_back(static_cast<int64_t>(i));
+  if (last) order.push_back(1);
+  return empty_strided(like, sizes, dense(sizes, order));
+}
+
+Tensor empty_map(const Tensor& like, int64_t groups, const Ints& kernel) {
+  const int64_t spatial = static_cast<int64_t>(kernel.size());
+  Ints sizes = {like.size(0), groups}, order = {0}, taps = {1}, pixels;
+  sizes.insert(sizes.end(), kernel.begin(), kernel.end());
+  for (int64_t i = 0; i < spatial; ++i) {
+    sizes.push_back(like.size(2 + i));
+    taps.push_back(2 + i);
+    pixels.push_back(2 + spatial + i);
+  }
+  const Ints &outer = channels_last(like) ? pixels : taps, &inner = channels_last(like) ? taps : pixels;
+  order.insert(order.end(), outer.begin(), outer.end());
+  order.insert(order.end(), inner.begin(), inner.end());
+  return empty_strided(like, sizes, dense(sizes, order));
+}
+
+// The public function has checked all of this with better words; what is left here keeps memory safe.
+Problem problem(const Tensor& input, const Tensor& map, const Tensor& output, const Ints& stride,
+                const Ints& padding, const Ints& dilation) {
+  const size_t dims = stride.size();
+  STD_TORCH_CHECK(input.dim() == int64_t(2 + dims) && output.dim() == input.dim() &&
+                      map.dim() == int64_t(2 + 2 * dims) && padding.size() == dims && dilation.size() == dims,
+                  "involution: the tensors' dimensions don't fit together");
+  Problem p{type_of(input), activation(input), kernel_map(map), activation(output),
+            {1, 1, 1},      {0, 0, 0},         {1, 1, 1}};
+  STD_TORCH_CHECK(type_of(map) == p.type && type_of(output) == p.type, "involution: tensors must have one dtype");
+  bool fits = p.input.size[0] == p.map.size[0] && p.output.size[0] == p.map.size[0] &&
+              p.input.size[1] == p.output.size[1] && p.map.size[1] > 0 && p.input.size[1] % p.map.size[1] == 0;
+  for (int i = 0; i < 3; ++i) fits = fits && p.map.size[2 + i] > 0 && p.map.size[5 + i] == p.output.size[2 + i];
+  for (size_t i = 0; i < dims; ++i) {
+    p.stride[3 - dims + i] = stride[i];
+    p.padding[3 - dims + i] = padding[i];
+    p.dilation[3 - dims + i] = dilation[i];
+    fits = fits && stride[i] > 0 && dilation[i] > 0;
+  }
+  STD_TORCH_CHECK(fits, "involution: the sizes of input, kernel map and output don't fit together");
+  return p;
+}
+
+Tensor forward(Tensor input, Tensor weight, Ints stride, Ints padding, Ints dilation) {
+  const auto sizes = weight.sizes();
+  Ints spatial;
+  for (size_t i = sizes.size() - stride.size(); i < sizes.size(); ++i) spatial.push_back(sizes[i]);
+  Tensor output = empty_activation(input, spatial);
+  involution::kernels().forward(problem(input, weight, output, stride, padding, dilation), torch_threads());
+  return output;
+}
+
+Tensor grad_input(Tensor grad, Tensor weight, Ints input_size, Ints stride, Ints padding, Ints dilation) {
+  Tensor input = empty_activation(grad, input_size);
+  involution::kernels().grad_input(problem(input, weight, grad, stride, padding, dilation), torch_threads());
+  return input;
+}
+
+Tensor grad_weight(Tensor grad, Tensor input, int64_t groups, Ints kernel_size, Ints stride, Ints padding,
+                   Ints dilation) {
+  Tensor weight = empty_map(grad, groups, kernel_size);
+  involution::kernels().grad_weight(problem(input, weight, grad, stride, padding, dilation), torch_threads());
+  return weight;
+}
+
+Tensor dynamic_forward(Tensor input, Tensor reduced, Tensor span_weight, std::optional<Tensor> span_bias, Ints stride,
+                       Ints padding, Ints dilation) {
+  STD_TORCH_CHECK(input.dim() == 4 && reduced.dim() == 4 && span_weight.dim() == 4 && stride.size() == 2 &&
+                      padding.size() == 2 && dilation.size() == 2,
+                  "involution: input, reduced and span_weight must have four dimensions");
+  span_weight = torch::stable::contiguous(span_weight);
+  Tensor output = empty_activation(input, {reduced.size(2), reduced.size(3)});
+  Problem p = {type_of(input), activation(input), Map{}, activation(output), {1, 1, 1}, {0, 0, 0}, {1, 1, 1}};
+  const auto span = span_weight.sizes();
+  const int64_t map_sizes[8] = {input.size(0), span[0], 1, span[1], span[2], 1, reduced.size(2), reduced.size(3)};
+  std::copy(map_sizes, map_sizes + 8, p.map.size);
+  involution::Span s = {activation(reduced), span_weight.data_ptr(), nullptr, span[0] * span[1] * span[2]};
+  bool fits = reduced.size(0) == input.size(0) && span[3] == reduced.size(1) && s.taps * span[3] > 0 &&
+              input.size(1) % span[0] == 0;
+  bool alike = type_of(reduced) == p.type && type_of(span_weight) == p.type;
+  Tensor bias;
+  if (span_bias.has_value()) {
+    bias = torch::stable::contiguous(*span_bias);
+    s.bias = bias.data_ptr();
+    fits = fits && bias.numel() == s.taps;
+    alike = alike && type_of(bias) == p.type;
+  }
+  for (int i = 0; i < 2; ++i) {
+    p.stride[1 + i] = stride[i];
+    p.padding[1 + i] = padding[i];
+    p.dilation[1 + i] = dilation[i];
+    fits = fits && stride[i] > 0 && dilation[i] > 0;
+  }
+  STD_TORCH_CHECK(alike, "involution: tensors must have one dtype");
+  STD_TORCH_CHECK(fits, "involution: the sizes of input, reduced and span weights don't fit together");
+  involution::kernels().dynamic_forward(p, s, torch_threads());
+  return output;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(involution, CPU, m) {
+  m.impl("involution2d", TORCH_BOX(&forward));
+  m.impl("involution2d_grad_input", TORCH_BOX(&grad_input));
+  m.impl("involution2d_grad_weight", TORCH_BOX(&grad_weight));
+  m.impl("dynamic_involution2d", TORCH_BOX(&dynamic_forward));
+  m.impl("involution3d", TORCH_BOX(&forward));
+  m.impl("involution3d_grad_input", TORCH_BOX(&grad_input));
+  m.impl("involution3d_grad_weight", TORCH_BOX(&grad_weight));
+}
+
+// for involution.ops.native, by ctypes
+extern "C" __attribute__((visibility("default"))) const char* involution_instruction_set() { return involution::kernels().name; }

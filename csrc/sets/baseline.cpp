@@ -1,0 +1,3 @@
+#include "../kernels/set.h"
+
+INVOLUTION_KERNELS(baseline)

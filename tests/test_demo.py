@@ -156,6 +156,7 @@ def test_files_of_something_else_are_left_alone(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     assert main(["demo", "--out", str(tmp_path)]) == 2
     assert main(["demo", "--seeds", "0", "--out", str(tmp_path / "new")]) == 2
+    assert main(["demo", "--out", str(tmp_path / "thesis.txt" / "new")]) == 2
     assert "wanted seeds and epochs of 1 or more" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 

@@ -264,7 +264,7 @@ def test_command_reports_a_source_that_matches_nothing(colour_checkpoint, folder
         (["{folder}/0.png", "--output", "out.xml"], "ends in .json or .csv"),
         (["{folder}/0.png", "--topk", "0"], "1 or more"),
         (["{folder}/0.png", "--checkpoint", "{folder}/0.png"], "not a readable checkpoint|refused|not a checkpoint"),
-        (["{folder}/0.png", "--output", "{folder}/0.png/out.json"], "can't write"),
+        (["{folder}/0.png", "--output", "{folder}/0.png/out.json"], "0.png: a file is where a folder is wanted"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(extra, message, colour_checkpoint, folder, capsys):

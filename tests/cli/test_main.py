@@ -31,6 +31,7 @@ def test_version_and_help(capsys):
     [
         (["clasify", "train"], "no command 'clasify'; did you mean classify"),
         (["classify", "trian"], "no command 'classify trian'; did you mean classify train?"),
+        (["clasify"], "no command 'clasify'; did you mean classify?"),
         (["classify"], "classify what? train, eval, predict"),
         (["--nonsense"], "no command '--nonsense'"),
     ],
@@ -86,4 +87,14 @@ def test_faults_of_the_program_are_not_hidden(monkeypatch):
 
     monkeypatch.setattr(evaluate, "run", broken)
     with pytest.raises(ValueError, match="a bug"):
-        main(["classify", "eval", "x.ckpt"])
+        main(["classify", "eval", "--checkpoint", "x.ckpt"])
+
+
+def test_a_pipe_that_nobody_reads():
+    code = "import sys; sys.stdin.read(); from involution.cli import main; sys.exit(main(['--help']))"
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1

@@ -7,8 +7,10 @@ import time
 
 import pytest
 import torch
+from generated import image_folder
 
 from involution.cli import main
+from involution.engine.module import Classifier
 
 FAST = [
     *("--model.name", "test_resnet"),
@@ -24,13 +26,16 @@ def train(tmp_path, *words):
 def test_train_then_eval(tmp_path, capsys):
     assert train(tmp_path, "--trainer.epochs=1", "--name", "a") == 0
     best = tmp_path / "a" / "best.ckpt"
-    assert f"involution classify eval {best}" in capsys.readouterr().out
+    assert f"involution classify eval --checkpoint {best}" in capsys.readouterr().out
     report = tmp_path / "report.json"
-    assert main(["classify", "eval", str(best), "--output", str(report)]) == 0
+    assert main(["classify", "eval", "--checkpoint", str(best), "--output", str(report)]) == 0
     assert "360" in capsys.readouterr().out
     figures = json.loads(report.read_text())
     assert (figures["split"], figures["num_images"], len(figures["confusion"])) == ("test", 360, 10)
-    assert main(["classify", "eval", str(best), "--split", "val", "--data", "digits", "--batch-size", "7"]) == 0
+    assert (
+        main(["classify", "eval", "--checkpoint", str(best), "--split", "val", "--data", "digits", "--batch-size", "7"])
+        == 0
+    )
 
     # settings given before the recipe count as much as those after it, and a resumed run keeps its own
     words = ["classify", "train", "--trainer.epochs", "2", "--resume", str(tmp_path / "a" / "last.ckpt")]
@@ -59,7 +64,6 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--recipe", "digit"], "no recipe named 'digit'"),
         (["--recipe"], "--recipe"),
         (["--trainer.epoch", "3"], "unknown option --trainer.epoch; did you mean --trainer.epochs?"),
-        (["--trainer.epochs", "many"], "trainer.epochs"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--config", "{trainer: {epoch: 3}}"], "unknown setting trainer.epoch; did you mean trainer.epochs?"),
         (["--model.name", "rednet5O"], "no model named 'rednet5O'; did you mean rednet50?"),
@@ -69,24 +73,91 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--resume", "none.ckpt"], "no such checkpoint: none.ckpt"),
         (["--recipe", "digits", "--resume", "x.ckpt"], "exclude each other"),
         (["--model.weights", "none.safetensors"], "no such file of weights: none.safetensors"),
+        (["--resume", "."], "is a folder; wanted a checkpoint"),
+        (["--trainer.epochs", "many"], 'option "--trainer.epochs": wanted int, got many'),
+        (["--augment.crop_scale", "[0.5]"], "wanted tuple[float, float], null, got [0.5]"),
+        (["--config", "{trainor: {epochs: 3}}"], "unknown setting trainor.epochs; did you mean trainer.epochs?"),
+        (["--config", "bad.yaml"], "line 1, column 10"),
+        (["--output", "bad.yaml"], "can't make the folder bad.yaml/digits (a file is where a folder is wanted)"),
+        (["--data.crop_pct", "0"], "data.crop_pct must be greater than 0 and at most 1, got 0.0"),
+        (["--data.workers", "-1"], "data.workers must be 0 or more, got -1"),
+        (["--data.std", "[0]"], "data.std must be greater than 0"),
+        (["--seed", "-1"], "seed must be from 0 to"),
+        (["--devices", "0"], "devices must be 1 or more, got 0"),
+        (["--augment.flip", "3"], "augment.flip must be from 0 to 1, got 3.0"),
+        (["--augment.crop_scale", "[0.9,0.1]"], "augment.crop_scale must be two shares, the smaller one first"),
+        (["--augment.scale", "[0,1]"], "augment.scale must be two factors"),
+        (["--trainer.label_smoothing", "2"], "trainer.label_smoothing must be from 0 to 1, got 2.0"),
+        (["--trainer.accelerator", "foo"], "can't run on devices=1, trainer.accelerator=foo"),
+        (["--trainer.accelerator=cpu", "--trainer.precision=16-mixed"], "choose bf16-mixed"),
+        (["--model.name", "vit_tiny_patch16_224"], "vit_tiny_patch16_224 can't take images of 16 x 16 pixels"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_get_one_line_and_code_2(tmp_path, capsys, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    fast = [] if "--recipe" in words or "--resume" in words or "--model.name" in words else FAST
-    grey = ["--data.channels=1", "--data.mean=[0.5]", "--data.std=[0.5]", "--trainer.epochs=1"]
-    assert main(["classify", "train", *(grey if fast else []), *fast, *words]) == 2
+    (tmp_path / "bad.yaml").write_text("trainer: [3\n")
+    recipe = [] if "--recipe" in words or "--resume" in words else ["--recipe", "digits", "--trainer.epochs=1"]
+    fast = [] if not recipe or "--model.name" in words else FAST
+    assert main(["classify", "train", *recipe, *fast, *words]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
 
 
 def test_eval_mistakes(tmp_path, capsys):
-    assert main(["classify", "eval", str(tmp_path / "none.ckpt")]) == 2
+    assert main(["classify", "eval", "--checkpoint", str(tmp_path / "none.ckpt")]) == 2
     assert "no such checkpoint" in capsys.readouterr().err
-    assert main(["classify", "eval", "x", "--split", "tset"]) == 2
+    assert main(["classify", "eval", "--checkpoint", "x", "--split", "tset"]) == 2
     assert "tset" in capsys.readouterr().err
+    assert main(["classify", "eval"]) == 2
+    assert "required: --checkpoint" in capsys.readouterr().err
+    assert main(["classify", "eval", "--checkpoint", "x", "--batch-size", "x"]) == 2
+    assert 'option "--batch-size": wanted int, got x' in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for output in ("file/x.json", "."):
+        assert main(["classify", "eval", "--checkpoint", "x", "--output", str(tmp_path / output)]) == 2
+        assert "wanted" in capsys.readouterr().err
+    for option in ("--batch-size", "--devices"):
+        assert main(["classify", "eval", "--checkpoint", "x", option, "0"]) == 2
+        assert "must be 1 or more, got 0" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_what_its_checkpoint_restores(tmp_path, capsys):
+    assert train(tmp_path, "--trainer.epochs=1", "--name", "[a]") == 0
+    # brackets are no markup
+    assert "[a]/best.ckpt" in capsys.readouterr().out.replace("\n", "")
+    last = tmp_path / "[a]" / "last.ckpt"
+    for change in ("--name=b", "--optimizer.lr=1", "--model.name=resnet18", "--data.batch_size=64"):
+        assert main(["classify", "train", "--resume", str(last), "--trainer.epochs=2", change]) == 2
+        key = change.removeprefix("--").partition("=")[0]
+        assert f"a resumed run keeps its {key}: {last} has" in capsys.readouterr().err
+    folder = image_folder(tmp_path / "images", per_class=100)
+    words = ["--resume", str(last), "--trainer.epochs=2", f"--data.spec=imagefolder:{folder}"]
+    assert main(["classify", "train", *words]) == 2
+    assert "knows other classes (0, 1, 2 and 7 more)" in capsys.readouterr().err
+    # without a checkpoint there is nothing to go on with
+    last.unlink()
+    assert train(tmp_path, "--name", "[a]") == 2
+    assert "--resume" not in capsys.readouterr().err
+
+
+def test_a_full_disk_fails_in_one_line(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos\nframe 0")
+
+    monkeypatch.setattr("torch.save", full)
+    assert train(tmp_path, "--trainer.epochs=1", "--name", "a") == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("involution: can't write")
+    assert "last.ckpt" in err
+
+
+def test_ctrl_c_in_an_evaluation(tmp_path, capsys, monkeypatch):
+    assert train(tmp_path, "--trainer.epochs=1", "--name", "a") == 0
+    monkeypatch.setattr(Classifier, "test_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert main(["classify", "eval", "--checkpoint", str(tmp_path / "a" / "best.ckpt")]) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import torch
 
 from involution.data.arrays import digits
@@ -94,3 +97,18 @@ def test_cached_evaluation_reads_once():
 
 def test_seeds_differ_by_every_part():
     assert len({derive_seed(a, b, c) for a in range(4) for b in range(4) for c in range(4)}) == 64
+
+
+class SignalHandlers(torch.utils.data.Dataset):
+    """What a loader process does on Ctrl-C."""
+
+    def __getitem__(self, index):
+        return float(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+
+
+def test_loader_processes_leave_ctrl_c_to_the_parent():
+    assert next(iter(make_loader(SignalHandlers(), [[0]], 1, pin_memory=False))).item() == 1
+
+
+def test_no_more_loader_processes_than_cores():
+    assert make_loader(SignalHandlers(), [[0]], 10_000, pin_memory=False).num_workers == len(os.sched_getaffinity(0))

@@ -1,26 +1,53 @@
 import re
 
+import pytest
+
+from involution.engine.callbacks import TrainingInterrupted
 from involution.engine.classify import train
 
 
 def test_one_line_an_epoch_where_the_output_is_no_terminal(make_config, capsys):
-    train(make_config())
+    # a long path would be broken at 80 columns, and brackets be taken for markup
+    name = f"[run]{'-' * 40}"
+    train(make_config(name))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    pattern = r"run epoch 2/2: val accuracy [\d.]+%, val loss [\d.]+, [\d,]+ images/s"
+    pattern = rf"{re.escape(name)} epoch 2/2: val accuracy [\d.]+%, val loss [\d.]+, [\d,]+ images/s"
     assert re.fullmatch(pattern, lines[1])
 
 
-def test_a_bar_on_a_terminal_of_80_columns(make_config, capsys, monkeypatch):
+def columns(monkeypatch, count):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "80")
-    train(make_config("digits"))
+    monkeypatch.setenv("COLUMNS", str(count))
+
+
+def test_a_bar_on_a_terminal_of_80_columns(make_config, capsys, monkeypatch):
+    columns(monkeypatch, 80)
+    train(make_config("a-name-longer-than-there-is-room-for"))
     last = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err).strip().splitlines()[-1]
-    assert re.search(r"digits epoch 2/2 .*100 % loss [\d.]+ val [\d.]+% [\d,]+ images/s [\d:]+ left", last), last
+    assert re.search(r"^a-name\S*… .* epoch 2/2 loss [\d.]+ val [\d.]+% [\d,]+ images/s [\d:]+ left$", last), last
 
 
 def test_silence(make_config, capsys):
     train(make_config(), progress=False)
     out, err = capsys.readouterr()
     assert (out, err) == ("", "")
+
+
+def test_lines_on_a_terminal_that_can_not_move_its_cursor(make_config, capsys, monkeypatch):
+    columns(monkeypatch, 80)
+    monkeypatch.setenv("TERM", "dumb")
+    train(make_config())
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_speed_after_a_resumption_within_an_epoch(make_config, press_ctrl_c, capsys):
+    config = make_config()
+    press_ctrl_c("training_step", 2)
+    with pytest.raises(TrainingInterrupted, match="interrupted") as stop:
+        train(config)
+    capsys.readouterr()
+    train(config, resume=stop.value.checkpoint)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert float(re.search(r"([\d,]+) images/s", first)[1].replace(",", "")) > 1

@@ -7,7 +7,9 @@ A sub-command is a module of this package with `add_arguments(parser)`, which fi
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +23,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("info",): ("involution.cli.info", "what this installation can do"),
 }
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+_WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _main(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # `involution ... | head`; what is left in the buffer must not fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return DONE if words else USAGE
@@ -80,11 +94,16 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
         if not type(error).__module__.startswith("involution."):
             raise
         return _complain(str(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}", USAGE if error.errno in _WRONG_PATH else FAILED)
 
 
-def _complain(message: str) -> int:
+def _complain(message: str, code: int = USAGE) -> int:
     print(f"involution: {' '.join(message.split())}", file=sys.stderr)
-    return USAGE
+    return code
 
 
 def _usage(message: str, parser: object) -> str:
@@ -96,13 +115,30 @@ def _usage(message: str, parser: object) -> str:
     actions = getattr(parser, "_actions", [])
     known = [option for action in actions for option in action.option_strings if option.startswith("--")]
     text = message.replace('Parser key "', 'option "--')
+    # without the names of Python's and jsonargparse's own things
+    text = text.replace("Problems parsing config: ", "not valid YAML: ").replace('in "<unicode string>", ', "")
+    text = re.sub(
+        r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given value: (.*)",
+        r"wanted \1, got \2",
+        " ".join(text.split()),
+    )
+    text = re.sub(r"Expected an? (.*?)\. Got value: (.*)", r"wanted \1, got \2", text)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null")
+    for action in actions:
+        # an option is called by what the user types
+        if action.option_strings:
+            text = text.replace(f'"--{action.dest}"', f'"{action.option_strings[-1]}"')
+            text = text.replace(f"are required: {action.dest}", f"are required: {action.option_strings[-1]}")
     unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
     group = re.search(r"Group '(.+)' does not accept option '(.+)'", message)
+    setting = re.search(r"Option '(.+)' is not accepted", message)
     if unknown:
         return f"unknown option {unknown[1]}{nearest(unknown[1], known)}"
     if group:
         wrong = f"--{group[1]}.{group[2]}"
         return f"unknown setting {wrong.removeprefix('--')}{nearest(wrong, known).replace('--', '')}"
+    if setting:
+        return f"unknown setting {setting[1]}{nearest('--' + setting[1], known).replace('--', '')}"
     return text
 
 
@@ -124,6 +160,9 @@ def _unknown(words: list[str]) -> int:
         print(_help())
         return DONE
     said = " ".join(words[: 2 if modes else 1])
+    if not modes:
+        # the first word decides what was meant, but show the whole of it
+        known += [command[0] for command in COMMANDS if len(command) == 2]
     return _complain(f"no command {said!r}{nearest(said, known)} (see involution --help)")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 def add_arguments(parser: Any) -> None:
     """Options of the evaluation."""
-    parser.add_argument("checkpoint", help="best.ckpt of a run")
+    parser.add_argument("--checkpoint", required=True, help="best.ckpt of a run")
     parser.add_argument("--data", metavar="SPEC", help="digits, imagefolder:PATH, ...; by default as in training")
     parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="which images")
     parser.add_argument("--batch-size", type=int, default=64, help="images per batch on one device")
@@ -22,12 +22,15 @@ def run(args: Any) -> int:
     """Evaluate and print a table."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from involution.engine.classify import evaluate
-    from involution.engine.files import atomic_path
+    from involution.engine.files import atomic_path, check_output
     from involution.engine.setup import is_main_process
 
     console = Console()
+    if args.output:
+        check_output(args.output)
     result = evaluate(
         args.checkpoint,
         args.data,
@@ -36,12 +39,12 @@ def run(args: Any) -> int:
         workers=args.workers,
         devices=args.devices,
         accelerator=args.accelerator,
-        progress=console.is_terminal,
+        progress=console.is_interactive,
     )
     if not is_main_process():
         return 0
-    table = Table(title=f"{args.checkpoint}, {result.split} split")
-    for column in ("images", "top-1", "top-5", "loss", "images/s"):
+    table = Table(title=Text(f"{args.checkpoint}, {result.split} split"))
+    for column in ("images", "top-1", f"top-{min(5, len(result.classes))}", "loss", "images/s"):
         table.add_column(column, justify="right")
     table.add_row(
         f"{result.num_images:,}",

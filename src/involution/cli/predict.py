@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from involution.engine.files import check_output
 from involution.predict import (
     ClassificationResult,
     Classifier,
@@ -37,6 +38,7 @@ def run(args: Any) -> int:
     """Classify, print the table, write the file."""
     if args.output:
         results_format(args.output)
+        check_output(args.output)
     classifier = Classifier.from_checkpoint(args.checkpoint, args.device)
     files, unmatched = find_images(args.images)
     if not files:
@@ -60,7 +62,7 @@ def _classify(
     console = Console(stderr=True)
     results = []
     stream = classifier.stream(files, batch_size=batch_size, topk=topk)
-    bar = track(stream, "classifying", len(files), console=console, transient=True, disable=not console.is_terminal)
+    bar = track(stream, "classifying", len(files), console=console, transient=True, disable=not console.is_interactive)
     for result in bar:
         if isinstance(result, SkippedImage):
             console.print(f"skipped {result.file}: {result.reason}", markup=False, highlight=False, soft_wrap=True)

@@ -55,6 +55,8 @@ def run(args: Any) -> int:
     try:
         result = train(config, resume=args.resume)
     except TrainingInterrupted as stop:
+        if not is_main_process():
+            return 130
         if stop.checkpoint is None:
             print("interrupted before the first checkpoint", file=sys.stderr)
         else:
@@ -70,8 +72,9 @@ def run(args: Any) -> int:
         f"best validation accuracy {result.val_accuracy:.2%} after {len(result.history)} epochs, "
         f"{result.seconds:,.0f} s of training ({result.images_per_second:,.0f} images/s)\n"
         f"checkpoint: {result.best}\n"
-        f"measure it: involution classify eval {shlex.quote(str(result.best))}",
+        f"measure it: involution classify eval --checkpoint {shlex.quote(str(result.best))}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     return 0

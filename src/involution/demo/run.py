@@ -122,6 +122,8 @@ def run_demo(
 
 def prepare_folder(folder: Path) -> Path | None:
     """Make the run folder; move an earlier demo there to the next free name and return that."""
+    from involution.engine.files import make_folder
+
     moved = None
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
@@ -130,7 +132,7 @@ def prepare_folder(folder: Path) -> Path | None:
         moved = folder.rename(next(path for path in numbered if not path.exists()))
     elif folder.exists() and not folder.is_dir():
         raise DemoError(f"{folder} is a file; choose a folder by --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # from here on the folder is known as a demo's, even if it is interrupted
     write(folder / MARKER, "{}\n")
     return moved

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from involution.engine.files import atomic_path
 from involution.engine.module import Batch, Classifier
+from involution.engine.setup import is_main_process
 
 
 class TrainingInterrupted(Exception):
@@ -43,8 +44,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            with atomic_path(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except RuntimeError as error:
+            # how torch says that the disk is full
+            raise OSError(f"can't write {path}: {str(error).splitlines()[0]}") from error
 
 
 class InterruptFlag:
@@ -64,7 +69,8 @@ class InterruptFlag:
         if self.raised:
             raise KeyboardInterrupt
         self.raised = True
-        print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+        if is_main_process():
+            print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -70,6 +70,8 @@ def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
         CheckpointError: if the file is missing, is no checkpoint of this package, or would run code.
     """
     file = Path(path)
+    if file.is_dir():
+        raise CheckpointError(f"{file} is a folder; wanted a checkpoint, such as best.ckpt in the folder of a run")
     if not file.is_file():
         raise CheckpointError(f"no such checkpoint: {file}")
     try:

@@ -1,6 +1,38 @@
+import math
+from operator import attrgetter
+
 from involution.engine.config import ClassifyConfig, ConfigError
 from involution.engine.optimizer import check_optimizer
 from involution.engine.schedule import check_schedule
+
+# setting -> smallest and largest value allowed
+_RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),
+    "devices": (1, math.inf),
+    "data.image_size": (1, math.inf),
+    "data.batch_size": (1, math.inf),
+    "data.workers": (0, math.inf),
+    # what scikit-learn takes
+    "data.split_seed": (0, 2**32 - 1),
+    "augment.flip": (0, 1),
+    "augment.rotate": (0, 180),
+    "augment.translate": (0, 1),
+    "augment.shear": (0, 89),
+    "augment.randaugment": (0, math.inf),
+    "augment.randaugment_magnitude": (0, 30),
+    "augment.erase": (0, 1),
+    "augment.mixup": (0, math.inf),
+    "augment.cutmix": (0, math.inf),
+    "optimizer.momentum": (0, 1),
+    "optimizer.weight_decay": (0, math.inf),
+    "schedule.final": (0, 1),
+    "schedule.warmup_epochs": (0, math.inf),
+    "schedule.warmup_start": (0, 1),
+    "trainer.epochs": (1, math.inf),
+    "trainer.label_smoothing": (0, 1),
+    "trainer.clip_grad_norm": (0, math.inf),
+    "trainer.accumulate": (1, math.inf),
+}
 
 
 def check_config(config: ClassifyConfig) -> None:
@@ -8,8 +40,8 @@ def check_config(config: ClassifyConfig) -> None:
     data, trainer = config.data, config.trainer
     check_schedule(config.schedule)
     check_optimizer(config.optimizer)
-    parts = config.devices * trainer.accumulate
-    if parts < 1 or data.batch_size < 1 or data.batch_size % parts:
+    _check_ranges(config)
+    if data.batch_size % (config.devices * trainer.accumulate):
         raise ConfigError(
             f"data.batch_size ({data.batch_size}) must be a multiple of devices x trainer.accumulate "
             f"({config.devices} x {trainer.accumulate})"
@@ -21,13 +53,6 @@ def check_config(config: ClassifyConfig) -> None:
         )
     if data.interpolation not in ("bilinear", "bicubic"):
         raise ConfigError(f"data.interpolation must be bilinear or bicubic, got {data.interpolation!r}")
-    positive = {
-        "trainer.epochs": trainer.epochs,
-        "data.image_size": data.image_size,
-    }
-    for name, value in positive.items():
-        if value <= 0:
-            raise ConfigError(f"{name} must be greater than 0, got {value}")
     if trainer.ema_decay is not None and not 0 < trainer.ema_decay < 1:
         raise ConfigError(f"trainer.ema_decay must lie between 0 and 1, got {trainer.ema_decay}")
     if trainer.precision not in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
@@ -35,3 +60,20 @@ def check_config(config: ClassifyConfig) -> None:
         raise ConfigError(f"trainer.precision must be one of {known}, got {trainer.precision!r}")
     if "/" in config.name or not config.name:
         raise ConfigError(f"name must be the name of a folder, got {config.name!r}")
+
+
+def _check_ranges(config: ClassifyConfig) -> None:
+    for name, (low, high) in _RANGES.items():
+        value = attrgetter(name)(config)
+        if value is not None and not low <= value <= high:
+            wanted = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+            raise ConfigError(f"{name} must be {wanted}, got {value}")
+    crop, scale, top = config.augment.crop_scale, config.augment.scale, config.data.crop_pct
+    if not 0 < top <= 1:
+        raise ConfigError(f"data.crop_pct must be greater than 0 and at most 1, got {top}")
+    if crop is not None and not 0 < crop[0] <= crop[1] <= 1:
+        raise ConfigError(f"augment.crop_scale must be two shares, the smaller one first, got {list(crop)}")
+    if not 0 < scale[0] <= scale[1]:
+        raise ConfigError(f"augment.scale must be two factors, the smaller one first, got {list(scale)}")
+    if min(config.data.std) <= 0:
+        raise ConfigError(f"data.std must be greater than 0, got {list(config.data.std)}")

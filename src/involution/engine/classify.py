@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 from torch import Tensor
 
 from involution.data.classification import open_dataset
 from involution.data.images import ImageError
-from involution.engine.checkpoint import (
-    load_classifier,
-    read_card,
-    read_checkpoint,
-)
+from involution.engine.checkpoint import ModelCard, load_classifier, read_card, read_checkpoint
 from involution.engine.checks import check_config
-from involution.engine.config import ClassifyConfig, ConfigError, load_config
+from involution.engine.config import ClassifyConfig, ConfigError, config_keys, load_config
+from involution.engine.files import make_folder
 from involution.engine.loader import EvalBatches, EvalImages, make_loader
 from involution.engine.setup import (
     config_eval_transform,
@@ -104,7 +103,7 @@ def train(
 
     run_dir = Path(resume).parent if resume else config.run_dir
     check_config(config)
-    position = _resume_position(config, resume)
+    found = None if resume is None else _read_run(config, resume)
     data = open_dataset(config.data.spec, split_seed=config.data.split_seed, classes=config.data.classes)
     num_images = len(data.train)  # type: ignore[arg-type]
     if num_images < config.data.batch_size:
@@ -112,6 +111,9 @@ def train(
             f"data.batch_size is {config.data.batch_size}, but {config.data.spec} has only {num_images} "
             "training images; choose a smaller batch"
         )
+    if found and list(data.classes) != found[1].classes:
+        raise ConfigError(f"{resume} knows other classes ({_some(found[1].classes)}) than {config.data.spec}")
+    position = found[0] if found else (0, 0)
     flag = InterruptFlag()
     recorder = RunRecorder(run_dir, flag)
     with flag, quiet():
@@ -172,6 +174,9 @@ def evaluate(
     """
     from involution.engine.module import Classifier
 
+    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("devices", devices, 1)):
+        if value < least:
+            raise ConfigError(f"{name} must be {least} or more, got {value}")
     network, card = load_classifier(checkpoint)
     config = load_config(base=card.recipe)
     spec = data_spec or config.data.spec
@@ -187,7 +192,11 @@ def evaluate(
         loader = make_loader(images, batches, workers, pin_memory=on_gpu(trainer))
         module = Classifier(network, config, card, 1)
         start = time.perf_counter()
-        trainer.test(module, loader, verbose=False)
+        try:
+            trainer.test(module, loader, verbose=False)
+        except SystemExit as error:
+            # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from error
         seconds = time.perf_counter() - start
     found = module.results
     return EvalResult(
@@ -206,26 +215,49 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _resume_position(config: ClassifyConfig, resume: str | os.PathLike[str] | None) -> tuple[int, int]:
-    if resume is None:
-        return (0, 0)
+# the checkpoint restores these, or counts in their units
+_KEPT = (
+    "name",
+    "output",
+    "model.",
+    "optimizer.",
+    "data.batch_size",
+    "data.channels",
+    "trainer.accumulate",
+    "trainer.ema",
+)
+
+
+def _read_run(config: ClassifyConfig, resume: str | os.PathLike[str]) -> tuple[tuple[int, int], ModelCard]:
+    """The (epoch, batch) that a run goes on with, and the card of its network."""
     found = read_checkpoint(resume)
     card = read_card(found, resume)
-    if card.model != config.model.name:
-        raise ConfigError(f"{resume} holds a {card.model}, but model.name is {config.model.name}")
+    before = load_config(base=card.recipe)
+    for key in config_keys():
+        old, new = (attrgetter(key)(settings) for settings in (before, config))
+        if key.startswith(_KEPT) and old != new:
+            raise ConfigError(f"a resumed run keeps its {key}: {resume} has {old!r}, got {new!r}")
     epoch, batch = found["involution"]["position"]
     if epoch >= config.trainer.epochs:
         raise ConfigError(
             f"{resume} is finished ({epoch} of {config.trainer.epochs} epochs); raise --trainer.epochs to train longer"
         )
-    return epoch, batch
+    return (epoch, batch), card
 
 
 def _claim_run_dir(run_dir: Path, resume: str | os.PathLike[str] | None) -> None:
     if resume is not None or not is_main_process():
         return
     if run_dir.exists() and any(run_dir.iterdir()):
-        raise ConfigError(
-            f"{run_dir} holds a run already; choose another --name, or go on with --resume {run_dir / 'last.ckpt'}"
-        )
-    run_dir.mkdir(parents=True, exist_ok=True)
+        last = run_dir / "last.ckpt"
+        if last.is_file():
+            raise ConfigError(f"{run_dir} holds a run already; choose another --name, or go on with --resume {last}")
+        raise ConfigError(f"{run_dir} holds files already; choose another --name")
+    try:
+        make_folder(run_dir)
+    except OSError as error:
+        raise ConfigError(f"can't make the folder {run_dir} ({error.strerror}); choose another --output") from error
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

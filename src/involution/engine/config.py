@@ -50,7 +50,7 @@ class DataConfig:
         crop_pct: evaluation resizes the shorter side to image_size / crop_pct and crops the centre.
         interpolation: of every resize, bilinear or bicubic.
         batch_size: images per optimiser step, over all devices and accumulation steps together.
-        workers: loader processes per device; 0 loads in the training process.
+        workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
         cache: keep the decoded images in memory; for small data sets.
         split_seed: draws the splits that the data set does not bring along.
         classes: file with the class names, one a line or a JSON list; needed where the data has none.

@@ -6,6 +6,8 @@ devices share the same batches.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,11 +170,24 @@ class EvalImages(Dataset[tuple[Tensor, int]]):
 
 
 def make_loader(dataset: Dataset[Any], batches: Sampler[Any], workers: int, pin_memory: bool) -> DataLoader[Any]:
-    """A loader of ready-made batches, with lasting workers."""
+    """A loader of ready-made batches, with lasting workers, at most one for each CPU core."""
+    workers = min(workers, _cores())
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=_leave_ctrl_c_to_the_parent,
     )
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _leave_ctrl_c_to_the_parent(worker: int) -> None:
+    # a terminal sends it to every process: without batches the parent could not finish its step
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,10 +7,20 @@ from typing import Any
 
 import lightning as L
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 from typing_extensions import override
 
 from involution.engine.module import Batch
+
+
+class _Title(ProgressColumn):
+    """The task's description, on one line and cut where the terminal is narrow."""
+
+    @override
+    def render(self, task: Task) -> Text:
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
 
 
 class ProgressBar(L.Callback):
@@ -35,13 +45,14 @@ class ProgressBar(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        if self.console.is_terminal:
+        self._since = time.perf_counter()
+        if self.console.is_interactive:
+            # in 80 columns the title and the bar give way, the figures and the time left stay whole
             self._progress = Progress(
-                TextColumn("{task.description}"),
-                # all of it fits into 80 columns
+                _Title(),
                 BarColumn(bar_width=10),
-                TextColumn("{task.percentage:>3.0f} % {task.fields[figures]}"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(table_column=Column(no_wrap=True)),
                 TextColumn("left"),
                 console=self.console,
             )
@@ -68,12 +79,11 @@ class ProgressBar(L.Callback):
         if batch_idx % 10 == 0:
             self._loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         speed = self._images / max(time.perf_counter() - self._since, 1e-9)
-        epoch = trainer.current_epoch
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         self._progress.update(
             self._task,
-            completed=epoch * trainer.num_training_batches + batch_idx + 1,
-            description=f"{self.title} epoch {epoch + 1}/{trainer.max_epochs}",
-            figures=f"loss {self._loss:.3f}{self._accuracy} {speed:,.0f} images/s",
+            completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
+            figures=f"{epoch} loss {self._loss:.3f}{self._accuracy} {speed:,.0f} images/s",
         )
 
     @override
@@ -87,6 +97,8 @@ class ProgressBar(L.Callback):
                 f"val accuracy {accuracy:.2%}, val loss {float(pl_module.results['loss']):.4f}, "
                 f"{speed:,.0f} images/s",
                 highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
 
     def _stop(self) -> None:

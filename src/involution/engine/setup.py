@@ -14,7 +14,7 @@ import torch
 from involution.data.classification import ClassificationData
 from involution.data.transforms import eval_transform, train_transforms
 from involution.engine.checkpoint import ModelCard, create_network, versions
-from involution.engine.config import ClassifyConfig, DataConfig
+from involution.engine.config import ClassifyConfig, ConfigError, DataConfig
 from involution.engine.loader import EvalBatches, EvalImages, TrainBatches, TrainImages, make_loader
 from involution.engine.weights import load_weights
 
@@ -30,6 +30,7 @@ def make_module(config: ClassifyConfig, data: ClassificationData, steps_per_epoc
 
     torch.manual_seed(config.seed)
     model = create_network(config.model.name, config.model.args, len(data.classes), config.data.channels)
+    _check_input(model, config)
     if config.model.weights and fresh:
         load_weights(model, config.model.weights)
     if config.trainer.channels_last:
@@ -53,6 +54,18 @@ def make_module(config: ClassifyConfig, data: ClassificationData, steps_per_epoc
     return Classifier(model, config, card, steps_per_epoch)
 
 
+def _check_input(model: torch.nn.Module, config: ClassifyConfig) -> None:
+    """Raise `ConfigError` for a network that can't take images of this size, such as a ViT of another."""
+    side = config.data.image_size
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, config.data.channels, side, side))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"{config.model.name} can't take images of {side} x {side} pixels: {error}") from error
+    model.train()
+
+
 def make_trainer(config: ClassifyConfig, recorder: Any, progress: bool) -> Any:
     """The trainer of a run."""
     import lightning as L
@@ -70,8 +83,8 @@ def make_trainer(config: ClassifyConfig, recorder: Any, progress: bool) -> Any:
     if progress:
         callbacks.append(ProgressBar(config.name))
     run_dir = recorder.run_dir
-    return L.Trainer(
-        **placement(config),
+    return _trainer(
+        config,
         max_epochs=config.trainer.epochs,
         gradient_clip_val=config.trainer.clip_grad_norm,
         accumulate_grad_batches=config.trainer.accumulate,
@@ -90,11 +103,10 @@ def make_trainer(config: ClassifyConfig, recorder: Any, progress: bool) -> Any:
 
 def make_eval_trainer(config: ClassifyConfig, progress: bool) -> Any:
     """The trainer of an evaluation, which writes nothing."""
-    import lightning as L
     from lightning.pytorch.callbacks import RichProgressBar
 
-    return L.Trainer(
-        **placement(config),
+    return _trainer(
+        config,
         logger=False,
         callbacks=[RichProgressBar()] if progress else [],
         enable_checkpointing=False,
@@ -102,6 +114,24 @@ def make_eval_trainer(config: ClassifyConfig, progress: bool) -> Any:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def _trainer(config: ClassifyConfig, **options: Any) -> Any:
+    import lightning as L
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        trainer = L.Trainer(**placement(config), **options)
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(
+            f"can't run on devices={config.devices}, trainer.accelerator={config.trainer.accelerator}: {error}"
+        ) from error
+    if trainer.precision != config.trainer.precision:
+        # Lightning takes another one and goes on
+        raise ConfigError(
+            f"trainer.precision {config.trainer.precision} does not work on this device; choose {trainer.precision}"
+        )
+    return trainer
 
 
 def placement(config: ClassifyConfig) -> dict[str, Any]:
@@ -175,6 +205,10 @@ def quiet() -> Iterator[None]:
             # Lightning's own use of torch
             ".*treespec, LeafSpec.*",
             ".*does not have many workers.*",
+            # the answer to it is the error of `_trainer`
+            ".*AMP with fp16 is not supported on CPU.*",
+            # torch's new name does something else
+            ".*broadcast_buffers. is deprecated.*",
             ".*dataloader is not resumable.*",
             ".*module.* in eval mode at the start of training.*",
         ):

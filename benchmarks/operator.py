@@ -16,7 +16,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 
-from involution.studies.operator_benchmark import medians, run
+from involution.studies.operator_benchmark import kernel_in_use, medians, run
 from involution.studies.timing import device_name, write_csv
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each measurement (default: 1)")
     parser.add_argument("--output", type=Path, help="CSV file (default: a name with device and version in results/)")
     options = parser.parse_args()
-    print(f"{device_name()}, torch {torch.__version__}")
+    print(f"{device_name()}, torch {torch.__version__}, kernel: {kernel_in_use()}")
     print(f"{'layer':<18} {'batch':>5} {'mode':<17} {'involution ms':>13} {'unfold ms':>10} {'×':>6}  peak MB")
     rows = []
     for row in run(tuple(options.batch), channels_last=not options.contiguous, seconds=options.seconds):
@@ -42,9 +42,8 @@ def main() -> None:
         )
     for (batch, mode), (speed, memory) in medians(rows).items():
         print(f"median over layers, batch {batch}, {mode}: {speed:.1f}× faster, {memory:.1f}× leaner")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = "contiguous" if options.contiguous else "channels_last"
-    default = RESULTS / f"operator_{device}_{layout}_torch{torch.__version__.split('+')[0]}.csv"
+    default = RESULTS / f"operator_{kernel_in_use()}_{layout}_torch{torch.__version__.split('+')[0]}.csv"
     write_csv(options.output or default, rows)
     print(f"written to {options.output or default}")
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops import involution2d
+from ..ops import involution2d, native
 from .baselines import unfold_involution2d
 from .timing import interleave, peak_memory
 
@@ -61,7 +61,7 @@ def run(
             for mode, candidates in _candidates(layer, *tensors).items():
                 times = interleave(candidates, seconds=seconds)
                 memory = {name: peak_memory(function) for name, function in candidates.items()}
-                row: dict[str, Any] = {"layer": layer.name, "batch": batch, "mode": mode}
+                row: dict[str, Any] = {"layer": layer.name, "batch": batch, "mode": mode, "kernel": kernel_in_use()}
                 row["memory_format"] = "channels_last" if channels_last else "contiguous"
                 for name in candidates:
                     row |= {f"{name}_p20_ms": round(times[name].p20, 4), f"{name}_p50_ms": round(times[name].p50, 4)}
@@ -72,6 +72,13 @@ def run(
                 row["speedup"] = round(times["unfold"].p50 / times["involution"].p50, 2)
                 row["memory_ratio"] = round(memory["unfold"] / memory["involution"], 2)
                 yield row
+
+
+def kernel_in_use() -> str:
+    """Return which kernel serves these measurements: ``cpu-avx512`` and so on, ``cpu-plain`` or ``cuda-plain``."""
+    if torch.cuda.is_available():
+        return "cuda-plain"
+    return f"cpu-{native.instruction_set() or 'plain'}"
 
 
 def medians(rows: list[dict[str, Any]]) -> dict[tuple[int, str], tuple[float, float]]:

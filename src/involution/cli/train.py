@@ -52,6 +52,11 @@ def run(args: Any) -> int:
 
     names = {item.name for item in dataclasses.fields(ClassifyConfig)}
     config = load_config(base={name: value for name, value in args.as_dict().items() if name in names})
+    if args.recipe == "finetune" and config.model.weights is None:
+        raise ConfigError(
+            "the recipe finetune starts from trained weights: add --model.weights FILE, a run's best.ckpt or what "
+            "`involution convert` wrote"
+        )
     try:
         result = train(config, resume=args.resume)
     except TrainingInterrupted as stop:

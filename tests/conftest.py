@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,10 @@ def pytest_configure(config):
         torch.set_num_threads(1)
     # PyTorch's own: its forward-mode decompositions are scripted on first use
     config.addinivalue_line("filterwarnings", r"ignore:`torch\.jit\.script.*` is deprecated:FutureWarning")
+
+
+# a shell that starts the tests in the background has Ctrl-C ignored in all of them
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -129,6 +129,41 @@ void threads(int64_t begin, int64_t end, int64_t, void (*body)(int64_t, int64_t,
   other.join();
 }
 
+// its gradients; `map` holds the generated map in the order of the problem's strides
+bool dynamic_backward(Problem p, const Span& span, const Buffer& reduced, const Buffer& weight,
+                      const std::vector<double>& map, const Buffer& input, int seed) {
+  const auto count = [](const Activation& a) { return a.size[0] * a.size[1] * a.size[2] * a.size[3] * a.size[4]; };
+  const int64_t features = span.reduced.size[1], pixels = p.output.size[3] * p.output.size[4];
+  Buffer grad(p.type, count(p.output)), of_input(p.type, count(p.input)), of_reduced(p.type, count(span.reduced));
+  Buffer of_weight(p.type, span.taps * features), of_bias(p.type, span.taps);
+  grad.fill();
+  p.output.data = grad.bytes.get();
+  Gradients gradients = {p.input, span.reduced, of_weight.bytes.get(), of_bias.bytes.get()};
+  gradients.input.data = of_input.bytes.get();
+  gradients.reduced.data = of_reduced.bytes.get();
+  kernels().dynamic_backward(p, span, gradients, {threads, 2});
+
+  std::vector<double> dx(of_input.count), dr(of_reduced.count), ds(of_weight.count), db(of_bias.count);
+  std::vector<double> dmap(map.size());
+  definition(p, [&](int64_t i, int64_t m, int64_t o) {
+    dx[i] += grad.get(o) * map[m];
+    dmap[m] += grad.get(o) * input.get(i);
+  });
+  const int64_t w = p.output.size[4];
+  for (int64_t i = 0; i < static_cast<int64_t>(dmap.size()); ++i) {
+    const int64_t x = i % w, y = i / w % p.output.size[3], t = i / pixels % span.taps, n = i / pixels / span.taps;
+    db[t] += dmap[i];
+    for (int64_t r = 0; r < features; ++r) {
+      const int64_t place = at(span.reduced, n, r, 0, y, x);
+      dr[place] += dmap[i] * weight.get(t * features + r);
+      ds[t * features + r] += dmap[i] * reduced.get(place);
+    }
+  }
+  return same(of_input, dx, "fused gradient of the input", seed) &&
+         same(of_reduced, dr, "gradient of the reduced features", seed) &&
+         same(of_weight, ds, "gradient of the span", seed) && same(of_bias, db, "gradient of the bias", seed);
+}
+
 // forward with a generated map; two-dimensional
 bool dynamic(Problem p, const Buffer& input, int seed) {
   const int64_t features = pick({1, 3, 4, 17, 32}), taps = p.map.size[1] * p.map.size[3] * p.map.size[4];
@@ -160,7 +195,7 @@ bool dynamic(Problem p, const Buffer& input, int seed) {
     }
   }
   definition(p, [&](int64_t i, int64_t m, int64_t o) { truth[o] += input.get(i) * map[m]; });
-  return same(output, truth, "forward with a generated map", seed);
+  return same(output, truth, "forward with a generated map", seed) && dynamic_backward(p, span, reduced, weight, map, input, seed);
 }
 
 bool one(int seed) {

@@ -41,6 +41,14 @@ struct Span {
   int64_t taps;
 };
 
+// what the backward pass writes, of the sizes of input, reduced features and span; null where not asked for
+struct Gradients {
+  Activation input;
+  Activation reduced;
+  void* weight;
+  void* bias;
+};
+
 // runs body(begin, end, context) over parts of [begin, end), each part at least grain long
 struct Parallel {
   void (*run)(int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
@@ -55,6 +63,8 @@ struct Kernels {
   void (*grad_weight)(const Problem&, const Parallel&);
   // forward with a map that is generated row by row; the problem's map has sizes, nothing else
   void (*dynamic_forward)(const Problem&, const Span&, const Parallel&);
+  // the problem's output is the gradient that comes in
+  void (*dynamic_backward)(const Problem&, const Span&, const Gradients&, const Parallel&);
 };
 
 // the best set that this processor runs, or the one that INVOLUTION_CPU names

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "problem.h"
@@ -164,27 +165,37 @@ Tensor grad_weight(Tensor grad, Tensor input, int64_t groups, Ints kernel_size, 
   return weight;
 }
 
-Tensor dynamic_forward(Tensor input, Tensor reduced, Tensor span_weight, std::optional<Tensor> span_bias, Ints stride,
-                       Ints padding, Ints dilation) {
-  STD_TORCH_CHECK(input.dim() == 4 && reduced.dim() == 4 && span_weight.dim() == 4 && stride.size() == 2 &&
-                      padding.size() == 2 && dilation.size() == 2,
+// what both directions of the fused operator are asked; keeps the contiguous span alive
+struct Generated {
+  Problem problem;
+  involution::Span span;
+  Tensor weight, bias;
+};
+
+Generated generated(const Tensor& input, const Tensor& reduced, const Tensor& span_weight,
+                    const std::optional<Tensor>& span_bias, const Tensor& output, const Ints& stride,
+                    const Ints& padding, const Ints& dilation) {
+  STD_TORCH_CHECK(input.dim() == 4 && reduced.dim() == 4 && span_weight.dim() == 4 && output.dim() == 4 &&
+                      stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
                   "involution: input, reduced and span_weight must have four dimensions");
-  span_weight = torch::stable::contiguous(span_weight);
-  Tensor output = empty_activation(input, {reduced.size(2), reduced.size(3)});
-  Problem p = {type_of(input), activation(input), Map{}, activation(output), {1, 1, 1}, {0, 0, 0}, {1, 1, 1}};
-  const auto span = span_weight.sizes();
+  Generated all{{type_of(input), activation(input), Map{}, activation(output), {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
+                {},
+                torch::stable::contiguous(span_weight),
+                {}};
+  Problem& p = all.problem;
+  const auto span = all.weight.sizes();
   const int64_t map_sizes[8] = {input.size(0), span[0], 1, span[1], span[2], 1, reduced.size(2), reduced.size(3)};
   std::copy(map_sizes, map_sizes + 8, p.map.size);
-  involution::Span s = {activation(reduced), span_weight.data_ptr(), nullptr, span[0] * span[1] * span[2]};
-  bool fits = reduced.size(0) == input.size(0) && span[3] == reduced.size(1) && s.taps * span[3] > 0 &&
-              input.size(1) % span[0] == 0;
-  bool alike = type_of(reduced) == p.type && type_of(span_weight) == p.type;
-  Tensor bias;
+  all.span = {activation(reduced), all.weight.data_ptr(), nullptr, span[0] * span[1] * span[2]};
+  bool fits = reduced.size(0) == input.size(0) && span[3] == reduced.size(1) && all.span.taps * span[3] > 0 &&
+              input.size(1) % span[0] == 0 && output.size(0) == input.size(0) && output.size(1) == input.size(1) &&
+              output.size(2) == reduced.size(2) && output.size(3) == reduced.size(3);
+  bool alike = type_of(reduced) == p.type && type_of(all.weight) == p.type && type_of(output) == p.type;
   if (span_bias.has_value()) {
-    bias = torch::stable::contiguous(*span_bias);
-    s.bias = bias.data_ptr();
-    fits = fits && bias.numel() == s.taps;
-    alike = alike && type_of(bias) == p.type;
+    all.bias = torch::stable::contiguous(*span_bias);
+    all.span.bias = all.bias.data_ptr();
+    fits = fits && all.bias.numel() == all.span.taps;
+    alike = alike && type_of(all.bias) == p.type;
   }
   for (int i = 0; i < 2; ++i) {
     p.stride[1 + i] = stride[i];
@@ -194,8 +205,45 @@ Tensor dynamic_forward(Tensor input, Tensor reduced, Tensor span_weight, std::op
   }
   STD_TORCH_CHECK(alike, "involution: tensors must have one dtype");
   STD_TORCH_CHECK(fits, "involution: the sizes of input, reduced and span weights don't fit together");
-  involution::kernels().dynamic_forward(p, s, torch_threads());
+  return all;
+}
+
+Tensor dynamic_forward(Tensor input, Tensor reduced, Tensor span_weight, std::optional<Tensor> span_bias, Ints stride,
+                       Ints padding, Ints dilation) {
+  Tensor output = empty_activation(input, {reduced.size(2), reduced.size(3)});
+  const Generated all = generated(input, reduced, span_weight, span_bias, output, stride, padding, dilation);
+  involution::kernels().dynamic_forward(all.problem, all.span, torch_threads());
   return output;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_backward(Tensor grad, Tensor input, Tensor reduced,
+                                                            Tensor span_weight, std::optional<Tensor> span_bias,
+                                                            Ints stride, Ints padding, Ints dilation,
+                                                            std::vector<bool> output_mask) {
+  const Generated all = generated(input, reduced, span_weight, span_bias, grad, stride, padding, dilation);
+  STD_TORCH_CHECK(output_mask.size() == 4, "involution: output_mask must have four items");
+  const auto contiguous = [&](const Tensor& like, int64_t dims) {
+    Ints sizes, order;
+    for (int64_t i = 0; i < dims; ++i) sizes.push_back(like.size(i)), order.push_back(i);
+    return empty_strided(like, sizes, dense(sizes, order));
+  };
+  const auto nothing = [&] { return empty_strided(grad, {0}, {1}); };
+  const auto image = [&](const Tensor& like) {
+    const Ints sizes = {like.size(0), like.size(1), like.size(2), like.size(3)};
+    const Ints order = channels_last(grad) ? Ints{0, 2, 3, 1} : Ints{0, 1, 2, 3};
+    return empty_strided(grad, sizes, dense(sizes, order));
+  };
+  Tensor of_input = output_mask[0] ? image(input) : nothing();
+  Tensor of_reduced = output_mask[1] ? image(reduced) : nothing();
+  Tensor of_weight = output_mask[2] ? contiguous(span_weight, 4) : nothing();
+  Tensor of_bias = output_mask[3] ? contiguous(span_weight, 3) : nothing();
+  involution::Gradients gradients{};
+  if (output_mask[0]) gradients.input = activation(of_input);
+  if (output_mask[1]) gradients.reduced = activation(of_reduced);
+  if (output_mask[2]) gradients.weight = of_weight.data_ptr();
+  if (output_mask[3]) gradients.bias = of_bias.data_ptr();
+  involution::kernels().dynamic_backward(all.problem, all.span, gradients, torch_threads());
+  return {of_input, of_reduced, of_weight, of_bias};
 }
 
 }  // namespace
@@ -205,6 +253,7 @@ STABLE_TORCH_LIBRARY_IMPL(involution, CPU, m) {
   m.impl("involution2d_grad_input", TORCH_BOX(&grad_input));
   m.impl("involution2d_grad_weight", TORCH_BOX(&grad_weight));
   m.impl("dynamic_involution2d", TORCH_BOX(&dynamic_forward));
+  m.impl("dynamic_involution2d_backward", TORCH_BOX(&dynamic_backward));
   m.impl("involution3d", TORCH_BOX(&forward));
   m.impl("involution3d_grad_input", TORCH_BOX(&grad_input));
   m.impl("involution3d_grad_weight", TORCH_BOX(&grad_weight));

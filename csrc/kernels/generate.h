@@ -101,7 +101,7 @@ class Generator {
   int64_t features() const { return features_; }
 
   // elements from pixel to pixel of what `rows` writes: whole panels, however the first tap lies in its own
-  static int64_t pixel_pitch(int64_t taps) { return round_up(taps + R, kLanes<A>) + kLanes<A>; }
+  static int64_t pixel_pitch(int64_t taps) { return round_up(taps + R - 1, kLanes<A>) + kLanes<A>; }
 
   // Writes taps [first, first + taps) of rows [y0, y1) of the map of image n for all their pixels, and returns where
   // the first of them lies.

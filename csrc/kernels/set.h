@@ -2,10 +2,12 @@
 #pragma once
 
 #include "gather.h"
+#include "generate_backward.h"
 #include "map_gradient.h"
 
-#define INVOLUTION_KERNELS(set)                                                                      \
-  namespace involution {                                                                             \
-  extern const Kernels set##_kernels;                                                                \
-  const Kernels set##_kernels = {#set, gather<false>, gather<true>, map_gradient, dynamic_forward};  \
+#define INVOLUTION_KERNELS(set)                                                                             \
+  namespace involution {                                                                                    \
+  extern const Kernels set##_kernels;                                                                       \
+  const Kernels set##_kernels = {#set,         gather<false>,   gather<true>,                               \
+                                 map_gradient, dynamic_forward, dynamic_backward};                          \
   }

@@ -1,5 +1,6 @@
 """The C++ kernels against float64 truth, over shapes, layouts, dtypes, instruction sets and thread counts."""
 
+import copy
 import os
 import random
 import re
@@ -192,6 +193,44 @@ def test_table_of_generated_maps(block, deterministic):
         assert (error <= 2 * TOLERANCE[problem.dtype]).all(), f"{error.max()} in {vars(problem)}"
 
 
+@pytest.mark.parametrize("block", range(4))
+def test_table_of_generated_maps_gradients(block, deterministic):
+    for seed in range(25 * block, 25 * (block + 1)):
+        problem, tensors = dynamic_problem(seed)
+        geometry = problem.stride, problem.padding, problem.dilation
+        grad = torch.randn(problem.batch, problem.channels, *problem.output).to(problem.dtype)
+        if seed % 4 > 1:
+            grad = channels_innermost(grad)
+        mask = [True] * 4 if seed % 2 else [bool((seed * 5 + 3) >> i & 1) for i in range(4)]
+        results = torch.ops.involution.dynamic_involution2d_backward(grad, *tensors, *geometry, mask)
+        wide = [None if t is None else t.double().requires_grad_() for t in tensors]
+        output = unfold_form(wide[0], reference.span(*wide[1:]), *geometry)
+        leaves = [t for t in wide if t is not None]
+        truths = dict(zip(map(id, leaves), torch.autograd.grad(output, leaves, grad.double()), strict=True))
+        for result, leaf, needed in zip(results, wide, mask, strict=True):
+            assert result.dtype == problem.dtype
+            if not needed:
+                assert result.numel() == 0
+            elif leaf is not None:
+                truth = truths[id(leaf)]
+                assert result.shape == truth.shape
+                error = (result.double() - truth).abs() / (truth.abs().amax() + 1)
+                assert (error <= 4 * TOLERANCE[problem.dtype]).all(), f"{error.max()} in {vars(problem)}"
+
+
+def test_threads_do_not_change_a_bit_of_generated_maps_gradients():
+    x, reduced = torch.randn(5, 64, 9, 9), torch.randn(5, 16, 9, 9)
+    tensors = torch.randn(5, 64, 9, 9), x, reduced, torch.randn(4, 7, 7, 16), None, [1, 1], [3, 3], [1, 1], [True] * 4
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        results.append(torch.ops.involution.dynamic_involution2d_backward(*tensors))
+    torch.set_num_threads(threads)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_threads_do_not_change_a_bit_of_generated_maps():
     problem, tensors = dynamic_problem(3)
     geometry = problem.stride, problem.padding, problem.dilation
@@ -222,9 +261,8 @@ def test_module_is_fused_in_inference_and_alike(stride, bias):
             calls.append(str(function))
             return function(*args, **(kwargs or {}))
 
-    # in grad mode the map is kept for backward
-    truth = module.double()(x.double()).detach()
-    module.float()
+    wide = copy.deepcopy(module).double()
+    truth = wide._apply_kernels(x.double(), wide.generator(x.double()), wide.padding).detach()
     with torch.no_grad(), Watch():
         result = module(x)
         handle = module.generator.register_forward_hook(lambda module, args, output: None)

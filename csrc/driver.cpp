@@ -181,7 +181,7 @@ bool dynamic(Problem p, const Buffer& input, int seed) {
   Buffer output(p.type, p.output.size[0] * p.output.size[1] * pixels);
   p.input.data = input.bytes.get();
   p.output.data = output.bytes.get();
-  kernels().dynamic_forward(p, span, {threads, 2});
+  kernels().dynamic_forward(p, span, {}, {threads, 2});
 
   // the definition reads the map in this order: image, tap of all groups, pixel
   const int64_t h = p.output.size[3], w = p.output.size[4];

@@ -41,6 +41,13 @@ struct Span {
   int64_t taps;
 };
 
+// what follows in inference: relu(scale[c] · out[n, c, z] + shift[c]); scale and shift have C elements or are null
+struct Epilogue {
+  const void* scale;
+  const void* shift;
+  bool relu;
+};
+
 // what the backward pass writes, of the sizes of input, reduced features and span; null where not asked for
 struct Gradients {
   Activation input;
@@ -62,7 +69,7 @@ struct Kernels {
   void (*grad_input)(const Problem&, const Parallel&);
   void (*grad_weight)(const Problem&, const Parallel&);
   // forward with a map that is generated row by row; the problem's map has sizes, nothing else
-  void (*dynamic_forward)(const Problem&, const Span&, const Parallel&);
+  void (*dynamic_forward)(const Problem&, const Span&, const Epilogue&, const Parallel&);
   // the problem's output is the gradient that comes in
   void (*dynamic_backward)(const Problem&, const Span&, const Gradients&, const Parallel&);
 };

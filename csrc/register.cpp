@@ -212,7 +212,24 @@ Tensor dynamic_forward(Tensor input, Tensor reduced, Tensor span_weight, std::op
                        Ints padding, Ints dilation) {
   Tensor output = empty_activation(input, {reduced.size(2), reduced.size(3)});
   const Generated all = generated(input, reduced, span_weight, span_bias, output, stride, padding, dilation);
-  involution::kernels().dynamic_forward(all.problem, all.span, torch_threads());
+  involution::kernels().dynamic_forward(all.problem, all.span, {}, torch_threads());
+  return output;
+}
+
+Tensor dynamic_affine(Tensor input, Tensor reduced, Tensor span_weight, std::optional<Tensor> span_bias, Ints stride,
+                      Ints padding, Ints dilation, std::optional<Tensor> scale, std::optional<Tensor> shift,
+                      bool relu) {
+  Tensor output = empty_activation(input, {reduced.size(2), reduced.size(3)});
+  const Generated all = generated(input, reduced, span_weight, span_bias, output, stride, padding, dilation);
+  for (std::optional<Tensor>* tensor : {&scale, &shift}) {
+    if (!tensor->has_value()) continue;
+    STD_TORCH_CHECK((*tensor)->numel() == input.size(1) && type_of(**tensor) == all.problem.type,
+                    "involution: scale and shift must have an element for each channel, in the input's dtype");
+    *tensor = torch::stable::contiguous(**tensor);
+  }
+  const involution::Epilogue epilogue = {scale.has_value() ? scale->data_ptr() : nullptr,
+                                         shift.has_value() ? shift->data_ptr() : nullptr, relu};
+  involution::kernels().dynamic_forward(all.problem, all.span, epilogue, torch_threads());
   return output;
 }
 
@@ -253,6 +270,7 @@ STABLE_TORCH_LIBRARY_IMPL(involution, CPU, m) {
   m.impl("involution2d_grad_input", TORCH_BOX(&grad_input));
   m.impl("involution2d_grad_weight", TORCH_BOX(&grad_weight));
   m.impl("dynamic_involution2d", TORCH_BOX(&dynamic_forward));
+  m.impl("dynamic_involution2d_affine", TORCH_BOX(&dynamic_affine));
   m.impl("dynamic_involution2d_backward", TORCH_BOX(&dynamic_backward));
   m.impl("involution3d", TORCH_BOX(&forward));
   m.impl("involution3d_grad_input", TORCH_BOX(&grad_input));

@@ -15,6 +15,14 @@ constexpr int64_t kSlabBytes = 256 << 10;
 // multiply-adds of whole vectors that are worth waking a thread for
 constexpr int64_t kGrainWork = 16 << 10;
 
+// an epilogue in the arithmetic type, a cache line longer than the channels
+template <class A>
+struct Finish {
+  const A* scale = nullptr;
+  const A* shift = nullptr;
+  bool relu = false;
+};
+
 template <class T, bool Transposed>
 class Gather {
   using A = typename Arithmetic<T>::type;
@@ -22,11 +30,13 @@ class Gather {
 
  public:
   // with a generator the problem's map has no memory: its rows are made in scratch, pixel by pixel
-  Gather(const Problem& p, const Parallel& parallel, const Generator<T>* generator = nullptr)
+  Gather(const Problem& p, const Parallel& parallel, const Generator<T>* generator = nullptr,
+         const Finish<A>& finish = {})
       : source_(Transposed ? p.output : p.input),
         target_(Transposed ? p.input : p.output),
         map_(p.map),
         generator_(generator),
+        finish_(finish),
         parallel_(parallel) {
     group_width_ = source_.size[1] / map_.size[1];
     group_taps_ = map_.size[2] * map_.size[3] * map_.size[4];
@@ -99,9 +109,11 @@ class Gather {
   }
 
   // one target row of all phases; pointers are to column 0 of their tensors
-  void row(const A* source, int64_t source_plane, int64_t source_row, int64_t source_column, const A* map,
-           int64_t map_plane, int64_t map_row, A* target, int64_t target_column, int64_t planes,
+  void row(int64_t channel, const A* source, int64_t source_plane, int64_t source_row, int64_t source_column,
+           const A* map, int64_t map_plane, int64_t map_row, A* target, int64_t target_column, int64_t planes,
            int64_t rows) const {
+    const A* scale = finish_.scale == nullptr ? nullptr : finish_.scale + channel;
+    const A* shift = finish_.scale == nullptr ? nullptr : finish_.shift + channel;
     for (int64_t i = 0; i < phases_; ++i) {
       const Phase p = i < kKept ? kept_[i] : phase_of<Transposed>(columns_, i);
       if (p.count == 0) continue;
@@ -121,6 +133,9 @@ class Gather {
                         target + p.first * target_column,
                         p.step * target_column,
                         p.count,
+                        scale,
+                        shift,
+                        finish_.relu,
                         p.taps,
                         p.stride};
       row_function<A>(p.taps, p.stride)(r);
@@ -153,7 +168,7 @@ class Gather {
     if constexpr (sizeof(T) == sizeof(A)) {
       const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
       for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
-        row(source_at(n, c, planes.source, rows.source), planes.source_step * source_.stride[2],
+        row(c, source_at(n, c, planes.source, rows.source), planes.source_step * source_.stride[2],
             rows.source_step * source_.stride[3], source_.stride[4], map + planes.map + rows.map, planes.map_step,
             rows.map_step, target_at(n, c, z, y), target_.stride[4], planes.count, rows.count);
       }
@@ -238,7 +253,7 @@ class Gather {
           map_row = taps_inside_ ? axis_[2].taps : axis_[2].taps * map_.size[7];
           map_plane = rows.count * map_row;
         }
-        row(source, plane_size, rows.source_step * width * L, L, map, map_plane, map_row, target, L, planes.count,
+        row(channel, source, plane_size, rows.source_step * width * L, L, map, map_plane, map_row, target, L, planes.count,
             rows.count);
       }
       unpack_plane(out, target_at(n, channel, z, y0), y1 - y0, lanes);
@@ -302,6 +317,7 @@ class Gather {
   Activation source_, target_;
   Map map_;
   const Generator<T>* generator_;
+  const Finish<A> finish_;
   const Parallel& parallel_;
   Axis axis_[3];
   // the last axis with the strides of the map that the row kernel reads, and its first phases
@@ -326,22 +342,35 @@ void gather(const Problem& p, const Parallel& parallel) {
 }
 
 template <class T>
-void generated_gather(const Problem& p, const Span& span, const Parallel& parallel) {
+void generated_gather(const Problem& p, const Span& span, const Epilogue& e, const Parallel& parallel) {
+  using A = typename Arithmetic<T>::type;
   Generator<T> generator(span);
   generator.prepare(parallel);
-  Gather<T, false>(p, parallel, &generator).run();
+  Finish<A> finish;
+  Scratch memory;
+  if (e.scale != nullptr || e.shift != nullptr || e.relu) {
+    const int64_t channels = p.output.size[1], size = channels + kLanes<A>;
+    A* scale = static_cast<A*>(memory.reserve(2 * size * int64_t(sizeof(A))));
+    A* shift = scale + size;
+    for (int64_t c = 0; c < size; ++c) {
+      scale[c] = e.scale != nullptr && c < channels ? load_one(static_cast<const T*>(e.scale) + c) : A(1);
+      shift[c] = e.shift != nullptr && c < channels ? load_one(static_cast<const T*>(e.shift) + c) : A(0);
+    }
+    finish = {scale, shift, e.relu};
+  }
+  Gather<T, false>(p, parallel, &generator, finish).run();
 }
 
-void dynamic_forward(const Problem& p, const Span& span, const Parallel& parallel) {
+void dynamic_forward(const Problem& p, const Span& span, const Epilogue& e, const Parallel& parallel) {
   switch (p.type) {
     case Type::f32:
-      return generated_gather<float>(p, span, parallel);
+      return generated_gather<float>(p, span, e, parallel);
     case Type::f64:
-      return generated_gather<double>(p, span, parallel);
+      return generated_gather<double>(p, span, e, parallel);
     case Type::bf16:
-      return generated_gather<BFloat16>(p, span, parallel);
+      return generated_gather<BFloat16>(p, span, e, parallel);
     case Type::f16:
-      return generated_gather<Half>(p, span, parallel);
+      return generated_gather<Half>(p, span, e, parallel);
   }
 }
 

@@ -24,6 +24,9 @@ struct Row {
   int64_t map_target, map_tap;
   A* target;
   int64_t target_step, count;
+  // of this cache line of channels; null without an epilogue
+  const A *scale, *shift;
+  bool relu;
   // what the specialised loops have as constants
   int64_t taps, stride;
 };
@@ -106,6 +109,15 @@ INVOLUTION_INLINE void prefetch_map(const Row<A>& r, const A* map) {
   }
 }
 
+// a NaN stays one
+template <class A>
+INVOLUTION_INLINE void finish(Block<A>& sum, const Block<A>& scale, const Block<A>& shift, bool relu) {
+  for (int i = 0; i < Block<A>::kParts; ++i) {
+    sum.part[i] = sum.part[i] * scale.part[i] + shift.part[i];
+    if (relu) sum.part[i] = sum.part[i] < 0 ? Native<A>{} : sum.part[i];
+  }
+}
+
 // K = 0: the sizes given at run time
 template <class A, int K, int S, int T>
 INVOLUTION_INLINE void tile(const Row<A>& r, int64_t t) {
@@ -130,6 +142,10 @@ INVOLUTION_INLINE void tile(const Row<A>& r, int64_t t) {
     }
   }
   A* target = r.target + t * r.target_step;
+  if (r.scale != nullptr) {
+    const Block<A> scale = load_block(r.scale), shift = load_block(r.shift);
+    for (int i = 0; i < T; ++i) finish(sum[i], scale, shift, r.relu);
+  }
   for (int i = 0; i < T; ++i) store_block(target + i * r.target_step, sum[i]);
 }
 

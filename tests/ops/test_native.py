@@ -269,7 +269,8 @@ def test_module_is_fused_in_inference_and_alike(stride, bias):
         watched = module(x)
         handle.remove()
     ours = [name for name in calls if name.startswith("involution")]
-    assert ours == ["involution.dynamic_involution2d.default", "involution.involution2d.default"]
+    fused = "dynamic_involution2d_affine" if bias else "dynamic_involution2d"
+    assert ours == [f"involution.{fused}.default", "involution.involution2d.default"]
     torch.testing.assert_close(result.double(), truth, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(watched.double(), truth, rtol=1e-5, atol=1e-5)
 

@@ -11,6 +11,7 @@ from involution.models.checkpoint import (
     convert_checkpoint,
     load_checkpoint,
 )
+from involution.models.fuse import FuseReport, fuse
 from involution.models.rednet import InvolutionBottleneck, RedNet, ResNetC
 from involution.models.variants import (
     convolution_twin,
@@ -26,11 +27,13 @@ from involution.models.variants import (
 __all__ = [
     "CheckpointError",
     "CheckpointReport",
+    "FuseReport",
     "InvolutionBottleneck",
     "RedNet",
     "ResNetC",
     "convert_checkpoint",
     "convolution_twin",
+    "fuse",
     "load_checkpoint",
     "rednet26",
     "rednet38",

@@ -17,6 +17,8 @@ from torch import nn
 
 from involution.nn import Involution2d
 
+from .fuse import FuseReport, fuse
+
 __all__ = ["InvolutionBottleneck", "RedNet", "ResNetC"]
 
 
@@ -158,6 +160,11 @@ class ResNetC(ResNet):
         """Initialise as the authors: convolutions He-normal over their outputs, the classifier N(0, 0.01)."""
         super().init_weights(zero_init_last=zero_init_last)
         self._init_classifier()
+
+    @torch.jit.ignore
+    def fuse(self) -> FuseReport:
+        """Fold the batch norms into convolutions and involutions, in place and for inference; see `fuse`."""
+        return fuse(self)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new classifier in, initialised as the first one (``num_classes=0``: none)."""

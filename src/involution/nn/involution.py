@@ -1,7 +1,7 @@
 """The modules: a kernel generator and the operator that applies what it generates."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 import torch.fx
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..ops import dynamic_involution2d, involution1d, involution2d, involution3d, native
 from ..ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
+from ..ops.dynamic import affine
 
 # a symbolic tracer records these calls whole, as it does the operators': what they ask of sizes can't be traced
 torch.fx.wrap("_pool_windows")
@@ -22,6 +23,12 @@ _NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn
 _AVG_POOL: dict[int, Callable] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 _DEFAULT: Any = object()
+
+
+def foldable(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
+    """Return whether a norm is a batch norm with fixed statistics, an affine map of each channel."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return type(norm) in kinds and not norm.training and norm.running_var is not None  # type: ignore[union-attr]
 
 
 class KernelGenerator(nn.Module):
@@ -171,6 +178,12 @@ class _Involution(nn.Module):
             **factory,
         )
         self.bias = nn.Parameter(torch.empty(self.channels, **factory)) if bias else None
+        # what `fuse_norm` took over
+        self.scale: Tensor | None
+        self.shift: Tensor | None
+        self.register_buffer("scale", None)
+        self.register_buffer("shift", None)
+        self.relu = False
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -187,11 +200,53 @@ class _Involution(nn.Module):
         if self.dims == 2 and self.padding_mode == "zeros" and _fused_is_faster(self.generator, x):
             return self._generate_and_apply(x)
         weight = self.generator(x)
-        if self.padding_mode == "zeros":
-            return self._apply_kernels(x, weight, self.padding)
-        g = self.generator
-        x = _pad_input(x, g.kernel_size, g.stride, g.padding, g.dilation, self.padding_mode)
-        return self._apply_kernels(x, weight, 0)
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            g = self.generator
+            x = _pad_input(x, g.kernel_size, g.stride, g.padding, g.dilation, self.padding_mode)
+            padding = 0
+        return affine(self._apply_kernels(x, weight, padding), self.scale, self.shift, self.relu)
+
+    @torch.no_grad()
+    def fuse_norm(self, norm: nn.Module, relu: bool = False) -> None:
+        """Take over the batch norm that follows, and the ReLU after it, for inference.
+
+        From then on the module puts out ``relu(norm(involution(x)))``, in one pass where it runs fused; buffers
+        ``scale`` and ``shift [C_out]`` are in its state_dict. A bias goes into the shift.
+
+        Args:
+            norm: A BatchNorm in evaluation mode with running statistics of ``C_out`` channels.
+            relu: Whether a ReLU follows it.
+
+        Raises:
+            ValueError: If the norm is another one, or the module has taken over one already.
+
+        Example:
+            >>> involution, norm = Involution2d(16, 7).eval(), torch.nn.BatchNorm2d(16).eval()
+            >>> x = torch.randn(1, 16, 9, 9)
+            >>> expected = norm(involution(x)).relu()
+            >>> involution.fuse_norm(norm, relu=True)
+            >>> torch.allclose(involution(x), expected, atol=1e-5)
+            True
+        """
+        if self.scale is not None:
+            raise ValueError("a norm was taken over already; a second one can't be")
+        if not foldable(norm) or norm.num_features != self.channels:
+            raise ValueError(
+                f"norm must be a BatchNorm of {self.channels} channels in eval mode with running statistics; got {norm}"
+            )
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None
+        assert variance is not None
+        deviation = (variance.double() + norm.eps).sqrt()
+        scale = deviation.reciprocal() if norm.weight is None else norm.weight.double() / deviation
+        shift = -mean.double() * scale
+        if norm.bias is not None:
+            shift += norm.bias.double()
+        if self.bias is not None:
+            shift += self.bias.double() * scale
+            self.bias = None
+        self.scale, self.shift, self.relu = scale.to(variance.dtype), shift.to(variance.dtype), relu
 
     def _generate_and_apply(self, x: Tensor) -> Tensor:
         g = self.generator
@@ -199,8 +254,17 @@ class _Involution(nn.Module):
         shape = (g.groups, *g.kernel_size)
         span_bias = None if span.bias is None else span.bias.view(shape)
         geometry: Any = (self.stride, self.padding, self.dilation)
-        out = dynamic_involution2d(x, g.features(x), span.weight.view(*shape, -1), span_bias, *geometry)
-        return out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1)
+        shift = self.shift if self.bias is None else self.bias
+        return dynamic_involution2d(
+            x,
+            g.features(x),
+            span.weight.view(*shape, -1),
+            span_bias,
+            *geometry,
+            scale=self.scale,
+            shift=shift,
+            relu=self.relu,
+        )
 
     def _apply_kernels(self, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
         raise NotImplementedError
@@ -223,6 +287,8 @@ class _Involution(nn.Module):
             parts.append(f"padding_mode={self.padding_mode}")
         if self.bias is not None:
             parts.append("bias=True")
+        if self.scale is not None:
+            parts.append("followed by norm and relu" if self.relu else "followed by norm")
         return ", ".join(parts)
 
 

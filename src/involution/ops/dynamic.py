@@ -18,6 +18,7 @@ from .schema import LIBRARY, output_format
 Size = Sequence[int]
 
 _OP = torch.ops.involution.dynamic_involution2d.default
+_AFFINE = torch.ops.involution.dynamic_involution2d_affine.default
 _BACKWARD = torch.ops.involution.dynamic_involution2d_backward.default
 
 
@@ -34,6 +35,50 @@ def dynamic_call(
     if torch._C._are_functorch_transforms_active():
         return _unfused(input, reduced, span_weight, span_bias, stride, padding, dilation)
     return _OP(input, reduced, span_weight, span_bias, stride, padding, dilation)
+
+
+def affine_call(
+    input: Tensor,
+    reduced: Tensor,
+    span_weight: Tensor,
+    span_bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    """Call the fused operator with what follows it in inference: ``relu(scale[c] · out + shift[c])``."""
+    function = _composed if torch._C._are_functorch_transforms_active() else _AFFINE
+    return function(input, reduced, span_weight, span_bias, stride, padding, dilation, scale, shift, relu)
+
+
+def affine(out: Tensor, scale: Tensor | None, shift: Tensor | None, relu: bool) -> Tensor:
+    """Return ``relu(scale[c] · out + shift[c])`` of ``out [N, C, ...]``."""
+    if scale is not None:
+        out = out * scale.to(out.dtype).view(-1, *[1] * (out.dim() - 2))
+    if shift is not None:
+        out = out + shift.to(out.dtype).view(-1, *[1] * (out.dim() - 2))
+    return out.relu() if relu else out
+
+
+def _composed(*args: Any) -> Tensor:
+    return affine(dynamic_call(*args[:-3]), *args[-3:])
+
+
+def _plain_affine(*args: Any) -> Tensor:
+    return _composed(*args).contiguous(memory_format=output_format(args[0]))
+
+
+def _affine_autograd_kernel(keyset: DispatchKeySet, *args: Any) -> Tensor:
+    if needs_derivative(*args[:4], *args[-3:-1]):
+        return _composed(*args)
+    return redispatch_below_autograd(_AFFINE, keyset, *args)
+
+
+def _fake_affine(*args: Any) -> Tensor:
+    return _fake(*args[:7])
 
 
 def _unfused(input: Tensor, reduced: Tensor, span_weight: Tensor, span_bias: Tensor | None, *geometry: Size) -> Tensor:
@@ -193,6 +238,12 @@ LIBRARY.impl(_OP, _autograd_kernel, "Autograd", with_keyset=True)
 torch.library.register_fake(_OP, _fake, lib=LIBRARY)
 torch.library.register_vmap(_OP, _vmap_rule(_OP), lib=LIBRARY)
 register_autocast(_OP)
+
+LIBRARY.impl(_AFFINE, _plain_affine, "CompositeExplicitAutograd")
+LIBRARY.impl(_AFFINE, _affine_autograd_kernel, "Autograd", with_keyset=True)
+torch.library.register_fake(_AFFINE, _fake_affine, lib=LIBRARY)
+torch.library.register_vmap(_AFFINE, _vmap_rule(_AFFINE), lib=LIBRARY)
+register_autocast(_AFFINE)
 
 LIBRARY.impl(_BACKWARD, _plain_backward, "CompositeExplicitAutograd")
 LIBRARY.impl(_BACKWARD, _backward_autograd_kernel, "Autograd", with_keyset=True)

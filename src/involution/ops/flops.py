@@ -56,6 +56,7 @@ def _register(counter: ModuleType) -> None:
         for suffix, formula in (("", _forward), ("_grad_input", _grad_input), ("_grad_weight", _grad_weight)):
             counter.register_flop_formula(getattr(ops, f"involution{dims}d{suffix}"))(formula)
     counter.register_flop_formula(ops.dynamic_involution2d)(_dynamic)
+    counter.register_flop_formula(ops.dynamic_involution2d_affine)(_dynamic)
     counter.register_flop_formula(ops.dynamic_involution2d_backward)(_dynamic_backward)
 
 

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
+import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from .autograd import call
 from .checks import IntOrTuple, Padding, dynamic_arguments, involution_arguments
-from .dynamic import dynamic_call
+from .dynamic import affine_call, dynamic_call
 
 P = ParamSpec("P")
 
@@ -149,6 +150,10 @@ def dynamic_involution2d(
     stride: IntOrTuple = 1,
     padding: Padding = 0,
     dilation: IntOrTuple = 1,
+    *,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    relu: bool = False,
 ) -> Tensor:
     """Generate the kernels and apply them at once, so that a backend need never hold the kernel map.
 
@@ -164,6 +169,10 @@ def dynamic_involution2d(
         stride: As in `involution2d`, and so padding and dilation.
         padding: Zeros around the input.
         dilation: Distance between taps.
+        scale: ``[C]`` or None; the output's channels are multiplied by it, as by a folded norm's.
+        shift: ``[C]`` or None; added after that.
+        relu: Negative outputs become 0 at the end. These three cost next to nothing where a kernel serves the
+            operator and no derivative is needed; else they are operations of their own.
 
     Returns:
         ``[N, C, H_o, W_o]``.
@@ -178,7 +187,14 @@ def dynamic_involution2d(
         torch.Size([2, 32, 14, 14])
     """
     geometry = dynamic_arguments(input, reduced, span_weight, span_bias, stride, padding, dilation)
-    return dynamic_call(input, reduced, span_weight, span_bias, *geometry)
+    for name, tensor in (("scale", scale), ("shift", shift)):
+        if tensor is not None and tensor.shape != input.shape[1:2]:
+            raise ValueError(f"{name} must be [C] = [{input.shape[1]}]; got {list(tensor.shape)}")
+        if tensor is not None and tensor.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+            raise TypeError(f"{name} must have the input's dtype {input.dtype}; got {tensor.dtype}")
+    if scale is None and shift is None and not relu:
+        return dynamic_call(input, reduced, span_weight, span_bias, *geometry)
+    return affine_call(input, reduced, span_weight, span_bias, *geometry, scale, shift, relu)
 
 
 def _with_bias(output: Tensor, bias: Tensor | None) -> Tensor:

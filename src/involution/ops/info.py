@@ -9,6 +9,7 @@ from . import native
 _OPERATORS = (
     *(f"involution{d}d{kind}" for d in (2, 3) for kind in ("", "_grad_input", "_grad_weight")),
     "dynamic_involution2d",
+    "dynamic_involution2d_affine",
     "dynamic_involution2d_backward",
 )
 _DTYPES = "float16, bfloat16, float32, float64"

@@ -17,6 +17,10 @@ The fused pair generates the map from what remains of the feature after reductio
     dynamic_involution2d_backward(grad, input, reduced, span_weight, span_bias, *geometry, output_mask)
         -> gradients of input, reduced, span_weight, span_bias (an empty tensor where the mask says no)
 
+and, for inference, with the norm and activation that follow it (``scale`` and ``shift [C]``)::
+
+    dynamic_involution2d_affine(input, reduced, span_weight, span_bias, *geometry, scale, shift, relu) -> output
+
 with ``reduced [N, R, H_o, W_o]``, ``span_weight [G, K_h, K_w, R]``, ``span_bias [G, K_h, K_w]``.
 
 Every kernel allocates alike (`output_format`): activations in the memory format of the activation that comes in,
@@ -46,6 +50,7 @@ _dynamic = (
     " int[2] stride, int[2] padding, int[2] dilation"
 )
 _define(f"dynamic_involution2d({_dynamic}) -> Tensor")
+_define(f"dynamic_involution2d_affine({_dynamic}, Tensor? scale, Tensor? shift, bool relu) -> Tensor")
 _define(
     f"dynamic_involution2d_backward(Tensor grad, {_dynamic}, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor)"
 )

@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 WHEEL_VENV = build/wheel-venv
+ABI_VENV = build/abi-venv
+ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow lint format bench bench-cpu wheel test-wheel sanitize clean
+.PHONY: help setup demo test test-slow lint format bench bench-cpu wheel test-wheel test-abi test-aarch64 sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,6 +63,20 @@ test-wheel: wheel ## install the wheel into an empty environment and use it ther
 	cd $(WHEEL_VENV) && bin/python -c "import torch, involution as i; print(i.Involution2d(64, 7)(torch.rand(1, 64, 9, 9)).shape)"
 	cd $(WHEEL_VENV) && { bin/involution demo; test $$? -eq 2; }
 	rm -rf $(WHEEL_VENV)
+
+# the library must use nothing of torch but its stable ABI; tests run against the wheel, not the source
+test-abi: wheel ## the wheel's C++ kernels with another torch than they were built with
+	rm -rf $(ABI_VENV)
+	$(PYTHON) -m venv $(ABI_VENV)
+	$(ABI_VENV)/bin/python -m pip install --quiet torch==$(ABI_TORCH) numpy pytest pytest-xdist torch-abi-audit
+	$(ABI_VENV)/bin/python -m pip install --quiet --no-deps dist/*.whl
+	$(ABI_VENV)/bin/torch-abi-audit --check torch $(ABI_VENV)/lib/python*/site-packages/involution/ops/libinvolution_cpu.so
+	cd $(ABI_VENV) && INVOLUTION_NATIVE=1 OMP_NUM_THREADS=1 bin/python -m pytest -q -n 2 -m "not slow" -c /dev/null \
+		--rootdir ../.. -p no:cacheprovider $(addprefix ../../tests/ops/test_,native.py affine.py functional.py)
+	rm -rf $(ABI_VENV)
+
+test-aarch64: ## the C++ kernels compiled for aarch64, by emulation
+	csrc/aarch64.sh
 
 clean: ## remove build products (not the environment, not runs/)
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

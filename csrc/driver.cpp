@@ -181,7 +181,12 @@ bool dynamic(Problem p, const Buffer& input, int seed) {
   Buffer output(p.type, p.output.size[0] * p.output.size[1] * pixels);
   p.input.data = input.bytes.get();
   p.output.data = output.bytes.get();
-  kernels().dynamic_forward(p, span, {}, {threads, 2});
+  Buffer scale(p.type, p.output.size[1]), shift(p.type, p.output.size[1]);
+  scale.fill();
+  shift.fill();
+  const bool finished = engine() % 2, relu = finished && engine() % 2;
+  const Epilogue epilogue = {finished ? scale.bytes.get() : nullptr, finished ? shift.bytes.get() : nullptr, relu};
+  kernels().dynamic_forward(p, span, epilogue, {threads, 2});
 
   // the definition reads the map in this order: image, tap of all groups, pixel
   const int64_t h = p.output.size[3], w = p.output.size[4];
@@ -195,6 +200,11 @@ bool dynamic(Problem p, const Buffer& input, int seed) {
     }
   }
   definition(p, [&](int64_t i, int64_t m, int64_t o) { truth[o] += input.get(i) * map[m]; });
+  for (int64_t i = 0; i < output.count && finished; ++i) {
+    const int64_t c = p.output.stride[1] == 1 ? i % p.output.size[1] : i / pixels % p.output.size[1];
+    truth[i] = truth[i] * scale.get(c) + shift.get(c);
+    if (relu) truth[i] = std::max(truth[i], 0.0);
+  }
   return same(output, truth, "forward with a generated map", seed) && dynamic_backward(p, span, reduced, weight, map, input, seed);
 }
 
@@ -248,7 +258,7 @@ bool one(int seed) {
     dx[i] += output.get(o) * map.get(m);
     dw[m] += output.get(o) * input.get(i);
   });
-  const bool generated = p.map.size[2] > 1 || p.output.size[2] > 1 || dynamic(p, input, seed);
+  const bool generated = p.map.size[2] > 1 || p.input.size[2] > 1 || dynamic(p, input, seed);
   return same(forward, y, "forward", seed) && same(grad_input, dx, "gradient of the input", seed) &&
          same(grad_map, dw, "gradient of the map", seed) && generated;
 }

@@ -6,6 +6,12 @@
 namespace involution {
 namespace {
 
+#if defined(__aarch64__)
+using Float16 = __fp16;  // GCC knows _Float16 there from version 13
+#else
+using Float16 = _Float16;
+#endif
+
 struct BFloat16 {
   uint16_t bits;
 };
@@ -59,7 +65,7 @@ INVOLUTION_INLINE Floats<Lanes> widen(Bits16<Lanes> x, Half) {
   Floats<Lanes> out;
   for (int i = 0; i < Lanes; ++i) {
     uint16_t bits = x[i];
-    _Float16 half;
+    Float16 half;
     std::memcpy(&half, &bits, 2);
     out[i] = static_cast<float>(half);
   }
@@ -76,7 +82,7 @@ INVOLUTION_INLINE Bits16<Lanes> narrow(Floats<Lanes> x, Half) {
 #endif
   Bits16<Lanes> out;
   for (int i = 0; i < Lanes; ++i) {
-    _Float16 half = static_cast<_Float16>(x[i]);
+    Float16 half = static_cast<Float16>(x[i]);
     uint16_t bits;
     std::memcpy(&bits, &half, 2);
     out[i] = bits;

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# compiles the kernels for aarch64 and checks them there, by emulation
+set -euo pipefail
+cd "$(dirname "$0")"
+out=${1:-../build/aarch64}
+problems=${2:-100}
+cxx=${CXX_AARCH64:-aarch64-linux-gnu-g++}
+for tool in "$cxx" qemu-aarch64; do
+    command -v "$tool" > /dev/null && continue
+    echo "$tool is missing: apt-get install g++-aarch64-linux-gnu qemu-user" >&2
+    exit 1
+done
+mkdir -p "$out"
+for source in driver dispatch sets/baseline; do
+    "$cxx" -std=c++17 -O2 -Wall -Wextra -Wno-psabi -ffp-contract=fast -c "$source.cpp" -o "$out/$(basename "$source").o"
+done
+"$cxx" -static "$out/driver.o" "$out/dispatch.o" "$out/baseline.o" -pthread -o "$out/driver"
+qemu-aarch64 "$out/driver" "$problems"

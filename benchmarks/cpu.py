@@ -21,6 +21,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="threads (default: PyTorch's)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each measurement (default: 1)")
     parser.add_argument("--no-networks", action="store_true", help="only the operator's layers")
+    parser.add_argument(
+        "--compile", action="store_true", help="also torch.compile's code; compiling takes many minutes"
+    )
     parser.add_argument("--output", type=Path, help="CSV file (default: a name with versions in results/)")
     options = parser.parse_args()
     if any(name not in os.environ for name in MALLOC):
@@ -38,7 +41,9 @@ def main() -> None:
     print(f"{device_name()}, torch {torch.__version__}, kernels: {native.instruction_set()}")
     print(f"{'measure':<17} {'layer':<18} {'batch':>5} {'candidate':<27} {'ms':>9}  ratio (p20, p80)")
     rows = []
-    for row in run(tuple(options.batch), seconds=options.seconds, networks=not options.no_networks):
+    for row in run(
+        tuple(options.batch), seconds=options.seconds, networks=not options.no_networks, compiled=options.compile
+    ):
         rows.append({**row, "kernels": native.instruction_set()})
         print(
             f"{row['measure']:<17} {row['layer']:<18} {row['batch']:>5} {row['candidate']:<27} {row['p50_ms']:>9.3f}"

@@ -1,5 +1,6 @@
 """The C++ kernels on the layers of RedNet-50 against what else PyTorch offers on a CPU, and whole networks."""
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -8,21 +9,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..nn import Involution2d
 from ..ops import dynamic_involution2d, involution2d, native, reference
 from .baselines import unfold_involution2d
 from .operator_benchmark import REDNET50, Layer, _tensors
-from .timing import interleaved_ratios
+from .timing import interleaved_ratios, peak_memory
 
 Candidates = dict[str, Callable[[], Any]]
 
 
-def run(batches: tuple[int, ...] = (1, 8), *, seconds: float = 1.0, networks: bool = True) -> Iterator[dict[str, Any]]:
+def run(
+    batches: tuple[int, ...] = (1, 8),
+    *,
+    seconds: float = 1.0,
+    networks: bool = True,
+    compiled: bool = False,
+    layers: tuple[Layer, ...] = REDNET50,
+) -> Iterator[dict[str, Any]]:
     """Measure, having checked that what is timed computes the same.
 
     Args:
         batches: Batch sizes.
         seconds: Time to spend on each measurement.
         networks: Also time RedNet-50 against ResNet-50.
+        compiled: Also time torch.compile of the shift form and of the networks; compiling takes minutes.
+        layers: Layers of the operator.
 
     Yields:
         A row for each candidate: what was measured, on which layer and batch, milliseconds and the ratio to the native
@@ -36,22 +47,26 @@ def run(batches: tuple[int, ...] = (1, 8), *, seconds: float = 1.0, networks: bo
         raise RuntimeError(f"there are no C++ kernels to time: {native.reason}")
     yield from _rows("call", "1×16×3×3", 1, _tiny_call(), "involution", seconds)
     for batch in batches:
-        for layer in REDNET50:
+        for layer in layers:
             x, weight, grad = _tensors(layer, batch, channels_last=True)
             with torch.inference_mode():
                 groups = {
-                    "forward": (_forward(layer, x, weight), "involution"),
+                    "forward": (_forward(layer, x, weight, compiled), "involution"),
                     "gradients": (_gradients(layer, x, weight, grad), "forward"),
                     "generation": (_generation(layer, x), "fused"),
                 }
                 for measure, (candidates, base) in groups.items():
                     yield from _rows(measure, layer.name, batch, candidates, base, seconds)
-            yield from _rows(
-                "forward+backward", layer.name, batch, _both(layer, x, weight, grad), "involution", seconds
-            )
+            both = _both(layer, x, weight, grad, compiled)
+            yield from _rows("forward+backward", layer.name, batch, both, "involution", seconds)
+            fused = _generation_training(layer, x, grad)
+            memory = {name: peak_memory(function) for name, function in fused.items()}
+            for row in _rows("generation training", layer.name, batch, fused, "span, then involution", seconds):
+                yield {**row, "peak_bytes": memory[row["candidate"]]}
         if networks:
-            for mode in ("inference", "training"):
-                yield from _rows(mode, "network", batch, _networks(batch, mode), "ResNet-50", 4 * seconds)
+            inference, training = _networks(batch, compiled), _training_steps(batch, compiled)
+            yield from _rows("inference", "network", batch, inference, "ResNet-50, folded", 4 * seconds)
+            yield from _rows("training", "network", batch, training, "ResNet-50", 4 * seconds)
 
 
 def _rows(
@@ -76,7 +91,7 @@ def _depthwise(layer: Layer, x: Tensor) -> Callable[[], Tensor]:
     return lambda: F.conv2d(x, filters, None, layer.stride, 3, 1, layer.channels)
 
 
-def _forward(layer: Layer, x: Tensor, weight: Tensor) -> Candidates:
+def _forward(layer: Layer, x: Tensor, weight: Tensor, compiled: bool) -> Candidates:
     geometry = _geometry(layer)
     stride, padding = layer.stride, (layer.kernel_size - 1) // 2
     half = x.bfloat16(), weight.bfloat16()
@@ -88,6 +103,8 @@ def _forward(layer: Layer, x: Tensor, weight: Tensor) -> Candidates:
         "shift and accumulate": lambda: reference.shift_forward(x, weight, *geometry),
         "unfold": lambda: unfold_involution2d(x, weight, stride, padding),
     }
+    if compiled:
+        candidates["shift and accumulate, compiled"] = _compiled(reference.shift_forward, x, weight, *geometry)
     _same(candidates)
     candidates["bfloat16"] = lambda: involution2d(*half, None, stride, padding)
     torch.testing.assert_close(candidates["bfloat16"]().float(), candidates["involution"](), rtol=0.05, atol=0.2)
@@ -127,7 +144,36 @@ def _generation(layer: Layer, x: Tensor) -> Candidates:
     return candidates
 
 
-def _both(layer: Layer, x: Tensor, weight: Tensor, grad: Tensor) -> Candidates:
+def _compiled(function: Callable[..., Tensor], *args: Any) -> Callable[[], Tensor]:
+    # each shape on its own
+    torch._dynamo.reset()
+    return partial(torch.compile(function, dynamic=False), *args)
+
+
+def _generation_training(layer: Layer, x: Tensor, grad: Tensor) -> Candidates:
+    features, groups, k = layer.channels // 4, layer.channels // 16, layer.kernel_size
+    reduced = torch.randn(x.shape[0], features, *grad.shape[2:]).contiguous(memory_format=torch.channels_last)
+    span, bias = torch.randn(groups, k, k, features), torch.randn(groups, k, k)
+    leaves = [t.detach().requires_grad_() for t in (x, reduced, span, bias)]
+    padding = (k - 1) // 2
+
+    def fused() -> tuple[Tensor, ...]:
+        input, reduced, span_weight, span_bias = leaves
+        output = dynamic_involution2d(input, reduced, span_weight, span_bias, layer.stride, padding)
+        return torch.autograd.grad(output, leaves, grad)
+
+    def unfused() -> tuple[Tensor, ...]:
+        input, *generator = leaves
+        output = involution2d(input, reference.span(*generator), None, layer.stride, padding)
+        return torch.autograd.grad(output, leaves, grad)
+
+    candidates: Candidates = {"fused": fused, "span, then involution": unfused}
+    for one, other in zip(fused(), unfused(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.detach().abs().max()))
+    return candidates
+
+
+def _both(layer: Layer, x: Tensor, weight: Tensor, grad: Tensor, compiled: bool) -> Candidates:
     def both(form: Callable[..., Tensor]) -> tuple[Tensor, ...]:
         leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
         return torch.autograd.grad(form(*leaves, stride=layer.stride, padding=layer.kernel_size // 2), leaves, grad)
@@ -139,12 +185,20 @@ def _both(layer: Layer, x: Tensor, weight: Tensor, grad: Tensor) -> Candidates:
         "involution": partial(both, involution2d),
         "unfold": partial(both, unfold_involution2d),
     }
+    if compiled:
+        torch._dynamo.reset()
+        candidates["shift and accumulate, compiled"] = partial(both, torch.compile(_shift, dynamic=False))
     _same(candidates)
     leaf = x.detach().requires_grad_()
     filters = torch.randn(layer.channels, 1, 7, 7, requires_grad=True)
     convolve = partial(F.conv2d, leaf, filters, None, layer.stride, 3, 1, layer.channels)
     candidates["depthwise 7×7"] = partial(depthwise, convolve, filters)
     return candidates
+
+
+def _shift(input: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    # differentiable by PyTorch itself
+    return reference.shift_forward(input, weight, [stride] * 2, [padding] * 2, [1, 1])
 
 
 def _tiny_call() -> Candidates:
@@ -163,30 +217,81 @@ def _tiny_call() -> Candidates:
     }
 
 
-def _networks(batch: int, mode: str) -> Candidates:
+def _networks(batch: int, compiled: bool) -> Candidates:
+    import timm
+    import torchvision
+
+    from .. import models
+
+    x = _images(batch)
+    torch.manual_seed(0)
+    networks: dict[str, nn.Module] = {
+        "ResNet-50": torchvision.models.resnet50(),
+        "RedNet-50": timm.create_model("rednet50"),
+        "ConvNeXt-T": timm.create_model("convnext_tiny"),
+    }
+    for network in networks.values():
+        network.eval().to(memory_format=torch.channels_last)
+    for name in ("ResNet-50", "RedNet-50"):
+        folded = copy.deepcopy(networks[name])
+        models.fuse(folded)
+        networks[f"{name}, folded"] = folded
+    networks["RedNet-50 by unfold"] = _by_unfold(networks["RedNet-50"])
+
+    def infer(network: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.inference_mode():
+            return network(x)
+
+    truth = infer(networks["RedNet-50"])
+    for name in ("RedNet-50, folded", "RedNet-50 by unfold"):
+        torch.testing.assert_close(infer(networks[name]), truth, rtol=1e-2, atol=1e-2 * float(truth.abs().max()))
+    candidates: Candidates = {name: partial(infer, network) for name, network in networks.items()}
+    if compiled:
+        torch._dynamo.reset()
+        for name in ("ResNet-50, folded", "RedNet-50, folded"):
+            candidates[f"{name}, compiled"] = partial(infer, torch.compile(networks[name], dynamic=False))
+    return candidates
+
+
+def _training_steps(batch: int, compiled: bool) -> Candidates:
     import timm
     import torchvision
 
     from .. import models  # noqa: F401, registers RedNet with timm
 
-    x = torch.randn(batch, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-    labels = torch.zeros(batch, dtype=torch.long)
+    x, labels = _images(batch), torch.zeros(batch, dtype=torch.long)
 
-    def infer(network: nn.Module) -> Tensor:
-        with torch.inference_mode():
-            return network(x)
-
-    def train(network: nn.Module) -> None:
+    def train(network: nn.Module, call: Callable[[Tensor], Tensor]) -> None:
         network.zero_grad()
-        F.cross_entropy(network(x), labels).backward()
+        F.cross_entropy(call(x), labels).backward()
 
     networks = {"ResNet-50": torchvision.models.resnet50(), "RedNet-50": timm.create_model("rednet50")}
-    step = infer if mode == "inference" else train
     candidates: Candidates = {}
     for name, network in networks.items():
-        network.train(mode == "training").to(memory_format=torch.channels_last)
-        candidates[name] = partial(step, network)
+        network.train().to(memory_format=torch.channels_last)
+        candidates[name] = partial(train, network, network)
+        if compiled:
+            candidates[f"{name}, compiled"] = partial(train, network, torch.compile(network, dynamic=False))
+    unfold = _by_unfold(networks["RedNet-50"])
+    candidates["RedNet-50 by unfold"] = partial(train, unfold, unfold)
     return candidates
+
+
+def _images(batch: int) -> Tensor:
+    return torch.randn(batch, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+
+
+def _by_unfold(network: nn.Module) -> nn.Module:
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, Involution2d):
+            module.forward = partial(_unfold_forward, module)  # type: ignore[method-assign]
+    return network
+
+
+def _unfold_forward(module: Involution2d, x: Tensor) -> Tensor:
+    # RedNet's involutions have no projection and no bias
+    return unfold_involution2d(x, module.generator(x), module.stride[0], module.kernel_size[0] // 2)
 
 
 def _same(candidates: Candidates, atol: float = 1e-3) -> None:

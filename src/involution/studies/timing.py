@@ -118,7 +118,7 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     origin = provenance()
     table = [{**row, **origin} for row in rows]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(table[0]))
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in table for key in row)))
         writer.writeheader()
         writer.writerows(table)
 

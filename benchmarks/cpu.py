@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="batch sizes (default: 1 8)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 16], help="batch sizes (default: 1 8 16)")
     parser.add_argument("--threads", type=int, help="threads (default: PyTorch's)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each measurement (default: 1)")
     parser.add_argument("--no-networks", action="store_true", help="only the operator's layers")
@@ -33,7 +33,7 @@ def main() -> None:
     import torch
 
     from involution.ops import native
-    from involution.studies.cpu_benchmark import run
+    from involution.studies.cpu_benchmark import run, summary
     from involution.studies.timing import device_name, write_csv
 
     if options.threads:
@@ -50,6 +50,9 @@ def main() -> None:
             f"  {row['p50_ratio']:.2f} ({row['p20_ratio']:.2f}, {row['p80_ratio']:.2f})",
             flush=True,
         )
+    print(f"{'target (median over layers)':<72} {'wanted':>7} {'measured':>9}")
+    for target in summary(rows):
+        print(f"{target.name:<72} {target.wanted:>7} {target.measured:>9.3g}{'' if target.met else '  missed'}")
     default = RESULTS / f"cpu_{native.instruction_set()}_torch{torch.__version__.split('+')[0]}.csv"
     write_csv(options.output or default, rows)
     print(f"written to {options.output or default}")

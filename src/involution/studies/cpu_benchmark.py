@@ -1,7 +1,10 @@
 """The C++ kernels on the layers of RedNet-50 against what else PyTorch offers on a CPU, and whole networks."""
 
 import copy
-from collections.abc import Callable, Iterator
+import re
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,7 +34,7 @@ def run(
     Args:
         batches: Batch sizes.
         seconds: Time to spend on each measurement.
-        networks: Also time RedNet-50 against ResNet-50.
+        networks: Also time RedNet-50 against ResNet-50, at batches up to 8.
         compiled: Also time torch.compile of the shift form and of the networks; compiling takes minutes.
         layers: Layers of the operator.
 
@@ -63,7 +66,9 @@ def run(
             memory = {name: peak_memory(function) for name, function in fused.items()}
             for row in _rows("generation training", layer.name, batch, fused, "span, then involution", seconds):
                 yield {**row, "peak_bytes": memory[row["candidate"]]}
-        if networks:
+            with torch.inference_mode():
+                yield from _limits(layer, batch, x, weight, grad, seconds)
+        if networks and batch <= 8:
             inference, training = _networks(batch, compiled), _training_steps(batch, compiled)
             yield from _rows("inference", "network", batch, inference, "ResNet-50, folded", 4 * seconds)
             yield from _rows("training", "network", batch, training, "ResNet-50", 4 * seconds)
@@ -79,6 +84,140 @@ def _rows(
             row[f"{percentile}_ms"] = round(getattr(time, percentile), 5)
             row[f"{percentile}_ratio"] = round(getattr(ratios[name], percentile), 3)
         yield row
+
+
+def _limits(
+    layer: Layer, batch: int, x: Tensor, weight: Tensor, grad: Tensor, seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Time the kernels against what the machine does at most: one core's matrix product, and a copy in memory.
+
+    The rows' ``limit_fraction`` is the kernel's multiply-adds inside the image a second over the matrix product's, or
+    the bytes that it must read and write a second over the copy's.
+    """
+    geometry, groups, kernel = _geometry(layer), weight.shape[1], weight.shape[2:4]
+    operators = torch.ops.involution
+    kernels: Candidates = {
+        "forward": lambda: operators.involution2d(x, weight, *geometry),
+        "of input": lambda: operators.involution2d_grad_input(grad, weight, x.shape[2:], *geometry),
+        "of map": lambda: operators.involution2d_grad_weight(grad, x, groups, kernel, *geometry),
+    }
+    if batch == 1:
+        matrix = torch.randn(512, 512)
+        product = torch.empty_like(matrix)
+        candidates = {"matrix product": partial(torch.mm, matrix, matrix, out=product), **kernels}
+        work = dict.fromkeys(kernels, multiply_adds(layer)) | {"matrix product": 512**3}
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            rows = list(_rows("one thread", layer.name, batch, candidates, "matrix product", seconds))
+        finally:
+            torch.set_num_threads(threads)
+    else:
+        # as large as what the forward kernel touches, and far larger than any cache
+        source = torch.empty(max(2**25, (x.numel() + weight.numel() + grad.numel()) // 2))
+        copy = torch.empty_like(source)
+        candidates = {"copy": partial(copy.copy_, source), "forward": kernels["forward"]}
+        work = {"copy": 2 * source.numel(), "forward": x.numel() + weight.numel() + grad.numel()}
+        rows = list(_rows("memory", layer.name, batch, candidates, "copy", seconds))
+    for row in rows:
+        name = row["candidate"]
+        yield {**row, "limit_fraction": round(work[name] / work[row["base"]] / row["p50_ratio"], 3)}
+
+
+def multiply_adds(layer: Layer) -> int:
+    """Return the multiply-adds of one image, those with the zeros around it left out."""
+    padding = (layer.kernel_size - 1) // 2
+    taps = sum(
+        0 <= start * layer.stride + tap - padding < layer.size
+        for start in range(-(-layer.size // layer.stride))
+        for tap in range(layer.kernel_size)
+    )
+    return layer.channels * taps * taps
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a figure of the benchmark shall be, and what it is."""
+
+    name: str
+    wanted: str
+    measured: float
+    met: bool
+
+
+def summary(rows: Iterable[Mapping[str, Any]]) -> list[Target]:
+    """Compare a run's rows with the project's targets; medians over the layers unless the name says otherwise."""
+    table = list(rows)
+    targets = []
+
+    def ratios(measure: str, over: str, under: str, batch: int) -> list[float]:
+        """Return the ratio of two candidates' times on each layer."""
+        found: dict[str, dict[str, float]] = {}
+        for row in table:
+            if row["measure"] == measure and row["batch"] == batch:
+                found.setdefault(row["layer"], {})[row["candidate"]] = row["p50_ms"]
+        return [times[over] / times[under] for times in found.values() if over in times and under in times]
+
+    def fractions(measure: str, candidate: str, layers: str) -> list[float]:
+        return [
+            row["limit_fraction"]
+            for row in table
+            if row["measure"] == measure and row["candidate"] == candidate and re.fullmatch(layers, row["layer"])
+        ]
+
+    def add(name: str, values: list[float], *, least: float | None = None, most: float | None = None) -> None:
+        if not values:
+            return
+        value = statistics.median(values)
+        met = value >= least if least is not None else value <= (most or 0)
+        targets.append(Target(name, f"≥ {least:g}" if least is not None else f"≤ {most:g}", round(value, 3), met))
+
+    shift, span = "shift and accumulate, compiled", "span, then involution"
+    for batch in dict.fromkeys(row["batch"] for row in table):
+        of = partial(ratios, batch=batch)
+        at = f", batch {batch}"
+        add(f"unfold ÷ ours, forward{at}", of("forward", "unfold", "involution"), least=60)
+        add(f"compiled shift ÷ ours, forward{at}", of("forward", shift, "involution"), least=1.8)
+        if batch == 1:
+            weakest = of("forward", "depthwise 7×7", "involution")
+            add(f"depthwise 7×7 ÷ ours, forward, weakest layer{at}", weakest and [min(weakest)], least=1)
+        add(f"gradient of input ÷ forward{at}", of("gradients", "of input", "forward"), most=1.3)
+        add(f"gradient of map ÷ forward{at}", of("gradients", "of map", "forward"), most=2)
+        add(f"unfold ÷ ours, forward+backward{at}", of("forward+backward", "unfold", "involution"), least=30)
+        add(f"compiled shift ÷ ours, forward+backward{at}", of("forward+backward", shift, "involution"), least=3.5)
+        add(f"bfloat16 ÷ float32, forward{at}", of("forward", "bfloat16", "involution"), most=1)
+        if batch != 8:
+            add(f"fused ÷ {span}, inference{at}", of("generation", "fused", span), most=0.7)
+        add(f"fused ÷ {span}, training{at}", of("generation training", "fused", span), most=0.9)
+        memory: dict[str, dict[str, int]] = {}
+        for row in table:
+            if row.get("peak_bytes") and row["batch"] == batch:
+                memory.setdefault(row["layer"], {})[row["candidate"]] = row["peak_bytes"]
+        add(f"fused ÷ {span}, peak memory of training{at}", [m["fused"] / m[span] for m in memory.values()], most=0.5)
+        for suffix in ("", ", compiled"):
+            folded = of("inference", f"RedNet-50, folded{suffix}", f"ResNet-50, folded{suffix}")
+            add(f"RedNet-50 ÷ ResNet-50, inference{suffix}{at}", folded, most=0.75)
+            step = of("training", f"RedNet-50{suffix}", f"ResNet-50{suffix}")
+            add(f"RedNet-50 ÷ ResNet-50, training step{suffix}{at}", step, most=0.85)
+    odd = "stem|.*stride 2"
+    add(
+        "share of a matrix product, 7×7 stride 1, one thread",
+        fractions("one thread", "forward", r"stage \d"),
+        least=0.8,
+    )
+    add("share of a matrix product, stem and stride 2, one thread", fractions("one thread", "forward", odd), least=0.55)
+    add("share of a matrix product, map's gradient there", fractions("one thread", "of map", odd), least=0.35)
+    stage1 = [
+        r["limit_fraction"]
+        for r in table
+        if (r["measure"], r["layer"], r["batch"]) == ("memory", "stage 1", 16) and r["candidate"] == "forward"
+    ]
+    add("share of a copy's bandwidth, stage 1, batch 16", stage1, least=0.65)
+    call = [row["p50_ms"] * 1e3 for row in table if row["candidate"] == "involution" and row["measure"] == "call"]
+    add("tiny call, µs", call, most=25)
+    call = [row["p50_ms"] * 1e3 for row in table if row["candidate"] == "involution, inference mode"]
+    add("tiny call in inference mode, µs", call, most=12)
+    return targets
 
 
 def _geometry(layer: Layer) -> tuple[list[int], list[int], list[int]]:

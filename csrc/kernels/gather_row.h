@@ -98,14 +98,14 @@ INVOLUTION_INLINE void any_columns(Block<A> (&sum)[T], const Row<A>& r, const A*
   }
 }
 
-// The next tile's part of the map into the second-level cache: the map is read once, and as many streams as it has
-// are more than the hardware follows.
+// A coming tile's part of the map into the second-level cache: the map is read once, and as many streams as it has
+// are more than the hardware follows. One tile ahead is too late where each tap is a stream of its own.
 template <class A, int K, int T>
 INVOLUTION_INLINE void prefetch_map(const Row<A>& r, const A* map) {
   if (r.map_target > kLine) {
-    for (int t = 0; t < T; ++t) __builtin_prefetch(map + t * r.map_target, 0, 2);
+    for (int t = T; t < 2 * T; ++t) __builtin_prefetch(map + t * r.map_target, 0, 2);
   } else {
-    for (int m = 0; m < K; ++m) __builtin_prefetch(map + m * r.map_tap, 0, 2);
+    for (int m = 0; m < K; ++m) __builtin_prefetch(map + m * r.map_tap + 2 * T * r.map_target, 0, 2);
   }
 }
 
@@ -131,7 +131,7 @@ INVOLUTION_INLINE void tile(const Row<A>& r, int64_t t) {
     const A* map = r.map + plane * r.map_plane + t * r.map_target;
     for (int64_t row = 0; row < r.rows; ++row) {
       if constexpr (K > 0) {
-        if constexpr (T == kTile) prefetch_map<A, K, T>(r, map + T * r.map_target);
+        if constexpr (T == kTile) prefetch_map<A, K, T>(r, map);
         Columns<A, K, S, T> columns{sum, source, r.column, low, high, map, r.map_target, r.map_tap, {}};
         columns.all(std::make_integer_sequence<int, (T - 1) * S + K>());
       } else {

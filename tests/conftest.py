@@ -4,6 +4,10 @@ import signal
 import pytest
 import torch
 
+# before anything imports triton: its interpreter runs the GPU kernels where there is no GPU
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 def pytest_configure(config):
     # one worker for each core: more threads would only be in each other's way

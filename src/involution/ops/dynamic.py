@@ -33,7 +33,7 @@ def dynamic_call(
 ) -> Tensor:
     """Call the fused operator so that every transform of PyTorch sees its derivatives."""
     if torch._C._are_functorch_transforms_active():
-        return _unfused(input, reduced, span_weight, span_bias, stride, padding, dilation)
+        return plain(input, reduced, span_weight, span_bias, stride, padding, dilation)
     return _OP(input, reduced, span_weight, span_bias, stride, padding, dilation)
 
 
@@ -67,7 +67,8 @@ def _composed(*args: Any) -> Tensor:
     return affine(dynamic_call(*args[:-3]), *args[-3:])
 
 
-def _plain_affine(*args: Any) -> Tensor:
+def plain_affine(*args: Any) -> Tensor:
+    """Apply involution, then the epilogue: the plain form of ``dynamic_involution2d_affine``."""
     return _composed(*args).contiguous(memory_format=output_format(args[0]))
 
 
@@ -81,7 +82,8 @@ def _fake_affine(*args: Any) -> Tensor:
     return _fake(*args[:7])
 
 
-def _unfused(input: Tensor, reduced: Tensor, span_weight: Tensor, span_bias: Tensor | None, *geometry: Size) -> Tensor:
+def plain(input: Tensor, reduced: Tensor, span_weight: Tensor, span_bias: Tensor | None, *geometry: Size) -> Tensor:
+    """Generate the map, then apply it: the plain form of ``dynamic_involution2d``. Differentiable."""
     return call("", input, reference.span(reduced, span_weight, span_bias), *geometry)
 
 
@@ -211,7 +213,8 @@ def _fake_backward(
     )
 
 
-def _plain_backward(*args: Any) -> tuple[Tensor, ...]:
+def plain_backward(*args: Any) -> tuple[Tensor, ...]:
+    """Compute the gradients by the unfused operators: the plain form of ``dynamic_involution2d_backward``."""
     # in the memory formats that the fake kernel promises
     grads = _gradients(*args)
     wanted = (output_format(args[0]),) * 2 + (torch.contiguous_format,) * 2
@@ -233,19 +236,19 @@ def _vmap_rule(op: torch._ops.OpOverload) -> Any:
     return rule
 
 
-LIBRARY.impl(_OP, _unfused, "CompositeExplicitAutograd")
+LIBRARY.impl(_OP, plain, "CompositeExplicitAutograd")
 LIBRARY.impl(_OP, _autograd_kernel, "Autograd", with_keyset=True)
 torch.library.register_fake(_OP, _fake, lib=LIBRARY)
 torch.library.register_vmap(_OP, _vmap_rule(_OP), lib=LIBRARY)
 register_autocast(_OP)
 
-LIBRARY.impl(_AFFINE, _plain_affine, "CompositeExplicitAutograd")
+LIBRARY.impl(_AFFINE, plain_affine, "CompositeExplicitAutograd")
 LIBRARY.impl(_AFFINE, _affine_autograd_kernel, "Autograd", with_keyset=True)
 torch.library.register_fake(_AFFINE, _fake_affine, lib=LIBRARY)
 torch.library.register_vmap(_AFFINE, _vmap_rule(_AFFINE), lib=LIBRARY)
 register_autocast(_AFFINE)
 
-LIBRARY.impl(_BACKWARD, _plain_backward, "CompositeExplicitAutograd")
+LIBRARY.impl(_BACKWARD, plain_backward, "CompositeExplicitAutograd")
 LIBRARY.impl(_BACKWARD, _backward_autograd_kernel, "Autograd", with_keyset=True)
 torch.library.register_fake(_BACKWARD, _fake_backward, lib=LIBRARY)
 torch.library.register_vmap(_BACKWARD, _vmap_rule(_BACKWARD), lib=LIBRARY)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import native
+from . import native, triton
 
 _OPERATORS = (
     *(f"involution{d}d{kind}" for d in (2, 3) for kind in ("", "_grad_input", "_grad_weight")),
@@ -46,5 +46,14 @@ def served() -> list[Served]:
             rows.append(Served(operator, "cpu", _DTYPES, "plain PyTorch", why))
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         if accelerator is not None:
-            rows.append(Served(operator, accelerator.type, _DTYPES, "plain PyTorch", "no kernel of its own yet"))
+            rows.append(_on_accelerator(operator, accelerator.type))
     return rows
+
+
+def _on_accelerator(operator: str, device: str) -> Served:
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"involution::{operator}", device.upper()):
+        dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in triton.launch.DTYPES)
+        limit = f", more than {triton.launch.MAX_FEATURES} reduced features" if "dynamic" in operator else ""
+        return Served(operator, device, dtypes, "Triton", f"plain PyTorch serves float64{limit}")
+    why = triton.reason or f"no {device} kernel for this operator"
+    return Served(operator, device, _DTYPES, "plain PyTorch", why)

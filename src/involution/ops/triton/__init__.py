@@ -1,0 +1,276 @@
+"""GPU kernels in Triton: launchers, callable on tensors of a GPU, or of the CPU under ``TRITON_INTERPRET=1``.
+
+The arguments are those of the operators in ``involution/ops/schema.py``. Nothing here imports triton before the first
+call, and a call that the kernels can't serve raises `Unsupported` with the reason; the operators then take the
+plain form.
+"""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..schema import output_format
+from . import launch
+
+Size = Sequence[int]
+
+# loads and keeps nothing but the answer
+reason: str | None = None if find_spec("triton") else "triton is not installed"
+"""Why there are no GPU kernels here; None where there are."""
+
+
+class Unsupported(Exception):
+    """The kernels can't serve a call."""
+
+
+def forward(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: Size) -> Tensor:
+    """Apply involution: ``involution2d``."""
+    output = _empty((*input.shape[:2], *weight.shape[4:]), input)
+    pixels = weight.shape[4] * weight.shape[5]
+    _bilinear("forward", (input, weight, output), input.shape, weight.shape, pixels, stride, padding, dilation)
+    return output
+
+
+def grad_input(grad: Tensor, weight: Tensor, input_size: Size, stride: Size, padding: Size, dilation: Size) -> Tensor:
+    """Compute the gradient of the input by gathering: ``involution2d_grad_input``."""
+    output = _empty((*grad.shape[:2], *input_size), grad)
+    pixels = output.shape[2] * output.shape[3]
+    _bilinear("grad_input", (grad, weight, output), output.shape, weight.shape, pixels, stride, padding, dilation)
+    return output
+
+
+def grad_weight(
+    grad: Tensor, input: Tensor, groups: int, kernel_size: Size, stride: Size, padding: Size, dilation: Size
+) -> Tensor:
+    """Compute the gradient of the kernel map: ``involution2d_grad_weight``."""
+    taps = groups * kernel_size[0] * kernel_size[1]
+    output = _empty((grad.shape[0], taps, *grad.shape[2:]), grad).unflatten(1, (groups, *kernel_size))
+    pixels = grad.shape[2] * grad.shape[3]
+    _bilinear("grad_weight", (grad, input, output), input.shape, output.shape, pixels, stride, padding, dilation)
+    return output
+
+
+def dynamic_forward(
+    input: Tensor,
+    reduced: Tensor,
+    span_weight: Tensor,
+    span_bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Generate the kernels and apply them: ``dynamic_involution2d`` and ``dynamic_involution2d_affine``."""
+    output = _empty((*input.shape[:2], *reduced.shape[2:]), input)
+    call = _Dynamic("dynamic_forward", input, reduced, span_weight, span_bias, stride, padding, dilation)
+    # the epilogue's parameters may stay in float32 beside half types
+    call.launch(
+        (input, reduced, *call.span, _contiguous(scale, input), _contiguous(shift, input), output),
+        (input, reduced, output),
+        call.blocks.pixels * call.blocks.groups * call.blocks.channels,
+        HAS_BIAS=span_bias is not None,
+        HAS_SCALE=scale is not None,
+        HAS_SHIFT=shift is not None,
+        RELU=relu,
+        TAPS=call.tile.taps,
+    )
+    return output
+
+
+def dynamic_backward(
+    grad: Tensor,
+    input: Tensor,
+    reduced: Tensor,
+    span_weight: Tensor,
+    span_bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute the gradients of all four: ``dynamic_involution2d_backward``. The kernels are generated again."""
+    operands = input, reduced, span_weight, span_bias, stride, padding, dilation
+    grads = [grad.new_empty(0) for _ in range(4)]
+    if output_mask[0]:
+        grads[0] = _empty(input.shape, grad)
+        call = _Dynamic("dynamic_grad_input", *operands, pixels=input.shape[2] * input.shape[3], several_taps=False)
+        call.launch(
+            (grad, reduced, *call.span, grads[0]),
+            (grad, reduced, grads[0]),
+            call.blocks.pixels * call.blocks.groups * call.blocks.channels,
+            HAS_BIAS=span_bias is not None,
+        )
+    if output_mask[1]:
+        grads[1] = _empty(reduced.shape, grad)
+        call = _Dynamic("dynamic_grad_reduced", *operands)
+        call.launch(
+            (grad, input, call.span[0], grads[1]), (grad, input, grads[1]), call.blocks.pixels, TAPS=call.tile.taps
+        )
+    if output_mask[2] or output_mask[3]:
+        call = _Dynamic("dynamic_grad_span", *operands)
+        tiles = call.blocks.pixels * input.shape[0]
+        k = span_weight.shape[1] * span_weight.shape[2]
+        columns = launch.ceil_div(k, call.tile.taps) * call.blocks.groups
+        share = launch.ceil_div(tiles, launch.splits(tiles, columns)) if tiles else 1
+        parts = launch.ceil_div(tiles, share)
+        span_parts = grad.new_empty((parts, *span_weight.shape), dtype=torch.float32)
+        bias_parts = grad.new_empty((parts, *span_weight.shape[:3]), dtype=torch.float32)
+        call.launch(
+            (grad, input, reduced, span_parts, bias_parts),
+            (grad, input, reduced),
+            columns * parts,
+            (tiles, share),
+            each_image=False,
+            TAPS=call.tile.taps,
+        )
+        if output_mask[2]:
+            grads[2] = span_parts.sum(0).to(span_weight.dtype)
+        if output_mask[3]:
+            grads[3] = bias_parts.sum(0).to(span_weight.dtype)
+    return grads[0], grads[1], grads[2], grads[3]
+
+
+def interpreting() -> bool:
+    """Return whether Triton's interpreter stands in for a GPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _empty(size: Size, like: Tensor) -> Tensor:
+    return torch.empty(tuple(size), dtype=like.dtype, device=like.device, memory_format=output_format(like))
+
+
+def _contiguous(parameter: Tensor | None, stand_in: Tensor) -> Tensor:
+    # a kernel's pointers are never null; one that isn't read may point anywhere
+    return stand_in if parameter is None else parameter.contiguous()
+
+
+def _bilinear(
+    name: str,
+    tensors: tuple[Tensor, Tensor, Tensor],
+    input_size: Size,
+    map_size: Size,
+    pixels: int,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+) -> None:
+    n, channels, height, width = input_size
+    groups, k_h, k_w, out_height, out_width = map_size[1:]
+    group_width = channels // groups if groups else 0
+    if n * pixels * channels * k_h * k_w == 0 or out_height * out_width == 0:
+        tensors[2].zero_()
+        return
+    config = launch.CONFIGS[name]
+    tile = launch.tile(config, pixels, groups, group_width)
+    blocks = launch.blocks(tile, pixels, groups, group_width)
+    programs = n * blocks.pixels * blocks.groups * (1 if name == "grad_weight" else blocks.channels)
+    _refuse(tensors, programs)
+    _start(
+        name,
+        programs,
+        (
+            *tensors,
+            *(height, width, out_height, out_width, groups, group_width),
+            *(blocks.pixels, blocks.groups, blocks.channels),
+            *(s for t in tensors for s in t.stride()),
+            *(*stride, *padding, *dilation),
+        ),
+        dict(K_H=k_h, K_W=k_w, PIXELS=tile.pixels, GROUPS=tile.groups, CHANNELS=tile.channels),
+        wide=launch.is_wide(*tensors),
+    )
+
+
+class _Dynamic:
+    # what the four fused kernels have in common
+
+    def __init__(
+        self,
+        name: str,
+        input: Tensor,
+        reduced: Tensor,
+        span_weight: Tensor,
+        span_bias: Tensor | None,
+        stride: Size,
+        padding: Size,
+        dilation: Size,
+        *,
+        pixels: int | None = None,
+        several_taps: bool = True,
+    ) -> None:
+        self.name = name
+        self.images = input.shape[0]
+        groups, self.k_h, self.k_w, features = span_weight.shape
+        group_width = input.shape[1] // groups
+        pixels = reduced.shape[2] * reduced.shape[3] if pixels is None else pixels
+        self.features = features
+        self.tile = launch.fused_tile(launch.CONFIGS[name], groups, group_width, features, several_taps=several_taps)
+        self.blocks = launch.blocks(self.tile, pixels, groups, group_width)
+        self.sizes = (*input.shape[2:], *reduced.shape[2:], groups, group_width, features)
+        self.geometry = (*stride, *padding, *dilation)
+        self.span = span_weight.contiguous(), _contiguous(span_bias, span_weight)
+        self.operands = input, reduced, span_weight, span_bias
+        if 0 in (*self.sizes, *input.shape, self.k_h, self.k_w):
+            raise Unsupported("an empty tensor")
+
+    def launch(
+        self,
+        tensors: tuple[Tensor, ...],
+        strided: tuple[Tensor, ...],
+        programs: int,
+        more: tuple[int, ...] = (),
+        *,
+        each_image: bool = True,
+        **constants: Any,
+    ) -> None:
+        programs *= self.images if each_image else 1
+        _refuse(self.operands, programs, self.features)
+        _start(
+            self.name,
+            programs,
+            (
+                *tensors,
+                *self.sizes,
+                *(self.blocks.pixels, self.blocks.groups, self.blocks.channels),
+                *more,
+                *(s for t in strided for s in t.stride()),
+                *self.geometry,
+            ),
+            dict(
+                K_H=self.k_h,
+                K_W=self.k_w,
+                FEATURES=launch.feature_block(self.features),
+                # as exact as the plain form; PyTorch's own switch allows TF32
+                PRECISION="tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+                PIXELS=self.tile.pixels,
+                GROUPS=self.tile.groups,
+                CHANNELS=self.tile.channels,
+                **constants,
+            ),
+            wide=launch.is_wide(*strided),
+        )
+
+
+def _refuse(tensors: Sequence[Tensor | None], programs: int, features: int = 0) -> None:
+    for refusal in launch.refusals(tensors, programs, features):
+        raise Unsupported(refusal)
+
+
+def _start(name: str, programs: int, args: tuple, constants: dict[str, Any], *, wide: bool) -> None:
+    device = args[0].device
+    if device.type == "cpu" and not interpreting():
+        raise RuntimeError("a Triton kernel got tensors of the CPU: move them to a GPU, or set TRITON_INTERPRET=1")
+    if reason is not None:
+        raise RuntimeError(f"there are no GPU kernels: {reason}")
+    from . import kernels
+
+    # Triton launches on the current device, whichever tensors it gets
+    here = contextlib.nullcontext() if device.type == "cpu" else torch.accelerator.device_index(device.index)
+    with here:
+        getattr(kernels, name)[(programs,)](*args, **constants, WIDE=wide, num_warps=launch.CONFIGS[name].warps)

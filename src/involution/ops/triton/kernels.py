@@ -1,0 +1,782 @@
+"""The GPU kernels: nothing but `triton.jit` functions. What they are launched with is in launch.py.
+
+A program computes a tile of pixels × groups × channels of a group. Tensors come with their strides, so any memory
+order is read and written where it lies. All sums are in float32 and in a fixed order: results are deterministic.
+
+The fused kernels generate a tile's kernels by `tl.dot` for a few taps at a time, TAPS × GROUPS columns of the span,
+which never leave registers.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _place(
+    pixel_blocks,
+    group_blocks,
+    channel_blocks,
+    PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Return image, pixels, groups and channels of a group that this program computes."""
+    program = tl.program_id(0)
+    channel = program % channel_blocks * CHANNELS + tl.arange(0, CHANNELS)
+    program = program // channel_blocks
+    group = program % group_blocks * GROUPS + tl.arange(0, GROUPS)
+    program = program // group_blocks
+    pixel = program % pixel_blocks * PIXELS + tl.arange(0, PIXELS)
+    image = (program // pixel_blocks).to(tl.int64)
+    if WIDE:
+        pixel = pixel.to(tl.int64)
+        group = group.to(tl.int64)
+        channel = channel.to(tl.int64)
+    return image, pixel, group, channel
+
+
+@triton.jit
+def _read(row, column, tap, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, K_W: tl.constexpr):
+    """Return the input pixel that an output pixel reads through a tap; it may lie outside."""
+    y = row * stride_h - padding_h + tap // K_W * dilation_h
+    x = column * stride_w - padding_w + tap % K_W * dilation_w
+    return y, x
+
+
+@triton.jit
+def _reader(
+    row,
+    column,
+    tap,
+    out_height,
+    out_width,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    K_W: tl.constexpr,
+):
+    """Return the output pixel that reads an input pixel through a tap, and whether there is one."""
+    y = row + padding_h - tap // K_W * dilation_h
+    x = column + padding_w - tap % K_W * dilation_w
+    there = (y >= 0) & (x >= 0) & (y % stride_h == 0) & (x % stride_w == 0)
+    y = y // stride_h
+    x = x // stride_w
+    return y, x, there & (y < out_height) & (x < out_width)
+
+
+@triton.jit
+def forward(
+    x,
+    w,
+    out,
+    height,
+    width,
+    out_height,
+    out_width,
+    groups,
+    group_width,
+    pixel_blocks,
+    group_blocks,
+    channel_blocks,
+    x_n,
+    x_c,
+    x_h,
+    x_w,
+    w_n,
+    w_g,
+    w_u,
+    w_v,
+    w_h,
+    w_w,
+    o_n,
+    o_c,
+    o_h,
+    o_w,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    K_H: tl.constexpr,
+    K_W: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
+    row = pixel // out_width
+    column = pixel % out_width
+    mine = pixel < out_height * out_width
+    of_group = (group < groups)[None, :, None] & (channel < group_width)[None, None, :]
+    c = group[:, None] * group_width + channel[None, :]
+    source = x + n * x_n + (c * x_c)[None, :, :]
+    weights = w + n * w_n + (row * w_h + column * w_w)[:, None] + (group * w_g)[None, :]
+    total = tl.zeros([PIXELS, GROUPS, CHANNELS], tl.float32)
+    for tap in range(K_H * K_W):
+        y, z = _read(row, column, tap, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, K_W)
+        inside = mine & (y >= 0) & (y < height) & (z >= 0) & (z < width)
+        weight = tl.load(
+            weights + (tap // K_W * w_u + tap % K_W * w_v), inside[:, None] & (group < groups)[None, :], 0.0
+        )
+        value = tl.load(source + (y * x_h + z * x_w)[:, None, None], inside[:, None, None] & of_group, 0.0)
+        total += weight.to(tl.float32)[:, :, None] * value.to(tl.float32)
+    target = out + n * o_n + (row * o_h + column * o_w)[:, None, None] + (c * o_c)[None, :, :]
+    tl.store(target, total.to(out.dtype.element_ty), mine[:, None, None] & of_group)
+
+
+@triton.jit
+def grad_input(
+    dy,
+    w,
+    dx,
+    height,
+    width,
+    out_height,
+    out_width,
+    groups,
+    group_width,
+    pixel_blocks,
+    group_blocks,
+    channel_blocks,
+    y_n,
+    y_c,
+    y_h,
+    y_w,
+    w_n,
+    w_g,
+    w_u,
+    w_v,
+    w_h,
+    w_w,
+    x_n,
+    x_c,
+    x_h,
+    x_w,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    K_H: tl.constexpr,
+    K_W: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
+    row = pixel // width
+    column = pixel % width
+    mine = pixel < height * width
+    of_group = (group < groups)[None, :, None] & (channel < group_width)[None, None, :]
+    c = group[:, None] * group_width + channel[None, :]
+    source = dy + n * y_n + (c * y_c)[None, :, :]
+    weights = w + n * w_n + (group * w_g)[None, :]
+    total = tl.zeros([PIXELS, GROUPS, CHANNELS], tl.float32)
+    for tap in range(K_H * K_W):
+        y, z, there = _reader(
+            row,
+            column,
+            tap,
+            out_height,
+            out_width,
+            stride_h,
+            stride_w,
+            padding_h,
+            padding_w,
+            dilation_h,
+            dilation_w,
+            K_W,
+        )
+        there = there & mine
+        tap_offset = tap // K_W * w_u + tap % K_W * w_v
+        weight = tl.load(
+            weights + (tap_offset + y * w_h + z * w_w)[:, None], there[:, None] & (group < groups)[None, :], 0.0
+        )
+        value = tl.load(source + (y * y_h + z * y_w)[:, None, None], there[:, None, None] & of_group, 0.0)
+        total += weight.to(tl.float32)[:, :, None] * value.to(tl.float32)
+    target = dx + n * x_n + (row * x_h + column * x_w)[:, None, None] + (c * x_c)[None, :, :]
+    tl.store(target, total.to(dx.dtype.element_ty), mine[:, None, None] & of_group)
+
+
+@triton.jit
+def grad_weight(
+    dy,
+    x,
+    dw,
+    height,
+    width,
+    out_height,
+    out_width,
+    groups,
+    group_width,
+    pixel_blocks,
+    group_blocks,
+    channel_blocks,
+    y_n,
+    y_c,
+    y_h,
+    y_w,
+    x_n,
+    x_c,
+    x_h,
+    x_w,
+    w_n,
+    w_g,
+    w_u,
+    w_v,
+    w_h,
+    w_w,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    K_H: tl.constexpr,
+    K_W: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, pixel, group, channel = _place(pixel_blocks, group_blocks, 1, PIXELS, GROUPS, CHANNELS, WIDE)
+    row = pixel // out_width
+    column = pixel % out_width
+    mine = pixel < out_height * out_width
+    wanted = mine[:, None] & (group < groups)[None, :]
+    target = dw + n * w_n + (row * w_h + column * w_w)[:, None] + (group * w_g)[None, :]
+    for tap in range(K_H * K_W):
+        y, z = _read(row, column, tap, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w, K_W)
+        inside = mine & (y >= 0) & (y < height) & (z >= 0) & (z < width)
+        total = tl.zeros([PIXELS, GROUPS], tl.float32)
+        for block in range(channel_blocks):
+            c = group[:, None] * group_width + (channel + block * CHANNELS)[None, :]
+            of_group = (group < groups)[:, None] & (channel + block * CHANNELS < group_width)[None, :]
+            mask = inside[:, None, None] & of_group[None, :, :]
+            gradient = tl.load(
+                dy + n * y_n + (row * y_h + column * y_w)[:, None, None] + (c * y_c)[None, :, :], mask, 0.0
+            )
+            value = tl.load(x + n * x_n + (y * x_h + z * x_w)[:, None, None] + (c * x_c)[None, :, :], mask, 0.0)
+            total += tl.sum(gradient.to(tl.float32) * value.to(tl.float32), axis=2)
+        tl.store(target + (tap // K_W * w_u + tap % K_W * w_v), total.to(dw.dtype.element_ty), wanted)
+
+
+@triton.jit
+def _span_columns(
+    span,
+    group_block,
+    first_tap,
+    groups,
+    features,
+    TAP_COUNT: tl.constexpr,
+    GROUPS: tl.constexpr,
+    TAPS: tl.constexpr,
+    FEATURES: tl.constexpr,
+):
+    """Return ``[FEATURES, TAPS · GROUPS]`` of the span's weights ``[G, taps, R]``, and the columns' index and mask."""
+    column = tl.arange(0, TAPS * GROUPS)
+    tap = first_tap + column // GROUPS
+    group = group_block * GROUPS + column % GROUPS
+    there = (tap < TAP_COUNT) & (group < groups)
+    index = group * TAP_COUNT + tap
+    feature = tl.arange(0, FEATURES)
+    weights = tl.load(
+        span + index[None, :] * features + feature[:, None], there[None, :] & (feature < features)[:, None], 0.0
+    )
+    return weights, index, there
+
+
+@triton.jit
+def dynamic_forward(
+    x,
+    r,
+    span,
+    bias,
+    scale,
+    shift,
+    out,
+    height,
+    width,
+    out_height,
+    out_width,
+    groups,
+    group_width,
+    features,
+    pixel_blocks,
+    group_blocks,
+    channel_blocks,
+    x_n,
+    x_c,
+    x_h,
+    x_w,
+    r_n,
+    r_c,
+    r_h,
+    r_w,
+    o_n,
+    o_c,
+    o_h,
+    o_w,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    K_H: tl.constexpr,
+    K_W: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_SHIFT: tl.constexpr,
+    RELU: tl.constexpr,
+    FEATURES: tl.constexpr,
+    PRECISION: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    TAPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
+    group_block = tl.program_id(0) // channel_blocks % group_blocks
+    row = pixel // out_width
+    column = pixel % out_width
+    mine = pixel < out_height * out_width
+    of_group = (group < groups)[:, None] & (channel < group_width)[None, :]
+    feature = tl.arange(0, FEATURES)
+    reduced = tl.load(
+        r + n * r_n + (row * r_h + column * r_w)[:, None] + (feature * r_c)[None, :],
+        mine[:, None] & (feature < features)[None, :],
+        0.0,
+    )
+    c = group[:, None] * group_width + channel[None, :]
+    source = x + n * x_n + c * x_c
+    total = tl.zeros([PIXELS, GROUPS, CHANNELS], tl.float32)
+    for first_tap in range(0, K_H * K_W, TAPS):
+        weights, index, there = _span_columns(
+            span, group_block, first_tap, groups, features, K_H * K_W, GROUPS, TAPS, FEATURES
+        )
+        generated = tl.dot(reduced, weights, input_precision=PRECISION)
+        if HAS_BIAS:
+            generated += tl.load(bias + index, there, 0.0).to(tl.float32)[None, :]
+        tap = first_tap + tl.arange(0, TAPS)
+        y, z = _read(
+            row[:, None],
+            column[:, None],
+            tap[None, :],
+            stride_h,
+            stride_w,
+            padding_h,
+            padding_w,
+            dilation_h,
+            dilation_w,
+            K_W,
+        )
+        inside = mine[:, None] & (tap < K_H * K_W)[None, :] & (y >= 0) & (y < height) & (z >= 0) & (z < width)
+        value = tl.load(
+            source[None, None, :, :] + (y * x_h + z * x_w)[:, :, None, None],
+            inside[:, :, None, None] & of_group[None, None, :, :],
+            0.0,
+        ).to(tl.float32)
+        generated = tl.where(inside[:, :, None], tl.reshape(generated, [PIXELS, TAPS, GROUPS]), 0.0)
+        total += tl.sum(generated[:, :, :, None] * value, axis=1)
+    if HAS_SCALE:
+        total *= tl.load(scale + c, of_group, 0.0).to(tl.float32)[None, :, :]
+    if HAS_SHIFT:
+        total += tl.load(shift + c, of_group, 0.0).to(tl.float32)[None, :, :]
+    if RELU:
+        # a NaN stays one
+        total = tl.where(total < 0, 0.0, total)
+    target = out + n * o_n + (row * o_h + column * o_w)[:, None, None] + (c * o_c)[None, :, :]
+    tl.store(target, total.to(out.dtype.element_ty), mine[:, None, None] & of_group[None, :, :])
+
+
+@triton.jit
+def dynamic_grad_input(
+    dy,
+    r,
+    span,
+    bias,
+    dx,
+    height,
+    width,
+    out_height,
+    out_width,
+    groups,
+    group_width,
+    features,
+    pixel_blocks,
+    group_blocks,
+    channel_blocks,
+    y_n,
+    y_c,
+    y_h,
+    y_w,
+    r_n,
+    r_c,
+    r_h,
+    r_w,
+    x_n,
+    x_c,
+    x_h,
+    x_w,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    K_H: tl.constexpr,
+    K_W: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    FEATURES: tl.constexpr,
+    PRECISION: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
+    group_block = tl.program_id(0) // channel_blocks % group_blocks
+    row = pixel // width
+    column = pixel % width
+    mine = pixel < height * width
+    of_group = (group < groups)[None, :, None] & (channel < group_width)[None, None, :]
+    feature = tl.arange(0, FEATURES)
+    c = group[:, None] * group_width + channel[None, :]
+    source = dy + n * y_n + (c * y_c)[None, :, :]
+    total = tl.zeros([PIXELS, GROUPS, CHANNELS], tl.float32)
+    for tap in range(K_H * K_W):
+        y, z, there = _reader(
+            row,
+            column,
+            tap,
+            out_height,
+            out_width,
+            stride_h,
+            stride_w,
+            padding_h,
+            padding_w,
+            dilation_h,
+            dilation_w,
+            K_W,
+        )
+        there = there & mine
+        # each tap reaches another output pixel, and that pixel's features
+        reduced = tl.load(
+            r + n * r_n + (y * r_h + z * r_w)[:, None] + (feature * r_c)[None, :],
+            there[:, None] & (feature < features)[None, :],
+            0.0,
+        )
+        weights, index, known = _span_columns(span, group_block, tap, groups, features, K_H * K_W, GROUPS, 1, FEATURES)
+        generated = tl.dot(reduced, weights, input_precision=PRECISION)
+        if HAS_BIAS:
+            generated += tl.load(bias + index, known, 0.0).to(tl.float32)[None, :]
+        generated = tl.where(there[:, None], generated, 0.0)
+        value = tl.load(source + (y * y_h + z * y_w)[:, None, None], there[:, None, None] & of_group, 0.0)
+        total += generated[:, :, None] * value.to(tl.float32)
+    target = dx + n * x_n + (row * x_h + column * x_w)[:, None, None] + (c * x_c)[None, :, :]
+    tl.store(target, total.to(dx.dtype.element_ty), mine[:, None, None] & of_group)
+
+
+@triton.jit
+def _map_gradient(
+    dy,
+    x,
+    n,
+    row,
+    column,
+    mine,
+    group_block,
+    first_tap,
+    height,
+    width,
+    groups,
+    group_width,
+    channel_blocks,
+    y_n,
+    y_c,
+    y_h,
+    y_w,
+    x_n,
+    x_c,
+    x_h,
+    x_w,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    K_H: tl.constexpr,
+    K_W: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    TAPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Return the gradient ``[PIXELS, TAPS · GROUPS]`` of a tile of the kernel map."""
+    tap = first_tap + tl.arange(0, TAPS)
+    group = group_block * GROUPS + tl.arange(0, GROUPS)
+    channel = tl.arange(0, CHANNELS)
+    if WIDE:
+        group = group.to(tl.int64)
+        channel = channel.to(tl.int64)
+    y, z = _read(
+        row[:, None],
+        column[:, None],
+        tap[None, :],
+        stride_h,
+        stride_w,
+        padding_h,
+        padding_w,
+        dilation_h,
+        dilation_w,
+        K_W,
+    )
+    inside = mine[:, None] & (tap < K_H * K_W)[None, :] & (y >= 0) & (y < height) & (z >= 0) & (z < width)
+    total = tl.zeros([PIXELS, TAPS, GROUPS], tl.float32)
+    for block in range(channel_blocks):
+        c = group[:, None] * group_width + (channel + block * CHANNELS)[None, :]
+        of_group = (group < groups)[:, None] & (channel + block * CHANNELS < group_width)[None, :]
+        gradient = tl.load(
+            dy + n * y_n + (row * y_h + column * y_w)[:, None, None] + (c * y_c)[None, :, :],
+            mine[:, None, None] & of_group[None, :, :],
+            0.0,
+        )
+        value = tl.load(
+            x + n * x_n + (y * x_h + z * x_w)[:, :, None, None] + (c * x_c)[None, None, :, :],
+            inside[:, :, None, None] & of_group[None, None, :, :],
+            0.0,
+        )
+        product = gradient.to(tl.float32)[:, None, :, :] * value.to(tl.float32)
+        total += tl.sum(tl.where(inside[:, :, None, None], product, 0.0), axis=3)
+    return tl.reshape(total, [PIXELS, TAPS * GROUPS])
+
+
+@triton.jit
+def dynamic_grad_reduced(
+    dy,
+    x,
+    span,
+    dr,
+    height,
+    width,
+    out_height,
+    out_width,
+    groups,
+    group_width,
+    features,
+    pixel_blocks,
+    group_blocks,
+    channel_blocks,
+    y_n,
+    y_c,
+    y_h,
+    y_w,
+    x_n,
+    x_c,
+    x_h,
+    x_w,
+    r_n,
+    r_c,
+    r_h,
+    r_w,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    K_H: tl.constexpr,
+    K_W: tl.constexpr,
+    FEATURES: tl.constexpr,
+    PRECISION: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    TAPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    program = tl.program_id(0)
+    pixel = program % pixel_blocks * PIXELS + tl.arange(0, PIXELS)
+    n = (program // pixel_blocks).to(tl.int64)
+    if WIDE:
+        pixel = pixel.to(tl.int64)
+    row = pixel // out_width
+    column = pixel % out_width
+    mine = pixel < out_height * out_width
+    total = tl.zeros([PIXELS, FEATURES], tl.float32)
+    for group_block in range(group_blocks):
+        for first_tap in range(0, K_H * K_W, TAPS):
+            gradient = _map_gradient(
+                dy,
+                x,
+                n,
+                row,
+                column,
+                mine,
+                group_block,
+                first_tap,
+                height,
+                width,
+                groups,
+                group_width,
+                channel_blocks,
+                y_n,
+                y_c,
+                y_h,
+                y_w,
+                x_n,
+                x_c,
+                x_h,
+                x_w,
+                stride_h,
+                stride_w,
+                padding_h,
+                padding_w,
+                dilation_h,
+                dilation_w,
+                K_H,
+                K_W,
+                PIXELS,
+                GROUPS,
+                TAPS,
+                CHANNELS,
+                WIDE,
+            )
+            weights, _, _ = _span_columns(
+                span, group_block, first_tap, groups, features, K_H * K_W, GROUPS, TAPS, FEATURES
+            )
+            total += tl.dot(gradient.to(weights.dtype), tl.trans(weights), input_precision=PRECISION)
+    feature = tl.arange(0, FEATURES)
+    target = dr + n * r_n + (row * r_h + column * r_w)[:, None] + (feature * r_c)[None, :]
+    tl.store(target, total.to(dr.dtype.element_ty), mine[:, None] & (feature < features)[None, :])
+
+
+@triton.jit
+def dynamic_grad_span(
+    dy,
+    x,
+    r,
+    dspan,
+    dbias,
+    height,
+    width,
+    out_height,
+    out_width,
+    groups,
+    group_width,
+    features,
+    pixel_blocks,
+    group_blocks,
+    channel_blocks,
+    tiles,
+    tiles_of_split,
+    y_n,
+    y_c,
+    y_h,
+    y_w,
+    x_n,
+    x_c,
+    x_h,
+    x_w,
+    r_n,
+    r_c,
+    r_h,
+    r_w,
+    stride_h,
+    stride_w,
+    padding_h,
+    padding_w,
+    dilation_h,
+    dilation_w,
+    K_H: tl.constexpr,
+    K_W: tl.constexpr,
+    FEATURES: tl.constexpr,
+    PRECISION: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    TAPS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    # each split sums its own tiles of pixels; the splits are added up afterwards, always in the same order
+    tap_blocks = (K_H * K_W + TAPS - 1) // TAPS
+    program = tl.program_id(0)
+    first_tap = program % tap_blocks * TAPS
+    program = program // tap_blocks
+    group_block = program % group_blocks
+    split = program // group_blocks
+    feature = tl.arange(0, FEATURES)
+    total = tl.zeros([TAPS * GROUPS, FEATURES], tl.float32)
+    total_bias = tl.zeros([TAPS * GROUPS], tl.float32)
+    for tile in range(split * tiles_of_split, tl.minimum((split + 1) * tiles_of_split, tiles)):
+        pixel = tile % pixel_blocks * PIXELS + tl.arange(0, PIXELS)
+        n = (tile // pixel_blocks).to(tl.int64)
+        if WIDE:
+            pixel = pixel.to(tl.int64)
+        row = pixel // out_width
+        column = pixel % out_width
+        mine = pixel < out_height * out_width
+        gradient = _map_gradient(
+            dy,
+            x,
+            n,
+            row,
+            column,
+            mine,
+            group_block,
+            first_tap,
+            height,
+            width,
+            groups,
+            group_width,
+            channel_blocks,
+            y_n,
+            y_c,
+            y_h,
+            y_w,
+            x_n,
+            x_c,
+            x_h,
+            x_w,
+            stride_h,
+            stride_w,
+            padding_h,
+            padding_w,
+            dilation_h,
+            dilation_w,
+            K_H,
+            K_W,
+            PIXELS,
+            GROUPS,
+            TAPS,
+            CHANNELS,
+            WIDE,
+        )
+        reduced = tl.load(
+            r + n * r_n + (row * r_h + column * r_w)[:, None] + (feature * r_c)[None, :],
+            mine[:, None] & (feature < features)[None, :],
+            0.0,
+        )
+        total += tl.dot(tl.trans(gradient.to(reduced.dtype)), reduced, input_precision=PRECISION)
+        total_bias += tl.sum(gradient, axis=0)
+    column = tl.arange(0, TAPS * GROUPS)
+    tap = first_tap + column // GROUPS
+    group = group_block * GROUPS + column % GROUPS
+    there = (tap < K_H * K_W) & (group < groups)
+    index = (split * groups + group).to(tl.int64) * (K_H * K_W) + tap
+    tl.store(
+        dspan + index[:, None] * features + feature[None, :], total, there[:, None] & (feature < features)[None, :]
+    )
+    tl.store(dbias + index, total_bias, there)

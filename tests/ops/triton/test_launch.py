@@ -1,0 +1,75 @@
+"""The launches' arithmetic, for sizes that no test can hold."""
+
+import pytest
+import torch
+
+from involution.ops.triton import launch
+from involution.ops.triton.launch import Config, Tile
+
+
+@pytest.mark.parametrize(("size", "power"), [(0, 1), (1, 1), (2, 2), (3, 4), (16, 16), (17, 32)])
+def test_power_of_two(size, power):
+    assert launch.power_of_two(size) == power
+
+
+@pytest.mark.parametrize("config", launch.CONFIGS.values(), ids=launch.CONFIGS)
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, 16, 17, 64])
+@pytest.mark.parametrize("group_width", [1, 3, 8, 16, 40, 64, 500])
+def test_tiles_cover_all_and_are_powers_of_two(config, groups, group_width):
+    pixels = 57 * 43
+    tiles = [launch.tile(config, pixels, groups, group_width)]
+    tiles += [
+        launch.fused_tile(config, groups, group_width, r, several_taps=s) for r in (4, 200) for s in (True, False)
+    ]
+    for tile in tiles:
+        for size in (tile.pixels, tile.groups, tile.channels, tile.taps):
+            assert size & (size - 1) == 0 and size > 0
+        blocks = launch.blocks(tile, pixels, groups, group_width)
+        assert blocks.pixels * tile.pixels >= pixels > (blocks.pixels - 1) * tile.pixels
+        assert blocks.groups * tile.groups >= groups > (blocks.groups - 1) * tile.groups
+        assert blocks.channels * tile.channels >= group_width > (blocks.channels - 1) * tile.channels
+    for tile in tiles[1:]:
+        # a matrix product of 16 × 16 at least
+        assert tile.pixels >= 16 and tile.groups * tile.taps == 16
+
+
+def test_few_groups_take_several_taps():
+    config = Config(8192, 16, 4)
+    assert launch.fused_tile(config, 4, 16, 16) == Tile(32, 4, 16, 4)
+    assert launch.fused_tile(config, 64, 16, 256) == Tile(16, 16, 16, 1)
+    # each tap with features of its own
+    assert launch.fused_tile(config, 4, 16, 16, several_taps=False) == Tile(32, 16, 16, 1)
+
+
+def test_offsets_over_31_bits_are_wide():
+    # expanded and meta tensors: no memory
+    assert not launch.is_wide(torch.empty(4, 8, 16384, 16384, device="meta")[:, :7])
+    assert launch.is_wide(torch.empty(1, 8, 16384, 16385, device="meta"))
+    # the distance between images does not count: it is 64 bits wide always
+    assert not launch.is_wide(torch.empty(9, 4, 16384, 16384, device="meta"))
+    # two channels far apart
+    assert launch.is_wide(torch.empty(1, 3, 2**15, 2**15, device="meta")[:, ::2])
+
+
+def test_extent():
+    assert launch.extent((3, 4), (10, 2)) == 26
+    assert launch.extent((1, 1), (10**12, 5)) == 0
+
+
+def test_too_many_programs_or_pixels_are_refused():
+    x = torch.empty(1, 1, 2, 2)
+    assert not list(launch.refusals((x, None), launch.MAX_PROGRAMS))
+    assert "a launch has at most 2147483647" in next(launch.refusals((x,), launch.MAX_PROGRAMS + 1))
+    huge = torch.empty(1, 1, 2**16, 2**15, device="meta")
+    assert list(launch.refusals((huge,), 1)) == ["an image of 2³¹ pixels or more"]
+
+
+def test_mixed_dtypes_are_refused():
+    x = torch.empty(1, 1, 2, 2)
+    assert next(launch.refusals((x, x.half()), 1)) == "tensors of several dtypes: torch.float16, torch.float32"
+
+
+@pytest.mark.parametrize(("tiles", "columns"), [(1, 1), (5, 1), (10_000, 4), (10_000, 5000), (7, 300)])
+def test_splits(tiles, columns):
+    splits = launch.splits(tiles, columns)
+    assert 1 <= splits <= tiles and (splits - 1) * columns < 1024

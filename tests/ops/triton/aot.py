@@ -34,7 +34,7 @@ def launches(dtype):
     launchers._start = lambda name, programs, args, constants, *, wide: seen.append((name, args, constants, wide))
     for channels, k, stride in LAYERS:
         layer = f"C{channels} K{k} stride {stride}"
-        last = dict(device="meta", dtype=dtype)
+        last = {"device": "meta", "dtype": dtype}
         geometry = [stride] * 2, [k // 2] * 2, [1, 1]
 
         def map_like(*shape, last=last):

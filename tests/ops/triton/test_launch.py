@@ -23,14 +23,16 @@ def test_tiles_cover_all_and_are_powers_of_two(config, groups, group_width):
     ]
     for tile in tiles:
         for size in (tile.pixels, tile.groups, tile.channels, tile.taps):
-            assert size & (size - 1) == 0 and size > 0
+            assert size & (size - 1) == 0
+            assert size > 0
         blocks = launch.blocks(tile, pixels, groups, group_width)
         assert blocks.pixels * tile.pixels >= pixels > (blocks.pixels - 1) * tile.pixels
         assert blocks.groups * tile.groups >= groups > (blocks.groups - 1) * tile.groups
         assert blocks.channels * tile.channels >= group_width > (blocks.channels - 1) * tile.channels
     for tile in tiles[1:]:
         # a matrix product of 16 × 16 at least
-        assert tile.pixels >= 16 and tile.groups * tile.taps == 16
+        assert tile.pixels >= 16
+        assert tile.groups * tile.taps == 16
 
 
 def test_few_groups_take_several_taps():
@@ -72,4 +74,5 @@ def test_mixed_dtypes_are_refused():
 @pytest.mark.parametrize(("tiles", "columns"), [(1, 1), (5, 1), (10_000, 4), (10_000, 5000), (7, 300)])
 def test_splits(tiles, columns):
     splits = launch.splits(tiles, columns)
-    assert 1 <= splits <= tiles and (splits - 1) * columns < 1024
+    assert 1 <= splits <= tiles
+    assert (splits - 1) * columns < 1024

@@ -182,7 +182,7 @@ def _bilinear(
             *(s for t in tensors for s in t.stride()),
             *(*stride, *padding, *dilation),
         ),
-        dict(K_H=k_h, K_W=k_w, PIXELS=tile.pixels, GROUPS=tile.groups, CHANNELS=tile.channels),
+        {"K_H": k_h, "K_W": k_w, "PIXELS": tile.pixels, "GROUPS": tile.groups, "CHANNELS": tile.channels},
         wide=launch.is_wide(*tensors),
     )
 
@@ -246,8 +246,7 @@ class _Dynamic:
                 K_H=self.k_h,
                 K_W=self.k_w,
                 FEATURES=launch.feature_block(self.features),
-                # as exact as the plain form; PyTorch's own switch allows TF32
-                PRECISION="tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+                PRECISION=_precision(),
                 PIXELS=self.tile.pixels,
                 GROUPS=self.tile.groups,
                 CHANNELS=self.tile.channels,
@@ -255,6 +254,13 @@ class _Dynamic:
             ),
             wide=launch.is_wide(*strided),
         )
+
+
+def _precision() -> str:
+    if interpreting():
+        return "float32"
+    # of float32's products; as exact as the plain form, unless PyTorch's own switch allows less
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
 def _refuse(tensors: Sequence[Tensor | None], programs: int, features: int = 0) -> None:

@@ -109,6 +109,7 @@ def forward(
     CHANNELS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
+    """Write ``out[n, c, i, j] = Σ w[n, g, u, v, i, j] · x[n, c, i·s − p + u·d, …]``; x outside the image is zero."""
     n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
     row = pixel // out_width
     column = pixel % out_width
@@ -171,6 +172,7 @@ def grad_input(
     CHANNELS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
+    """Write the input's gradient: each input pixel gathers from the output pixels that read it."""
     n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
     row = pixel // width
     column = pixel % width
@@ -247,6 +249,7 @@ def grad_weight(
     CHANNELS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
+    """Write the map's gradient: a product of dy and the shifted x, summed over a group's channels."""
     n, pixel, group, channel = _place(pixel_blocks, group_blocks, 1, PIXELS, GROUPS, CHANNELS, WIDE)
     row = pixel // out_width
     column = pixel % out_width
@@ -267,6 +270,16 @@ def grad_weight(
             value = tl.load(x + n * x_n + (y * x_h + z * x_w)[:, None, None] + (c * x_c)[None, :, :], mask, 0.0)
             total += tl.sum(gradient.to(tl.float32) * value.to(tl.float32), axis=2)
         tl.store(target + (tap // K_W * w_u + tap % K_W * w_v), total.to(dw.dtype.element_ty), wanted)
+
+
+@triton.jit
+def _product(a, b, PRECISION: tl.constexpr):
+    """Multiply matrices, summing in float32."""
+    if PRECISION == "float32":
+        # the interpreter would take bfloat16's bits for integers
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    else:
+        return tl.dot(a, b, input_precision=PRECISION)
 
 
 @triton.jit
@@ -345,6 +358,7 @@ def dynamic_forward(
     CHANNELS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
+    """Generate a tile's kernels from r and apply them; then, where asked for, scale, shift and ReLU."""
     n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
     group_block = tl.program_id(0) // channel_blocks % group_blocks
     row = pixel // out_width
@@ -364,7 +378,7 @@ def dynamic_forward(
         weights, index, there = _span_columns(
             span, group_block, first_tap, groups, features, K_H * K_W, GROUPS, TAPS, FEATURES
         )
-        generated = tl.dot(reduced, weights, input_precision=PRECISION)
+        generated = _product(reduced, weights, PRECISION)
         if HAS_BIAS:
             generated += tl.load(bias + index, there, 0.0).to(tl.float32)[None, :]
         tap = first_tap + tl.arange(0, TAPS)
@@ -444,6 +458,7 @@ def dynamic_grad_input(
     CHANNELS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
+    """Write the input's gradient, the kernels generated again at the output pixels that read it."""
     n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
     group_block = tl.program_id(0) // channel_blocks % group_blocks
     row = pixel // width
@@ -477,7 +492,7 @@ def dynamic_grad_input(
             0.0,
         )
         weights, index, known = _span_columns(span, group_block, tap, groups, features, K_H * K_W, GROUPS, 1, FEATURES)
-        generated = tl.dot(reduced, weights, input_precision=PRECISION)
+        generated = _product(reduced, weights, PRECISION)
         if HAS_BIAS:
             generated += tl.load(bias + index, known, 0.0).to(tl.float32)[None, :]
         generated = tl.where(there[:, None], generated, 0.0)
@@ -607,6 +622,7 @@ def dynamic_grad_reduced(
     CHANNELS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
+    """Write the gradient of the reduced features: the map's gradient times the span, summed over the taps."""
     program = tl.program_id(0)
     pixel = program % pixel_blocks * PIXELS + tl.arange(0, PIXELS)
     n = (program // pixel_blocks).to(tl.int64)
@@ -657,7 +673,7 @@ def dynamic_grad_reduced(
             weights, _, _ = _span_columns(
                 span, group_block, first_tap, groups, features, K_H * K_W, GROUPS, TAPS, FEATURES
             )
-            total += tl.dot(gradient.to(weights.dtype), tl.trans(weights), input_precision=PRECISION)
+            total += _product(gradient.to(weights.dtype), tl.trans(weights), PRECISION)
     feature = tl.arange(0, FEATURES)
     target = dr + n * r_n + (row * r_h + column * r_w)[:, None] + (feature * r_c)[None, :]
     tl.store(target, total.to(dr.dtype.element_ty), mine[:, None] & (feature < features)[None, :])
@@ -710,7 +726,8 @@ def dynamic_grad_span(
     CHANNELS: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    # each split sums its own tiles of pixels; the splits are added up afterwards, always in the same order
+    """Write each split's part of the gradients of span and bias."""
+    # the splits are added up afterwards, always in the same order
     tap_blocks = (K_H * K_W + TAPS - 1) // TAPS
     program = tl.program_id(0)
     first_tap = program % tap_blocks * TAPS
@@ -769,7 +786,7 @@ def dynamic_grad_span(
             mine[:, None] & (feature < features)[None, :],
             0.0,
         )
-        total += tl.dot(tl.trans(gradient.to(reduced.dtype)), reduced, input_precision=PRECISION)
+        total += _product(tl.trans(gradient.to(reduced.dtype)), reduced, PRECISION)
         total_bias += tl.sum(gradient, axis=0)
     column = tl.arange(0, TAPS * GROUPS)
     tap = first_tap + column // GROUPS

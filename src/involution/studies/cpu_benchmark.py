@@ -105,7 +105,7 @@ def _limits(
     if batch == 1:
         matrix = torch.randn(512, 512)
         product = torch.empty_like(matrix)
-        candidates = {"matrix product": partial(torch.mm, matrix, matrix, out=product), **kernels}
+        candidates: Candidates = {"matrix product": partial(torch.mm, matrix, matrix, out=product), **kernels}
         # warm: other candidates' data must not be what is in the cache
         candidates = {name: partial(_repeat, function) for name, function in candidates.items()}
         work = dict.fromkeys(kernels, multiply_adds(layer)) | {"matrix product": 512**3}

@@ -74,7 +74,7 @@ def compiled(name, args, constants, wide, capability):
         signature[parameter], constexprs[parameter] = "constexpr", value
     signature = {parameter: signature[parameter] for parameter in names}
     source = ASTSource(function, signature, constexprs, attributes)
-    options = {"num_warps": launch.CONFIGS[name].warps}
+    options = {"num_warps": launch.config(name, args[0].dtype).warps}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 

@@ -12,7 +12,7 @@ def test_power_of_two(size, power):
     assert launch.power_of_two(size) == power
 
 
-@pytest.mark.parametrize("config", launch.CONFIGS.values(), ids=launch.CONFIGS)
+@pytest.mark.parametrize("config", launch.CONFIGS.values(), ids=map(str, launch.CONFIGS))
 @pytest.mark.parametrize("groups", [1, 2, 3, 4, 16, 17, 64])
 @pytest.mark.parametrize("group_width", [1, 3, 8, 16, 40, 64, 500])
 def test_tiles_cover_all_and_are_powers_of_two(config, groups, group_width):

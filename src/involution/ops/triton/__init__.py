@@ -167,7 +167,7 @@ def _bilinear(
     if n * pixels * channels * k_h * k_w == 0 or out_height * out_width == 0:
         tensors[2].zero_()
         return
-    config = launch.CONFIGS[name]
+    config = launch.config(name, tensors[0].dtype)
     tile = launch.tile(config, pixels, groups, group_width)
     blocks = launch.blocks(tile, pixels, groups, group_width)
     programs = n * blocks.pixels * blocks.groups * (1 if name == "grad_weight" else blocks.channels)
@@ -210,7 +210,9 @@ class _Dynamic:
         group_width = input.shape[1] // groups
         pixels = reduced.shape[2] * reduced.shape[3] if pixels is None else pixels
         self.features = features
-        self.tile = launch.fused_tile(launch.CONFIGS[name], groups, group_width, features, several_taps=several_taps)
+        self.tile = launch.fused_tile(
+            launch.config(name, input.dtype), groups, group_width, features, several_taps=several_taps
+        )
         self.blocks = launch.blocks(self.tile, pixels, groups, group_width)
         self.sizes = (*input.shape[2:], *reduced.shape[2:], groups, group_width, features)
         self.geometry = (*stride, *padding, *dilation)
@@ -279,4 +281,6 @@ def _start(name: str, programs: int, args: tuple, constants: dict[str, Any], *, 
     # Triton launches on the current device, whichever tensors it gets
     here = contextlib.nullcontext() if device.type == "cpu" else torch.accelerator.device_index(device.index)
     with here:
-        getattr(kernels, name)[(programs,)](*args, **constants, WIDE=wide, num_warps=launch.CONFIGS[name].warps)
+        getattr(kernels, name)[(programs,)](
+            *args, **constants, WIDE=wide, num_warps=launch.config(name, args[0].dtype).warps
+        )

@@ -34,16 +34,27 @@ class Config:
     tuned: str | None = None
 
 
+_UNFUSED, _FUSED = (
+    ("forward", "grad_input", "grad_weight"),
+    (
+        "dynamic_forward",
+        "dynamic_grad_input",
+        "dynamic_grad_reduced",
+        "dynamic_grad_span",
+    ),
+)
 CONFIGS = {
-    "forward": Config(2048, 64, 4),
-    "grad_input": Config(2048, 64, 4),
-    "grad_weight": Config(2048, 64, 4),
-    "dynamic_forward": Config(8192, 16, 4),
-    "dynamic_grad_input": Config(8192, 16, 4),
-    "dynamic_grad_reduced": Config(8192, 16, 4),
-    "dynamic_grad_span": Config(8192, 16, 4),
+    **{(name, size): Config(2048, 64, 4) for name in _UNFUSED for size in (2, 4)},
+    **{(name, 2): Config(8192, 16, 4) for name in _FUSED},
+    # a matrix product in full float32 needs twice the registers
+    **{(name, 4): Config(4096, 16, 8) for name in _FUSED},
 }
-"""The shipped configuration of each kernel."""
+"""The shipped configurations, by kernel and bytes of an element."""
+
+
+def config(kernel: str, dtype: torch.dtype) -> Config:
+    """Return a kernel's configuration for a dtype; for one that it does not take, that of the widest that it does."""
+    return CONFIGS[kernel, min(dtype.itemsize, 4)]
 
 
 @dataclass(frozen=True)

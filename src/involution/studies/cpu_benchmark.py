@@ -35,7 +35,7 @@ def run(
         batches: Batch sizes.
         seconds: Time to spend on each measurement.
         networks: Also time RedNet-50 against ResNet-50, at batches up to 8.
-        compiled: Also time torch.compile of the shift form and of the networks, at batches up to 8; compiling takes
+        compiled: Also time torch.compile of the shift form at batch 1, and of the networks; compiling takes
             many minutes.
         layers: Layers of the operator.
 
@@ -55,13 +55,13 @@ def run(
             x, weight, grad = _tensors(layer, batch, channels_last=True)
             with torch.inference_mode():
                 groups = {
-                    "forward": (_forward(layer, x, weight, compiled and batch <= 8), "involution"),
+                    "forward": (_forward(layer, x, weight, compiled and batch == 1), "involution"),
                     "gradients": (_gradients(layer, x, weight, grad), "forward"),
                     "generation": (_generation(layer, x), "fused"),
                 }
                 for measure, (candidates, base) in groups.items():
                     yield from _rows(measure, layer.name, batch, candidates, base, seconds)
-            both = _both(layer, x, weight, grad, compiled and batch <= 8)
+            both = _both(layer, x, weight, grad, compiled and batch == 1)
             yield from _rows("forward+backward", layer.name, batch, both, "involution", seconds)
             fused = _generation_training(layer, x, grad)
             memory = {name: peak_memory(function) for name, function in fused.items()}

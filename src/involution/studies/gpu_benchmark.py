@@ -169,8 +169,7 @@ def check(problem: Problem, dtype: torch.dtype, device: str) -> None:
     """Compare every kernel with the plain form in float64, on two images of the layer."""
     o = _Operands(problem, dtype, device, min(2, problem.batch))
 
-    def double(*tensors: Tensor) -> Any:
-        return [t.double() for t in tensors]
+    x, dy, weight, reduced, span, bias = (t.double() for t in (o.x, o.dy, o.map, o.reduced, o.span, o.bias))
 
     def close(found: Tensor, truth: Tensor) -> None:
         tolerance = 1e-4 if dtype == torch.float32 else 2e-2
@@ -178,15 +177,16 @@ def check(problem: Problem, dtype: torch.dtype, device: str) -> None:
         torch.testing.assert_close(found.double(), truth, rtol=tolerance, atol=tolerance * float(truth.abs().max()))
 
     g = o.geometry
-    close(kernels.forward(o.x, o.map, *g), reference.shift_forward(*double(o.x, o.map), *g))
-    truth = reference.shift_grad_input(*double(o.dy, o.map), o.input_size, *g)
+    close(kernels.forward(o.x, o.map, *g), reference.shift_forward(x, weight, *g))
+    truth = reference.shift_grad_input(dy, weight, o.input_size, *g)
     close(kernels.grad_input(o.dy, o.map, o.input_size, *g), truth)
     rest = o.groups, o.kernel_size, *g
-    close(kernels.grad_weight(o.dy, o.x, *rest), reference.shift_grad_weight(*double(o.dy, o.x), *rest))
+    close(kernels.grad_weight(o.dy, o.x, *rest), reference.shift_grad_weight(dy, x, *rest))
     generator = o.reduced, o.span, o.bias
-    close(kernels.dynamic_forward(o.x, *generator, *g), dynamic.plain(*double(o.x, *generator), *g))
+    close(kernels.dynamic_forward(o.x, *generator, *g), dynamic.plain(x, reduced, span, bias, *g))
     found = kernels.dynamic_backward(o.dy, o.x, *generator, *g, [True] * 4)
-    for one, other in zip(found, dynamic.plain_backward(*double(o.dy, o.x, *generator), *g, [True] * 4), strict=True):
+    truths = dynamic.plain_backward(dy, x, reduced, span, bias, *g, [True] * 4)
+    for one, other in zip(found, truths, strict=True):
         close(one, other)
 
 

@@ -107,7 +107,8 @@ class KernelGenerator(nn.Module):
 
 
 def _fused_is_faster(generator: KernelGenerator, x: Tensor) -> bool:
-    # measured (benchmarks/cpu.py): on the CPU at nearly every stage of RedNet, in inference and in training
+    # measured (benchmarks/cpu.py): on the CPU at nearly every stage of RedNet, in inference and in training;
+    # on a GPU (benchmarks/gpu.py) not yet
     if not isinstance(x, Tensor) or x.device.type != "cpu" or native.reason is not None:
         return False
     # an exported or traced program keeps the plain operator, for which other runtimes have a translation

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from involution.ops import dynamic, reference
+from involution.ops import dynamic, info, reference
 from involution.ops import triton as launchers
 from involution.ops.triton import launch
 from involution.ops.triton.register import KERNELS
@@ -228,6 +228,32 @@ def test_the_plain_form_serves_the_rest():
     )
 
 
+def empty(*size):
+    return torch.empty(size, device=DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("forward", [(2, 16, 5, 5), (1, 1, 3, 3, 5, 5)], "input and map of the same batch"),
+        ("forward", [(1, 16, 5, 5), (1, 3, 3, 3, 5, 5)], "channels in the map's groups"),
+        ("forward", [(1, 16, 5, 5), (1, 9, 5, 5)], "a map"),
+        ("grad_input", [(1, 16, 4, 5), (1, 1, 3, 3, 5, 5), [5, 5]], "grad and the map of the same size"),
+        ("grad_weight", [(1, 16, 5, 5), (1, 8, 5, 5), 1, [3, 3]], "grad and input of the same batch and channels"),
+        ("grad_weight", [(1, 16, 5, 5), (1, 16, 5, 5), 3, [3, 3]], "channels in 3 groups"),
+        ("dynamic_forward", [(1, 16, 5, 5), (1, 4, 5, 5), (1, 3, 3, 5), None], "features"),
+        ("dynamic_forward", [(1, 16, 5, 5), (1, 4, 5, 5), (3, 3, 3, 4), None], "channels in the span's groups"),
+        ("dynamic_forward", [(1, 16, 5, 5), (1, 4, 5, 5), (1, 3, 3, 4), (1, 3, 1)], "a bias"),
+        ("dynamic_backward", [(1, 16, 5, 4), (1, 16, 5, 5), (1, 4, 5, 5), (1, 3, 3, 4), None], "grad of the output's"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(name, args, message):
+    args = [empty(*a) if isinstance(a, tuple) else a for a in args]
+    mask = [[True] * 4] if name == "dynamic_backward" else []
+    with pytest.raises(ValueError, match=message):
+        getattr(launchers, name)(*args, [1, 1], [1, 1], [1, 1], *mask)
+
+
 def test_cpu_tensors_need_the_interpreter(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(RuntimeError, match="move them to a GPU, or set TRITON_INTERPRET=1"):
@@ -238,3 +264,14 @@ def test_cpu_tensors_need_the_interpreter(monkeypatch):
 @pytest.mark.parametrize("device", ["CUDA", "XPU"])
 def test_the_operators_have_them(name, device):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"involution::{name}", device)
+
+
+def test_info_tells_what_serves_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    rows = {row.operator: row for row in info.served() if row.device == "cuda"}
+    assert rows["involution2d"].kernel == rows["dynamic_involution2d"].kernel == "Triton"
+    assert rows["involution2d"].dtypes == "float16, bfloat16, float32"
+    assert rows["involution2d"].why_not == "plain PyTorch serves float64"
+    assert "more than 256 reduced features" in rows["dynamic_involution2d_backward"].why_not
+    assert rows["involution3d"].kernel == "plain PyTorch"
+    assert rows["involution3d"].why_not == "no cuda kernel for this operator"

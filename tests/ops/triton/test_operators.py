@@ -126,6 +126,20 @@ def test_without_triton_the_plain_forms_serve():
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
 
 
+def test_the_switch():
+    program = """
+    import torch
+    from involution.ops import triton
+    assert triton.reason == "INVOLUTION_TRITON=0"
+    assert not torch._C._dispatch_has_kernel_for_dispatch_key("involution::involution2d", "CUDA")
+    """
+    environment = {**os.environ, "INVOLUTION_TRITON": "0"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, env=environment)
+    environment["INVOLUTION_TRITON"] = "yes"
+    done = subprocess.run([sys.executable, "-c", "import involution"], capture_output=True, text=True, env=environment)
+    assert "INVOLUTION_TRITON must be 0 (never) or unset" in done.stderr
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_graph():
     run("""

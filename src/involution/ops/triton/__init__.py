@@ -2,7 +2,7 @@
 
 The arguments are those of the operators in ``involution/ops/schema.py``. Nothing here imports triton before the first
 call, and a call that the kernels can't serve raises `Unsupported` with the reason; the operators then take the
-plain form.
+plain form. With ``INVOLUTION_TRITON=0`` in the environment they always do.
 """
 
 import contextlib
@@ -19,8 +19,20 @@ from . import launch
 
 Size = Sequence[int]
 
-# loads and keeps nothing but the answer
-reason: str | None = None if find_spec("triton") else "triton is not installed"
+_SWITCH = "INVOLUTION_TRITON"
+
+
+def _why_not() -> str | None:
+    switch = os.environ.get(_SWITCH, "")
+    if switch not in ("", "0"):
+        raise ValueError(f"{_SWITCH} must be 0 (never) or unset (where it is); got {switch!r}")
+    if switch == "0":
+        return f"{_SWITCH}=0"
+    # looks for it and does not load it
+    return None if find_spec("triton") else "triton is not installed"
+
+
+reason: str | None = _why_not()
 """Why there are no GPU kernels here; None where there are."""
 
 
@@ -30,6 +42,7 @@ class Unsupported(Exception):
 
 def forward(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: Size) -> Tensor:
     """Apply involution: ``involution2d``."""
+    _require_map(input, "input", weight)
     output = _empty((*input.shape[:2], *weight.shape[4:]), input)
     pixels = weight.shape[4] * weight.shape[5]
     _bilinear("forward", (input, weight, output), input.shape, weight.shape, pixels, stride, padding, dilation)
@@ -38,6 +51,8 @@ def forward(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation
 
 def grad_input(grad: Tensor, weight: Tensor, input_size: Size, stride: Size, padding: Size, dilation: Size) -> Tensor:
     """Compute the gradient of the input by gathering: ``involution2d_grad_input``."""
+    _require_map(grad, "grad", weight)
+    _require(grad.shape[2:] == weight.shape[4:], "grad and the map of the same size", grad, weight)
     output = _empty((*grad.shape[:2], *input_size), grad)
     pixels = output.shape[2] * output.shape[3]
     _bilinear("grad_input", (grad, weight, output), output.shape, weight.shape, pixels, stride, padding, dilation)
@@ -48,6 +63,8 @@ def grad_weight(
     grad: Tensor, input: Tensor, groups: int, kernel_size: Size, stride: Size, padding: Size, dilation: Size
 ) -> Tensor:
     """Compute the gradient of the kernel map: ``involution2d_grad_weight``."""
+    _require(grad.shape[:2] == input.shape[:2], "grad and input of the same batch and channels", grad, input)
+    _require(groups > 0 and input.shape[1] % groups == 0, f"channels in {groups} groups", input)
     taps = groups * kernel_size[0] * kernel_size[1]
     output = _empty((grad.shape[0], taps, *grad.shape[2:]), grad).unflatten(1, (groups, *kernel_size))
     pixels = grad.shape[2] * grad.shape[3]
@@ -68,6 +85,9 @@ def dynamic_forward(
     relu: bool = False,
 ) -> Tensor:
     """Generate the kernels and apply them: ``dynamic_involution2d`` and ``dynamic_involution2d_affine``."""
+    for parameter in (scale, shift):
+        if parameter is not None:
+            _require(parameter.shape == input.shape[1:2], "one scale and shift for each channel", parameter, input)
     output = _empty((*input.shape[:2], *reduced.shape[2:]), input)
     call = _Dynamic("dynamic_forward", input, reduced, span_weight, span_bias, stride, padding, dilation)
     # the epilogue's parameters may stay in float32 beside half types
@@ -96,6 +116,8 @@ def dynamic_backward(
     output_mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients of all four: ``dynamic_involution2d_backward``. The kernels are generated again."""
+    size = (*input.shape[:2], *reduced.shape[2:])
+    _require(grad.shape == size, "grad of the output's shape", grad, input, reduced)
     operands = input, reduced, span_weight, span_bias, stride, padding, dilation
     grads = [grad.new_empty(0) for _ in range(4)]
     if output_mask[0]:
@@ -135,6 +157,20 @@ def dynamic_backward(
         if output_mask[3]:
             grads[3] = bias_parts.sum(0).to(span_weight.dtype)
     return grads[0], grads[1], grads[2], grads[3]
+
+
+def _require(condition: bool, wanted: str, *tensors: Tensor) -> None:
+    # a kernel would read beside its tensors
+    devices = {t.device for t in tensors}
+    if not condition or len(devices) > 1:
+        got = ", ".join(f"{tuple(t.shape)} on {t.device}" for t in tensors)
+        raise ValueError(f"the GPU kernels want {wanted}, on one device; got {got}")
+
+
+def _require_map(activation: Tensor, name: str, weight: Tensor) -> None:
+    _require(weight.dim() == 6, "a map [N, G, K_h, K_w, H_o, W_o]", weight)
+    fits = activation.shape[0] == weight.shape[0] and activation.shape[1] % max(1, weight.shape[1]) == 0
+    _require(fits, f"{name} and map of the same batch, channels in the map's groups", activation, weight)
 
 
 def interpreting() -> bool:
@@ -204,10 +240,17 @@ class _Dynamic:
         pixels: int | None = None,
         several_taps: bool = True,
     ) -> None:
+        _require(span_weight.dim() == 4, "a span [G, K_h, K_w, R]", span_weight)
+        _require(reduced.shape[:2] == (input.shape[0], span_weight.shape[3]), "features [N, R]", reduced, span_weight)
+        _require(
+            input.shape[1] % max(1, span_weight.shape[0]) == 0, "channels in the span's groups", input, span_weight
+        )
+        if span_bias is not None:
+            _require(span_bias.shape == span_weight.shape[:3], "a bias [G, K_h, K_w]", span_bias, span_weight)
         self.name = name
         self.images = input.shape[0]
         groups, self.k_h, self.k_w, features = span_weight.shape
-        group_width = input.shape[1] // groups
+        group_width = input.shape[1] // max(1, groups)
         pixels = reduced.shape[2] * reduced.shape[3] if pixels is None else pixels
         self.features = features
         self.tile = launch.fused_tile(

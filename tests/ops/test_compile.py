@@ -186,3 +186,27 @@ def test_export_of_the_operator_itself_takes_other_sizes():
     program = torch.export.export(Applied(), arguments, dynamic_shapes=sizes)
     x, weight = torch.randn(3, 4, 9, 7), torch.randn(3, 2, 3, 3, 9, 7)
     assert_close(program.module()(x, weight), unfold_form(x, weight, (1, 1), (1, 1), (1, 1)))
+
+
+@pytest.mark.slow
+def test_aotinductor_package_serves_other_batches(tmp_path):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Involution2d(16, 7)
+
+        def forward(self, x, w):
+            return involution2d(self.layer(x), w, padding=1)
+
+    def arguments(batch):
+        return torch.randn(batch, 16, 9, 11), torch.randn(batch, 4, 3, 3, 9, 11)
+
+    network = Network().eval()
+    n = {0: Dim("N", min=1, max=8)}
+    with torch.no_grad():
+        program = torch.export.export(network, arguments(2), dynamic_shapes=(n, n))
+        path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "network.pt2"))
+        package = torch._inductor.aoti_load_package(path)
+        for batch in (2, 5):
+            given = arguments(batch)
+            assert_close(package(*given), network(*given))

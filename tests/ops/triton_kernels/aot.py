@@ -1,7 +1,7 @@
 """Compile the GPU kernels without a GPU, as they are launched on RedNet-50's layers; print what the assembler says.
 
 Run as a program, for the interpreter that the other tests use can't be switched off in their process:
-``python tests/ops/triton/aot.py sm_90 bfloat16`` prints a JSON line for each kernel and layer.
+``python tests/ops/triton_kernels/aot.py sm_90 bfloat16`` prints a JSON line for each kernel and layer.
 """
 
 import inspect

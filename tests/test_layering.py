@@ -16,6 +16,8 @@ MAY_IMPORT = {
     "ops": set(),
     "nn": {"ops"},
     "models": {"ops", "nn", "involution"},
+    "detection": {*NETWORKS},
+    "segmentation": {*NETWORKS},
     "data": set(),
     "recipes": set(),
     "engine": {*NETWORKS, "data", "recipes", "involution"},

@@ -1,0 +1,201 @@
+"""RetinaNet, Faster R-CNN and Mask R-CNN by torchvision, on any backbone, with convolutions or involutions.
+
+The eight combinations that the authors of involution published are these functions' arguments: ``neck`` is the
+feature pyramid's output layers, ``head`` the layers of the region proposal network and of the mask head. RetinaNet's
+head and the box head stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from involution.models.pyramid import Backbone, FeaturePyramid, Kind, check_kind
+from involution.nn import Involution2d
+
+__all__ = ["faster_rcnn", "first_label", "mask_rcnn", "retinanet"]
+
+_RATIOS = (0.5, 1.0, 2.0)
+_SIZES = (32, 64, 128, 256, 512)
+_BOX_SIZE, _MASK_SIZE = 7, 14
+
+
+def retinanet(
+    num_classes: int,
+    backbone: str | Backbone = "rednet50_stem7",
+    *,
+    neck: Kind = "convolution",
+    out_channels: int = 256,
+    anchor_sizes: Sequence[int] = _SIZES,
+    **kwargs: Any,
+) -> RetinaNet:
+    """RetinaNet ("Focal Loss for Dense Object Detection", ICCV 2017).
+
+    Args:
+        num_classes: Categories; labels are 0 to ``num_classes`` − 1.
+        backbone: A backbone, or the name of one in timm's registry, which is then untrained and gives stages 2 to 4;
+            the published detectors have a 7×7 stem.
+        neck: Output layers of the feature pyramid.
+        out_channels: Channels of the pyramid.
+        anchor_sizes: Side in pixels of the smallest anchor of each level, the two included that strided convolutions
+            add; each level has two more within the octave.
+        **kwargs: Of torchvision's ``RetinaNet``: min_size, max_size, image_mean, image_std, score_thresh, …
+
+    Raises:
+        ValueError: Arguments that are wrong or do not go together.
+
+    Example:
+        >>> model = retinanet(80, "rednet26_stem7", min_size=64).eval()
+        >>> sorted(model([torch.rand(3, 64, 96)])[0])
+        ['boxes', 'labels', 'scores']
+    """
+    body = backbone if isinstance(backbone, Backbone) else Backbone(backbone, (2, 3, 4))
+    added = LastLevelP6P7(body.channels[-1], out_channels)
+    pyramid = FeaturePyramid(body, out_channels, neck=neck, extra_blocks=added)
+    sizes = [tuple(int(size * 2 ** (step / 3)) for step in range(3)) for size in anchor_sizes]
+    anchors = _anchors(sizes, len(body.channels) + 2)
+    return RetinaNet(pyramid, _checked(num_classes), anchor_generator=anchors, **kwargs)
+
+
+def faster_rcnn(
+    num_classes: int,
+    backbone: str | Backbone = "rednet50_stem7",
+    *,
+    neck: Kind = "convolution",
+    head: Kind = "convolution",
+    out_channels: int = 256,
+    box_channels: int = 1024,
+    anchor_sizes: Sequence[int] = _SIZES,
+    **kwargs: Any,
+) -> FasterRCNN:
+    """Faster R-CNN (NeurIPS 2015) with a feature pyramid.
+
+    Args:
+        num_classes: Categories; labels are 1 to ``num_classes``, 0 is the background.
+        backbone: A backbone, or the name of one in timm's registry, which is then untrained and gives all four
+            stages; the published detectors have a 7×7 stem.
+        neck: Output layers of the feature pyramid.
+        head: Layer of the region proposal network; the box head stays two linear layers.
+        out_channels: Channels of the pyramid.
+        box_channels: Width of the box head.
+        anchor_sizes: Side in pixels of the anchors of each level, the one included that pooling adds.
+        **kwargs: Of torchvision's ``FasterRCNN``: min_size, max_size, image_mean, box_score_thresh, …
+
+    Raises:
+        ValueError: Arguments that are wrong or do not go together.
+
+    Example:
+        >>> model = faster_rcnn(80, "rednet26_stem7", neck="involution", head="involution", min_size=64).eval()
+        >>> sorted(model([torch.rand(3, 64, 96)])[0])
+        ['boxes', 'labels', 'scores']
+    """
+    parts = _two_stages(num_classes, backbone, neck, head, out_channels, box_channels, anchor_sizes)
+    return FasterRCNN(**parts, **kwargs)
+
+
+def mask_rcnn(
+    num_classes: int,
+    backbone: str | Backbone = "rednet50_stem7",
+    *,
+    neck: Kind = "convolution",
+    head: Kind = "convolution",
+    out_channels: int = 256,
+    box_channels: int = 1024,
+    anchor_sizes: Sequence[int] = _SIZES,
+    **kwargs: Any,
+) -> MaskRCNN:
+    """Mask R-CNN (ICCV 2017) with a feature pyramid.
+
+    Args:
+        num_classes: Categories; labels are 1 to ``num_classes``, 0 is the background.
+        backbone: A backbone, or the name of one in timm's registry, which is then untrained and gives all four
+            stages; the published detectors have a 7×7 stem.
+        neck: Output layers of the feature pyramid.
+        head: Layers of the region proposal network and of the mask head; the box head stays two linear layers.
+        out_channels: Channels of the pyramid and of the mask head.
+        box_channels: Width of the box head.
+        anchor_sizes: Side in pixels of the anchors of each level, the one included that pooling adds.
+        **kwargs: Of torchvision's ``MaskRCNN``: min_size, max_size, image_mean, box_score_thresh, …
+
+    Raises:
+        ValueError: Arguments that are wrong or do not go together.
+
+    Example:
+        >>> model = mask_rcnn(80, "rednet26_stem7", neck="involution", head="involution", min_size=64).eval()
+        >>> sorted(model([torch.rand(3, 64, 96)])[0])
+        ['boxes', 'labels', 'masks', 'scores']
+    """
+    parts = _two_stages(num_classes, backbone, neck, head, out_channels, box_channels, anchor_sizes)
+    layers: nn.Module = MaskRCNNHeads(out_channels, (out_channels,) * 4, 1)
+    if head == "involution":
+        layers = nn.Sequential(*(_involution_layer(out_channels) for _ in range(4)))
+    names = parts["box_roi_pool"].featmap_names
+    return MaskRCNN(
+        **parts,
+        mask_roi_pool=MultiScaleRoIAlign(names, output_size=_MASK_SIZE, sampling_ratio=2),
+        mask_head=layers,
+        mask_predictor=MaskRCNNPredictor(out_channels, out_channels, num_classes + 1),
+        **kwargs,
+    )
+
+
+def first_label(model: nn.Module) -> int:
+    """Return the label of a detector's first category: 0 for RetinaNet, 1 for the R-CNNs, whose 0 is the background.
+
+    Example:
+        >>> first_label(retinanet(3, "rednet26"))
+        0
+    """
+    return 0 if isinstance(model, RetinaNet) else 1
+
+
+def _two_stages(
+    num_classes: int,
+    backbone: str | Backbone,
+    neck: Kind,
+    head: Kind,
+    out_channels: int,
+    box_channels: int,
+    anchor_sizes: Sequence[int],
+) -> dict[str, Any]:
+    """Return what Faster and Mask R-CNN have in common, as torchvision's arguments."""
+    check_kind("head", head)
+    body = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
+    anchors = _anchors([(size,) for size in anchor_sizes], len(body.channels) + 1)
+    rpn_head = RPNHead(out_channels, anchors.num_anchors_per_location()[0])
+    if head == "involution":
+        rpn_head.conv = _involution_layer(out_channels)
+    names = [str(level) for level in range(len(body.channels))]
+    return {
+        "backbone": FeaturePyramid(body, out_channels, neck=neck, extra_blocks=LastLevelMaxPool()),
+        "rpn_anchor_generator": anchors,
+        "rpn_head": rpn_head,
+        "box_roi_pool": MultiScaleRoIAlign(names, output_size=_BOX_SIZE, sampling_ratio=2),
+        "box_head": TwoMLPHead(out_channels * _BOX_SIZE**2, box_channels),
+        "box_predictor": FastRCNNPredictor(box_channels, _checked(num_classes) + 1),
+    }
+
+
+def _involution_layer(channels: int) -> nn.Sequential:
+    return nn.Sequential(Involution2d(channels, 7), nn.ReLU(inplace=True))
+
+
+def _anchors(sizes: Sequence[tuple[int, ...]], levels: int) -> AnchorGenerator:
+    if len(sizes) != levels:
+        raise ValueError(f"anchor_sizes wants one size for each of the {levels} levels, got {len(sizes)}")
+    return AnchorGenerator(tuple(sizes), (_RATIOS,) * levels)
+
+
+def _checked(num_classes: int) -> int:
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be 1 or more, without the background, got {num_classes}")
+    return num_classes

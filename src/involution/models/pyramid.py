@@ -1,0 +1,161 @@
+"""Backbones with a feature pyramid, its output convolutions being involutions where asked for.
+
+The pyramid is torchvision's ("Feature Pyramid Networks for Object Detection", CVPR 2017). In the published detectors
+and segmenters with an involution neck each 3×3 convolution behind the top-down path becomes a 7×7 involution, with
+no norm or activation behind it; the lateral 1×1 convolutions stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
+
+import involution.models.variants  # noqa: F401  (registers RedNet)
+from involution.models.checkpoint import load_checkpoint
+from involution.nn import Involution2d
+
+__all__ = ["Backbone", "FeaturePyramid", "Kind", "group_norm"]
+
+Kind = Literal["convolution", "involution"]
+NORMS = ("batch", "group")
+
+
+def group_norm(channels: int, **kwargs: Any) -> nn.GroupNorm:
+    """Group norm of at most 32 groups, fewer where 32 does not divide ``channels``, as in a kernel generator."""
+    return nn.GroupNorm(math.gcd(32, channels), channels, **kwargs)
+
+
+class Backbone(nn.Module):
+    """The stages of a network of timm's registry, perhaps with its first ones frozen.
+
+    Args:
+        name: Name in timm's registry: rednet50_stem7, its twin rednet50_conv, resnet50, …
+        levels: Which of its features to give out, by place in ``feature_info``; for a RedNet 0 is the stem and
+            i its i-th stage.
+        weights: File of trained weights, as `involution convert` or a training writes. Then the stem and the first
+            stage are frozen and every batch norm keeps its statistics, as published.
+        freeze: Freeze so (True) or train everything (False); by default as ``weights`` says.
+        norm: ``batch``, or ``group`` for training from scratch by small batches.
+        in_chans: Channels of the images.
+        model_args: Further arguments of the network.
+
+    Attributes:
+        channels: Channels of each level.
+        strides: Ratio of image size to each level's size.
+        frozen: Whether stem, first stage and batch norms' statistics are frozen.
+
+    Raises:
+        ValueError: No such network or norm, a freeze without weights, or group norm where weights of batch norms
+            are to be loaded.
+        CheckpointError: Weights of another network.
+
+    Example:
+        >>> body = Backbone("rednet26", levels=(1, 2))
+        >>> [tuple(level.shape) for level in body(torch.rand(1, 3, 64, 64))]
+        [(1, 256, 16, 16), (1, 512, 8, 8)]
+    """
+
+    def __init__(
+        self,
+        name: str,
+        levels: Sequence[int] = (1, 2, 3, 4),
+        *,
+        weights: str | Path | None = None,
+        freeze: bool | None = None,
+        norm: str = "batch",
+        in_chans: int = 3,
+        model_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
+        if norm == "group" and (weights is not None or freeze):
+            raise ValueError("norm='group' trains from scratch: trained weights and frozen stages go with batch norms")
+        if freeze and weights is None:
+            raise ValueError("freeze=True needs weights: a frozen stem that was never trained sees nothing")
+        if not timm.is_model(name):
+            raise ValueError(f"no network {name!r} in timm's registry")
+        extra: dict[str, Any] = {"norm_layer": group_norm} if norm == "group" else {}
+        body: Any = timm.create_model(
+            name, features_only=True, out_indices=tuple(levels), in_chans=in_chans, **extra, **(model_args or {})
+        )
+        self.body = body
+        self.channels: list[int] = body.feature_info.channels()
+        self.strides: list[int] = body.feature_info.reduction()
+        if weights is not None:
+            load_checkpoint(self.body, weights)
+        self.frozen = freeze if freeze is not None else weights is not None
+        if self.frozen:
+            for entry, parameter in self.body.named_parameters():
+                if entry.startswith(("conv1.", "bn1.", "layer1.")):
+                    parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Train or evaluate; the batch norms of a frozen backbone, its generators' too, stay in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the levels ``[N, channels[i], H/strides[i], W/strides[i]]`` of images ``[N, C, H, W]``."""
+        features: list[Tensor] = self.body(x)
+        return features
+
+
+class FeaturePyramid(nn.Module):
+    """A backbone and torchvision's feature pyramid on its levels, as torchvision's detectors want them.
+
+    Args:
+        backbone: The backbone.
+        out_channels: Channels of every level given out.
+        neck: ``convolution`` (3×3) or ``involution`` (7×7) behind the top-down path.
+        extra_blocks: torchvision's block that adds coarser levels.
+
+    Raises:
+        ValueError: Another neck, or channels that an involution can't group by 16.
+
+    Example:
+        >>> pyramid = FeaturePyramid(Backbone("rednet26"), neck="involution")
+        >>> {name: tuple(level.shape) for name, level in pyramid(torch.rand(1, 3, 64, 64)).items()}
+        {'0': (1, 256, 16, 16), '1': (1, 256, 8, 8), '2': (1, 256, 4, 4), '3': (1, 256, 2, 2)}
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        out_channels: int = 256,
+        *,
+        neck: Kind = "convolution",
+        extra_blocks: ExtraFPNBlock | None = None,
+    ) -> None:
+        super().__init__()
+        check_kind("neck", neck)
+        self.backbone = backbone
+        self.fpn = FeaturePyramidNetwork(backbone.channels, out_channels, extra_blocks)
+        if neck == "involution":
+            self.fpn.layer_blocks = nn.ModuleList(Involution2d(out_channels, 7) for _ in backbone.channels)
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        """Return the levels of images ``[N, C, H, W]`` by name, the finest first."""
+        levels = self.backbone(x)
+        named: OrderedDict[str, Tensor] = self.fpn(OrderedDict((str(i), level) for i, level in enumerate(levels)))
+        return named
+
+
+def check_kind(what: str, kind: str) -> None:
+    """Raise ``ValueError`` unless ``kind`` is convolution or involution."""
+    if kind not in ("convolution", "involution"):
+        raise ValueError(f"{what} must be convolution or involution, got {kind!r}")

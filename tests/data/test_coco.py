@@ -1,0 +1,194 @@
+"""COCO's format: what is read, and how malformed entries are told."""
+
+import copy
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from pycocotools.coco import COCO
+
+from involution.data.coco import CocoDataset, decode_mask, open_coco, read_coco
+from involution.data.errors import DataError
+
+SQUARE = [[10, 5, 30, 5, 30, 25, 10, 25]]
+CATEGORIES = [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}, {"id": 13, "name": "stop sign"}]
+
+
+def annotation(key, image, category, box, segmentation, iscrowd=0):
+    return {
+        "id": key,
+        "image_id": image,
+        "category_id": category,
+        "bbox": box,
+        "segmentation": segmentation,
+        "area": box[2] * box[3],
+        "iscrowd": iscrowd,
+    }
+
+
+def content(split):
+    first, count = (1, 3) if split == "train" else (100, 2)
+    column = {"size": [48, 64], "counts": [0, 48, 3024]}
+    return {
+        "images": [{"id": first + i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in range(count)],
+        "annotations": [
+            annotation(1, first, 90, [10, 5, 20, 20], SQUARE),
+            annotation(2, first, 1, [40, 30, 24.5, 18], SQUARE),
+            annotation(3, first, 1, [0, 0, 9, 9], column, iscrowd=1),
+            annotation(4, first + 1, 13, [0, 0, 9, 9], column),
+        ],
+        "categories": CATEGORIES,
+    }
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"{split}2017").mkdir()
+        for i in range(3):
+            pixels = np.full((48, 64, 3), i * 40, np.uint8)
+            PIL.Image.fromarray(pixels).save(tmp_path / f"{split}2017" / f"{i}.png")
+        write(tmp_path, split, content(split))
+    return tmp_path
+
+
+def write(root, split, data):
+    (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(data))
+
+
+def test_reads_boxes_labels_and_masks(root):
+    train = open_coco(f"coco:{root}", masks=True)["train"]
+    assert train.category_ids == [1, 13, 90]
+    assert train.classes == ["person", "stop sign", "toothbrush"]
+    dataset = CocoDataset(train, masks=True)
+    assert len(dataset) == 3
+    image, target = dataset[0]
+    assert image.shape == (3, 48, 64)
+    assert image.dtype == torch.uint8
+    # the crowd is left out, the box beyond the border cut
+    assert target["boxes"].tolist() == [[10, 5, 30, 25], [40, 30, 64, 48]]
+    assert target["labels"].tolist() == [2, 0]
+    assert target["image_id"] == 1
+    assert target["masks"].shape == (2, 48, 64)
+    assert target["masks"][0].sum() == 400
+    assert dataset[1][1]["masks"].sum() == 48
+    empty = dataset[2][1]
+    assert empty["boxes"].shape == (0, 4)
+    assert empty["masks"].shape == (0, 48, 64)
+    assert len(CocoDataset(train, annotated_only=True)) == 2
+
+
+def test_masks_are_those_of_pycocotools(root):
+    reference = COCO(root / "annotations" / "instances_train2017.json")
+    for key in (1, 3, 4):
+        annotation = reference.anns[key]
+        assert np.array_equal(decode_mask(annotation["segmentation"], 48, 64), reference.annToMask(annotation))
+
+
+MALFORMED = {
+    "missing image": (("images", 2, "file_name", "gone.png"), "image 3: no such file"),
+    "path outside": (("images", 2, "file_name", "../0.png"), "image 3: file_name '../0.png' is no path below"),
+    "no width": (("images", 2, "width", 0), "image 3: width and height"),
+    "same image id": (("images", 2, "id", 2), "image 2: its id appears twice"),
+    "unknown image": (("annotations", 1, "image_id", 77), "annotation 2: unknown image 77"),
+    "unknown category": (("annotations", 1, "category_id", 2), "annotation 2: unknown category 2"),
+    "out of range": (("annotations", 1, "bbox", [60, 0, 9, 9]), "annotation 2: box .* reaches out"),
+    "zero area": (("annotations", 1, "bbox", [6, 0, 0, 9]), "annotation 2: box of zero area"),
+    "three numbers": (("annotations", 1, "bbox", [6, 0, 3]), "annotation 2: bbox wants four numbers"),
+    "no number": (("annotations", 1, "bbox", [6, 0, 3, float("nan")]), "annotation 2: bbox wants four numbers"),
+    "same id": (("annotations", 1, "id", 1), "annotation 1: its id appears twice"),
+    "run lengths of another size": (
+        ("annotations", 3, "segmentation", {"size": [64, 48], "counts": [0, 48, 3024]}),
+        r"annotation 4: run lengths of size \[64, 48\]",
+    ),
+    "run lengths too short": (
+        ("annotations", 3, "segmentation", {"size": [48, 64], "counts": [0, 48]}),
+        "annotation 4: run lengths that don't add up",
+    ),
+    "no polygon": (("annotations", 1, "segmentation", [[1, 2, 3, 4]]), "annotation 2: no mask"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_entries_are_named_and_refused_or_skipped(root, name):
+    (group, index, key, value), message = MALFORMED[name]
+    data = content("train")
+    data[group][index][key] = value
+    write(root, "train", data)
+    with pytest.raises(DataError, match=message):
+        open_coco(f"coco:{root}", masks=True)
+    train = open_coco(f"coco:{root}", masks=True, on_problem="skip")["train"]
+    assert len(train.problems) == 1
+    dataset = CocoDataset(train, masks=True)
+    for i in range(len(dataset)):
+        dataset[i]
+
+
+def test_all_malformed_entries_are_in_one_report(root):
+    data = content("train")
+    data["annotations"] = [{**copy.deepcopy(data["annotations"][0]), "id": i, "category_id": 5} for i in range(25)]
+    write(root, "train", data)
+    with pytest.raises(DataError, match=r"25 malformed entries: annotation 0: .*annotation 9: .*and 15 more"):
+        open_coco(f"coco:{root}")
+
+
+def test_annotations_of_a_skipped_image_are_no_problem_of_their_own(root):
+    (root / "train2017" / "0.png").unlink()
+    train = open_coco(f"coco:{root}", on_problem="skip")["train"]
+    assert [problem.entry for problem in train.problems] == ["image 1"]
+    assert len(CocoDataset(train)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', "broken JSON"),
+        ("[]", "no list of images"),
+        ('{"images": [], "annotations": [], "categories": []}', "no categories"),
+        ('{"images": [], "annotations": [], "categories": [{"id": "1"}]}', "a category needs"),
+    ],
+)
+def test_broken_files_are_refused(root, text, message):
+    (root / "annotations" / "instances_train2017.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_coco(f"coco:{root}", on_problem="skip")
+
+
+def test_a_broken_image_is_named(root):
+    (root / "train2017" / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"image 1: .*0\.png: not an image"):
+        open_coco(f"coco:{root}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("coco", "needs a path"),
+        ("coco:/no/such", "no such folder"),
+        ("cocoo:x", "did you mean coco"),
+    ],
+)
+def test_wrong_specs(spec, message):
+    with pytest.raises(DataError, match=message):
+        open_coco(spec)
+
+
+def test_other_categories_in_val_are_refused(root):
+    write(root, "val", {**content("val"), "categories": [*CATEGORIES, {"id": 91, "name": "comb"}]})
+    with pytest.raises(DataError, match="different categories"):
+        open_coco(f"coco:{root}")
+
+
+def test_layout(root):
+    (root / "images").mkdir()
+    (root / "val2017").rename(root / "images" / "val2017")
+    assert read_coco(root, "val").root == root / "images" / "val2017"
+    (root / "images" / "val2017").rename(root / "elsewhere")
+    with pytest.raises(DataError, match="no folder val2017/"):
+        read_coco(root, "val")
+    (root / "annotations" / "instances_val2017.json").unlink()
+    with pytest.raises(DataError, match=r"instances_val\*\.json, found none"):
+        read_coco(root, "val")

@@ -48,7 +48,7 @@ def test_what_is_no_checkpoint(tmp_path, trained):
     with pytest.raises(CheckpointError, match="not a readable checkpoint"):
         load_classifier(file)
     torch.save({"state_dict": {}}, file)
-    with pytest.raises(CheckpointError, match="not a checkpoint of `involution classify train`"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of a training by `involution`"):
         load_classifier(file)
 
 

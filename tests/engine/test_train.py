@@ -76,11 +76,11 @@ def test_a_run_leaves_checkpoints_and_logs(make_config):
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == [1, 2]
     assert float(rows[1]["val_accuracy"]) == pytest.approx(result.history[1]["val_accuracy"])
-    assert result.val_accuracy == max(row["val_accuracy"] for row in result.history)
+    assert result.score == max(row["val_accuracy"] for row in result.history)
     assert result.seconds > 0
     assert result.images_per_second == pytest.approx(2 * 1024 / result.seconds)
     # the figure of the checkpoint chosen is that of the validation images
-    assert evaluate(result.best, split="val").top1 == pytest.approx(result.val_accuracy)
+    assert evaluate(result.best, split="val").top1 == pytest.approx(result.score)
 
 
 def test_the_checkpoint_tells_all_that_its_use_needs(make_config):
@@ -103,7 +103,7 @@ def test_moving_average_is_what_is_kept_and_evaluated(make_config):
     name = "layer1.0.conv1.weight"
     assert torch.equal(model.state_dict()[name], found["state_dict"][f"model.{name}"])
     assert not torch.equal(model.state_dict()[name], found["current_model_state"][f"model.{name}"])
-    assert evaluate(result.best, split="val").top1 == pytest.approx(result.val_accuracy)
+    assert evaluate(result.best, split="val").top1 == pytest.approx(result.score)
 
 
 def test_evaluation_counts_each_image_once(make_config):

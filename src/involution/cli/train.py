@@ -74,7 +74,7 @@ def run(args: Any) -> int:
     if not is_main_process():
         return 0
     Console().print(
-        f"best validation accuracy {result.val_accuracy:.2%} after {len(result.history)} epochs, "
+        f"best validation accuracy {result.score:.2%} after {len(result.history)} epochs, "
         f"{result.seconds:,.0f} s of training ({result.images_per_second:,.0f} images/s)\n"
         f"checkpoint: {result.best}\n"
         f"measure it: involution classify eval --checkpoint {shlex.quote(str(result.best))}",

@@ -209,7 +209,7 @@ def summary(result: DemoResult) -> dict[str, object]:
                     {
                         "seed": run.seed,
                         "checkpoint": str(run.train.best),
-                        "val_accuracy": run.train.val_accuracy,
+                        "val_accuracy": run.train.score,
                         "test_top1": run.test.top1,
                         "test_loss": run.test.loss,
                         "train_seconds": run.train.seconds,

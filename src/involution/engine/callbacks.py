@@ -19,8 +19,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
 
 from involution.engine.files import atomic_path
-from involution.engine.module import Batch, Classifier
 from involution.engine.setup import is_main_process
+from involution.engine.task import Task
 
 
 class TrainingInterrupted(Exception):
@@ -80,9 +80,9 @@ class InterruptFlag:
 
 
 class RunRecorder(L.Callback):
-    """Keeps last.ckpt, best.ckpt (by validation accuracy; the later of equals) and metrics.csv.
+    """Keeps last.ckpt, best.ckpt (by the task's measure of the validation images; the later of equals) and metrics.csv.
 
-    Where a run went on within an epoch, that row's training loss and accuracy are of the rest.
+    Where a run went on within an epoch, that row's training figures are of the rest.
 
     Args:
         run_dir: the run's folder.
@@ -93,7 +93,7 @@ class RunRecorder(L.Callback):
         self.run_dir = run_dir
         self.flag = flag
         self.history: list[dict[str, float]] = []
-        self.best_accuracy = -1.0
+        self.best_score = -1.0
         self._train_seconds = 0.0
         self._images = 0
         self._since = 0.0
@@ -112,7 +112,7 @@ class RunRecorder(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "history": self.history,
-            "best_accuracy": self.best_accuracy,
+            "best_score": self.best_score,
             "train_seconds": self._train_seconds,
             "images": self._images,
         }
@@ -120,7 +120,7 @@ class RunRecorder(L.Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
-        self.best_accuracy = state_dict["best_accuracy"]
+        self.best_score = state_dict["best_score"]
         self._train_seconds = state_dict["train_seconds"]
         self._images = state_dict["images"]
 
@@ -133,9 +133,7 @@ class RunRecorder(L.Callback):
         self._since = time.perf_counter()
 
     @override
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
         self._train_seconds += now - self._since
         self._since = now
@@ -149,21 +147,19 @@ class RunRecorder(L.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        train = pl_module.train_scores.compute()
-        val = pl_module.results
-        if not math.isfinite(float(train["loss"])):
+        train: dict[str, float] = pl_module.train_figures()
+        val: dict[str, float] = pl_module.val_figures()
+        if not math.isfinite(train["loss"]):
             raise TrainingDiverged(
-                f"the loss became {float(train['loss'])} in epoch {trainer.current_epoch + 1}; lower optimizer.lr, "
+                f"the loss became {train['loss']} in epoch {trainer.current_epoch + 1}; lower optimizer.lr, "
                 "lengthen schedule.warmup_epochs or set trainer.clip_grad_norm"
             )
         self.history.append(
             {
                 "epoch": trainer.current_epoch + 1,
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-                "train_loss": float(train["loss"]),
-                "train_accuracy": float(train["accuracy"]),
-                "val_loss": float(val["loss"]),
-                "val_accuracy": float(val["accuracy"]),
+                **{f"train_{name}": value for name, value in train.items()},
+                **{f"val_{name}": value for name, value in val.items()},
                 "images_per_second": self._images / max(self._train_seconds, 1e-9),
                 "seconds": self._train_seconds,
             }
@@ -171,9 +167,9 @@ class RunRecorder(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(dict(self.history[-1]), step=trainer.global_step)
         self._images, self._train_seconds = 0, 0.0
-        accuracy = float(val["accuracy"])
-        improved = accuracy >= self.best_accuracy
-        self.best_accuracy = max(accuracy, self.best_accuracy)
+        score = val[pl_module.monitor]
+        improved = score >= self.best_score
+        self.best_score = max(score, self.best_score)
         self._save(trainer, pl_module, (trainer.current_epoch + 1, 0))
         if trainer.is_global_zero:
             if improved:
@@ -187,7 +183,7 @@ class RunRecorder(L.Callback):
         # devices hear of Ctrl-C at different steps: all stop as soon as one did
         return bool(trainer.strategy.reduce_boolean_decision(self.flag.raised, all=False))
 
-    def _save(self, trainer: L.Trainer, pl_module: Classifier, position: tuple[int, int]) -> None:
+    def _save(self, trainer: L.Trainer, pl_module: Task, position: tuple[int, int]) -> None:
         pl_module.position = position
         trainer.save_checkpoint(self.last, weights_only=False)
 

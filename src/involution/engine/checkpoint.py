@@ -34,7 +34,7 @@ class ModelCard:
         std: per channel, in units of 0 to 1.
         interpolation: of the resize, bilinear or bicubic.
         crop_pct: the shorter side is resized to H / crop_pct, then the centre is cropped.
-        recipe: the settings of the training, as `ClassifyConfig.to_dict` gives them.
+        recipe: the settings of the training, as `RunConfig.to_dict` gives them.
         versions: of the libraries that trained it.
     """
 
@@ -83,20 +83,20 @@ def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
         raise CheckpointError(f"{file}: not a readable checkpoint ({type(error).__name__})") from error
     if not isinstance(found, dict) or not isinstance(found.get(CARD_KEY), dict) or "state_dict" not in found:
         raise CheckpointError(
-            f"{file}: not a checkpoint of `involution classify train` (no {CARD_KEY!r} entry); "
+            f"{file}: not a checkpoint of a training by `involution` (no {CARD_KEY!r} entry); "
             "weights alone are converted by `involution convert`"
         )
     return found
 
 
-def read_card(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> ModelCard:
-    """The card in a checkpoint that `read_checkpoint` gave."""
+def read_card(checkpoint: Mapping[str, Any], path: str | os.PathLike[str], task: str = "classify") -> ModelCard:
+    """The card in a checkpoint that `read_checkpoint` gave, if it is of this task."""
     try:
         card = ModelCard.from_dict(checkpoint[CARD_KEY])
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its description is incomplete ({error})") from error
-    if card.task != "classify":
-        raise CheckpointError(f"{path}: made for the task {card.task!r}, wanted classify")
+    if card.task != task:
+        raise CheckpointError(f"{path}: made for the task {card.task!r}, wanted {task}")
     return card
 
 

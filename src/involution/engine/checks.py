@@ -1,7 +1,8 @@
 import math
 from operator import attrgetter
+from typing import Any
 
-from involution.engine.config import ClassifyConfig, ConfigError
+from involution.engine.config import ClassifyConfig, ConfigError, RunConfig
 from involution.engine.optimizer import check_optimizer
 from involution.engine.schedule import check_schedule
 
@@ -36,16 +37,9 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 def check_config(config: ClassifyConfig) -> None:
-    """Raise `ConfigError` for settings that are out of range or do not go together."""
-    data, trainer = config.data, config.trainer
-    check_schedule(config.schedule)
-    check_optimizer(config.optimizer)
-    _check_ranges(config)
-    if data.batch_size % (config.devices * trainer.accumulate):
-        raise ConfigError(
-            f"data.batch_size ({data.batch_size}) must be a multiple of devices x trainer.accumulate "
-            f"({config.devices} x {trainer.accumulate})"
-        )
+    """Raise `ConfigError` for settings of a classification that are out of range or do not go together."""
+    check_run(config)
+    data, augment = config.data, config.augment
     if data.channels not in (1, 3) or len(data.mean) != data.channels or len(data.std) != data.channels:
         raise ConfigError(
             f"data.channels must be 1 or 3 with as many data.mean and data.std, got {data.channels}, "
@@ -53,6 +47,37 @@ def check_config(config: ClassifyConfig) -> None:
         )
     if data.interpolation not in ("bilinear", "bicubic"):
         raise ConfigError(f"data.interpolation must be bilinear or bicubic, got {data.interpolation!r}")
+    if not 0 < data.crop_pct <= 1:
+        raise ConfigError(f"data.crop_pct must be greater than 0 and at most 1, got {data.crop_pct}")
+    crop = augment.crop_scale
+    if crop is not None and not 0 < crop[0] <= crop[1] <= 1:
+        raise ConfigError(f"augment.crop_scale must be two shares, the smaller one first, got {list(crop)}")
+    if not 0 < augment.scale[0] <= augment.scale[1]:
+        raise ConfigError(f"augment.scale must be two factors, the smaller one first, got {list(augment.scale)}")
+    if min(data.std) <= 0:
+        raise ConfigError(f"data.std must be greater than 0, got {list(data.std)}")
+
+
+def check_run(config: RunConfig) -> None:
+    """Raise `ConfigError` for settings that every task has and that are out of range or do not go together."""
+    settings: Any = config
+    batch_size, trainer = settings.data.batch_size, config.trainer
+    check_schedule(config.schedule)
+    check_optimizer(config.optimizer)
+    for name, (low, high) in _RANGES.items():
+        try:
+            value = attrgetter(name)(config)
+        except AttributeError:
+            # a setting of another task
+            continue
+        if value is not None and not low <= value <= high:
+            wanted = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+            raise ConfigError(f"{name} must be {wanted}, got {value}")
+    if batch_size % (config.devices * trainer.accumulate):
+        raise ConfigError(
+            f"data.batch_size ({batch_size}) must be a multiple of devices x trainer.accumulate "
+            f"({config.devices} x {trainer.accumulate})"
+        )
     if trainer.ema_decay is not None and not 0 < trainer.ema_decay < 1:
         raise ConfigError(f"trainer.ema_decay must lie between 0 and 1, got {trainer.ema_decay}")
     if trainer.precision not in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
@@ -60,20 +85,3 @@ def check_config(config: ClassifyConfig) -> None:
         raise ConfigError(f"trainer.precision must be one of {known}, got {trainer.precision!r}")
     if "/" in config.name or not config.name:
         raise ConfigError(f"name must be the name of a folder, got {config.name!r}")
-
-
-def _check_ranges(config: ClassifyConfig) -> None:
-    for name, (low, high) in _RANGES.items():
-        value = attrgetter(name)(config)
-        if value is not None and not low <= value <= high:
-            wanted = f"{low} or more" if high == math.inf else f"from {low} to {high}"
-            raise ConfigError(f"{name} must be {wanted}, got {value}")
-    crop, scale, top = config.augment.crop_scale, config.augment.scale, config.data.crop_pct
-    if not 0 < top <= 1:
-        raise ConfigError(f"data.crop_pct must be greater than 0 and at most 1, got {top}")
-    if crop is not None and not 0 < crop[0] <= crop[1] <= 1:
-        raise ConfigError(f"augment.crop_scale must be two shares, the smaller one first, got {list(crop)}")
-    if not 0 < scale[0] <= scale[1]:
-        raise ConfigError(f"augment.scale must be two factors, the smaller one first, got {list(scale)}")
-    if min(config.data.std) <= 0:
-        raise ConfigError(f"data.std must be greater than 0, got {list(config.data.std)}")

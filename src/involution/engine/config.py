@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from involution.data.augment import AugmentConfig
 from involution.data.errors import nearest
@@ -139,31 +139,16 @@ class TrainerConfig:
 
 
 @dataclass
-class ClassifyConfig:
-    """A whole classification run.
+class RunConfig:
+    """What every run has, whatever its task; a task's own settings add model, data and augment."""
 
-    Args:
-        name: the run's folder below output.
-        output: folder of all runs.
-        seed: of the initial weights, the order of the images and every augmentation.
-        devices: number of devices (processes) that share the batch.
-        compile: compile the network by torch.compile.
-        model: the network.
-        data: the images.
-        augment: what is done to training images.
-        optimizer: the optimiser.
-        schedule: the learning rate over time.
-        trainer: how the training runs.
-    """
+    task: ClassVar[str] = ""
 
-    name: str = "classify"
+    name: str = "run"
     output: str = "runs"
     seed: int = 0
     devices: int = 1
     compile: bool = False
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -178,18 +163,47 @@ class ClassifyConfig:
         return dataclasses.asdict(self)
 
 
-def recipe_names() -> list[str]:
-    """Names of the packaged recipes."""
-    files = resources.files("involution.recipes").iterdir()
+@dataclass
+class ClassifyConfig(RunConfig):
+    """A whole classification run.
+
+    Args:
+        name: the run's folder below output.
+        output: folder of all runs.
+        seed: of the initial weights, the order of the images and every augmentation.
+        devices: number of devices (processes) that share the batch.
+        compile: compile the network by torch.compile.
+        optimizer: the optimiser.
+        schedule: the learning rate over time.
+        trainer: how the training runs.
+        model: the network.
+        data: the images.
+        augment: what is done to training images.
+    """
+
+    task: ClassVar[str] = "classify"
+
+    name: str = "classify"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def recipe_names(task: str = "classify") -> list[str]:
+    """Names of a task's packaged recipes."""
+    files = (resources.files("involution.recipes") / task).iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
-def recipe_path(name: str) -> Path:
+def recipe_path(name: str, task: str = "classify") -> Path:
     """File of a packaged recipe."""
-    if name not in recipe_names():
-        known = recipe_names()
+    known = recipe_names(task)
+    if name not in known:
         raise ConfigError(f"no recipe named {name!r} (there are {', '.join(known)}){nearest(name, known)}")
-    return Path(str(resources.files("involution.recipes") / f"{name}.yaml"))
+    return Path(str(resources.files("involution.recipes") / task / f"{name}.yaml"))
 
 
 def config_keys(cls: type = ClassifyConfig, prefix: str = "") -> list[str]:
@@ -204,35 +218,54 @@ def config_keys(cls: type = ClassifyConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def add_config_arguments(parser: ArgumentParser) -> None:
-    """Give a jsonargparse parser `--config` and every setting of `ClassifyConfig`."""
+def add_config_arguments(parser: ArgumentParser, cls: type[RunConfig] = ClassifyConfig) -> None:
+    """Give a jsonargparse parser `--config` and every setting of a task."""
     from jsonargparse import ActionYesNo
 
     parser.add_argument("--config", action="config", help="YAML file with settings, read before the options")
     parser.add_argument("--compile", action=ActionYesNo, default=False, help="compile the network by torch.compile")
-    parser.add_class_arguments(ClassifyConfig, skip={"compile"})
+    parser.add_class_arguments(cls, skip={"compile"})
 
 
-@functools.cache
-def _parser() -> ArgumentParser:
+@functools.lru_cache
+def _parser(cls: Any) -> ArgumentParser:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    add_config_arguments(parser)
+    add_config_arguments(parser, cls)
     return parser
+
+
+@overload
+def load_config(
+    recipe: str | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
+) -> ClassifyConfig: ...
+
+
+@overload
+def load_config(
+    recipe: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
+    *,
+    cls: type[Config],
+) -> Config: ...
 
 
 def load_config(
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
-) -> ClassifyConfig:
+    *,
+    cls: type[Any] = ClassifyConfig,
+) -> Any:
     """Settings from a packaged recipe, changed by dotted overrides and checked for their types.
 
     Args:
         recipe: name of a recipe, or None for the defaults.
         overrides: such as `{"trainer.epochs": 1}`.
-        base: settings as `ClassifyConfig.to_dict` gives them, in place of a recipe.
+        base: settings as `RunConfig.to_dict` gives them, in place of a recipe.
+        cls: the task's settings.
 
     Returns:
         The settings.
@@ -244,18 +277,19 @@ def load_config(
     from jsonargparse import ArgumentError
 
     settings: dict[str, Any] = dict(base or {})
+    parser: ArgumentParser = _parser(cls)  # type: ignore[arg-type]
     if recipe is not None:
-        settings = yaml.safe_load(recipe_path(recipe).read_text(encoding="utf-8"))
+        settings = yaml.safe_load(recipe_path(recipe, cls.task).read_text(encoding="utf-8"))
     for key, value in (overrides or {}).items():
-        if key not in config_keys():
-            raise ConfigError(f"no setting named {key!r}{nearest(key, config_keys())}")
+        if key not in config_keys(cls):
+            raise ConfigError(f"no setting named {key!r}{nearest(key, config_keys(cls))}")
         group, _, name = key.rpartition(".")
         if group:
             settings[group] = {**settings.get(group, {}), name: value}
         else:
             settings[name] = value
     try:
-        made = _parser().instantiate(_parser().parse_object(settings))
+        made = parser.instantiate(parser.parse_object(settings))
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    return ClassifyConfig(**{item.name: made[item.name] for item in dataclasses.fields(ClassifyConfig)})
+    return cls(**{item.name: made[item.name] for item in dataclasses.fields(cls)})

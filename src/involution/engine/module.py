@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from typing_extensions import override
 
-from involution.engine.checkpoint import CARD_KEY, ModelCard
+from involution.engine.checkpoint import ModelCard
 from involution.engine.config import ClassifyConfig
-from involution.engine.loader import derive_seed
-from involution.engine.optimizer import make_optimizer
-from involution.engine.schedule import lr_factor
+from involution.engine.task import Task
 
 Batch = tuple[Tensor, Tensor]
 
@@ -64,8 +59,8 @@ class Scores(nn.Module):
         return found
 
 
-class Classifier(L.LightningModule):
-    """A network with its loss, metrics, optimiser and schedule.
+class Classifier(Task):
+    """A classifier with its loss, metrics, optimiser and schedule.
 
     Args:
         model: from images [N, C, H, W] to logits [N, classes].
@@ -74,18 +69,14 @@ class Classifier(L.LightningModule):
         steps_per_epoch: optimiser steps per epoch.
     """
 
+    monitor = "accuracy"
+    config: ClassifyConfig
+
     def __init__(self, model: nn.Module, config: ClassifyConfig, card: ModelCard, steps_per_epoch: int) -> None:
-        super().__init__()
-        self.model = model
-        self.config = config
-        self.card = card
-        self.steps_per_epoch = steps_per_epoch
-        # (epoch, batch) that training goes on with; set where a checkpoint is written
-        self.position = (0, 0)
+        super().__init__(model, config, card, steps_per_epoch)
         num_classes = len(card.classes)
         self.train_scores = Scores(num_classes)
         self.eval_scores = Scores(num_classes, confusion=True)
-        self.results: dict[str, Tensor] = {}
         self.mix = _mix(config, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -94,11 +85,6 @@ class Classifier(L.LightningModule):
             images = images.contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.model(images)
         return logits
-
-    @override
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # dropout and mixing follow from the step alone, so that a resumed run draws what it would have drawn
-        torch.manual_seed(derive_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -110,10 +96,6 @@ class Classifier(L.LightningModule):
         loss = F.cross_entropy(logits, targets, label_smoothing=self.config.trainer.label_smoothing)
         self.train_scores.update(logits, labels, loss)
         return loss
-
-    @override
-    def on_validation_epoch_start(self) -> None:
-        self._average_batchnorm()
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -128,30 +110,14 @@ class Classifier(L.LightningModule):
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
-    def _average_batchnorm(self) -> None:
-        # each device keeps statistics of its own images: what is evaluated and saved is their mean
-        if self.trainer.world_size > 1:
-            from timm.utils import distribute_bn
-
-            distribute_bn(self.model, self.trainer.world_size, reduce=True)
+    @override
+    def train_figures(self) -> dict[str, float]:
+        found = self.train_scores.compute()
+        return {name: float(found[name]) for name in ("loss", "accuracy")}
 
     @override
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = make_optimizer(self.model, self.config.optimizer)
-        epochs = self.config.trainer.epochs
-        schedule = self.config.schedule
-
-        def factor(step: int) -> float:
-            return lr_factor(step, self.steps_per_epoch, epochs, schedule)
-
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
-        }
-
-    @override
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CARD_KEY] = {**self.card.to_dict(), "position": list(self.position)}
+    def val_figures(self) -> dict[str, float]:
+        return {name: float(self.results[name]) for name in ("loss", "accuracy")}
 
 
 def _mix(config: ClassifyConfig, num_classes: int) -> Any:

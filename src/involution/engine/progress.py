@@ -12,8 +12,6 @@ from rich.table import Column
 from rich.text import Text
 from typing_extensions import override
 
-from involution.engine.module import Batch
-
 
 class _Title(ProgressColumn):
     """The task's description, on one line and cut where the terminal is narrow."""
@@ -24,7 +22,7 @@ class _Title(ProgressColumn):
 
 
 class ProgressBar(L.Callback):
-    """Bar over the whole run with loss, accuracy, images per second and the time left.
+    """Bar over the whole run with loss, the task's measure, images per second and the time left.
 
     Args:
         title: what is being done.
@@ -36,7 +34,7 @@ class ProgressBar(L.Callback):
         self.console = console or Console(stderr=True)
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._accuracy = ""
+        self._score = ""
         self._since = 0.0
         self._images = 0
         self._loss = 0.0
@@ -69,9 +67,7 @@ class ProgressBar(L.Callback):
         self._images = 0
 
     @override
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._images += len(batch[1]) * trainer.world_size
         if self._progress is None:
             return
@@ -83,19 +79,21 @@ class ProgressBar(L.Callback):
         self._progress.update(
             self._task,
             completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
-            figures=f"{epoch} loss {self._loss:.3f}{self._accuracy} {speed:,.0f} images/s",
+            figures=f"{epoch} loss {self._loss:.3f}{self._score} {speed:,.0f} images/s",
         )
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        accuracy = float(pl_module.results["accuracy"])
-        self._accuracy = f" val {accuracy:.2%}"
+        figures: dict[str, float] = pl_module.val_figures()
+        self._score = f" val {figures[pl_module.monitor]:.2%}"
         if self._progress is None and trainer.is_global_zero:
             speed = self._images / max(time.perf_counter() - self._since, 1e-9)
+            shown = ", ".join(
+                f"val {name} {figures[name]:.4f}" if name == "loss" else f"val {name} {figures[name]:.2%}"
+                for name in sorted(figures, key=lambda name: name != pl_module.monitor)
+            )
             self.console.print(
-                f"{self.title} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: "
-                f"val accuracy {accuracy:.2%}, val loss {float(pl_module.results['loss']):.4f}, "
-                f"{speed:,.0f} images/s",
+                f"{self.title} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {shown}, {speed:,.0f} images/s",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,

@@ -1,4 +1,4 @@
-"""The parts of a classification run, made from its settings."""
+"""The parts of a run, made from its settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from involution.data.classification import ClassificationData
 from involution.data.transforms import eval_transform, train_transforms
 from involution.engine.checkpoint import ModelCard, create_network, versions
-from involution.engine.config import ClassifyConfig, ConfigError, DataConfig
+from involution.engine.config import ClassifyConfig, ConfigError, DataConfig, RunConfig
 from involution.engine.loader import EvalBatches, EvalImages, TrainBatches, TrainImages, make_loader
 from involution.engine.weights import load_weights
 
@@ -66,7 +66,7 @@ def _check_input(model: torch.nn.Module, config: ClassifyConfig) -> None:
     model.train()
 
 
-def make_trainer(config: ClassifyConfig, recorder: Any, progress: bool) -> Any:
+def make_trainer(config: RunConfig, recorder: Any, progress: bool) -> Any:
     """The trainer of a run."""
     import lightning as L
     from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -101,7 +101,7 @@ def make_trainer(config: ClassifyConfig, recorder: Any, progress: bool) -> Any:
     )
 
 
-def make_eval_trainer(config: ClassifyConfig, progress: bool) -> Any:
+def make_eval_trainer(config: RunConfig, progress: bool) -> Any:
     """The trainer of an evaluation, which writes nothing."""
     from lightning.pytorch.callbacks import RichProgressBar
 
@@ -116,7 +116,7 @@ def make_eval_trainer(config: ClassifyConfig, progress: bool) -> Any:
     )
 
 
-def _trainer(config: ClassifyConfig, **options: Any) -> Any:
+def _trainer(config: RunConfig, **options: Any) -> Any:
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -134,7 +134,7 @@ def _trainer(config: ClassifyConfig, **options: Any) -> Any:
     return trainer
 
 
-def placement(config: ClassifyConfig) -> dict[str, Any]:
+def placement(config: RunConfig) -> dict[str, Any]:
     """Where a trainer runs: under torchrun as that says, else on `devices` devices."""
     from lightning.pytorch.strategies import DDPStrategy
 

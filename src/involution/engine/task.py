@@ -1,0 +1,84 @@
+"""What training and evaluation of every task have in common, as Lightning wants it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
+
+from involution.engine.checkpoint import CARD_KEY, ModelCard
+from involution.engine.config import RunConfig
+from involution.engine.loader import derive_seed
+from involution.engine.optimizer import make_optimizer
+from involution.engine.schedule import lr_factor
+
+
+class Task(L.LightningModule):
+    """A network with optimiser and schedule; a task adds its steps and figures.
+
+    Args:
+        model: the network.
+        config: the settings.
+        card: kept in every checkpoint.
+        steps_per_epoch: optimiser steps per epoch.
+
+    Attributes:
+        monitor: the one of `val_figures` that chooses the best checkpoint, the larger the better.
+        position: (epoch, batch) that training goes on with; set where a checkpoint is written.
+        results: figures of the last pass over validation or test images.
+    """
+
+    monitor: ClassVar[str]
+
+    def __init__(self, model: nn.Module, config: RunConfig, card: ModelCard, steps_per_epoch: int) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.card = card
+        self.steps_per_epoch = steps_per_epoch
+        self.position = (0, 0)
+        self.results: dict[str, Any] = {}
+
+    def train_figures(self) -> dict[str, float]:
+        """Figures of the training images over the epoch, `loss` among them; counting then starts afresh."""
+        raise NotImplementedError
+
+    def val_figures(self) -> dict[str, float]:
+        """Figures of the last validation."""
+        raise NotImplementedError
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # what is drawn in a step follows from the step alone, so that a resumed run draws what it would have drawn
+        torch.manual_seed(derive_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        # each device keeps statistics of its own images: what is evaluated and saved is their mean
+        if self.trainer.world_size > 1:
+            from timm.utils import distribute_bn
+
+            distribute_bn(self.model, self.trainer.world_size, reduce=True)
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = make_optimizer(self.model, self.config.optimizer)
+        epochs = self.config.trainer.epochs
+        schedule = self.config.schedule
+
+        def factor(step: int) -> float:
+            return lr_factor(step, self.steps_per_epoch, epochs, schedule)
+
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CARD_KEY] = {**self.card.to_dict(), "position": list(self.position)}

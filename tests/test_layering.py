@@ -10,7 +10,8 @@ SRC = Path(__file__).parents[1] / "src" / "involution"
 MODULES = sorted(path.relative_to(SRC).as_posix() for path in SRC.rglob("*.py"))
 
 NETWORKS = {"ops", "nn", "models"}
-WORK = {*NETWORKS, "data", "engine", "recipes"}
+TASKS = {"detection", "segmentation"}
+WORK = {*NETWORKS, *TASKS, "data", "engine", "recipes"}
 # what each part may import of ours; `involution` itself stands for the public names and the version
 MAY_IMPORT = {
     "ops": set(),
@@ -20,7 +21,7 @@ MAY_IMPORT = {
     "segmentation": {*NETWORKS},
     "data": set(),
     "recipes": set(),
-    "engine": {*NETWORKS, "data", "recipes", "involution"},
+    "engine": {*NETWORKS, *TASKS, "data", "recipes", "involution"},
     "explain": {*WORK, "involution"},
     "predict": {*WORK, "involution"},
     "export": {*WORK, "involution"},

@@ -80,12 +80,12 @@ def test_a_missing_extra_says_how_to_install_it(capsys, monkeypatch, tmp_path, m
 
 
 def test_faults_of_the_program_are_not_hidden(monkeypatch):
-    from involution.cli import evaluate
+    from involution.cli import classify_eval
 
     def broken(args):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(evaluate, "run", broken)
+    monkeypatch.setattr(classify_eval, "run", broken)
     with pytest.raises(ValueError, match="a bug"):
         main(["classify", "eval", "--checkpoint", "x.ckpt"])
 

@@ -105,9 +105,10 @@ def norms(model):
 
 
 def test_weights_freeze_stem_first_stage_and_statistics(weights):
-    body = Backbone("rednet26_stem7", weights=weights / "rednet26_stem7.pth").train()
+    body = Backbone("rednet26_stem7", weights=weights / "rednet26_stem7.pth")
     assert body.frozen
     assert not any(module.training for module in norms(body))
+    assert not any(module.training for module in norms(body.eval().train()))
     frozen = {name.split(".")[1] for name, p in body.named_parameters() if not p.requires_grad}
     assert frozen == {"conv1", "bn1", "layer1"}
     assert {name.split(".")[1] for name, p in body.named_parameters() if p.requires_grad} == {

@@ -42,6 +42,7 @@ CHANGES_WEIGHTS = {
     "schedule.update": "epoch",
     "schedule.final": 0.5,
     "schedule.warmup_epochs": 0.5,
+    "schedule.warmup_steps": 1,
     "trainer.label_smoothing": 0.2,
     "trainer.precision": "bf16-mixed",
     "trainer.clip_grad_norm": 0.1,
@@ -54,11 +55,15 @@ BASES = {
     "data.interpolation": {"data.image_size": 11},
     "augment.randaugment_magnitude": {"augment.randaugment": 2},
     "schedule.warmup_start": {"schedule.warmup_epochs": 0.5},
+    "schedule.milestones": {"schedule.decay": "step", "schedule.milestones": [1]},
+    "schedule.gamma": {"schedule.decay": "step", "schedule.milestones": [0]},
 }
 WITH_BASE = {
     "data.interpolation": "bicubic",
     "augment.randaugment_magnitude": 25,
     "schedule.warmup_start": 0.5,
+    "schedule.milestones": [0],
+    "schedule.gamma": 0.5,
 }
 ELSEWHERE = {
     "name",

@@ -2,7 +2,8 @@
 
 A sub-command is a module of this package with `add_arguments(parser)`, which fills a jsonargparse parser, and
 `run(args) -> int`, which returns the exit code. It is imported only when it is called. Optionally
-`prepare(argv) -> list[str]` rewrites the arguments before they are parsed.
+`prepare(argv) -> list[str]` rewrites the arguments before they are parsed, and `for_task(task)` gives an object with
+these functions where several tasks share them.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 # words of the command -> (module, what it does)
 COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("demo",): ("involution.cli.demo", "train and compare on handwritten digits, and write a report"),
     ("classify", "train"): ("involution.cli.train", "train an image classifier"),
-    ("classify", "eval"): ("involution.cli.evaluate", "measure a trained classifier"),
-    ("classify", "predict"): ("involution.cli.predict", "classify image files"),
+    ("classify", "eval"): ("involution.cli.classify_eval", "measure a trained classifier"),
+    ("classify", "predict"): ("involution.cli.classify_predict", "classify image files"),
+    ("detect", "train"): ("involution.cli.train", "train an object detector"),
+    ("detect", "eval"): ("involution.cli.detect_eval", "measure a trained detector"),
+    ("detect", "predict"): ("involution.cli.detect_predict", "find objects in image files"),
     ("convert",): ("involution.cli.convert", "convert published RedNet weights to safetensors"),
     ("info",): ("involution.cli.info", "what this installation can do"),
 }
@@ -68,7 +73,9 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
     from jsonargparse import ArgumentError, ArgumentParser
 
     try:
-        module = importlib.import_module(COMMANDS[command][0])
+        module: Any = importlib.import_module(COMMANDS[command][0])
+        # one module for a mode of several tasks
+        module = module.for_task(command[0]) if hasattr(module, "for_task") else module
         parser = ArgumentParser(
             prog=f"involution {' '.join(command)}",
             description=module.__doc__ or COMMANDS[command][1],
@@ -146,7 +153,8 @@ def _missing_extra(error: ModuleNotFoundError) -> int:
     root = (error.name or "").partition(".")[0]
     if not root or root == "involution":
         raise error
-    return _complain(f'{root} is not installed; pip install "involution[train]"')
+    extra = "detect" if root == "pycocotools" else "train"
+    return _complain(f'{root} is not installed; pip install "involution[{extra}]"')
 
 
 def _unknown(words: list[str]) -> int:
@@ -170,7 +178,7 @@ def _help() -> str:
     lines = [
         "usage: involution COMMAND [options]",
         "",
-        "Involution and RedNet (CVPR 2021): train image classifiers, measure and use them.",
+        "Involution and RedNet (CVPR 2021): train image classifiers and detectors, measure and use them.",
         "",
         "commands:",
         *(f"  {' '.join(command):18}{what}" for command, (_, what) in COMMANDS.items()),

@@ -17,6 +17,7 @@ EXTRAS = {
         ("lightning", "torchmetrics", "torchvision", "tensorboard", "webdataset", "sklearn", "matplotlib", "jinja2"),
         "training, evaluation, prediction, the demo",
     ),
+    "detect": (("pycocotools",), "detection, and the embedded digit-scenes"),
 }
 
 

@@ -105,3 +105,26 @@ def train_transforms(
     if augment.erase:
         steps.append(v2.RandomErasing(augment.erase))
     return v2.Compose([functools.partial(to_channels, channels=channels), fixed]), v2.Compose(steps)
+
+
+def detection_transform(flip: float = 0.0, photometric: bool = False) -> Callable[..., Any]:
+    """What happens to an image with boxes and masks; resize and normalisation are the detector's own.
+
+    Args:
+        flip: probability of a horizontal flip.
+        photometric: distort brightness, contrast, saturation and hue.
+
+    Returns:
+        A function from (``tv_tensors.Image`` uint8 [3, H, W], target) to a float image from 0 to 1 and the target in
+        plain tensors, boxes without area left out.
+    """
+    from torchvision.transforms import v2
+
+    steps: list[Any] = []
+    if flip:
+        steps.append(v2.RandomHorizontalFlip(flip))
+    if photometric:
+        steps.append(v2.RandomPhotometricDistort())
+    steps += [v2.SanitizeBoundingBoxes(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()]
+    transform: Callable[..., Any] = v2.Compose(steps)
+    return transform

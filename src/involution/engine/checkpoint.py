@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ class ModelCard:
     """All that is needed to use a trained network, apart from its weights.
 
     Attributes:
-        task: `classify`.
-        model: name in timm's registry.
+        task: `classify` or `detect`.
+        model: name in timm's registry, or of the detector.
         model_args: further arguments of its constructor.
         classes: class names in the order of the outputs.
         input_size: (C, H, W).
@@ -36,6 +36,7 @@ class ModelCard:
         crop_pct: the shorter side is resized to H / crop_pct, then the centre is cropped.
         recipe: the settings of the training, as `RunConfig.to_dict` gives them.
         versions: of the libraries that trained it.
+        category_ids: a detector's category ids in the data set, in the order of the classes.
     """
 
     task: str
@@ -49,6 +50,7 @@ class ModelCard:
     crop_pct: float
     recipe: dict[str, Any]
     versions: dict[str, str]
+    category_ids: list[int] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The card as plain types."""
@@ -56,8 +58,9 @@ class ModelCard:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
-        """The card behind `to_dict`; fields that a later version added are left out."""
-        known = {item.name: values[item.name] for item in fields(cls)}
+        """The card behind `to_dict`; fields that another version added are left out."""
+        needed = [item.name for item in fields(cls) if item.default_factory is MISSING or item.name in values]
+        known = {name: values[name] for name in needed}
         for name in ("input_size", "mean", "std"):
             known[name] = tuple(known[name])
         return cls(**known)

@@ -96,17 +96,23 @@ class ScheduleConfig:
     """The learning rate over time: a linear warm-up, then the decay.
 
     Args:
-        decay: cosine, linear or constant.
+        decay: cosine, linear, constant, or step to multiply the rate by gamma after each of the milestones.
         update: step, or epoch to hold the decaying rate within an epoch (the warm-up moves by step).
         final: share of the peak rate that the decay ends at.
+        milestones: of the decay step, numbers of epochs done.
+        gamma: of the decay step.
         warmup_epochs: length of the warm-up, during which the decay already runs.
+        warmup_steps: optimiser steps that the warm-up is longer than that.
         warmup_start: share of the rate that the warm-up begins at.
     """
 
     decay: str = "cosine"
     update: str = "step"
     final: float = 0.0
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
     warmup_epochs: float = 0.0
+    warmup_steps: int = 0
     warmup_start: float = 0.0
 
 

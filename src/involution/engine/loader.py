@@ -169,12 +169,70 @@ class EvalImages(Dataset[tuple[Tensor, int]]):
         return found
 
 
-def make_loader(dataset: Dataset[Any], batches: Sampler[Any], workers: int, pin_memory: bool) -> DataLoader[Any]:
+class TrainScenes(Dataset[tuple[Tensor, Any]]):
+    """Training images with targets that are transformed along, each by random numbers of its own.
+
+    Args:
+        source: yields (image, target).
+        transform: of both.
+        seed: of the augmentation.
+        cache: keep what the source gave.
+    """
+
+    def __init__(self, source: Dataset[Any], transform: Any, seed: int, cache: bool = False) -> None:
+        self.source = source
+        self.transform = transform
+        self.seed = seed
+        self.cached: dict[int, Any] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any]:
+        epoch, index = key
+        item = self.source[index] if self.cached is None else self.cached.get(index)
+        if item is None:
+            item = self.cached[index] = self.source[index]  # type: ignore[index]
+        torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
+        image, target = self.transform(*item)
+        return image, target
+
+
+class EvalScenes(Dataset[tuple[Tensor, Any]]):
+    """Images and targets as evaluation shows them.
+
+    Args:
+        source: yields (image, target).
+        transform: of both.
+    """
+
+    def __init__(self, source: Dataset[Any], transform: Any) -> None:
+        self.source = source
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        image, target = self.transform(*self.source[index])
+        return image, target
+
+
+def as_lists(items: list[tuple[Tensor, Any]]) -> tuple[list[Tensor], list[Any]]:
+    """A batch of images of different sizes."""
+    images, targets = zip(*items, strict=True)
+    return list(images), list(targets)
+
+
+def make_loader(
+    dataset: Dataset[Any], batches: Sampler[Any], workers: int, pin_memory: bool, collate: Any = None
+) -> DataLoader[Any]:
     """A loader of ready-made batches, with lasting workers, at most one for each CPU core."""
     workers = min(workers, _cores())
     return DataLoader(
         dataset,
         batch_sampler=batches,
+        collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,

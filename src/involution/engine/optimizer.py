@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -6,15 +6,17 @@ from torch.optim import Optimizer
 
 from involution.data.errors import nearest
 from involution.engine.config import ConfigError, OptimizerConfig
+from involution.models.pyramid import Backbone
 
 
 def param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """The trainable parameters in groups of one learning rate and one weight decay.
 
     Without `decay_norm_and_bias`, one-dimensional parameters form groups without decay; with a
-    `head_lr_factor` other than 1 the classifier forms groups of its own. Empty groups are left out.
+    `head_lr_factor` other than 1 the head forms groups of its own: the classifier of timm's networks, all but the
+    backbone of a detector. Empty groups are left out.
     """
-    head = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    head = {id(parameter) for parameter in _head(model)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
@@ -23,6 +25,14 @@ def param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, An
         factor = config.head_lr_factor if id(parameter) in head else 1.0
         groups.setdefault((config.lr * factor, decay), []).append(parameter)
     return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+
+
+def _head(model: nn.Module) -> Iterable[nn.Parameter]:
+    if hasattr(model, "get_classifier"):
+        return model.get_classifier().parameters()  # type: ignore[operator]
+    backbones = [module for module in model.modules() if isinstance(module, Backbone)]
+    inside = {id(parameter) for backbone in backbones for parameter in backbone.parameters()}
+    return [parameter for parameter in model.parameters() if id(parameter) not in inside]
 
 
 def check_optimizer(config: OptimizerConfig) -> None:

@@ -2,7 +2,7 @@ import math
 
 from involution.engine.config import ConfigError, ScheduleConfig
 
-DECAYS = ("cosine", "linear", "constant")
+DECAYS = ("cosine", "linear", "constant", "step")
 
 
 def lr_factor(step: int, steps_per_epoch: int, epochs: int, schedule: ScheduleConfig) -> float:
@@ -10,7 +10,7 @@ def lr_factor(step: int, steps_per_epoch: int, epochs: int, schedule: ScheduleCo
 
     With update "epoch" and cosine decay, in epoch e of E: `final + (1 - final) * (1 + cos(pi * e / E)) / 2`;
     during the warm-up of W steps it is multiplied by `1 - (1 - step / W) * (1 - warmup_start)`. This is the
-    published ImageNet schedule of RedNet.
+    published ImageNet schedule of RedNet. With decay "step" the rate is multiplied by gamma after each milestone.
 
     Args:
         step: number of optimiser steps done.
@@ -26,9 +26,10 @@ def lr_factor(step: int, steps_per_epoch: int, epochs: int, schedule: ScheduleCo
         "cosine": 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))),
         "linear": 1.0 - min(done, 1.0),
         "constant": 1.0,
+        "step": schedule.gamma ** sum(step >= epoch * steps_per_epoch for epoch in schedule.milestones),
     }[schedule.decay]
     factor = schedule.final + (1.0 - schedule.final) * left
-    warmup = schedule.warmup_epochs * steps_per_epoch
+    warmup = schedule.warmup_epochs * steps_per_epoch + schedule.warmup_steps
     if step < warmup:
         factor *= 1.0 - (1.0 - step / warmup) * (1.0 - schedule.warmup_start)
     return factor
@@ -38,5 +39,7 @@ def check_schedule(schedule: ScheduleConfig) -> None:
     """Raise `ConfigError` for words that the schedule does not know."""
     if schedule.decay not in DECAYS:
         raise ConfigError(f"schedule.decay must be one of {', '.join(DECAYS)}, got {schedule.decay!r}")
+    if schedule.decay == "step" and not schedule.milestones:
+        raise ConfigError("schedule.decay step needs schedule.milestones, the epochs after which the rate drops")
     if schedule.update not in ("step", "epoch"):
         raise ConfigError(f"schedule.update must be step or epoch, got {schedule.update!r}")

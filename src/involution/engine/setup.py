@@ -143,7 +143,10 @@ def placement(config: RunConfig) -> dict[str, Any]:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     # buffers are not broadcast: evaluation may take fewer batches on one device than on another
-    strategy = DDPStrategy(broadcast_buffers=False) if devices * nodes > 1 else "auto"
+    # a level of a detector's pyramid may have no box in a batch, and then no gradient
+    unused = config.task == "detect"
+    alone = devices * nodes == 1
+    strategy = "auto" if alone else DDPStrategy(broadcast_buffers=False, find_unused_parameters=unused)
     return {
         "accelerator": config.trainer.accelerator,
         "devices": devices,

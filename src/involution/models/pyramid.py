@@ -47,6 +47,7 @@ class Backbone(nn.Module):
         norm: ``batch``, or ``group`` for training from scratch by small batches.
         in_chans: Channels of the images.
         model_args: Further arguments of the network.
+        load: Read the weights; False where a checkpoint of the whole detector brings them afterwards.
 
     Attributes:
         channels: Channels of each level.
@@ -74,6 +75,7 @@ class Backbone(nn.Module):
         norm: str = "batch",
         in_chans: int = 3,
         model_args: Mapping[str, Any] | None = None,
+        load: bool = True,
     ) -> None:
         super().__init__()
         if norm not in NORMS:
@@ -91,13 +93,15 @@ class Backbone(nn.Module):
         self.body = body
         self.channels: list[int] = body.feature_info.channels()
         self.strides: list[int] = body.feature_info.reduction()
-        if weights is not None:
+        if weights is not None and load:
             load_checkpoint(self.body, weights)
         self.frozen = freeze if freeze is not None else weights is not None
         if self.frozen:
             for entry, parameter in self.body.named_parameters():
                 if entry.startswith(("conv1.", "bn1.", "layer1.")):
                     parameter.requires_grad_(False)
+            # the batch norms are to be in eval mode from the beginning
+            self.train(self.training)
 
     def train(self, mode: bool = True) -> Backbone:
         """Train or evaluate; the batch norms of a frozen backbone, its generators' too, stay in eval mode."""

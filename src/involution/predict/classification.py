@@ -9,7 +9,6 @@ Example:
 from __future__ import annotations
 
 import csv
-import glob
 import io
 import json
 import time
@@ -21,15 +20,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from involution.predict.files import PredictError, SkippedImage, find_device, results_format
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
     from involution.engine.checkpoint import ModelCard
-
-
-class PredictError(ValueError):
-    """A prediction that can't be done as asked."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +54,6 @@ class ClassificationResult:
     def score(self) -> float:
         """The probability of the most likely class."""
         return self.scores[0]
-
-
-@dataclass(frozen=True)
-class SkippedImage:
-    """An image that could not be read, and why."""
-
-    file: str
-    reason: str
 
 
 class Classifier:
@@ -99,7 +88,7 @@ class Classifier:
         """
         from involution.engine.checkpoint import load_classifier
 
-        return cls(*load_classifier(path, _find_device(device)))
+        return cls(*load_classifier(path, find_device(device)))
 
     def predict(
         self, images: Iterable[str | Path | Image], *, batch_size: int = 64, topk: int = 5
@@ -177,53 +166,6 @@ class Classifier:
         return self.prepare(image)
 
 
-def _find_device(name: str) -> torch.device:
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if name == "auto":
-        return found or torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise PredictError(
-            f"no device named {name!r}; wanted auto, cpu{f' or {found.type}' if found else ''}"
-        ) from error
-    count = torch.accelerator.device_count() if found is not None and device.type == found.type else 0
-    if device.type != "cpu" and (device.index or 0) >= count:
-        raise PredictError(
-            f"device {name} is not there: this machine has cpu{f' and {found.type}' if found else ' only'}"
-        )
-    return device
-
-
-def find_images(sources: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
-    """Turn files, folders and glob patterns into a list of files.
-
-    A folder stands for all image files in and below it, by suffix and sorted; a file is taken whatever its
-    suffix; anything else is a glob pattern (`**` for all folders below). The sources keep their order, and a
-    file that appears twice is taken once.
-
-    Returns:
-        The files, and the sources that matched nothing.
-    """
-    files: dict[Path, None] = {}
-    unmatched = []
-    for source in sources:
-        path = Path(source)
-        # a name that exists is that file, even with brackets or stars in it
-        matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
-        found = [file for match in matches for file in (_images_below(match) if match.is_dir() else [match])]
-        files.update(dict.fromkeys(found))
-        if not found:
-            unmatched.append(str(source))
-    return list(files), unmatched
-
-
-def _images_below(folder: Path) -> list[Path]:
-    from involution.data.images import EXTENSIONS
-
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-
-
 def write_results(path: str | Path, results: Sequence[ClassificationResult | SkippedImage]) -> None:
     """Write results as JSON or CSV, by the suffix of `path`; the file appears complete or not at all.
 
@@ -238,18 +180,6 @@ def write_results(path: str | Path, results: Sequence[ClassificationResult | Ski
             partial.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise PredictError(f"can't write {path}: {error.strerror}") from error
-
-
-def results_format(path: str | Path) -> str:
-    """The suffix that tells how `write_results` writes to this path: .json or .csv.
-
-    Raises:
-        PredictError: If it is neither.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".json", ".csv"):
-        raise PredictError(f"wanted an output file that ends in .json or .csv, got {str(path)!r}")
-    return suffix
 
 
 def _as_json(results: Sequence[ClassificationResult | SkippedImage]) -> str:

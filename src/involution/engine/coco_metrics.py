@@ -1,0 +1,62 @@
+"""COCO's average precision, by pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from involution.data.coco import CocoData
+
+# as COCOeval.summarize orders them
+FIGURES = (
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar1",
+    "ar10",
+    "ar100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
+
+
+def average_precision(data: CocoData, results: Sequence[dict[str, Any]], kind: str = "bbox") -> dict[str, float]:
+    """COCO's twelve figures, 0 to 1; NaN where the data has no object of that size.
+
+    Args:
+        data: the split's annotations.
+        results: in COCO's results format: image_id, category_id, score, and bbox or segmentation.
+        kind: bbox or segm.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    # what a mask covers counts, not its box
+    left_out = "bbox" if kind == "segm" else "segmentation"
+    found = [{key: value for key, value in result.items() if key != left_out} for result in results]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        annotations = [
+            {"iscrowd": 0, "area": item["bbox"][2] * item["bbox"][3], **item}
+            for items in data.annotations.values()
+            for item in items
+        ]
+        categories = [{"id": key, "name": name} for key, name in zip(data.category_ids, data.classes, strict=True)]
+        truth.dataset = {"images": list(data.images.values()), "annotations": annotations, "categories": categories}
+        truth.createIndex()
+        if not found:
+            present = {item["category_id"] for item in annotations}
+            return dict.fromkeys(FIGURES, 0.0 if present else float("nan"))
+        judge = COCOeval(truth, truth.loadRes(found), kind)
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return {
+        name: float(value) if value >= 0 else float("nan") for name, value in zip(FIGURES, judge.stats, strict=True)
+    }

@@ -1,0 +1,185 @@
+"""The settings of a detection run, and the detector that they describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import nn
+
+from involution.data.errors import nearest
+from involution.engine.checks import check_run
+from involution.engine.config import ConfigError, RunConfig
+
+DETECTORS = ("retinanet", "faster_rcnn", "mask_rcnn")
+
+
+@dataclass
+class DetectorConfig:
+    """The detector.
+
+    Args:
+        name: retinanet, faster_rcnn or mask_rcnn.
+        backbone: its name in timm's registry, RedNet's included: rednet50_stem7, rednet50_conv, resnet50, ...
+        backbone_args: further arguments of the backbone's constructor.
+        levels: stages of the backbone in the feature pyramid; null for 2, 3, 4 (retinanet) or 1, 2, 3, 4.
+        weights: start from this file of the backbone's weights, a classifier's best.ckpt or what `involution convert`
+            wrote; stem and first stage are then frozen and all batch norms keep their statistics.
+        freeze: freeze so or not, whatever the weights; null for as they say.
+        norm: of the backbone, batch, or group to train from scratch by small batches.
+        neck: output layers of the feature pyramid, convolution or involution.
+        head: layers of the proposal network and the mask head, convolution or involution.
+        args: further arguments of the detector: out_channels, box_channels, anchor_sizes, score thresholds, ...
+    """
+
+    name: str = "faster_rcnn"
+    backbone: str = "rednet50_stem7"
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    levels: list[int] | None = None
+    weights: str | None = None
+    freeze: bool | None = None
+    norm: str = "batch"
+    neck: str = "convolution"
+    head: str = "convolution"
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DetectDataConfig:
+    """The images and their boxes.
+
+    Args:
+        spec: digit-scenes (embedded) or coco:PATH.
+        min_size: the shorter side is resized to this many pixels; of several sizes training draws one for each image
+            and evaluation takes the last.
+        max_size: most pixels of the longer side.
+        mean: per channel, in units of 0 to 1.
+        std: per channel, in units of 0 to 1.
+        batch_size: images per optimiser step, over all devices and accumulation steps together.
+        workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
+        cache: keep the decoded images in memory; for small data sets.
+        on_problem: refuse a data set with malformed annotations, or skip these; either way they are reported.
+    """
+
+    spec: str = "digit-scenes"
+    min_size: list[int] = field(default_factory=lambda: [800])
+    max_size: int = 1333
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    batch_size: int = 16
+    workers: int = 4
+    cache: bool = False
+    on_problem: str = "refuse"
+
+
+@dataclass
+class DetectAugmentConfig:
+    """What is done to training images, besides their resize.
+
+    Args:
+        flip: probability of a horizontal flip.
+        photometric: distort brightness, contrast, saturation and hue.
+    """
+
+    flip: float = 0.5
+    photometric: bool = False
+
+
+@dataclass
+class DetectConfig(RunConfig):
+    """A whole detection run.
+
+    Args:
+        name: the run's folder below output.
+        output: folder of all runs.
+        seed: of the initial weights, the order of the images and every augmentation.
+        devices: number of devices (processes) that share the batch.
+        compile: compile the backbone and its feature pyramid by torch.compile.
+        optimizer: the optimiser; its head_lr_factor is that of everything but the backbone.
+        schedule: the learning rate over time.
+        trainer: how the training runs.
+        model: the detector.
+        data: the images and their boxes.
+        augment: what is done to training images.
+    """
+
+    task: ClassVar[str] = "detect"
+
+    name: str = "detect"
+    model: DetectorConfig = field(default_factory=DetectorConfig)
+    data: DetectDataConfig = field(default_factory=DetectDataConfig)
+    augment: DetectAugmentConfig = field(default_factory=DetectAugmentConfig)
+
+
+def check_detect(config: DetectConfig) -> None:
+    """Raise `ConfigError` for settings that are out of range or do not go together."""
+    check_run(config)
+    data, model = config.data, config.model
+    if model.name not in DETECTORS:
+        raise ConfigError(f"no detector named {model.name!r} (there are {', '.join(DETECTORS)})")
+    if model.name == "retinanet" and model.head == "involution":
+        raise ConfigError("model.head is of faster_rcnn and mask_rcnn: retinanet's head has no involutions")
+    if not data.min_size or min(data.min_size) < 1 or data.max_size < max(data.min_size):
+        raise ConfigError(
+            f"data.min_size must be sizes of 1 or more and none above data.max_size, got {list(data.min_size)} and "
+            f"{data.max_size}"
+        )
+    if min(data.std) <= 0:
+        raise ConfigError(f"data.std must be greater than 0, got {list(data.std)}")
+    if data.on_problem not in ("refuse", "skip"):
+        raise ConfigError(f"data.on_problem must be refuse or skip, got {data.on_problem!r}")
+    if not 0 <= config.augment.flip <= 1:
+        raise ConfigError(f"augment.flip must be from 0 to 1, got {config.augment.flip}")
+    if config.trainer.label_smoothing:
+        raise ConfigError("trainer.label_smoothing is of classification: a detector's loss has none")
+
+
+def create_detector(config: DetectConfig, num_classes: int, *, weights: bool) -> nn.Module:
+    """Make the detector that the settings describe.
+
+    Args:
+        config: the settings.
+        num_classes: categories, without the background.
+        weights: read the backbone's weights; without, they come from a checkpoint afterwards.
+
+    Raises:
+        ConfigError: for settings that are wrong or do not go together.
+        CheckpointError: for weights that can't be used.
+    """
+    import timm
+
+    from involution import detection
+    from involution.models.pyramid import Backbone
+
+    model, data = config.model, config.data
+    if not timm.is_model(model.backbone):
+        raise ConfigError(f"no model named {model.backbone!r}{nearest(model.backbone, timm.list_models())}")
+    build = getattr(detection, model.name)
+    levels = model.levels or ((2, 3, 4) if model.name == "retinanet" else (1, 2, 3, 4))
+    head = {} if model.name == "retinanet" else {"head": model.head}
+    try:
+        backbone = Backbone(
+            model.backbone,
+            levels,
+            weights=model.weights,
+            freeze=model.freeze,
+            norm=model.norm,
+            model_args=model.backbone_args,
+            load=weights,
+        )
+        detector: nn.Module = build(
+            num_classes,
+            backbone,
+            neck=model.neck,
+            **head,
+            min_size=tuple(data.min_size),
+            max_size=data.max_size,
+            image_mean=list(data.mean),
+            image_std=list(data.std),
+            **model.args,
+        )
+    except (TypeError, ValueError) as error:
+        if type(error).__module__.startswith("involution."):
+            raise
+        raise ConfigError(f"{model.name} on {model.backbone} can't be made so: {error}") from error
+    return detector

@@ -1,0 +1,23 @@
+"""Using trained checkpoints: typed results, in batches, with unreadable files set aside."""
+
+from involution.predict.classification import (
+    ClassificationResult,
+    Classifier,
+    write_results,
+)
+from involution.predict.detection import DetectionResult, Detector, draw_detections, write_detections
+from involution.predict.files import PredictError, SkippedImage, find_images, results_format
+
+__all__ = [
+    "ClassificationResult",
+    "Classifier",
+    "DetectionResult",
+    "Detector",
+    "PredictError",
+    "SkippedImage",
+    "draw_detections",
+    "find_images",
+    "results_format",
+    "write_detections",
+    "write_results",
+]

@@ -1,0 +1,335 @@
+"""Training, evaluating and predicting detectors on a small data set in COCO's format."""
+
+import contextlib
+import io
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import timm
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+import involution.models  # noqa: F401
+from involution.cli import main
+from involution.data.coco import CocoDataset, open_coco
+from involution.data.errors import DataError
+from involution.data.scenes import make_digit_scenes
+from involution.detection import first_label
+from involution.engine.callbacks import TrainingInterrupted
+from involution.engine.checkpoint import CheckpointError, load_classifier, read_checkpoint
+from involution.engine.coco_metrics import FIGURES, average_precision
+from involution.engine.config import ConfigError, load_config, recipe_names
+from involution.engine.detect import Detector, coco_results, evaluate, load_detector, train
+from involution.engine.detect_config import DetectConfig, create_detector
+from involution.engine.optimizer import param_groups
+from involution.engine.schedule import lr_factor
+from involution.predict import Detector as Predictor
+
+GAP = 5
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Scenes whose category ids have gaps and are not in the order of their names, as COCO's."""
+    folder = make_digit_scenes(tmp_path_factory.mktemp("coco") / "scenes", {"train": 24, "val": 8})
+    for split in ("train", "val"):
+        file = folder / "annotations" / f"instances_{split}.json"
+        content = json.loads(file.read_text())
+        for item in content["annotations"]:
+            item["category_id"] = item["category_id"] * GAP
+        for item in content["categories"]:
+            item["id"] = item["id"] * GAP
+        content["categories"].reverse()
+        file.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def make_config(root, tmp_path):
+    def make(name="run", recipe="digit-scenes", **changes):
+        overrides = {key.replace("__", "."): value for key, value in changes.items()}
+        fast = {"output": str(tmp_path), "name": name, "data.spec": f"coco:{root}", "trainer.epochs": 2}
+        return load_config(recipe, {**fast, **overrides}, cls=DetectConfig)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    """A Mask R-CNN after a few steps."""
+    out = tmp_path_factory.mktemp("runs")
+    changes = {
+        "output": str(out),
+        "name": "mask",
+        "data.spec": f"coco:{root}",
+        "model.name": "mask_rcnn",
+        "trainer.epochs": 3,
+        "optimizer.lr": 0.003,
+        "schedule.warmup_epochs": 0,
+    }
+    return train(load_config("digit-scenes", changes, cls=DetectConfig), progress=False)
+
+
+def by_hand(root, results, kind):
+    """COCO's figures as pycocotools gives them from files."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(root / "annotations" / "instances_val.json")
+        if kind == "segm":
+            results = [{key: value for key, value in item.items() if key != "bbox"} for item in results]
+        judge = COCOeval(truth, truth.loadRes(results), kind)
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return dict(zip(FIGURES, judge.stats, strict=True))
+
+
+def test_eval_agrees_with_pycocotools_on_what_it_wrote(trained, root, tmp_path, capsys):
+    written = [str(tmp_path / name) for name in ("figures.json", "results.json")]
+    code = main(["detect", "eval", "--checkpoint", str(trained.best), "--output", written[0], "--results", written[1]])
+    assert code == 0
+    assert "AP50" in capsys.readouterr().out
+    figures, results = (json.loads(Path(path).read_text()) for path in written)
+    assert results
+    assert {item["category_id"] for item in results} <= {GAP * digit for digit in range(1, 11)}
+    assert {item["image_id"] for item in results} <= set(range(1, 9))
+    for kind in ("bbox", "segm"):
+        for name, value in by_hand(root, results, kind).items():
+            assert figures[kind][name] == (None if value < 0 else pytest.approx(value)), name
+    assert figures["num_images"] == 8
+
+
+@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn", "mask_rcnn"])
+def test_category_ids_survive_the_round_trip(name, make_config, root):
+    """Perfect detections of each detector's own labels get an AP of 1 from the ids that are written."""
+    config = make_config(model__name=name, **({"model__args": {}} if name == "retinanet" else {}))
+    data = open_coco(config.data.spec, masks=True)["val"]
+    model = create_detector(config, 10, weights=False)
+    results = []
+    for _, target in CocoDataset(data, masks=True):
+        found = {
+            "boxes": torch.as_tensor(target["boxes"]),
+            "labels": target["labels"] + first_label(model),
+            "scores": torch.ones(len(target["labels"])),
+            "masks": torch.as_tensor(target["masks"])[:, None].float(),
+        }
+        results += coco_results(found, target["image_id"], data.category_ids, first_label(model))
+    results = json.loads(json.dumps(results))
+    assert by_hand(root, results, "bbox")["ap"] == pytest.approx(1)
+    assert average_precision(data, results)["ap"] == pytest.approx(1)
+    assert average_precision(data, results, "segm")["ap"] == pytest.approx(1)
+    wrong = [{**item, "category_id": item["category_id"] % (10 * GAP) + GAP} for item in results]
+    assert average_precision(data, wrong)["ap"] < 0.2
+    assert average_precision(data, [])["ap"] == 0
+
+
+def test_history_and_figures(trained):
+    assert len(trained.history) == 3
+    assert set(trained.history[0]) >= {"train_loss", "val_ap", "val_ap50", "val_mask_ap", "seconds"}
+    assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"]
+    assert trained.score == max(row["val_ap"] for row in trained.history)
+    assert evaluate(trained.best).bbox["ap"] == pytest.approx(trained.score)
+
+
+def test_same_seed_same_weights_and_a_resumed_run_too(make_config, monkeypatch):
+    whole = train(make_config("whole"), progress=False)
+    original, calls = Detector.training_step, []
+
+    def stopping(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args)
+
+    monkeypatch.setattr(Detector, "training_step", stopping)
+    with pytest.raises(TrainingInterrupted) as stop:
+        train(make_config("cut"), progress=False)
+    monkeypatch.setattr(Detector, "training_step", original)
+    resumed = train(make_config("cut"), progress=False, resume=stop.value.checkpoint)
+    weights = [read_checkpoint(result.last)["state_dict"] for result in (whole, resumed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_learns_a_few_scenes_by_heart(make_config):
+    config = make_config(
+        trainer__epochs=12, optimizer__lr=0.003, schedule__warmup_epochs=0, data__batch_size=4, model__norm="group"
+    )
+    result = train(config, progress=False)
+    assert result.history[-1]["train_loss"] < 0.6 * result.history[0]["train_loss"]
+    assert evaluate(result.last, split="train").bbox["ap50"] > 0.1
+
+
+def test_weights_of_a_classifier_freeze_stem_and_first_stage(make_config, tmp_path):
+    file = tmp_path / "nano.pth"
+    torch.save(timm.create_model("rednet_nano", in_chans=3).state_dict(), file)
+    config = make_config(model__weights=str(file), trainer__epochs=1)
+    result = train(config, progress=False)
+    before = torch.load(file, weights_only=True)
+    after = load_detector(result.last)[0].state_dict()
+    inside = {name.removeprefix("backbone.backbone.body."): value for name, value in after.items()}
+    for name, value in before.items():
+        frozen = name.startswith(("conv1", "bn1", "layer1")) or "running" in name
+        if not name.startswith("fc") and "num_batches" not in name:
+            assert torch.equal(inside[name], value) == frozen, name
+
+
+def test_predict(trained, root, tmp_path, capsys):
+    (tmp_path / "notes.png").write_text("no image")
+    grey = tmp_path / "grey.png"
+    PIL.Image.fromarray(np.full((40, 90), 99, np.uint8)).save(grey)
+    out, pictures = tmp_path / "found.json", tmp_path / "pictures"
+    scenes = sorted((root / "val").glob("*.png"))[:2]
+    arguments = [*map(str, scenes), str(grey), str(tmp_path / "notes.png"), "--checkpoint", str(trained.best)]
+    code = main(["detect", "predict", *arguments, "--score", "0", "--output", str(out), "--pictures", str(pictures)])
+    assert code == 1
+    captured = capsys.readouterr()
+    assert "notes.png" in captured.err
+    assert "1 skipped" in captured.out
+    content = json.loads(out.read_text())
+    assert [image["file_name"] for image in content["images"]] == [str(path) for path in (*scenes, grey)]
+    assert (content["images"][2]["width"], content["images"][2]["height"]) == (90, 40)
+    assert [item["file"] for item in content["skipped"]] == [str(tmp_path / "notes.png")]
+    assert content["annotations"]
+    for item in content["annotations"]:
+        assert item["category_id"] == GAP * (int(item["category_name"]) + 1)
+        image = content["images"][item["image_id"]]
+        assert item["segmentation"]["size"] == [image["height"], image["width"]]
+    assert sorted(path.name for path in pictures.iterdir()) == ["000000.png", "000001.png", "grey.png"]
+    with PIL.Image.open(pictures / "000000.png") as picture:
+        assert picture.size == (512, 512)
+    # what eval finds in the same image
+    first = [item for item in evaluate(trained.best).results if item["image_id"] == 1]
+    boxes = [item["bbox"] for item in content["annotations"] if item["image_id"] == 0]
+    assert np.allclose(sorted(boxes), sorted(item["bbox"] for item in first), atol=1e-3)
+
+
+def test_predictor_leaves_out_uncertain_objects(trained, root):
+    predictor = Predictor.from_checkpoint(trained.best, "cpu")
+    file = root / "val" / "000000.png"
+    everything, certain = predictor.predict(file, score=0.0), predictor.predict(file, score=0.3)
+    assert certain.scores == tuple(score for score in everything.scores if score >= 0.3)
+    assert len(certain.masks) == len(certain.labels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__name": "yolo"}, "no detector named 'yolo'"),
+        ({"model__backbone": "rednet_nanno"}, "did you mean rednet_nano"),
+        ({"model__neck": "attention"}, "neck must be convolution or involution"),
+        ({"model__name": "retinanet", "model__head": "involution"}, "retinanet's head has no involutions"),
+        ({"model__args": {"colour": 3}}, "can't be made so"),
+        ({"model__args": {"anchor_sizes": [8]}}, "one size for each of the 4 levels, got 1"),
+        ({"model__norm": "group", "model__freeze": True}, "trains from scratch"),
+        ({"data__min_size": []}, "data.min_size"),
+        ({"data__min_size": [300], "data__max_size": 200}, "none above data.max_size"),
+        ({"data__batch_size": 100}, "only 24"),
+        ({"data__on_problem": "ignore"}, "refuse or skip"),
+        ({"augment__flip": 2.0}, "augment.flip must be from 0 to 1"),
+        ({"trainer__label_smoothing": 0.1}, "label_smoothing is of classification"),
+        ({"schedule__decay": "step"}, "needs schedule.milestones"),
+    ],
+)
+def test_refuses(make_config, changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        train(make_config(**changes), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_checkpoints_and_data_are_refused(trained, tmp_path):
+    with pytest.raises(CheckpointError, match="made for the task 'detect', wanted classify"):
+        load_classifier(trained.best)
+    with pytest.raises(DataError, match="no such folder"):
+        evaluate(trained.best, "coco:/no/such")
+    make_digit_scenes(tmp_path / "scenes", {"train": 1, "val": 1})
+    with pytest.raises(ConfigError, match="knows other categories"):
+        evaluate(trained.best, f"coco:{tmp_path / 'scenes'}")
+    assert main(["detect", "predict", "x.png", "--checkpoint", str(trained.best), "--output", "x.txt"]) == 2
+
+
+def test_malformed_annotations_are_skipped_where_allowed(root, make_config, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    file = copy / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"][2] = 0
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="annotation 1: box of zero area"):
+        train(make_config(data__spec=f"coco:{copy}"), progress=False)
+    train(make_config(data__spec=f"coco:{copy}", data__on_problem="skip", trainer__epochs=1), progress=False)
+
+
+# facts of the published recipes: learning rate, warm-up, clipping, frozen parameters
+PUBLISHED = {
+    "coco-retinanet": (0.01, 2000, None, 27_814_100),
+    "coco-retinanet-involution-neck": (0.01, 2000, 40.0, 26_246_276),
+    "coco-faster-rcnn": (0.02, 500, None, 31_602_564),
+    "coco-faster-rcnn-involution-neck": (0.02, 2000, None, 29_512_132),
+    "coco-faster-rcnn-involution-neck-head": (0.02, 2000, 5.0, 28_989_524),
+    "coco-mask-rcnn": (0.02, 500, None, 34_246_101),
+    "coco-mask-rcnn-involution-neck": (0.02, 2000, None, 32_155_669),
+    "coco-mask-rcnn-involution-neck-head": (0.02, 2000, 5.0, 29_542_629),
+}
+
+
+def test_there_are_no_other_recipes():
+    assert recipe_names("detect") == sorted([*PUBLISHED, "digit-scenes", "finetune"])
+
+
+@pytest.fixture(scope="module")
+def imagenet_weights(tmp_path_factory):
+    file = tmp_path_factory.mktemp("weights") / "rednet50_stem7.pth"
+    torch.save(timm.create_model("rednet50_stem7").state_dict(), file)
+    return str(file)
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_published_recipe(recipe, imagenet_weights):
+    lr, warmup, clip, parameters = PUBLISHED[recipe]
+    config = load_config(recipe, {"model.weights": imagenet_weights}, cls=DetectConfig)
+    trainer, data = config.trainer, config.data
+    assert (config.optimizer.name, config.optimizer.lr, config.optimizer.momentum) == ("momentum", lr, 0.9)
+    assert (trainer.epochs, trainer.clip_grad_norm, data.batch_size) == (12, clip, 16)
+    assert (data.min_size, data.max_size, config.augment.flip) == ([800], 1333, 0.5)
+    model = create_detector(config, 80, weights=True)
+    groups = param_groups(model, config.optimizer)
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(lr, 1e-4)]
+    assert sum(p.numel() for p in groups[0]["params"]) == parameters
+    frozen = {name.split(".")[3] for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {"conv1", "bn1", "layer1"}
+    # 118,287 images less those without annotations: 117,266
+    steps = 117_266 // 16
+    rates = {
+        0: 0.001,
+        warmup // 2: 0.001 + 0.999 / 2,
+        warmup: 1,
+        8 * steps - 1: 1,
+        8 * steps: 0.1,
+        11 * steps - 1: 0.1,
+        11 * steps: 0.01,
+        12 * steps - 1: 0.01,
+    }
+    for step, rate in rates.items():
+        assert lr_factor(step, steps, 12, config.schedule) == pytest.approx(rate), step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_published_recipe_takes_two_steps(recipe, root, tmp_path, imagenet_weights):
+    changes = {
+        "model.weights": imagenet_weights,
+        "data.spec": f"coco:{root}",
+        "data.batch_size": 12,
+        "data.workers": 0,
+        "data.min_size": [96],
+        "trainer.epochs": 1,
+        "schedule.milestones": [1],
+        "output": str(tmp_path),
+    }
+    result = train(load_config(recipe, changes, cls=DetectConfig), progress=False)
+    assert np.isfinite(result.history[0]["train_loss"])

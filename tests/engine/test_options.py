@@ -49,6 +49,7 @@ CHANGES_WEIGHTS = {
     "trainer.accumulate": 2,
     "trainer.ema_decay": 0.5,
     "trainer.epochs": 2,
+    "trainer.steps": 5,
 }
 # with these the baseline makes the setting matter
 BASES = {
@@ -56,6 +57,7 @@ BASES = {
     "augment.randaugment_magnitude": {"augment.randaugment": 2},
     "schedule.warmup_start": {"schedule.warmup_epochs": 0.5},
     "schedule.milestones": {"schedule.decay": "step", "schedule.milestones": [1]},
+    "schedule.power": {"schedule.decay": "poly"},
     "schedule.gamma": {"schedule.decay": "step", "schedule.milestones": [0]},
 }
 WITH_BASE = {
@@ -64,6 +66,7 @@ WITH_BASE = {
     "schedule.warmup_start": 0.5,
     "schedule.milestones": [0],
     "schedule.gamma": 0.5,
+    "schedule.power": 3.0,
 }
 ELSEWHERE = {
     "name",

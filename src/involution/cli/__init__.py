@@ -24,6 +24,9 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("detect", "train"): ("involution.cli.train", "train an object detector"),
     ("detect", "eval"): ("involution.cli.detect_eval", "measure a trained detector"),
     ("detect", "predict"): ("involution.cli.detect_predict", "find objects in image files"),
+    ("segment", "train"): ("involution.cli.train", "train a semantic segmenter"),
+    ("segment", "eval"): ("involution.cli.segment_eval", "measure a trained segmenter"),
+    ("segment", "predict"): ("involution.cli.segment_predict", "tell the class of each pixel in image files"),
     ("convert",): ("involution.cli.convert", "convert published RedNet weights to safetensors"),
     ("info",): ("involution.cli.info", "what this installation can do"),
 }
@@ -153,7 +156,7 @@ def _missing_extra(error: ModuleNotFoundError) -> int:
     root = (error.name or "").partition(".")[0]
     if not root or root == "involution":
         raise error
-    extra = "detect" if root == "pycocotools" else "train"
+    extra = {"pycocotools": "detect", "segmentation_models_pytorch": "segment"}.get(root, "train")
     return _complain(f'{root} is not installed; pip install "involution[{extra}]"')
 
 
@@ -178,7 +181,7 @@ def _help() -> str:
     lines = [
         "usage: involution COMMAND [options]",
         "",
-        "Involution and RedNet (CVPR 2021): train image classifiers and detectors, measure and use them.",
+        "Involution and RedNet (CVPR 2021): train classifiers, detectors and segmenters, measure and use them.",
         "",
         "commands:",
         *(f"  {' '.join(command):18}{what}" for command, (_, what) in COMMANDS.items()),

@@ -18,6 +18,7 @@ EXTRAS = {
         "training, evaluation, prediction, the demo",
     ),
     "detect": (("pycocotools",), "detection, and the embedded digit-scenes"),
+    "segment": (("segmentation_models_pytorch", "pycocotools"), "segmentation-models-pytorch's segmenters"),
 }
 
 

@@ -36,10 +36,18 @@ def _detect() -> tuple[type[RunConfig], Callable[..., Any]]:
     return DetectConfig, train
 
 
+def _segment() -> tuple[type[RunConfig], Callable[..., Any]]:
+    from involution.engine.segment import train
+    from involution.engine.segment_config import SegmentConfig
+
+    return SegmentConfig, train
+
+
 # task -> what it is, the measure that chooses the best checkpoint, its settings and its training
 _TASKS = {
     "classify": ("Train an image classifier", "accuracy", _classify),
     "detect": ("Train an object detector", "AP", _detect),
+    "segment": ("Train a semantic segmenter", "mean IoU", _segment),
 }
 
 
@@ -48,7 +56,7 @@ class TrainCommand:
     """The `train` command of a task.
 
     Args:
-        task: classify or detect.
+        task: classify, detect or segment.
     """
 
     task: str

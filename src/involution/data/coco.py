@@ -17,12 +17,11 @@ from torch.utils.data import Dataset
 from involution.data.errors import DataError, nearest
 from involution.data.folders import CHECK_LIMIT
 from involution.data.images import ImageError, check_image, read_image
-from involution.data.scenes import make_digit_scenes
+from involution.data.scenes import SCENES_FOLDER, make_digit_scenes
 
 # boxes may reach this many pixels beyond the image, as rounding makes COCO's own do; they are cut there
 _SLACK = 2.0
 _SHOWN = 10
-SCENES_FOLDER = "data/digit-scenes"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+# where it goes unless another folder is given
+SCENES_FOLDER = "data/digit-scenes"
 SPLITS = {"train": 800, "val": 200}
 SIDE = 128
 MIN_DIGIT, MAX_DIGIT = 20, 48

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from involution.data.augment import AugmentConfig
 
@@ -127,4 +127,102 @@ def detection_transform(flip: float = 0.0, photometric: bool = False) -> Callabl
         steps.append(v2.RandomPhotometricDistort())
     steps += [v2.SanitizeBoundingBoxes(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()]
     transform: Callable[..., Any] = v2.Compose(steps)
+    return transform
+
+
+class CropWithLimit(nn.Module):
+    """Crop images and label maps at random, so that no class takes more than a share of the crop.
+
+    The published Cityscapes recipe's crop: it is drawn anew, at most ten times, while one class covers more than
+    ``limit`` of the labelled pixels. Smaller images are padded first, labels by 255.
+
+    Args:
+        height: of the crop.
+        width: of the crop.
+        limit: largest share of one class, 1 for any.
+        fill: colour of the padding, per channel from 0 to 255.
+    """
+
+    tries = 10
+
+    def __init__(self, height: int, width: int, limit: float, fill: Sequence[float]) -> None:
+        super().__init__()
+        self.height, self.width, self.limit = height, width, limit
+        self.fill = list(fill)
+
+    def forward(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Crop an image [3, H, W] and its labels [H, W]."""
+        import torchvision.transforms.v2.functional as F
+
+        below, beside = max(0, self.height - labels.shape[-2]), max(0, self.width - labels.shape[-1])
+        if below or beside:
+            image = F.pad(image, [0, 0, beside, below], fill=self.fill)
+            labels = F.pad(labels, [0, 0, beside, below], fill=255)
+        rows, columns = labels.shape[-2] - self.height, labels.shape[-1] - self.width
+        for _ in range(self.tries):
+            top, left = (int(torch.randint(room + 1, ())) for room in (rows, columns))
+            part = labels[..., top : top + self.height, left : left + self.width]
+            counts = torch.bincount(part[part != 255].flatten().long())
+            if self.limit >= 1 or (len(counts) and counts.max() <= self.limit * counts.sum()):
+                break
+        place = (top, left, self.height, self.width)
+        return F.crop(image, *place), F.crop(labels, *place)
+
+
+def segmentation_transform(
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    min_size: int | None = None,
+    scale: tuple[float, float] = (1.0, 1.0),
+    crop: tuple[int, int] | None = None,
+    class_limit: float = 1.0,
+    flip: float = 0.0,
+    photometric: bool = False,
+) -> Callable[..., Any]:
+    """What happens to a training image with its label map.
+
+    Args:
+        mean: per channel, in units of 0 to 1.
+        std: per channel, in units of 0 to 1.
+        min_size: length in pixels that the shorter side is resized to, None for its own.
+        scale: the resize is by a factor drawn from this range besides; needs ``min_size``.
+        crop: height and width of a random crop.
+        class_limit: largest share of one class in a crop.
+        flip: probability of a horizontal flip.
+        photometric: distort brightness, contrast, saturation and hue.
+
+    Returns:
+        A function from (``tv_tensors.Image`` uint8 [3, H, W], ``tv_tensors.Mask`` [H, W]) to the network's float input
+        and plain labels.
+    """
+    from torchvision.transforms import v2
+
+    steps: list[Any] = []
+    if min_size is not None and tuple(scale) != (1.0, 1.0):
+        steps.append(v2.RandomResize(round(min_size * scale[0]), round(min_size * scale[1]) + 1, antialias=True))
+    elif min_size is not None:
+        steps.append(v2.Resize(min_size, antialias=True))
+    if crop is not None:
+        steps.append(CropWithLimit(*crop, class_limit, [255 * value for value in mean]))
+    if flip:
+        steps.append(v2.RandomHorizontalFlip(flip))
+    if photometric:
+        steps.append(v2.RandomPhotometricDistort())
+    transform: Callable[..., Any] = v2.Compose([*steps, *_to_float(mean, std), v2.ToPureTensor()])
+    return transform
+
+
+def segmentation_eval_transform(
+    mean: Sequence[float], std: Sequence[float], min_size: int | None = None
+) -> Callable[..., Any]:
+    """As `segmentation_transform` without chance; only the image is resized, the labels are compared at their size."""
+    from torchvision.transforms import v2
+
+    steps = [] if min_size is None else [v2.Resize(min_size, antialias=True)]
+    prepare = v2.Compose([*steps, *_to_float(mean, std), v2.ToPureTensor()])
+
+    def transform(image: Any, labels: Any = None) -> tuple[Tensor, Any]:
+        return prepare(image), None if labels is None else labels.as_subclass(Tensor)
+
     return transform

@@ -13,7 +13,7 @@ from involution.data.classification import open_dataset
 from involution.engine.checkpoint import load_classifier
 from involution.engine.checks import check_config
 from involution.engine.config import ClassifyConfig, ConfigError, load_config
-from involution.engine.fit import TrainResult, fit
+from involution.engine.fit import TrainResult, fit, in_epochs
 from involution.engine.loader import EvalBatches, EvalImages, make_loader
 from involution.engine.setup import (
     config_eval_transform,
@@ -73,6 +73,8 @@ def train(
     """
     check_config(config)
     data = open_dataset(config.data.spec, split_seed=config.data.split_seed, classes=config.data.classes)
+    num_images = len(data.train)  # type: ignore[arg-type]
+    config = in_epochs(config, num_images)
 
     def module(steps_per_epoch: int, fresh: bool) -> Any:
         return make_module(config, data, steps_per_epoch, fresh)
@@ -80,7 +82,6 @@ def train(
     def loaders(trainer: Any, position: tuple[int, int]) -> tuple[Any, Any]:
         return make_loaders(config, data, trainer, position)
 
-    num_images = len(data.train)  # type: ignore[arg-type]
     return fit(config, data.classes, num_images, module, loaders, progress=progress, resume=resume)
 
 

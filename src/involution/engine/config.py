@@ -96,11 +96,12 @@ class ScheduleConfig:
     """The learning rate over time: a linear warm-up, then the decay.
 
     Args:
-        decay: cosine, linear, constant, or step to multiply the rate by gamma after each of the milestones.
+        decay: cosine, linear, constant, poly (of a power), or step to multiply the rate by gamma after each milestone.
         update: step, or epoch to hold the decaying rate within an epoch (the warm-up moves by step).
         final: share of the peak rate that the decay ends at.
         milestones: of the decay step, numbers of epochs done.
         gamma: of the decay step.
+        power: of the decay poly.
         warmup_epochs: length of the warm-up, during which the decay already runs.
         warmup_steps: optimiser steps that the warm-up is longer than that.
         warmup_start: share of the rate that the warm-up begins at.
@@ -111,6 +112,7 @@ class ScheduleConfig:
     final: float = 0.0
     milestones: list[int] = field(default_factory=list)
     gamma: float = 0.1
+    power: float = 0.9
     warmup_epochs: float = 0.0
     warmup_steps: int = 0
     warmup_start: float = 0.0
@@ -122,6 +124,7 @@ class TrainerConfig:
 
     Args:
         epochs: passes over the training images.
+        steps: optimiser steps in place of epochs, rounded up to whole epochs; the decay ends at that step.
         label_smoothing: share of the target spread evenly over all classes.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
         clip_grad_norm: largest norm of the gradient, null for no limit.
@@ -134,6 +137,7 @@ class TrainerConfig:
     """
 
     epochs: int = 130
+    steps: int | None = None
     label_smoothing: float = 0.0
     precision: str = "32-true"
     clip_grad_norm: float | None = None

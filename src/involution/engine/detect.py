@@ -26,7 +26,7 @@ from involution.engine.checkpoint import (
 from involution.engine.coco_metrics import average_precision
 from involution.engine.config import ConfigError, load_config
 from involution.engine.detect_config import DetectConfig, check_detect, create_detector
-from involution.engine.fit import TrainResult, fit
+from involution.engine.fit import TrainResult, fit, in_epochs
 from involution.engine.loader import EvalBatches, EvalScenes, TrainBatches, TrainScenes, as_lists, make_loader
 from involution.engine.setup import make_eval_trainer, on_gpu, quiet
 from involution.engine.task import Task
@@ -175,6 +175,7 @@ def train(config: DetectConfig, *, progress: bool = True, resume: str | os.PathL
     masks = config.model.name == "mask_rcnn"
     data = open_coco(config.data.spec, on_problem=config.data.on_problem, masks=masks)
     source = CocoDataset(data["train"], masks, annotated_only=True)
+    config = in_epochs(config, len(source))
 
     def module(steps_per_epoch: int, fresh: bool) -> Task:
         torch.manual_seed(config.seed)

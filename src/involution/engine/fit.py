@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from involution.data.images import ImageError
 from involution.engine.checkpoint import ModelCard, read_card, read_checkpoint
-from involution.engine.config import ConfigError, RunConfig, config_keys, load_config
+from involution.engine.config import Config, ConfigError, RunConfig, config_keys, load_config
 from involution.engine.files import make_folder
 from involution.engine.setup import is_main_process, make_trainer, quiet
 
@@ -112,6 +113,16 @@ def fit(
         score=recorder.best_score,
         history=recorder.history,
     )
+
+
+def in_epochs(config: Config, num_images: int) -> Config:
+    """The settings with `trainer.steps`, where given, told in whole epochs."""
+    settings: Any = config
+    trainer = config.trainer
+    if trainer.steps is None or num_images < settings.data.batch_size:
+        return config
+    epochs = math.ceil(trainer.steps / (num_images // settings.data.batch_size))
+    return replace(config, trainer=replace(trainer, epochs=epochs))
 
 
 def _name(kind: type) -> str:

@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from involution.data.errors import nearest
 from involution.engine.config import ConfigError, OptimizerConfig
 from involution.models.pyramid import Backbone
+from involution.segmentation import SmpSegmenter
 
 
 def param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
@@ -30,7 +31,9 @@ def param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, An
 def _head(model: nn.Module) -> Iterable[nn.Parameter]:
     if hasattr(model, "get_classifier"):
         return model.get_classifier().parameters()  # type: ignore[operator]
-    backbones = [module for module in model.modules() if isinstance(module, Backbone)]
+    backbones: list[nn.Module] = [module for module in model.modules() if isinstance(module, Backbone)]
+    if isinstance(model, SmpSegmenter):
+        backbones = [model.encoder]
     inside = {id(parameter) for backbone in backbones for parameter in backbone.parameters()}
     return [parameter for parameter in model.parameters() if id(parameter) not in inside]
 

@@ -2,10 +2,10 @@ import math
 
 from involution.engine.config import ConfigError, ScheduleConfig
 
-DECAYS = ("cosine", "linear", "constant", "step")
+DECAYS = ("cosine", "linear", "constant", "step", "poly")
 
 
-def lr_factor(step: int, steps_per_epoch: int, epochs: int, schedule: ScheduleConfig) -> float:
+def lr_factor(step: int, steps_per_epoch: int, epochs: float, schedule: ScheduleConfig) -> float:
     """Share of the peak learning rate at an optimiser step.
 
     With update "epoch" and cosine decay, in epoch e of E: `final + (1 - final) * (1 + cos(pi * e / E)) / 2`;
@@ -26,6 +26,7 @@ def lr_factor(step: int, steps_per_epoch: int, epochs: int, schedule: ScheduleCo
         "cosine": 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))),
         "linear": 1.0 - min(done, 1.0),
         "constant": 1.0,
+        "poly": (1.0 - min(done, 1.0)) ** schedule.power,
         "step": schedule.gamma ** sum(step >= epoch * steps_per_epoch for epoch in schedule.milestones),
     }[schedule.decay]
     factor = schedule.final + (1.0 - schedule.final) * left

@@ -68,7 +68,8 @@ class Task(L.LightningModule):
     @override
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = make_optimizer(self.model, self.config.optimizer)
-        epochs = self.config.trainer.epochs
+        trainer = self.config.trainer
+        epochs = trainer.epochs if trainer.steps is None else trainer.steps / self.steps_per_epoch
         schedule = self.config.schedule
 
         def factor(step: int) -> float:

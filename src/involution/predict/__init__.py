@@ -7,6 +7,7 @@ from involution.predict.classification import (
 )
 from involution.predict.detection import DetectionResult, Detector, draw_detections, write_detections
 from involution.predict.files import PredictError, SkippedImage, find_images, results_format
+from involution.predict.segmentation import SegmentationResult, Segmenter, draw_segmentation, write_label_map
 
 __all__ = [
     "ClassificationResult",
@@ -14,10 +15,14 @@ __all__ = [
     "DetectionResult",
     "Detector",
     "PredictError",
+    "SegmentationResult",
+    "Segmenter",
     "SkippedImage",
     "draw_detections",
+    "draw_segmentation",
     "find_images",
     "results_format",
     "write_detections",
+    "write_label_map",
     "write_results",
 ]

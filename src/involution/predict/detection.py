@@ -131,6 +131,7 @@ class Detector:
 
 def draw_detections(image: Image, result: DetectionResult) -> Image:
     """A copy of an image with boxes, names, scores and masks drawn on it by torchvision."""
+    import matplotlib
     import torchvision.transforms.v2.functional as F
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
@@ -146,8 +147,19 @@ def draw_detections(image: Image, result: DetectionResult) -> Image:
         pixels = draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colours)
     names = [f"{label} {score:.0%}" for label, score in zip(result.labels, result.scores, strict=True)]
     boxes = torch.tensor(result.boxes) * factor
+    side = min(pixels.shape[1:])
     pixels = draw_bounding_boxes(
-        pixels, boxes, names, colors=colours, width=2, label_colors="black", label_background_colors=colours
+        pixels,
+        boxes,
+        names,
+        colors=colours,
+        width=max(2, side // 200),
+        # the one font that comes with what is installed anyway
+        font=str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"),
+        font_size=max(10, side // 24),
+        label_colors="black",
+        label_background_colors=colours,
+        fill_labels=True,
     )
     return F.to_pil_image(pixels)
 

@@ -1,5 +1,6 @@
-"""Semantic segmenters on RedNet: Semantic FPN and UPerNet in their published layout."""
+"""Semantic segmenters on RedNet: Semantic FPN and UPerNet as published, and segmentation-models-pytorch's own."""
 
 from involution.segmentation.segmenters import Segmenter, semantic_fpn, upernet
+from involution.segmentation.smp import SmpSegmenter, smp
 
-__all__ = ["Segmenter", "semantic_fpn", "upernet"]
+__all__ = ["Segmenter", "SmpSegmenter", "semantic_fpn", "smp", "upernet"]

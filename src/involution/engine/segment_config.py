@@ -1,0 +1,185 @@
+"""The settings of a segmentation run, and the segmenter that they describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import nn
+
+from involution.data.errors import nearest
+from involution.engine.checks import check_run
+from involution.engine.config import ConfigError, RunConfig
+
+# the published layouts, and segmentation-models-pytorch's own
+SEGMENTERS = ("semantic_fpn", "upernet", "smp_fpn", "smp_upernet", "smp_deeplabv3plus")
+
+
+@dataclass
+class SegmenterConfig:
+    """The segmenter.
+
+    Args:
+        name: semantic_fpn or upernet in their published layout, or smp_fpn, smp_upernet, smp_deeplabv3plus, which are
+            segmentation-models-pytorch's.
+        backbone: its name in timm's registry, RedNet's included: rednet50_stem7, rednet50_conv, resnet50, ...
+        backbone_args: further arguments of the backbone's constructor; not for smp_*.
+        levels: features of the backbone that are used, four by default; not for smp_*.
+        weights: start from this file of the backbone's weights, a classifier's best.ckpt or what `involution convert`
+            wrote; all of it goes on training.
+        norm: of backbone and heads, batch or group; not for smp_*.
+        neck: output layers of semantic_fpn's feature pyramid, convolution or involution.
+        class_weights: weight of each class in the loss, for classes that cover little; null for 1 each.
+        args: further arguments of the segmenter: head_channels, out_channels, auxiliary_channels, dropout, ...
+    """
+
+    name: str = "semantic_fpn"
+    backbone: str = "rednet50_stem7"
+    backbone_args: dict[str, Any] = field(default_factory=dict)
+    levels: list[int] | None = None
+    weights: str | None = None
+    norm: str = "batch"
+    neck: str = "convolution"
+    class_weights: list[float] | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SegmentDataConfig:
+    """The images and their label maps.
+
+    Args:
+        spec: digit-scenes (embedded), cityscapes:PATH or masks:PATH.
+        min_size: the shorter side is resized to this many pixels, null for its own; needed with augment.scale.
+        mean: per channel, in units of 0 to 1.
+        std: per channel, in units of 0 to 1.
+        batch_size: images per optimiser step, over all devices and accumulation steps together.
+        workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
+        cache: keep the decoded images in memory; for small data sets.
+        on_problem: refuse a data set with broken files, or skip these; either way they are reported.
+    """
+
+    spec: str = "digit-scenes"
+    min_size: int | None = None
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    batch_size: int = 8
+    workers: int = 4
+    cache: bool = False
+    on_problem: str = "refuse"
+
+
+@dataclass
+class SegmentAugmentConfig:
+    """What is done to training images.
+
+    Args:
+        scale: the resize to data.min_size is by a factor from this range besides.
+        crop: height and width of a random crop, null for the whole image; images of several sizes need one.
+        class_limit: a crop that one class covers more of than this share is drawn again.
+        flip: probability of a horizontal flip.
+        photometric: distort brightness, contrast, saturation and hue.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    crop: tuple[int, int] | None = None
+    class_limit: float = 1.0
+    flip: float = 0.5
+    photometric: bool = False
+
+
+@dataclass
+class SegmentConfig(RunConfig):
+    """A whole segmentation run.
+
+    Args:
+        name: the run's folder below output.
+        output: folder of all runs.
+        seed: of the initial weights, the order of the images and every augmentation.
+        devices: number of devices (processes) that share the batch.
+        compile: compile the network by torch.compile.
+        optimizer: the optimiser; its head_lr_factor is that of everything but the backbone.
+        schedule: the learning rate over time.
+        trainer: how the training runs.
+        model: the segmenter.
+        data: the images and their label maps.
+        augment: what is done to training images.
+    """
+
+    task: ClassVar[str] = "segment"
+
+    name: str = "segment"
+    model: SegmenterConfig = field(default_factory=SegmenterConfig)
+    data: SegmentDataConfig = field(default_factory=SegmentDataConfig)
+    augment: SegmentAugmentConfig = field(default_factory=SegmentAugmentConfig)
+
+
+def check_segment(config: SegmentConfig) -> None:
+    """Raise `ConfigError` for settings that are out of range or do not go together."""
+    check_run(config)
+    data, model, augment = config.data, config.model, config.augment
+    if model.name not in SEGMENTERS:
+        raise ConfigError(f"no segmenter named {model.name!r} (there are {', '.join(SEGMENTERS)})")
+    if model.neck != "convolution" and model.name != "semantic_fpn":
+        raise ConfigError(f"model.neck is of semantic_fpn: {model.name} has no pyramid outputs to replace")
+    if model.name.startswith("smp_") and (model.backbone_args or model.levels or model.norm != "batch"):
+        raise ConfigError(f"model.backbone_args, model.levels and model.norm are not for {model.name}")
+    if model.class_weights is not None and min(model.class_weights, default=0) <= 0:
+        raise ConfigError(f"model.class_weights must be greater than 0, got {model.class_weights}")
+    if min(data.std) <= 0:
+        raise ConfigError(f"data.std must be greater than 0, got {list(data.std)}")
+    if data.on_problem not in ("refuse", "skip"):
+        raise ConfigError(f"data.on_problem must be refuse or skip, got {data.on_problem!r}")
+    if data.min_size is not None and data.min_size < 1:
+        raise ConfigError(f"data.min_size must be 1 or more, got {data.min_size}")
+    if not 0 < augment.scale[0] <= augment.scale[1]:
+        raise ConfigError(f"augment.scale must be two factors, the smaller one first, got {list(augment.scale)}")
+    if tuple(augment.scale) != (1.0, 1.0) and (data.min_size is None or augment.crop is None):
+        raise ConfigError("augment.scale needs data.min_size, which it is relative to, and augment.crop")
+    if augment.crop is not None and min(augment.crop) < 1:
+        raise ConfigError(f"augment.crop must be a height and a width of 1 or more, got {list(augment.crop)}")
+    if not 0 < augment.class_limit <= 1:
+        raise ConfigError(f"augment.class_limit must be greater than 0 and at most 1, got {augment.class_limit}")
+
+
+def create_segmenter(config: SegmentConfig, num_classes: int, *, weights: bool) -> nn.Module:
+    """Make the segmenter that the settings describe.
+
+    Args:
+        config: the settings.
+        num_classes: classes.
+        weights: read the backbone's weights; without, they come from a checkpoint afterwards.
+
+    Raises:
+        ConfigError: for settings that are wrong or do not go together.
+        CheckpointError: for weights that can't be used.
+    """
+    import timm
+
+    from involution import segmentation
+    from involution.models.pyramid import Backbone
+
+    model = config.model
+    if not timm.is_model(model.backbone):
+        raise ConfigError(f"no model named {model.backbone!r}{nearest(model.backbone, timm.list_models())}")
+    try:
+        if model.name.startswith("smp_"):
+            file = model.weights if weights else None
+            return segmentation.smp(model.name, num_classes, model.backbone, weights=file, **model.args)
+        backbone = Backbone(
+            model.backbone,
+            model.levels or (1, 2, 3, 4),
+            weights=model.weights,
+            freeze=False,
+            norm=model.norm,
+            model_args=model.backbone_args,
+            load=weights,
+        )
+        neck = {"neck": model.neck} if model.name == "semantic_fpn" else {}
+        build = getattr(segmentation, model.name)
+        segmenter: nn.Module = build(num_classes, backbone, norm=model.norm, **neck, **model.args)
+    except (TypeError, ValueError) as error:
+        if type(error).__module__.startswith("involution."):
+            raise
+        raise ConfigError(f"{model.name} on {model.backbone} can't be made so: {error}") from error
+    return segmenter

@@ -1,0 +1,78 @@
+"""segmentation-models-pytorch's segmenters on the networks of timm's registry, RedNet included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import involution.models.variants  # noqa: F401  (registers RedNet)
+from involution.models.checkpoint import load_checkpoint
+
+__all__ = ["SmpSegmenter", "smp"]
+
+_MODELS = {"smp_fpn": "FPN", "smp_upernet": "UPerNet", "smp_deeplabv3plus": "DeepLabV3Plus"}
+
+
+class SmpSegmenter(nn.Module):
+    """One of segmentation-models-pytorch's networks for images of any size.
+
+    Args:
+        network: it wants images whose sides are multiples of 32.
+
+    Attributes:
+        encoder: the network's backbone.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network's backbone."""
+        encoder: nn.Module = self.network.encoder  # type: ignore[assignment]
+        return encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [N, classes, H, W] of images [N, C, H, W]."""
+        height, width = x.shape[-2:]
+        padded = F.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
+        logits: Tensor = self.network(padded)
+        return logits[..., :height, :width]
+
+
+def smp(
+    name: str, num_classes: int, backbone: str = "rednet50_stem7", *, weights: str | Path | None = None, **kwargs: Any
+) -> SmpSegmenter:
+    """One of segmentation-models-pytorch's segmenters, which differ from the published ones.
+
+    Its FPN has no 3×3 output convolutions and sums fewer layers; its UPerNet has further norms and no auxiliary head.
+
+    Args:
+        name: ``smp_fpn``, ``smp_upernet`` or ``smp_deeplabv3plus``.
+        num_classes: Classes.
+        backbone: Name in timm's registry.
+        weights: File of trained weights of the backbone.
+        **kwargs: Of segmentation-models-pytorch's network.
+
+    Raises:
+        ValueError: Another name.
+        CheckpointError: Weights of another network.
+        ModuleNotFoundError: segmentation-models-pytorch is not installed.
+
+    Example:
+        >>> smp("smp_fpn", 19, "rednet26_stem7").eval()(torch.rand(1, 3, 64, 70)).shape
+        torch.Size([1, 19, 64, 70])
+    """
+    if name not in _MODELS:
+        raise ValueError(f"no segmenter {name!r}; choose from {', '.join(_MODELS)}")
+    import segmentation_models_pytorch
+
+    build = getattr(segmentation_models_pytorch, _MODELS[name])
+    network = build(encoder_name=f"tu-{backbone}", encoder_weights=None, classes=num_classes, **kwargs)
+    if weights is not None:
+        load_checkpoint(network.encoder.model, weights)
+    return SmpSegmenter(network)

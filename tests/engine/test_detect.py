@@ -252,7 +252,7 @@ def test_other_checkpoints_and_data_are_refused(trained, tmp_path):
     assert main(["detect", "predict", "x.png", "--checkpoint", str(trained.best), "--output", "x.txt"]) == 2
 
 
-def test_malformed_annotations_are_skipped_where_allowed(root, make_config, tmp_path):
+def test_malformed_annotations_are_skipped_where_allowed(root, make_config, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
     file = copy / "annotations" / "instances_train.json"
@@ -262,6 +262,8 @@ def test_malformed_annotations_are_skipped_where_allowed(root, make_config, tmp_
     with pytest.raises(DataError, match="annotation 1: box of zero area"):
         train(make_config(data__spec=f"coco:{copy}"), progress=False)
     train(make_config(data__spec=f"coco:{copy}", data__on_problem="skip", trainer__epochs=1), progress=False)
+    assert "left out" in (said := capsys.readouterr().err)
+    assert f"{file}: 1 malformed entries: annotation 1: box of zero area" in said
 
 
 # facts of the published recipes: learning rate, warm-up, clipping, frozen parameters

@@ -48,7 +48,9 @@ def test_other_schedules():
 
 
 def test_wrong_schedule_words():
-    with pytest.raises(ConfigError, match=r"schedule\.decay must be one of cosine, linear, constant, step, poly, got 'cos'"):
+    with pytest.raises(
+        ConfigError, match=r"schedule\.decay must be one of cosine, linear, constant, step, poly, got 'cos'"
+    ):
         check_schedule(ScheduleConfig(decay="cos"))
     with pytest.raises(ConfigError, match=r"schedule\.update must be step or epoch"):
         check_schedule(ScheduleConfig(update="batch"))

@@ -112,6 +112,17 @@ def test_ignored_pixels_neither_train_nor_count(root, make_config, tmp_path):
     assert confusion.sum() == 5 * 64 * 128
 
 
+def test_broken_files_are_skipped_where_allowed(root, make_config, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / "labels" / "train" / "000003.png").unlink()
+    with pytest.raises(DataError, match=r"1 images that can not be used: .*000003\.png: no label map"):
+        train(make_config(data__spec=f"masks:{copy}"), progress=False)
+    train(make_config(data__spec=f"masks:{copy}", data__on_problem="skip", trainer__epochs=1), progress=False)
+    assert "left out" in (said := capsys.readouterr().err)
+    assert "000003.png: no label map" in said
+
+
 def test_history_and_best(trained):
     assert set(trained.history[0]) >= {"train_loss", "val_miou", "val_accuracy"}
     assert trained.history[-1]["train_loss"] < 0.7 * trained.history[0]["train_loss"]

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from involution.data.errors import DataError, nearest
+from involution.data.errors import SKIP_HINT, DataError, in_words, nearest
 from involution.data.folders import CHECK_LIMIT
 from involution.data.images import ImageError, check_image, read_image
 from involution.data.scenes import SCENES_FOLDER, make_digit_scenes
 
 # boxes may reach this many pixels beyond the image, as rounding makes COCO's own do; they are cut there
 _SLACK = 2.0
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -191,19 +190,14 @@ def read_coco(root: Path, split: str, on_problem: str = "refuse", masks: bool = 
         elif reason is None:
             annotations[item["image_id"]].append(item)
     if problems and on_problem == "refuse":
-        raise DataError(report(file, problems))
+        raise DataError(f"{report(file, problems)}. {SKIP_HINT}")
     order = sorted(categories)
     return CocoData(folder, file, images, annotations, order, [categories[key] for key in order], problems)
 
 
 def report(file: Path, problems: list[Problem]) -> str:
     """Malformed entries of a file in words, the first of them by name."""
-    shown = "; ".join(f"{problem.entry}: {problem.reason}" for problem in problems[:_SHOWN])
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return (
-        f"{file}: {len(problems)} malformed entries: {shown}{more}. Mend them, or leave them out by "
-        "--data.on_problem skip"
-    )
+    return f"{file}: {in_words([f'{problem.entry}: {problem.reason}' for problem in problems], 'malformed entries')}"
 
 
 def _find(root: Path, split: str) -> tuple[Path, Path]:

@@ -1,5 +1,8 @@
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_SHOWN = 10
+SKIP_HINT = "Mend them, or leave them out: --data.on_problem skip in a training, --on-problem skip in an evaluation"
 
 
 class DataError(ValueError):
@@ -10,3 +13,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as "; did you mean digits?", empty where nothing known resembles the word."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def in_words(complaints: Sequence[str], what: str) -> str:
+    """How many complaints there are, and the first ten of them: "12 malformed entries: ...; and 2 more"."""
+    more = f"; and {len(complaints) - _SHOWN} more" if len(complaints) > _SHOWN else ""
+    return f"{len(complaints)} {what}: {'; '.join(complaints[:_SHOWN])}{more}"

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from involution.data.errors import DataError, nearest
+from involution.data.errors import SKIP_HINT, DataError, in_words, nearest
 from involution.data.folders import CHECK_LIMIT
 from involution.data.images import EXTENSIONS, ImageError, check_image, read_image
 from involution.data.scenes import SCENES_FOLDER, make_digit_scenes
 
 # pixels that neither train nor count
 IGNORED = 255
-_SHOWN = 10
 
 
 @dataclass
@@ -134,11 +133,7 @@ def open_segmentation(spec: str, *, on_problem: str = "refuse") -> SegmentationD
             raise DataError(f"{root}: no usable images in {split}{': ' + problems[0] if problems else ''}")
         parts[split] = LabelMaps(whole, table)
     if problems and on_problem == "refuse":
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise DataError(
-            f"{root}: {len(problems)} images can't be used: {'; '.join(problems[:_SHOWN])}{more}. Mend them, or leave "
-            "them out by --data.on_problem skip"
-        )
+        raise DataError(f"{root}: {in_words(problems, 'images that can not be used')}. {SKIP_HINT}")
     return SegmentationData(spec, classes, parts["train"], parts["val"], problems)
 
 

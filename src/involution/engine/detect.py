@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import SumMetric
 from typing_extensions import override
 
-from involution.data.coco import CocoData, CocoDataset, open_coco
+from involution.data.coco import CocoData, CocoDataset, open_coco, report
 from involution.data.transforms import detection_transform
 from involution.detection import first_label
 from involution.engine.checkpoint import (
@@ -26,7 +26,7 @@ from involution.engine.checkpoint import (
 from involution.engine.coco_metrics import average_precision
 from involution.engine.config import ConfigError, load_config
 from involution.engine.detect_config import DetectConfig, check_detect, create_detector
-from involution.engine.fit import TrainResult, fit, in_epochs
+from involution.engine.fit import TrainResult, fit, in_epochs, tell
 from involution.engine.loader import EvalBatches, EvalScenes, TrainBatches, TrainScenes, as_lists, make_loader
 from involution.engine.setup import make_eval_trainer, on_gpu, quiet
 from involution.engine.task import Task
@@ -174,6 +174,8 @@ def train(config: DetectConfig, *, progress: bool = True, resume: str | os.PathL
     check_detect(config)
     masks = config.model.name == "mask_rcnn"
     data = open_coco(config.data.spec, on_problem=config.data.on_problem, masks=masks)
+    for part in data.values():
+        _tell_problems(part)
     source = CocoDataset(data["train"], masks, annotated_only=True)
     config = in_epochs(config, len(source))
 
@@ -242,6 +244,7 @@ def evaluate(
     config = load_config(base=card.recipe, cls=DetectConfig)
     spec = data_spec or config.data.spec
     data = open_coco(spec, on_problem=on_problem, masks=config.model.name == "mask_rcnn")[split]
+    _tell_problems(data)
     if data.category_ids != card.category_ids:
         raise ConfigError(
             f"{checkpoint} knows other categories ({len(card.category_ids)}) than {spec} ({len(data.category_ids)})"
@@ -291,6 +294,11 @@ def load_detector(path: str | os.PathLike[str], device: str | torch.device = "cp
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights don't fit: {' '.join(str(error).split())[:300]}") from error
     return model.to(device).eval(), card
+
+
+def _tell_problems(data: CocoData) -> None:
+    if data.problems:
+        tell(f"left out, {report(data.file, data.problems)}")
 
 
 def _card(config: DetectConfig, data: CocoData) -> ModelCard:

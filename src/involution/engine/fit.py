@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -123,6 +124,12 @@ def in_epochs(config: Config, num_images: int) -> Config:
         return config
     epochs = math.ceil(trainer.steps / (num_images // settings.data.batch_size))
     return replace(config, trainer=replace(trainer, epochs=epochs))
+
+
+def tell(message: str) -> None:
+    """Print to the error output, once for all processes of a run."""
+    if is_main_process():
+        print(message, file=sys.stderr)
 
 
 def _name(kind: type) -> str:

@@ -14,7 +14,8 @@ from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 from typing_extensions import override
 
-from involution.data.segmentation import IGNORED, LabelMaps, open_segmentation
+from involution.data.errors import in_words
+from involution.data.segmentation import IGNORED, LabelMaps, SegmentationData, open_segmentation
 from involution.data.transforms import segmentation_eval_transform, segmentation_transform
 from involution.engine.checkpoint import (
     CheckpointError,
@@ -25,7 +26,7 @@ from involution.engine.checkpoint import (
     versions,
 )
 from involution.engine.config import ConfigError, load_config
-from involution.engine.fit import TrainResult, fit, in_epochs
+from involution.engine.fit import TrainResult, fit, in_epochs, tell
 from involution.engine.loader import EvalBatches, EvalScenes, TrainBatches, TrainScenes, as_lists, make_loader
 from involution.engine.segment_config import SegmentConfig, check_segment, create_segmenter
 from involution.engine.setup import make_eval_trainer, on_gpu, quiet
@@ -187,6 +188,7 @@ def train(config: SegmentConfig, *, progress: bool = True, resume: str | os.Path
     """
     check_segment(config)
     data = open_segmentation(config.data.spec, on_problem=config.data.on_problem)
+    _tell_problems(data)
     config = in_epochs(config, len(data.train))
 
     def module(steps_per_epoch: int, fresh: bool) -> Task:
@@ -264,6 +266,7 @@ def evaluate(
     config = load_config(base=card.recipe, cls=SegmentConfig)
     spec = data_spec or config.data.spec
     data = open_segmentation(spec, on_problem=on_problem)
+    _tell_problems(data)
     if data.classes != card.classes:
         raise ConfigError(f"{checkpoint} knows other classes ({len(card.classes)}) than {spec} ({len(data.classes)})")
     maps: LabelMaps = getattr(data, split)
@@ -313,6 +316,11 @@ def load_segmenter(path: str | os.PathLike[str], device: str | torch.device = "c
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its weights don't fit: {' '.join(str(error).split())[:300]}") from error
     return model.to(device).eval(), card
+
+
+def _tell_problems(data: SegmentationData) -> None:
+    if data.problems:
+        tell(f"left out, {data.spec}: {in_words(data.problems, 'images that can not be used')}")
 
 
 def _card(config: SegmentConfig, classes: list[str]) -> ModelCard:

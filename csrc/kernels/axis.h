@@ -27,6 +27,10 @@ INVOLUTION_INLINE Reads reads_of(const Axis& a, int64_t target) {
   if (!Transposed) {
     return {a.taps, target * a.stride - a.padding, a.dilation, target * a.map_pixel, a.map_tap};
   }
+  if (a.stride == 1) {
+    return {a.taps, target + a.padding, -a.dilation, (target + a.padding) * a.map_pixel,
+            a.map_tap - a.dilation * a.map_pixel};
+  }
   const int64_t h = gcd(a.stride, a.dilation), tap_step = a.stride / h, place = target + a.padding;
   int64_t first = 0;
   while (first < tap_step && (place - first * a.dilation) % a.stride != 0) ++first;
@@ -39,6 +43,12 @@ INVOLUTION_INLINE Reads reads_of(const Axis& a, int64_t target) {
 // only those inside
 INVOLUTION_INLINE Reads inside(Reads r, int64_t sources) {
   int64_t begin = 0, end = r.count;
+  // the usual step, without its divisions
+  if (r.source_step == 1) {
+    begin = most<int64_t>(0, -r.source);
+    end = least(end, sources - r.source);
+    return {most<int64_t>(0, end - begin), r.source + begin, 1, r.map + begin * r.map_step, r.map_step};
+  }
   if (r.source_step > 0) {
     begin = most<int64_t>(0, ceil_div(-r.source, r.source_step));
     end = least(end, ceil_div(sources - r.source, r.source_step));

@@ -150,6 +150,48 @@ INVOLUTION_INLINE void transpose(V (&rows)[N]) {
   }
 }
 
+template <class V, int... I>
+INVOLUTION_INLINE auto joined(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, I...);
+}
+
+// four neighbours of each of Lanes / 4 rows, `row` elements apart
+template <int Lanes, class T, class A = typename Arithmetic<T>::type>
+INVOLUTION_INLINE auto load_fours(const T* from, int64_t row) {
+  if constexpr (Lanes == 4) {
+    return load_as<4>(from);
+  } else {
+    return joined(load_fours<Lanes / 2>(from, row), load_fours<Lanes / 2>(from + Lanes / 8 * row, row),
+                  std::make_integer_sequence<int, Lanes>());
+  }
+}
+
+// within fours: elements Low, Low + 1 of a and b in turn, or pairs of them
+template <int Low, bool Pairs, class V, int... I>
+INVOLUTION_INLINE V mixed(V a, V b, std::integer_sequence<int, I...>) {
+  constexpr int n = sizeof...(I);
+  if constexpr (Pairs) {
+    return __builtin_shufflevector(a, b, (I / 4 * 4 + Low + I % 2 + I % 4 / 2 * n)...);
+  } else {
+    return __builtin_shufflevector(a, b, (I / 4 * 4 + Low + I % 4 / 2 + I % 2 * n)...);
+  }
+}
+
+// Calls each(column, vector of Lanes rows) for four columns of a matrix in memory. The loads bring the rows to their
+// lanes in fours, so that half as many shuffles are left as for a square in registers.
+template <int Lanes, class T, class F>
+INVOLUTION_INLINE void transpose_fours(const T* from, int64_t row, const F& each) {
+  constexpr auto all = std::make_integer_sequence<int, Lanes>();
+  const auto a = load_fours<Lanes>(from, 4 * row), b = load_fours<Lanes>(from + row, 4 * row);
+  const auto c = load_fours<Lanes>(from + 2 * row, 4 * row), d = load_fours<Lanes>(from + 3 * row, 4 * row);
+  const auto ab0 = mixed<0, false>(a, b, all), ab2 = mixed<2, false>(a, b, all);
+  const auto cd0 = mixed<0, false>(c, d, all), cd2 = mixed<2, false>(c, d, all);
+  each(0, mixed<0, true>(ab0, cd0, all));
+  each(1, mixed<2, true>(ab0, cd0, all));
+  each(2, mixed<0, true>(ab2, cd2, all));
+  each(3, mixed<2, true>(ab2, cd2, all));
+}
+
 // [pixel][lane] with `pitch` from pixel to pixel <- `lanes` channels of `pixels` pixels; the other lanes become 0
 template <class T, class A = typename Arithmetic<T>::type>
 void pack_lanes(const T* from, int64_t channel, int64_t pixel, int64_t pixels, int lanes, A* slab) {

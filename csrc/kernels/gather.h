@@ -27,6 +27,10 @@ template <class T, bool Transposed>
 class Gather {
   using A = typename Arithmetic<T>::type;
   static constexpr int L = kLanes<A>;
+  // phases whose rows are prepared once a call
+  static constexpr int64_t kKept = 4;
+  // float16 always runs on widened copies, bfloat16 where its kernels are not specialised
+  static constexpr bool kDirect = !std::is_same_v<T, Half>;
 
  public:
   // with a generator the problem's map has no memory: its rows are made in scratch, pixel by pixel
@@ -40,7 +44,7 @@ class Gather {
         parallel_(parallel) {
     group_width_ = source_.size[1] / map_.size[1];
     group_taps_ = map_.size[2] * map_.size[3] * map_.size[4];
-    direct_ = sizeof(T) == sizeof(A) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
+    direct_ = direct_type(p) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
     // few rows: share out their groups as well
     const int64_t rows = most<int64_t>(1, target_.size[0] * target_.size[2] * target_.size[3]);
     direct_rows_ = generator == nullptr ? 1 : least(target_.size[3], ceil_div(kGeneratedPixels, target_.size[4] + 1));
@@ -62,8 +66,10 @@ class Gather {
       columns_.map_tap = taps_inside_ ? 1 : map_.size[7];
       columns_.map_pixel = taps_inside_ ? group_taps_ : 1;
     }
-    phases_ = phase_count<Transposed>(columns_);
-    for (int64_t i = 0; i < least(phases_, kKept); ++i) kept_[i] = phase_of<Transposed>(columns_, i);
+    if constexpr (kDirect) {
+      if (direct_) direct_passes_ = passes<T>(source_.stride[4], target_.stride[4]);
+    }
+    if (!direct_) packed_passes_ = passes<A>(L, L);
   }
 
   void run() const {
@@ -108,41 +114,81 @@ class Gather {
     return static_cast<const T*>(map_.data) + n * map_.stride[0] + g * map_.stride[1];
   }
 
-  // one target row of all phases; pointers are to column 0 of their tensors
-  void row(int64_t channel, const A* source, int64_t source_plane, int64_t source_row, int64_t source_column,
-           const A* map, int64_t map_plane, int64_t map_row, A* target, int64_t target_column, int64_t planes,
-           int64_t rows) const {
-    const A* scale = finish_.scale == nullptr ? nullptr : finish_.scale + channel;
-    const A* shift = finish_.scale == nullptr ? nullptr : finish_.shift + channel;
-    for (int64_t i = 0; i < phases_; ++i) {
-      const Phase p = i < kKept ? kept_[i] : phase_of<Transposed>(columns_, i);
-      if (p.count == 0) continue;
-      const Row<A> r = {source + p.column * source_column,
-                        planes,
-                        source_plane,
-                        map_plane,
-                        rows,
-                        source_row,
-                        map_row,
-                        p.column_step * source_column,
-                        p.low,
-                        p.high,
-                        map + p.map,
-                        p.map_target,
-                        p.map_tap,
-                        target + p.first * target_column,
-                        p.step * target_column,
-                        p.count,
-                        scale,
-                        shift,
-                        finish_.relu,
-                        p.taps,
-                        p.stride};
-      row_function<A>(p.taps, p.stride)(r);
+  bool direct_type(const Problem& p) const {
+    if (sizeof(T) == sizeof(A)) return true;
+    const int64_t taps = map_.size[4], stride = p.stride[2] / gcd(p.stride[2], p.dilation[2]);
+    return kDirect && (p.stride[2] == 1 ? specialised<T, 1>(taps)
+                                        : !Transposed && stride <= 2 && specialised<T, 2>(taps));
+  }
+
+  // What all rows have in common; `U` is how sources and targets are stored where the kernel finds them.
+  template <class U>
+  struct Pass {
+    Row<U> row;
+    RowFunction<U> function;
+    int64_t column, map, target;
+  };
+
+  template <class U>
+  struct Passes {
+    int64_t count = 0;
+    Pass<U> kept[kKept];
+  };
+
+  template <class U>
+  Pass<U> pass(int64_t index, int64_t source_column, int64_t target_column) const {
+    const Phase p = phase_of<Transposed>(columns_, index);
+    Row<U> r{};
+    r.planes = r.rows = 0;
+    r.column = p.column_step * source_column;
+    r.low = p.low;
+    r.high = p.high;
+    r.map_target = p.map_target;
+    r.map_tap = p.map_tap;
+    r.target_step = p.step * target_column;
+    r.count = p.count;
+    r.relu = finish_.relu;
+    r.prefetch = generator_ == nullptr && !convert_map_;
+    r.taps = p.taps;
+    r.stride = p.stride;
+    return {r, row_function<U>(r), p.column * source_column, p.map, p.first * target_column};
+  }
+
+  template <class U>
+  Passes<U> passes(int64_t source_column, int64_t target_column) const {
+    Passes<U> all;
+    all.count = phase_count<Transposed>(columns_);
+    for (int64_t i = 0; i < least(all.count, kKept); ++i) all.kept[i] = pass<U>(i, source_column, target_column);
+    return all;
+  }
+
+  // one target row; pointers are to column 0 of their tensors
+  template <class U>
+  void row(const Passes<U>& all, Row<U> r, int64_t channel, int64_t source_column, int64_t target_column) const {
+    if (finish_.scale != nullptr) {
+      r.scale = finish_.scale + channel;
+      r.shift = finish_.shift + channel;
+    }
+    for (int64_t i = 0; i < all.count; ++i) {
+      const Pass<U> p = i < kKept ? all.kept[i] : pass<U>(i, source_column, target_column);
+      if (p.row.count == 0) continue;
+      Row<U> one = p.row;
+      one.source = r.source + p.column;
+      one.planes = r.planes;
+      one.source_plane = r.source_plane;
+      one.map_plane = r.map_plane;
+      one.rows = r.rows;
+      one.source_row = r.source_row;
+      one.map_row = r.map_row;
+      one.map = r.map + p.map;
+      one.target = r.target + p.target;
+      one.scale = r.scale;
+      one.shift = r.shift;
+      p.function(one);
     }
   }
 
-  // straight from tensor to tensor; only where T is the arithmetic type
+  // straight from tensor to tensor
   void direct(int64_t task, int64_t bands, int64_t band) const {
     const int64_t part = task % parts_, y0 = task / parts_ % bands * band, y1 = least(y0 + band, axis_[1].targets);
     const int64_t nz = task / parts_ / bands, z = nz % axis_[0].targets, n = nz / axis_[0].targets;
@@ -153,25 +199,51 @@ class Gather {
       const A* map = generator_->rows(n, y0, y1, first * group_taps_, (last - first) * group_taps_,
                                       scratch<A>((y1 - y0) * width * map_pitch_), map_pitch_);
       for (int64_t y = y0; y < y1; ++y, map += width * map_pitch_) {
-        for (int64_t g = first; g < last; ++g) direct_row(n, z, y, g, planes, map + (g - first) * group_taps_);
+        const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
+        for (int64_t g = first; g < last; ++g) {
+          direct_row(n, z, y, g, planes, rows, map + (g - first) * group_taps_ + planes.map + rows.map);
+        }
       }
       return;
     }
-    if constexpr (sizeof(T) == sizeof(A)) {
-      for (int64_t g = first; g < last; ++g) {
-        for (int64_t y = y0; y < y1; ++y) direct_row(n, z, y, g, planes, map_at(n, g));
+    A* copy = convert_map_ ? scratch<A>(group_taps_ * map_.size[7]) : nullptr;
+    for (int64_t g = first; g < last; ++g) {
+      for (int64_t y = y0; y < y1; ++y) {
+        const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
+        const T* map = map_at(n, g) + planes.map + rows.map;
+        if constexpr (sizeof(T) == sizeof(A)) {
+          direct_row(n, z, y, g, planes, rows, map);
+        } else {
+          convert_map(map, planes, rows, copy);
+          direct_row(n, z, y, g, planes, rows, copy);
+        }
       }
     }
   }
 
-  void direct_row(int64_t n, int64_t z, int64_t y, int64_t g, const Reads& planes, const A* map) const {
-    if constexpr (sizeof(T) == sizeof(A)) {
-      const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
-      for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
-        row(c, source_at(n, c, planes.source, rows.source), planes.source_step * source_.stride[2],
-            rows.source_step * source_.stride[3], source_.stride[4], map + planes.map + rows.map, planes.map_step,
-            rows.map_step, target_at(n, c, z, y), target_.stride[4], planes.count, rows.count);
-      }
+  void direct_row(int64_t n, int64_t z, int64_t y, int64_t g, const Reads& planes, const Reads& rows,
+                  const A* map) const {
+    Row<T> r{};
+    r.planes = planes.count;
+    r.source_plane = planes.source_step * source_.stride[2];
+    r.rows = rows.count;
+    r.source_row = rows.source_step * source_.stride[3];
+    set_map(r, planes, rows, map);
+    for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
+      r.source = source_at(n, c, planes.source, rows.source);
+      r.target = target_at(n, c, z, y);
+      if constexpr (kDirect) row(direct_passes_, r, c, source_.stride[4], target_.stride[4]);
+    }
+  }
+
+  template <class U>
+  void set_map(Row<U>& r, const Reads& planes, const Reads& rows, const A* map) const {
+    r.map = map;
+    r.map_plane = planes.map_step;
+    r.map_row = rows.map_step;
+    if (convert_map_) {
+      r.map_row = taps_inside_ ? axis_[2].taps : axis_[2].taps * map_.size[7];
+      r.map_plane = rows.count * r.map_row;
     }
   }
 
@@ -239,10 +311,7 @@ class Gather {
       }
       for (int64_t y = y0; y < y1; ++y) {
         const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
-        const A* source = slab + (rows.count ? rows.source - begin : 0) * width * L;
-        A* target = out + (y - y0) * out_width * L;
         const A* map = nullptr;
-        int64_t map_plane = planes.map_step, map_row = rows.map_step;
         if (generator_ != nullptr) {
           map = generator_->rows(n, y, y + 1, g * group_taps_, group_taps_, map_slab, map_pitch_) + rows.map;
         } else if constexpr (sizeof(T) == sizeof(A)) {
@@ -250,11 +319,16 @@ class Gather {
         } else {
           convert_map(map_at(n, g) + planes.map + rows.map, planes, rows, map_slab);
           map = map_slab;
-          map_row = taps_inside_ ? axis_[2].taps : axis_[2].taps * map_.size[7];
-          map_plane = rows.count * map_row;
         }
-        row(channel, source, plane_size, rows.source_step * width * L, L, map, map_plane, map_row, target, L, planes.count,
-            rows.count);
+        Row<A> r{};
+        r.source = slab + (rows.count ? rows.source - begin : 0) * width * L;
+        r.planes = planes.count;
+        r.source_plane = plane_size;
+        r.rows = rows.count;
+        r.source_row = rows.source_step * width * L;
+        set_map(r, planes, rows, map);
+        r.target = out + (y - y0) * out_width * L;
+        row(packed_passes_, r, channel, L, L);
       }
       unpack_plane(out, target_at(n, channel, z, y0), y1 - y0, lanes);
     }
@@ -308,7 +382,6 @@ class Gather {
     }
   }
 
-  static constexpr int64_t kKept = 8;
   // rows of a band that still leave the sources of all its groups in the cache
   static constexpr int64_t kDirectRows = 16;
   // pixels whose maps are generated together: enough for the span weights to be used again from the nearest cache
@@ -320,10 +393,11 @@ class Gather {
   const Finish<A> finish_;
   const Parallel& parallel_;
   Axis axis_[3];
-  // the last axis with the strides of the map that the row kernel reads, and its first phases
+  // the last axis with the strides of the map that the row kernel reads
   Axis columns_;
-  Phase kept_[kKept];
-  int64_t phases_, parts_, direct_rows_, group_width_, group_taps_, map_pitch_ = 0;
+  Passes<T> direct_passes_;
+  Passes<A> packed_passes_;
+  int64_t parts_, direct_rows_, group_width_, group_taps_, map_pitch_ = 0;
   bool direct_, convert_map_, taps_inside_;
 };
 

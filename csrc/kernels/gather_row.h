@@ -2,19 +2,21 @@
 //
 //   target[t, lane] = Σ_{plane, row, m} map[t, plane, row, m] · source[plane, row, t·S + m, lane]
 //
-// A tile of T targets keeps T accumulators in registers. Each source column is loaded once and added into every
+// A tile of N targets keeps N accumulators in registers. Each source column is loaded once and added into every
 // target that it reaches, the map's element being broadcast from memory. Columns outside the source are skipped.
 #pragma once
 
-#include "simd.h"
+#include "convert.h"
 
 namespace involution {
 namespace {
 
-template <class A>
+// T is the type in storage of sources and targets, A the arithmetic one and the map's
+template <class T>
 struct Row {
+  using A = typename Arithmetic<T>::type;
   // of the first plane and row, column 0; may point outside, where nothing is read
-  const A* source;
+  const T* source;
   int64_t planes, source_plane, map_plane;
   int64_t rows, source_row, map_row;
   int64_t column;
@@ -22,42 +24,74 @@ struct Row {
   int64_t low, high;
   const A* map;
   int64_t map_target, map_tap;
-  A* target;
+  T* target;
   int64_t target_step, count;
   // of this cache line of channels; null without an epilogue
   const A *scale, *shift;
   bool relu;
+  // whether the map comes from farther than the nearest cache
+  bool prefetch;
   // what the specialised loops have as constants
   int64_t taps, stride;
 };
 
-template <class A>
-using RowFunction = void (*)(const Row<A>&);
+template <class T>
+using RowFunction = void (*)(const Row<T>&);
 
-// One source row into T targets, K and S known.
-template <class A, int K, int S, int T>
+// How the elements of the map lie that one source column needs, so that most of their addresses are constants:
+// a target's taps are neighbours, a tap's targets are, or, in the gradient of the input, what a column needs is (one
+// or two elements apart).
+enum class Order { any, taps, targets, column, column2 };
+
+template <class T, class A = typename Arithmetic<T>::type>
+INVOLUTION_INLINE Block<A> load_source(const T* from) {
+  Block<A> block;
+  unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA {
+    block.part[i] = load_as<kNativeLanes<A>>(from + i * kNativeLanes<A>);
+    pin(block.part[i]);
+  });
+  return block;
+}
+
+// One source row into N targets, K and S known. Low and High columns at the ends are outside; where they are
+// negative, `low` and `high` say which are inside.
+template <class T, int K, int S, int N, int Low, int High, Order O>
 struct Columns {
-  Block<A> (&sum)[T];
-  const A* source;
+  using A = typename Arithmetic<T>::type;
+  static constexpr int kCount = (N - 1) * S + K;
+  static constexpr bool kKnown = Low >= 0;
+
+  Block<A> (&sum)[N];
+  const T* source;
   const int64_t column;
   const int64_t low, high;
+  // where the next target's, column's or tap's elements begin
   const A* next;
   const int64_t map_target, map_tap;
-  // the running element of each target
-  const A* element[T];
+  // running pointers of the targets, or of the taps
+  const A* element[O == Order::targets ? K : N];
 
   template <int C, int t>
   INVOLUTION_INLINE void add(const Block<A>& x) {
-    multiply_add(sum[t], x, *element[t]);
+    constexpr int m = C - t * S;
+    if constexpr (O == Order::any) {
+      multiply_add(sum[t], x, *element[t]);
+    } else if constexpr (O == Order::taps) {
+      multiply_add(sum[t], x, element[t][m]);
+    } else if constexpr (O == Order::targets) {
+      multiply_add(sum[t], x, element[m][t]);
+    } else {
+      multiply_add(sum[t], x, next[t * (O == Order::column ? 1 : 2)]);
+    }
   }
 
   template <int C, int First, int... I>
   INVOLUTION_INLINE void into(std::integer_sequence<int, I...>) {
-    if (C >= low && C < high) {
-      const Block<A> x = load_block(source);
+    if (kKnown || (C >= low && C < high)) {
+      const Block<A> x = load_source(source);
       (add<C, First + I>(x), ...);
     }
-    (advance(element[First + I]), ...);
+    if constexpr (O == Order::any) (advance(element[First + I]), ...);
   }
 
   INVOLUTION_INLINE void advance(const A*& pointer) {
@@ -68,135 +102,186 @@ struct Columns {
   template <int C>
   INVOLUTION_INLINE void one() {
     constexpr int first = C < K ? 0 : (C - K) / S + 1;
-    constexpr int last = least(C / S, T - 1);
-    if constexpr (C % S == 0 && C / S < T) {
+    constexpr int last = least(C / S, N - 1);
+    constexpr bool inside = !kKnown || (C >= Low && C < kCount - High);
+    if constexpr ((O == Order::any || O == Order::taps) && C % S == 0 && C / S < N) {
       element[C / S] = next;
       next += map_target;
       opaque(next);
     }
-    if constexpr (first <= last) into<C, first>(std::make_integer_sequence<int, last - first + 1>());
-    source += column;
-    opaque(source);
+    if constexpr (inside && first <= last) into<C, first>(std::make_integer_sequence<int, last - first + 1>());
+    if constexpr (O == Order::column || O == Order::column2) advance(next);
+    if constexpr (inside) {
+      source += column;
+      opaque(source);
+    }
   }
 
   template <int... C>
   INVOLUTION_INLINE void all(std::integer_sequence<int, C...>) {
+    if constexpr (O == Order::targets) {
+      unrolled<K>([&](auto m) INVOLUTION_INLINE_LAMBDA {
+        element[m] = next;
+        advance(next);
+      });
+    }
+    if constexpr (Low > 0) source += Low * column;
     (one<C>(), ...);
   }
 };
 
-template <class A, int T>
-INVOLUTION_INLINE void any_columns(Block<A> (&sum)[T], const Row<A>& r, const A* source, const A* map, int64_t low,
+template <class T, int N, class A>
+INVOLUTION_INLINE void any_columns(Block<A> (&sum)[N], const Row<T>& r, const T* source, const A* map, int64_t low,
                                    int64_t high) {
   for (int64_t m = 0; m < r.taps; ++m) {
-    for (int t = 0; t < T; ++t) {
+    unrolled<N>([&](auto t) INVOLUTION_INLINE_LAMBDA {
       const int64_t c = t * r.stride + m;
       if (c >= low && c < high) {
-        multiply_add(sum[t], load_block(source + c * r.column), map[t * r.map_target + m * r.map_tap]);
+        multiply_add(sum[t], load_source(source + c * r.column), map[t * r.map_target + m * r.map_tap]);
       }
-    }
+    });
   }
 }
 
 // A coming tile's part of the map into the second-level cache: the map is read once, and as many streams as it has
 // are more than the hardware follows. One tile ahead is too late where each tap is a stream of its own.
-template <class A, int K, int T>
-INVOLUTION_INLINE void prefetch_map(const Row<A>& r, const A* map) {
+template <class T, int K, int N, class A>
+INVOLUTION_INLINE void prefetch_map(const Row<T>& r, const A* map, int64_t row) {
   if (r.map_target > kLine) {
-    for (int t = T; t < 2 * T; ++t) __builtin_prefetch(map + t * r.map_target, 0, 2);
+    // a line holds two kernel rows of a target
+    if (row % 2 != 0) return;
+    for (int t = N; t < 2 * N; ++t) __builtin_prefetch(map + t * r.map_target, 0, 2);
   } else {
-    for (int m = 0; m < K; ++m) __builtin_prefetch(map + m * r.map_tap + 2 * T * r.map_target, 0, 2);
+    for (int m = 0; m < K; ++m) __builtin_prefetch(map + m * r.map_tap + 2 * N * r.map_target, 0, 2);
   }
 }
 
 // a NaN stays one
 template <class A>
 INVOLUTION_INLINE void finish(Block<A>& sum, const Block<A>& scale, const Block<A>& shift, bool relu) {
-  for (int i = 0; i < Block<A>::kParts; ++i) {
+  unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA {
     sum.part[i] = sum.part[i] * scale.part[i] + shift.part[i];
     if (relu) sum.part[i] = sum.part[i] < 0 ? Native<A>{} : sum.part[i];
-  }
+  });
 }
 
 // K = 0: the sizes given at run time
-template <class A, int K, int S, int T>
-INVOLUTION_INLINE void tile(const Row<A>& r, int64_t t) {
-  Block<A> sum[T];
-  // in one piece GCC would clear them in memory
-  for (int i = 0; i < T; ++i) clear(sum[i]);
+template <class T, int K, int S, int N, int Low, int High, Order O>
+__attribute__((noinline)) void tile(const Row<T>& r, int64_t t) {
+  using A = typename Arithmetic<T>::type;
+  Block<A> sum[N];
+  unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA { clear(sum[i]); });
   const int64_t first = t * r.stride;
   const int64_t low = r.low - first, high = r.high - first;
   for (int64_t plane = 0; plane < r.planes; ++plane) {
-    const A* source = r.source + plane * r.source_plane + first * r.column;
+    const T* source = r.source + plane * r.source_plane + first * r.column;
     const A* map = r.map + plane * r.map_plane + t * r.map_target;
     for (int64_t row = 0; row < r.rows; ++row) {
       if constexpr (K > 0) {
-        if constexpr (T == kTile) prefetch_map<A, K, T>(r, map);
-        Columns<A, K, S, T> columns{sum, source, r.column, low, high, map, r.map_target, r.map_tap, {}};
-        columns.all(std::make_integer_sequence<int, (T - 1) * S + K>());
+        if constexpr (N == kTile) {
+          if (r.prefetch) prefetch_map<T, K, N>(r, map, row);
+        }
+        Columns<T, K, S, N, Low, High, O> columns{sum, source, r.column, low, high, map, r.map_target, r.map_tap, {}};
+        columns.all(std::make_integer_sequence<int, (N - 1) * S + K>());
       } else {
-        any_columns<A, T>(sum, r, source, map, low, high);
+        any_columns<T, N>(sum, r, source, map, low, high);
       }
       source += r.source_row;
       map += r.map_row;
     }
   }
-  A* target = r.target + t * r.target_step;
+  T* target = r.target + t * r.target_step;
   if (r.scale != nullptr) {
     const Block<A> scale = load_block(r.scale), shift = load_block(r.shift);
-    for (int i = 0; i < T; ++i) finish(sum[i], scale, shift, r.relu);
+    unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA { finish(sum[i], scale, shift, r.relu); });
   }
-  for (int i = 0; i < T; ++i) store_block(target + i * r.target_step, sum[i]);
+  unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA {
+    unrolled<Block<A>::kParts>([&](auto j) INVOLUTION_INLINE_LAMBDA {
+      store_as<kNativeLanes<A>>(target + i * r.target_step + j * kNativeLanes<A>, sum[i].part[j]);
+    });
+  });
 }
 
-template <class A, int K, int S>
-void row_of_targets(const Row<A>& r) {
+// The tiles of a row's middle have no checks, and for the commonest kernels those of its ends neither, where the padding
+// is half a kernel.
+template <class T, int K, int S, int N, Order O>
+INVOLUTION_INLINE void tile_by_border(const Row<T>& r, int64_t t) {
+  if constexpr (O != Order::any) {
+    constexpr int kCount = (N - 1) * S + K, kLow = (K - 1) / 2, kHigh = kLow - (S - 1);
+    const int64_t low = most<int64_t>(0, r.low - t * S), high = most<int64_t>(0, kCount - r.high + t * S);
+    if (low == 0 && high == 0) return tile<T, K, S, N, 0, 0, O>(r, t);
+    if constexpr (K == 3 || K == 7) {
+      if (low == kLow && high == 0) return tile<T, K, S, N, kLow, 0, O>(r, t);
+      if (low == 0 && high == kHigh) return tile<T, K, S, N, 0, kHigh, O>(r, t);
+      if (low == kLow && high == kHigh) return tile<T, K, S, N, kLow, kHigh, O>(r, t);
+    }
+  }
+  tile<T, K, S, N, -1, -1, Order::any>(r, t);
+}
+
+template <class T, int K, int S, Order O>
+void row_of_targets(const Row<T>& r) {
   int64_t t = 0;
-  for (; t + kTile <= r.count; t += kTile) tile<A, K, S, kTile>(r, t);
+  for (; t + kTile <= r.count; t += kTile) tile_by_border<T, K, S, kTile, O>(r, t);
   if constexpr (kTile > 7) {
-    if (t + 7 <= r.count) tile<A, K, S, 7>(r, t), t += 7;
+    if (t + 7 <= r.count) tile_by_border<T, K, S, 7, O>(r, t), t += 7;
   }
   if constexpr (kTile > 4) {
-    if (t + 4 <= r.count) tile<A, K, S, 4>(r, t), t += 4;
+    if (t + 4 <= r.count) tile_by_border<T, K, S, 4, Order::any>(r, t), t += 4;
   }
   if constexpr (kTile > 2) {
-    if (t + 2 <= r.count) tile<A, K, S, 2>(r, t), t += 2;
+    if (t + 2 <= r.count) tile_by_border<T, K, S, 2, Order::any>(r, t), t += 2;
   }
-  for (; t < r.count; ++t) tile<A, K, S, 1>(r, t);
+  for (; t < r.count; ++t) tile_by_border<T, K, S, 1, Order::any>(r, t);
 }
 
-template <class A>
-RowFunction<A> row_function(int64_t taps, int64_t stride) {
-  if (stride == 1) {
-    switch (taps) {
-      case 1:
-        return row_of_targets<A, 1, 1>;
-      case 2:
-        return row_of_targets<A, 2, 1>;
-      case 3:
-        return row_of_targets<A, 3, 1>;
-      case 4:
-        return row_of_targets<A, 4, 1>;
-      case 5:
-        return row_of_targets<A, 5, 1>;
-      case 7:
-        return row_of_targets<A, 7, 1>;
-      case 9:
-        return row_of_targets<A, 9, 1>;
-      case 11:
-        return row_of_targets<A, 11, 1>;
-    }
-  } else if (stride == 2) {
-    switch (taps) {
-      case 3:
-        return row_of_targets<A, 3, 2>;
-      case 5:
-        return row_of_targets<A, 5, 2>;
-      case 7:
-        return row_of_targets<A, 7, 2>;
+// what is specialised: stride 1 and 2 of the usual kernels, and what the gradient of stride 2 makes of them; half types
+// have only the usual kernels themselves, what else they need runs on widened copies
+template <class T, int S>
+constexpr bool specialised(int64_t taps) {
+  const bool usual = taps == 3 || taps == 5 || taps == 7;
+  return sizeof(T) == 2 || S == 2 ? usual : usual || taps == 1 || taps == 2 || taps == 4 || taps == 9 || taps == 11;
+}
+
+template <class T, int S, Order O, int K>
+void choose_taps(int64_t taps, RowFunction<T>& to) {
+  if constexpr (specialised<T, S>(K)) {
+    // elements two apart are what the gradient of stride 2 has, of at most half as many taps
+    if (taps == K) to = row_of_targets<T, K, S, (O == Order::column2 && K > 4 ? Order::any : O)>;
+  }
+}
+
+template <class T, int S, Order O>
+RowFunction<T> row_function(int64_t taps) {
+  RowFunction<T> function = row_of_targets<T, 0, 0, Order::any>;
+  choose_taps<T, S, O, 1>(taps, function);
+  choose_taps<T, S, O, 2>(taps, function);
+  choose_taps<T, S, O, 3>(taps, function);
+  choose_taps<T, S, O, 4>(taps, function);
+  choose_taps<T, S, O, 5>(taps, function);
+  choose_taps<T, S, O, 7>(taps, function);
+  choose_taps<T, S, O, 9>(taps, function);
+  choose_taps<T, S, O, 11>(taps, function);
+  return function;
+}
+
+template <class T>
+RowFunction<T> row_function(const Row<T>& r) {
+  // float64 and the baseline are for completeness
+  constexpr bool kOrders = sizeof(typename Row<T>::A) == 4 && kTile > 2;
+  if (r.stride > 2) return row_of_targets<T, 0, 0, Order::any>;
+  if constexpr (kOrders) {
+    if (r.stride == 2) {
+      if (r.map_tap == 1) return row_function<T, 2, Order::taps>(r.taps);
+      if (r.map_target == 1) return row_function<T, 2, Order::targets>(r.taps);
+    } else {
+      if (r.map_tap == 1) return row_function<T, 1, Order::taps>(r.taps);
+      if (r.map_target == 1) return row_function<T, 1, Order::targets>(r.taps);
+      if (r.map_target - r.map_tap == 1) return row_function<T, 1, Order::column>(r.taps);
+      if (r.map_target - r.map_tap == 2) return row_function<T, 1, Order::column2>(r.taps);
     }
   }
-  return row_of_targets<A, 0, 0>;
+  return r.stride == 2 ? row_function<T, 2, Order::any>(r.taps) : row_function<T, 1, Order::any>(r.taps);
 }
 
 }  // namespace

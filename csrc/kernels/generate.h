@@ -22,25 +22,25 @@ INVOLUTION_INLINE void generate_tile(const A* span, int64_t panel, const A* bias
                                      int64_t pixel, int64_t features, A* to, int64_t to_pixel) {
   constexpr int R = kNativeLanes<A>;
   Native<A> sum[P][V];
-  for (int v = 0; v < V; ++v) {
+  unrolled<V>([&](auto v) INVOLUTION_INLINE_LAMBDA {
     const Native<A> start = load<Native<A>>(bias + v * R);
-    for (int p = 0; p < P; ++p) sum[p][v] = start;
-  }
+    unrolled<P>([&](auto p) INVOLUTION_INLINE_LAMBDA { sum[p][v] = start; });
+  });
   for (int64_t r = 0; r < features; ++r) {
     Native<A> s[V];
-    for (int v = 0; v < V; ++v) {
+    unrolled<V>([&](auto v) INVOLUTION_INLINE_LAMBDA {
       s[v] = load<Native<A>>(span + v * panel);
       pin(s[v]);
-    }
-    for (int p = 0; p < P; ++p) {
-      for (int v = 0; v < V; ++v) sum[p][v] += s[v] * reduced[p * pixel];
-    }
+    });
+    unrolled<P>([&](auto p) INVOLUTION_INLINE_LAMBDA {
+      unrolled<V>([&](auto v) INVOLUTION_INLINE_LAMBDA { sum[p][v] += s[v] * reduced[p * pixel]; });
+    });
     span += R;
     reduced += feature;
   }
-  for (int p = 0; p < P; ++p) {
-    for (int v = 0; v < V; ++v) store(to + p * to_pixel + v * R, sum[p][v]);
-  }
+  unrolled<P>([&](auto p) INVOLUTION_INLINE_LAMBDA {
+    unrolled<V>([&](auto v) INVOLUTION_INLINE_LAMBDA { store(to + p * to_pixel + v * R, sum[p][v]); });
+  });
 }
 
 // V panels for all pixels: the panels stay in the first-level cache

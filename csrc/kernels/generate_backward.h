@@ -28,20 +28,20 @@ template <class A, int P, bool Add>
 INVOLUTION_INLINE void product_tile(Product<A> p) {
   constexpr int L = kLanes<A>;
   Block<A> sum[P];
-  for (int i = 0; i < P; ++i) {
+  unrolled<P>([&](auto i) INVOLUTION_INLINE_LAMBDA {
     if constexpr (Add) {
       sum[i] = load_block(p.to + i * L);
     } else {
       clear(sum[i]);
     }
-  }
+  });
   for (int64_t d = 0; d < p.depth; ++d) {
     const Block<A> x = load_block(p.b);
-    for (int i = 0; i < P; ++i) multiply_add(sum[i], x, p.a[i * p.a_row]);
+    unrolled<P>([&](auto i) INVOLUTION_INLINE_LAMBDA { multiply_add(sum[i], x, p.a[i * p.a_row]); });
     p.a += p.a_depth;
     p.b += L;
   }
-  for (int i = 0; i < P; ++i) store_block(p.to + i * L, sum[i]);
+  unrolled<P>([&](auto i) INVOLUTION_INLINE_LAMBDA { store_block(p.to + i * L, sum[i]); });
 }
 
 template <class A, bool Add>
@@ -168,7 +168,7 @@ class GeneratedBackward {
     const int64_t out_size = kConvert ? round_up(pixels_ * bundle_width, L) : 0;
     // the map and its gradient are needed one after the other
     const int64_t map_size = pixels_ * most(input_needed ? Generator<T>::pixel_pitch(bundle_ * taps_) : 0,
-                                            round_up(bundle_ * taps_, kTapLanes)) + 2 * L;
+                                            round_up(bundle_ * taps_, kPacked)) + 2 * L;
     const int64_t features_size = span_size_ > 0 ? chunks_ * pixels_ * L : 0;
     A* map = static_cast<A*>(memory.reserve((map_size + features_size + in_size + out_size + 4 * L) * sizeof(A)));
     A* features = map + round_up(map_size, L);
@@ -194,7 +194,7 @@ class GeneratedBackward {
           if constexpr (kConvert) narrow_part(gradients_.input, n, g * width_, width, input);
         }
         if (!map_needed_) continue;
-        const int64_t pitch = round_up(taps, kTapLanes);
+        const int64_t pitch = round_up(taps, kPacked);
         p.input = part(problem_.input, n, g * width_, width, input, true);
         set_map(p.map, map, pitch);
         MapGradient<A>(p).run(here);

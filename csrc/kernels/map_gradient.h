@@ -1,8 +1,9 @@
 // Gradient of the kernel map: map[t, u, v] = Σ_c output[c, t] · input[c, t·s − p + (u, v)·d].
 //
-// The input of a group is laid out channel by channel with a border of zeros, so that the taps of a kernel row are
-// neighbours in memory: a vector's lanes are eight taps, and no load needs a check. Accumulators are the kernel rows
-// of a pixel in RB target rows, which share the loads of the input; the loop runs over channels.
+// A vector's lanes are neighbouring target pixels. The input and the output's gradient of a group are laid out channel by
+// channel, the input with a border of zeros and its columns sorted by their remainder modulo the stride, so that every
+// load is one of neighbours and none needs a check. Accumulators are the kernel rows of one kernel column (three columns
+// where there are three rows) in RB target rows, which share the loads of the input; the loop runs over channels.
 #pragma once
 
 #include "../problem.h"
@@ -13,8 +14,7 @@
 namespace involution {
 namespace {
 
-constexpr int kTapLanes = 8;
-
+// target rows whose accumulators fit into the registers
 #if defined(__AVX512VL__)
 constexpr int kTargetRows = 3;
 #else
@@ -23,103 +23,111 @@ constexpr int kTargetRows = 1;
 
 constexpr int kKernelRows = 7;
 
-template <class A>
-using Taps = typename VectorOf<A, kTapLanes * sizeof(A)>::type;
+// channels and pixels that are packed together
+constexpr int kPacked = 8;
 
-// neighbouring pixels of RB target rows; strides of the input's slab and of the output's gradient
-template <class A>
-struct Pixels {
-  const A* input;
-  int64_t input_channel, input_row, input_step;
-  const A* output;
-  int64_t output_channel, output_row, output_step;
-  int64_t channels;
-};
+template <class A, int Lanes>
+using Vector = typename VectorOf<A, Lanes * sizeof(A)>::type;
 
-template <class A, int KU, int S, int RB>
+// what one call of the innermost loop reads and writes: VB kernel columns, KU kernel rows, RB target rows
+template <class A>
 struct TapSums {
-  Taps<A> sum[RB][KU];
-
-  template <int R, int B>
-  INVOLUTION_INLINE void add(const Taps<A>& x, const A (&y)[RB]) {
-    if constexpr (R - B * S >= 0 && R - B * S < KU) sum[B][R - B * S] += x * y[B];
-  }
-
-  template <int R, int... B>
-  INVOLUTION_INLINE void row(const A* input, const A (&y)[RB], std::integer_sequence<int, B...>) {
-    const Taps<A> x = load<Taps<A>>(input);
-    (add<R, B>(x, y), ...);
-  }
-
-  template <int... R>
-  INVOLUTION_INLINE void run(const Pixels<A>& p, const A* input, const A* output,
-                             std::integer_sequence<int, R...>) {
-    for (int b = 0; b < RB; ++b) {
-      for (int u = 0; u < KU; ++u) sum[b][u] = Taps<A>{};
-    }
-    for (int64_t c = 0; c < p.channels; ++c) {
-      A y[RB];
-      for (int b = 0; b < RB; ++b) y[b] = output[b * p.output_row];
-      (row<R>(input + R * p.input_row, y, std::make_integer_sequence<int, RB>()), ...);
-      input += p.input_channel;
-      output += p.output_channel;
-    }
-  }
+  // of the first column, and from there to the others
+  const A* input;
+  int64_t columns[3];
+  int64_t input_channel, input_row;
+  const A* output;
+  int64_t output_channel, output_row;
+  int64_t channels;
+  A* to;
+  int64_t to_target_row, to_row, to_column;
 };
 
-// most pixels of one call
-constexpr int kPixelBlock = kTapLanes;
-
-template <class A>
-using TapBlock = Taps<A>[kPixelBlock][kTargetRows * kKernelRows];
-
-// sums of KU kernel rows for RB target rows of `pixels` pixels, to[pixel][b · KU + u]
-template <class A, int KU, int S, int RB>
-void tap_sums(const Pixels<A>& p, int pixels, TapBlock<A>& to) {
+template <class A, int Lanes, int KU, int VB, int S, int RB>
+void tap_sums(const TapSums<A>& p) {
+  using V = Vector<A, Lanes>;
+  V sum[RB][KU][VB];
+  unrolled<RB * KU * VB>([&](auto i) INVOLUTION_INLINE_LAMBDA { sum[i / (KU * VB)][i / VB % KU][i % VB] = V{}; });
   const A* input = p.input;
   const A* output = p.output;
-  for (int j = 0; j < pixels; ++j) {
-    TapSums<A, KU, S, RB> sums;
-    sums.run(p, input, output, std::make_integer_sequence<int, (RB - 1) * S + KU>());
-    for (int b = 0; b < RB; ++b) {
-      for (int u = 0; u < KU; ++u) to[j][b * KU + u] = sums.sum[b][u];
-    }
-    input += p.input_step;
-    output += p.output_step;
+  for (int64_t c = 0; c < p.channels; ++c) {
+    V y[RB];
+    unrolled<RB>([&](auto b) INVOLUTION_INLINE_LAMBDA {
+      y[b] = load<V>(output + b * p.output_row);
+      pin(y[b]);
+    });
+    const A* row = input;
+    unrolled<(RB - 1) * S + KU>([&](auto r) INVOLUTION_INLINE_LAMBDA {
+      unrolled<VB>([&](auto v) INVOLUTION_INLINE_LAMBDA {
+        V x = load<V>(row + p.columns[v]);
+        pin(x);
+        unrolled<RB>([&](auto b) INVOLUTION_INLINE_LAMBDA {
+          constexpr int u = r - b * S;
+          if constexpr (u >= 0 && u < KU) sum[b][u][v] += x * y[b];
+        });
+      });
+      row += p.input_row;
+      opaque(row);
+    });
+    input += p.input_channel;
+    output += p.output_channel;
   }
+  unrolled<RB>([&](auto b) INVOLUTION_INLINE_LAMBDA {
+    A* to = p.to + b * p.to_target_row;
+    unrolled<KU>([&](auto u) INVOLUTION_INLINE_LAMBDA {
+      unrolled<VB>([&](auto v) INVOLUTION_INLINE_LAMBDA { store(to + v * p.to_column, sum[b][u][v]); });
+      to += p.to_row;
+      opaque(to);
+    });
+  });
 }
 
 template <class A>
-using TapFunction = void (*)(const Pixels<A>&, int, TapBlock<A>&);
+using TapFunction = void (*)(const TapSums<A>&);
 
-template <class A, int S, int RB, int... KU>
-TapFunction<A> tap_function(int64_t rows, std::integer_sequence<int, KU...>) {
-  static constexpr TapFunction<A> table[] = {tap_sums<A, KU + 1, S, RB>...};
-  return table[rows - 1];
+template <class A, int Lanes, int S, int RB, int... KU>
+TapFunction<A> tap_function(int64_t rows, int64_t columns, std::integer_sequence<int, KU...>) {
+  static constexpr TapFunction<A> table[] = {tap_sums<A, Lanes, KU + 1, 1, S, RB>...};
+  return columns == 3 ? tap_sums<A, Lanes, 3, 3, S, RB> : table[rows - 1];
 }
 
-// stores the first `count` of eight taps
-template <class T, class A>
-INVOLUTION_INLINE void store_taps(T* to, Taps<A> value, int count) {
+template <class A, int Lanes>
+TapFunction<A> tap_function(int64_t rows, int64_t columns, int64_t stride, int target_rows) {
+  constexpr auto all = std::make_integer_sequence<int, kKernelRows>();
+  if (target_rows == 1) return tap_function<A, Lanes, 1, 1>(rows, columns, all);
+  if (stride == 1) return tap_function<A, Lanes, 1, kTargetRows>(rows, columns, all);
+  return tap_function<A, Lanes, 2, kTargetRows>(rows, columns, all);
+}
+
+// stores the first `count` lanes, `step` apart
+template <int Lanes, class T, class A>
+INVOLUTION_INLINE void store_lanes(T* to, Vector<A, Lanes> value, int count, int64_t step) {
+  if (step == 1) {
+    if (count == Lanes) {
+      store_as<Lanes>(to, value);
+      return;
+    }
 #if defined(__AVX512VL__)
-  if constexpr (sizeof(T) == 4) {
-    _mm256_mask_storeu_ps(to, static_cast<__mmask8>((1 << count) - 1), (__m256)value);
-    return;
-  }
+    if constexpr (sizeof(T) == 4 && Lanes == 16) {
+      _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
+      return;
+    } else if constexpr (sizeof(T) == 4 && Lanes == 8) {
+      _mm256_mask_storeu_ps(to, static_cast<__mmask8>((1u << count) - 1), (__m256)value);
+      return;
+    }
 #endif
-  if (count == kTapLanes) {
-    store_as<kTapLanes>(to, value);
-    return;
   }
-  T copy[kTapLanes];
-  store_as<kTapLanes>(copy, value);
-  for (int i = 0; i < count; ++i) to[i] = copy[i];
+  T copy[Lanes];
+  store_as<Lanes>(copy, value);
+  for (int i = 0; i < count; ++i) to[i * step] = copy[i];
 }
 
 template <class T>
 class MapGradient {
   using A = typename Arithmetic<T>::type;
-  static constexpr bool kConvert = sizeof(T) != sizeof(A);
+  static constexpr int R = most(4, kNativeLanes<A>);
+  // a narrower vector for what is left of a row
+  static constexpr int kNarrow = R == 16 ? 8 : R;
 
  public:
   explicit MapGradient(const Problem& p) : input_(p.input), output_(p.output), map_(p.map) {
@@ -128,7 +136,7 @@ class MapGradient {
                   p.padding[i],        p.dilation[i],      map_.stride[5 + i], map_.stride[2 + i]};
     }
     group_width_ = input_.size[1] / map_.size[1];
-    taps_inside_ = axis_[2].map_tap == 1;
+    taps_inside_ = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
   }
 
   void run(const Parallel& parallel) {
@@ -144,7 +152,7 @@ class MapGradient {
                                    images * ceil_div(rows.count, band_) < 4 * parallel.threads)) {
       band_ = round_up((band_ + 1) / 2, kTargetRows);
     }
-    while (width_ > 16 && slab_size(rows, columns) > kSlabBytes) width_ = (width_ + 1) / 2;
+    while (width_ > 2 * R && slab_size(rows, columns) > kSlabBytes) width_ = round_up((width_ + 1) / 2, R);
     bands_ = ceil_div(rows.count, band_);
     tiles_ = ceil_div(columns.count, width_);
     const int64_t tasks = images * row_phases_ * column_phases_ * bands_ * tiles_;
@@ -158,20 +166,43 @@ class MapGradient {
   // rows of a band that still leave the map of all its groups in the cache
   static constexpr int64_t kNeighbourRows = 15;
 
+  // the input's slab [row][channel][remainder of the column][column], that of the output's gradient [row][channel][pixel]
+  struct Slabs {
+    A *input, *output;
+    int64_t rows, row, channel, remainder, output_row, output_channel;
+  };
+
   static int64_t take(int64_t& task, int64_t count) {
     const int64_t index = task % count;
     task /= count;
     return index;
   }
 
-  int64_t pitch(const Phase& columns) const {
-    // room for a last block of taps, and rows 8 mod 16 elements apart: neighbours in other cache sets
-    const int64_t reach = (width_ - 1) * columns.stride + round_up(columns.taps, kTapLanes);
-    return round_up(reach + kTapLanes, 16) + 8;
+  // pixels in whole vectors
+  static int64_t rounded(int64_t width) {
+    const int64_t rest = width % R;
+    return rest == 0 ? width : width - rest + (rest <= kNarrow ? kNarrow : R);
+  }
+
+  Slabs slabs(const Phase& rows, const Phase& columns) const {
+    const int64_t pixels = rounded(width_);
+    const int64_t remainder = round_up(pixels + (columns.taps - 1) / columns.stride, kPacked);
+    // packing may write a vector too many; odd numbers of eight elements from one channel to the next, so that they do
+    // not meet in the same cache sets
+    const auto pitch = [](int64_t size) { return (round_up(size, kPacked) / kPacked + 1) / 2 * 2 * kPacked + kPacked; };
+    Slabs s{};
+    s.rows = (band_ - 1) * rows.stride + rows.taps;
+    s.channel = pitch(columns.stride * remainder);
+    s.row = group_width_ * s.channel;
+    s.remainder = remainder;
+    s.output_channel = pitch(pixels);
+    s.output_row = group_width_ * s.output_channel;
+    return s;
   }
 
   int64_t slab_size(const Phase& rows, const Phase& columns) const {
-    return group_width_ * ((band_ - 1) * rows.stride + rows.taps) * pitch(columns) * int64_t(sizeof(A));
+    const Slabs s = slabs(rows, columns);
+    return (s.rows * s.row + band_ * s.output_row) * int64_t(sizeof(A));
   }
 
   void one(int64_t task) const {
@@ -188,174 +219,209 @@ class MapGradient {
     const int64_t height = least(band_, rows.count - i0), width = least(width_, columns.count - j0);
     if (height <= 0 || width <= 0) return;
 
-    const int64_t row_pitch = pitch(columns), slab_rows = (band_ - 1) * rows.stride + rows.taps;
-    const int64_t slab_elements = group_width_ * slab_rows * row_pitch;
-    A* slab = scratch<A>(slab_elements + (kConvert ? height * width * group_width_ : 0));
-    const A* output;
-    int64_t output_stride[3];  // channel, row, pixel
-    const T* from = static_cast<const T*>(output_.data) + n * output_.stride[0] +
-                    g * group_width_ * output_.stride[1] + z * output_.stride[2] +
-                    (rows.first + i0 * rows.step) * output_.stride[3] +
-                    (columns.first + j0 * columns.step) * output_.stride[4];
-    const int64_t steps[3] = {output_.stride[1], rows.step * output_.stride[3], columns.step * output_.stride[4]};
-    if constexpr (kConvert) {
-      widen_output(from, steps, height, width, slab + slab_elements);
-      output = slab + slab_elements;
-      output_stride[0] = 1;
-      output_stride[1] = width * group_width_;
-      output_stride[2] = group_width_;
-    } else {
-      output = from;
-      for (int i = 0; i < 3; ++i) output_stride[i] = steps[i];
-    }
+    Slabs s = slabs(rows, columns);
+    const int64_t taps = axis_[1].taps * axis_[2].taps;
+    s.input = scratch<A>(slab_size(rows, columns) / int64_t(sizeof(A)) + (kTargetRows * taps + R) * R);
+    s.output = s.input + s.rows * s.row;
+    A* sums = s.output + band_ * s.output_row;
+    pack_output(n, g, z, rows, i0, height, columns, j0, width, s);
     for (int64_t a = 0; a < axis_[0].taps; ++a) {
-      const int64_t plane = z * axis_[0].stride - axis_[0].padding + a * axis_[0].dilation;
-      pack(n, g, plane, rows, i0 * rows.stride, slab_rows, columns, j0 * columns.stride, row_pitch, slab);
+      pack_input(n, g, z * axis_[0].stride - axis_[0].padding + a * axis_[0].dilation, rows, i0 * rows.stride, columns,
+                 j0 * columns.stride, s);
       T* map = static_cast<T*>(map_.data) + n * map_.stride[0] + g * map_.stride[1] + a * map_.stride[2] +
                z * map_.stride[5] + rows.map + i0 * rows.map_target + columns.map + j0 * columns.map_target;
       for (int64_t i = 0; i < height;) {
         const int count = i + kTargetRows <= height && rows.stride <= 2 ? kTargetRows : 1;
-        target_rows(slab + i * rows.stride * row_pitch, slab_rows * row_pitch, row_pitch,
-                    output + i * output_stride[1], output_stride, count, rows, columns, width,
-                    map + i * rows.map_target);
+        const A* input = s.input + i * rows.stride * s.row;
+        const A* output = s.output + i * s.output_row;
+        T* to = map + i * rows.map_target;
+        int64_t j = 0;
+        for (; width - j > kNarrow; j += R) {
+          pixels<R>(s, input + j, output + j, count, rows, columns, static_cast<int>(least<int64_t>(R, width - j)),
+                    to + j * columns.map_target, sums);
+        }
+        if (j < width) {
+          pixels<kNarrow>(s, input + j, output + j, count, rows, columns, static_cast<int>(width - j),
+                          to + j * columns.map_target, sums);
+        }
         i += count;
       }
     }
   }
 
-  TapFunction<A> function(int64_t kernel_rows, int64_t stride, int count) const {
-    constexpr auto all = std::make_integer_sequence<int, kKernelRows>();
-    if (count == 1) return tap_function<A, 1, 1>(kernel_rows, all);
-    if (stride == 1) return tap_function<A, 1, kTargetRows>(kernel_rows, all);
-    return tap_function<A, 2, kTargetRows>(kernel_rows, all);
-  }
-
-  void target_rows(const A* slab, int64_t slab_channel, int64_t slab_row, const A* output,
-                   const int64_t (&output_stride)[3], int count, const Phase& rows, const Phase& columns,
-                   int64_t width, T* map) const {
+  // all taps of `count` neighbouring pixels in `target_rows` rows
+  template <int Lanes>
+  void pixels(const Slabs& s, const A* input, const A* output, int target_rows, const Phase& rows,
+              const Phase& columns, int count, T* map, A* sums) const {
+    // straight to the map where whole vectors of its pixels are neighbours
+    bool straight = false;
+    if constexpr (sizeof(T) == sizeof(A)) {
+      straight = columns.map_target == 1 && count == Lanes;
+      if (straight) sums = map;
+    }
+    if (taps_inside_) prefetch(map, target_rows, count, rows, columns);
+    const int64_t to_column = straight ? columns.map_tap : Lanes, to_row = straight ? rows.map_tap : columns.taps * Lanes;
+    const int64_t to_target_row = straight ? rows.map_target : rows.taps * columns.taps * Lanes;
+    const int64_t step = rows.taps == 3 && columns.taps == 3 ? 3 : 1;
     // kernel rows in nearly equal parts of at most kKernelRows
     const int64_t parts = ceil_div(rows.taps, kKernelRows);
     for (int64_t part = 0; part < parts; ++part) {
-      const int64_t u0 = part * rows.taps / parts, kernel_rows = (part + 1) * rows.taps / parts - u0;
-      const TapFunction<A> sums = function(kernel_rows, rows.stride, count);
-      for (int64_t v0 = 0; v0 < columns.taps; v0 += kTapLanes) {
-        const int taps = static_cast<int>(least<int64_t>(kTapLanes, columns.taps - v0));
-        Pixels<A> pixels = {slab + u0 * slab_row + v0, slab_channel,     slab_row,         columns.stride, output,
-                            output_stride[0],          output_stride[1], output_stride[2], group_width_};
-        T* to = map + u0 * rows.map_tap + v0 * columns.map_tap;
-        for (int64_t j = 0; j < width; j += kPixelBlock) {
-          const int block = static_cast<int>(least<int64_t>(kPixelBlock, width - j));
-          TapBlock<A> sum;
-          if (taps_inside_) prefetch(to + j * columns.map_target, count, kernel_rows, rows, columns);
-          sums(pixels, block, sum);
-          pixels.input += block * columns.stride;
-          pixels.output += block * output_stride[2];
-          for (int b = 0; b < count; ++b) {
-            for (int64_t u = 0; u < kernel_rows; ++u) {
-              store_pixels(sum, b * kernel_rows + u, block, taps, columns,
-                           to + b * rows.map_target + u * rows.map_tap + j * columns.map_target);
-            }
+      const int64_t u = part * rows.taps / parts, kernel_rows = (part + 1) * rows.taps / parts - u;
+      const TapFunction<A> function = tap_function<A, Lanes>(kernel_rows, step, rows.stride, target_rows);
+      for (int64_t i = 0, v = 0; i < columns.taps; i += step, v += step > 1 ? step : columns.stride) {
+        // columns of one remainder after the other: what they share of the slab stays in the first-level cache
+        if (v >= columns.taps) v = v % columns.stride + 1;
+        TapSums<A> p = {input + u * s.row, {}, s.channel, s.row, output, s.output_channel, s.output_row, group_width_,
+                        sums + u * to_row + v * to_column, to_target_row, to_row, to_column};
+        for (int64_t k = 0; k < step; ++k) {
+          p.columns[k] = (v + k) % columns.stride * s.remainder + (v + k) / columns.stride;
+        }
+        function(p);
+      }
+    }
+    if (straight) return;
+    for (int b = 0; b < target_rows; ++b) {
+      store_pixels<Lanes>(sums + b * to_target_row, rows, columns, count, map + b * rows.map_target);
+    }
+  }
+
+  // [tap][pixel] into the map
+  template <int Lanes>
+  static void store_pixels(const A* sums, const Phase& rows, const Phase& columns, int count, T* to) {
+    using V = Vector<A, Lanes>;
+    if (columns.map_tap != 1) {
+      for (int64_t u = 0; u < rows.taps; ++u) {
+        for (int64_t v = 0; v < columns.taps; ++v, sums += Lanes) {
+          store_lanes<Lanes, T, A>(to + u * rows.map_tap + v * columns.map_tap, load<V>(sums), count,
+                                   columns.map_target);
+        }
+      }
+      return;
+    }
+    // kernel rows that follow one another are one run of taps
+    const bool whole = rows.map_tap == columns.taps;
+    const int64_t runs = whole ? 1 : rows.taps, run = whole ? rows.taps * columns.taps : columns.taps;
+    for (int64_t i = 0; i < runs; ++i, to += rows.map_tap) {
+      for (int64_t t = 0; t < run; t += Lanes, sums += Lanes * Lanes) {
+        const int taps = static_cast<int>(least<int64_t>(Lanes, run - t));
+        if (taps <= 2) {
+          for (int k = 0; k < count; ++k) {
+            for (int v = 0; v < taps; ++v) store_one(to + k * columns.map_target + t + v, sums[v * Lanes + k]);
+          }
+        } else {
+          // beyond `taps` there are other sums or none; they are not stored
+          for (int k = 0; k < count; k += 4) {
+            transpose_fours<Lanes>(sums + k, Lanes, [&](int i, V value) INVOLUTION_INLINE_LAMBDA {
+              T* at = to + (k + i) * columns.map_target + t;
+              if (k + i < count) store_lanes<Lanes, T, A>(at, value, taps, 1);
+            });
           }
         }
       }
+      sums -= (ceil_div(run, Lanes) * Lanes - run) * Lanes;
     }
   }
 
   // What a block of pixels is about to write: lines that are shared with another group must be read first.
-  static void prefetch(const T* to, int count, int64_t kernel_rows, const Phase& rows, const Phase& columns) {
+  static void prefetch(const T* to, int target_rows, int count, const Phase& rows, const Phase& columns) {
     constexpr int64_t line = kLine / int64_t(sizeof(T));
-    const int64_t length = kernel_rows * rows.map_tap;
-    for (int b = 0; b < count; ++b) {
-      for (int k = 0; k < kPixelBlock; ++k) {
+    const int64_t length = rows.taps * rows.map_tap;
+    for (int b = 0; b < target_rows; ++b) {
+      for (int k = 0; k < count; ++k) {
         const T* at = to + b * rows.map_target + k * columns.map_target;
         for (int64_t i = 0; i < length; i += line) __builtin_prefetch(at + i, 1, 2);
       }
     }
   }
 
-  // a block of pixels' taps of one kernel row
-  static void store_pixels(const TapBlock<A>& sum, int64_t index, int pixels, int taps, const Phase& columns, T* to) {
-    if (columns.map_tap == 1) {
-      for (int k = 0; k < pixels; ++k) store_taps<T, A>(to + k * columns.map_target, sum[k][index], taps);
-      return;
-    }
-    Taps<A> block[kTapLanes];
-    for (int k = 0; k < kTapLanes; ++k) block[k] = k < pixels ? sum[k][index] : Taps<A>{};
-    transpose<kTapLanes>(block);
-    for (int v = 0; v < taps; ++v) {
-      T* at = to + v * columns.map_tap;
-      if (columns.map_target == 1) {
-        store_taps<T, A>(at, block[v], pixels);
-      } else {
-        for (int k = 0; k < pixels; ++k) store_one(at + k * columns.map_target, block[v][k]);
-      }
+  void pack_output(int64_t n, int64_t g, int64_t z, const Phase& rows, int64_t i0, int64_t height,
+                   const Phase& columns, int64_t j0, int64_t width, const Slabs& s) const {
+    const T* from = static_cast<const T*>(output_.data) + n * output_.stride[0] +
+                    g * group_width_ * output_.stride[1] + z * output_.stride[2] +
+                    (rows.first + i0 * rows.step) * output_.stride[3] +
+                    (columns.first + j0 * columns.step) * output_.stride[4];
+    for (int64_t i = 0; i < height; ++i, from += rows.step * output_.stride[3]) {
+      pack_row(from, output_.stride[1], columns.step * output_.stride[4], width, rounded(width),
+               s.output + i * s.output_row, s.output_channel);
     }
   }
 
-  void widen_output(const T* from, const int64_t (&steps)[3], int64_t height, int64_t width, A* to) const {
-    for (int64_t i = 0; i < height; ++i) {
-      for (int64_t j = 0; j < width; ++j, to += group_width_) {
-        const T* at = from + i * steps[1] + j * steps[2];
-        int64_t c = 0;
-        if (steps[0] == 1) {
-          for (; c + kTapLanes <= group_width_; c += kTapLanes) store(to + c, load_as<kTapLanes>(at + c));
-        }
-        for (; c < group_width_; ++c) to[c] = load_one(at + c * steps[0]);
-      }
-    }
-  }
-
-  // slab[channel][row][column] of one source plane, zero outside
-  void pack(int64_t n, int64_t g, int64_t plane, const Phase& rows, int64_t first_row, int64_t slab_rows,
-            const Phase& columns, int64_t first_column, int64_t pitch, A* slab) const {
+  // one source plane, zero outside
+  void pack_input(int64_t n, int64_t g, int64_t plane, const Phase& rows, int64_t first_row, const Phase& columns,
+                  int64_t first_column, const Slabs& s) const {
     const bool inside = plane >= 0 && plane < axis_[0].sources;
-    const int64_t low = most<int64_t>(0, least(pitch, columns.low - first_column));
-    const int64_t high = most(low, least(pitch - kTapLanes, columns.high - first_column));
-    for (int64_t r = 0; r < slab_rows; ++r) {
-      const int64_t y = r + first_row;
-      const bool empty = !inside || y < rows.low || y >= rows.high || low == high;
-      const T* from = static_cast<const T*>(input_.data);
-      if (!empty) {
-        from += n * input_.stride[0] + g * group_width_ * input_.stride[1] + plane * input_.stride[2] +
-                (rows.column + y * rows.column_step) * input_.stride[3] +
-                (columns.column + (first_column + low) * columns.column_step) * input_.stride[4];
-      }
-      for (int64_t c = 0; c < group_width_; c += kTapLanes) {
-        const int channels = static_cast<int>(least<int64_t>(kTapLanes, group_width_ - c));
-        A* to = slab + (c * slab_rows + r) * pitch;
-        for (int i = 0; i < channels; ++i) {
-          std::memset(to + i * slab_rows * pitch, 0, sizeof(A) * static_cast<size_t>(empty ? pitch : low));
+    for (int64_t m = 0; m < columns.stride; ++m) {
+      // slab columns q with low <= first_column + q · stride + m < high
+      const int64_t at = first_column + m;
+      const int64_t low = most<int64_t>(0, least(s.remainder, ceil_div(columns.low - at, columns.stride)));
+      const int64_t high = most(low, least(s.remainder, ceil_div(columns.high - at, columns.stride)));
+      for (int64_t r = 0; r < s.rows; ++r) {
+        const int64_t y = r + first_row;
+        const bool empty = !inside || y < rows.low || y >= rows.high || low == high;
+        const T* from = static_cast<const T*>(input_.data);
+        if (!empty) {
+          from += n * input_.stride[0] + g * group_width_ * input_.stride[1] + plane * input_.stride[2] +
+                  (rows.column + y * rows.column_step) * input_.stride[3] +
+                  (columns.column + (at + low * columns.stride) * columns.column_step) * input_.stride[4];
         }
-        if (empty) continue;
-        pack_row(from + c * input_.stride[1], columns.column_step * input_.stride[4], channels, high - low,
-                 to + low, slab_rows * pitch);
-        const int64_t written = low + round_up(high - low, kTapLanes);
-        for (int i = 0; i < channels && written < pitch; ++i) {
-          std::memset(to + i * slab_rows * pitch + written, 0, sizeof(A) * static_cast<size_t>(pitch - written));
+        A* to = s.input + r * s.row + m * s.remainder;
+        fill(to, s.channel, 0, empty ? s.remainder : low);
+        if (!empty) {
+          pack_row(from, input_.stride[1], columns.stride * columns.column_step * input_.stride[4], high - low,
+                   s.remainder - low, to + low, s.channel);
         }
       }
     }
   }
 
-  // up to eight channels of `count` pixels, rounded up to whole vectors with zeros
-  void pack_row(const T* from, int64_t pixel, int channels, int64_t count, A* to, int64_t to_channel) const {
-    const int64_t channel = input_.stride[1];
-    for (int64_t j = 0; j < count; j += kTapLanes, from += kTapLanes * pixel, to += kTapLanes) {
-      const int pixels = static_cast<int>(least<int64_t>(kTapLanes, count - j));
-      if (channel == 1 && channels == kTapLanes) {
-        Taps<A> block[kTapLanes];
-        for (int k = 0; k < kTapLanes; ++k) block[k] = k < pixels ? load_as<kTapLanes>(from + k * pixel) : Taps<A>{};
-        transpose<kTapLanes>(block);
-        for (int i = 0; i < kTapLanes; ++i) store(to + i * to_channel, block[i]);
-      } else if (pixel == 1 && pixels == kTapLanes) {
-        for (int i = 0; i < channels; ++i) store(to + i * to_channel, load_as<kTapLanes>(from + i * channel));
-      } else {
-        for (int i = 0; i < channels; ++i) {
-          for (int k = 0; k < kTapLanes; ++k) {
-            to[i * to_channel + k] = k < pixels ? load_one(from + i * channel + k * pixel) : A(0);
-          }
+  // zeros in columns [begin, end) of a row and up to a vector more
+  void fill(A* to, int64_t to_channel, int64_t begin, int64_t end) const {
+    Vector<A, kPacked> zero{};
+    for (int64_t c = 0; c < group_width_; ++c, to += to_channel) {
+      for (int64_t j = begin; j < end; j += kPacked) {
+        // else GCC calls memset for a vector or two
+        pin(zero);
+        store(to + j, zero);
+      }
+    }
+  }
+
+  // a row of `count` pixels, then zeros up to `end` and up to a vector more
+  void pack_row(const T* from, int64_t channel, int64_t pixel, int64_t count, int64_t end, A* to,
+                int64_t to_channel) const {
+    int64_t j = 0;
+    if (channel == 1 && group_width_ % kPacked == 0) {
+      // all channels of a few pixels after the other: they share cache lines
+      for (; j + kPacked <= count; j += kPacked, from += kPacked * pixel) {
+        for (int64_t c = 0; c < group_width_; c += kPacked) pack_square(from + c, pixel, to + c * to_channel + j, to_channel);
+      }
+      for (int64_t c = 0; c < group_width_ && j < count; c += kPacked) {
+        T last[kPacked * kPacked] = {};
+        for (int64_t k = 0; k < count - j; ++k) {
+          std::memcpy(last + k * kPacked, from + c + k * pixel, kPacked * sizeof(T));
+        }
+        pack_square(last, kPacked, to + c * to_channel + j, to_channel);
+      }
+    } else {
+      for (; pixel == 1 && j + kPacked <= count; j += kPacked, from += kPacked) {
+        for (int64_t c = 0; c < group_width_; ++c) {
+          store(to + c * to_channel + j, load_as<kPacked>(from + c * channel));
         }
       }
+      for (int64_t c = 0; c < group_width_; ++c) {
+        for (int64_t k = j; k < round_up(count - j, kPacked) + j; ++k) {
+          to[c * to_channel + k] = k < count ? load_one(from + c * channel + (k - j) * pixel) : A(0);
+        }
+      }
+    }
+    fill(to, to_channel, j + round_up(count - j, kPacked), end);
+  }
+
+  static void pack_square(const T* from, int64_t pixel, A* to, int64_t to_channel) {
+    for (int c = 0; c < kPacked; c += 4) {
+      transpose_fours<kPacked>(from + c, pixel, [&](int i, Vector<A, kPacked> value) INVOLUTION_INLINE_LAMBDA {
+        store(to + (c + i) * to_channel, value);
+      });
     }
   }
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <type_traits>
 #include <utility>
 
 #if defined(__AVX2__)
@@ -13,6 +14,7 @@
 #endif
 
 #define INVOLUTION_INLINE inline __attribute__((always_inline))
+#define INVOLUTION_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace involution {
 namespace {
@@ -56,14 +58,28 @@ struct Block {
   Native<A> part[kParts];
 };
 
+template <class F, int... I>
+INVOLUTION_INLINE void unrolled(const F& body, std::integer_sequence<int, I...>) {
+  (body(std::integral_constant<int, I>()), ...);
+}
+
+// calls body(i) for i < N, each i a constant: arrays that only constants index live in registers from end to end, while
+// what a loop touches GCC first puts into memory
+template <int N, class F>
+INVOLUTION_INLINE void unrolled(const F& body) {
+  unrolled(body, std::make_integer_sequence<int, N>());
+}
+
 // keeps a value in its register, else GCC repeats its load in each instruction that uses it
 template <class V>
 INVOLUTION_INLINE void pin(V& value) {
+  if constexpr (sizeof(V) <= kBytes) {
 #if defined(__aarch64__)
-  asm("" : "+w"(value));
+    asm("" : "+w"(value));
 #else
-  asm("" : "+v"(value));
+    asm("" : "+v"(value));
 #endif
+  }
 }
 
 // keeps GCC from recomputing a running pointer as base + index · stride
@@ -85,26 +101,26 @@ INVOLUTION_INLINE void store(A* to, V value) {
 template <class A>
 INVOLUTION_INLINE Block<A> load_block(const A* from) {
   Block<A> block;
-  for (int i = 0; i < Block<A>::kParts; ++i) {
+  unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA {
     block.part[i] = load<Native<A>>(from + i * kNativeLanes<A>);
     pin(block.part[i]);
-  }
+  });
   return block;
 }
 
 template <class A>
 INVOLUTION_INLINE void store_block(A* to, const Block<A>& block) {
-  for (int i = 0; i < Block<A>::kParts; ++i) store(to + i * kNativeLanes<A>, block.part[i]);
+  unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA { store(to + i * kNativeLanes<A>, block.part[i]); });
 }
 
 template <class A>
 INVOLUTION_INLINE void clear(Block<A>& block) {
-  for (int i = 0; i < Block<A>::kParts; ++i) block.part[i] = Native<A>{};
+  unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA { block.part[i] = Native<A>{}; });
 }
 
 template <class A>
 INVOLUTION_INLINE void multiply_add(Block<A>& sum, const Block<A>& x, A w) {
-  for (int i = 0; i < Block<A>::kParts; ++i) sum.part[i] += x.part[i] * w;
+  unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA { sum.part[i] += x.part[i] * w; });
 }
 
 template <class I>

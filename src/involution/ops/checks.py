@@ -1,6 +1,7 @@
 """Every rule about the operators' arguments, and its message."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,8 @@ IntOrTuple = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[int | Sequence[int]] | Literal["same"]
 
 _AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+_NAMES = {dims: f"involution{dims}d" for dims in _AXES}
+_IMAGE_AXES = {dims: ("N", "C", *axes) for dims, axes in _AXES.items()}
 _MAP_AXES = {
     dims: ("N", "G", *(f"K_{a.lower()}" for a in axes), *(f"{a}_o" for a in axes)) for dims, axes in _AXES.items()
 }
@@ -103,38 +106,59 @@ def involution_arguments(
     Returns:
         stride, leading padding and dilation, a tuple of `dims` ints each.
     """
-    name = f"involution{dims}d"
-    axes = _AXES[dims]
-    map_axes = _MAP_AXES[dims]
-    _tensor(name, "input", input, ("N", "C", *axes))
-    _tensor(name, "weight", weight, map_axes)
+    name = _NAMES[dims]
+    _tensor(name, "input", input, _IMAGE_AXES[dims])
+    _tensor(name, "weight", weight, _MAP_AXES[dims])
     _alike(name, input, weight=weight, bias=bias)
+    channels = None if bias is None else bias.shape
+    # a small call is mostly its checks: sizes that have passed once pass again
+    numbers = (stride, padding, dilation, *input.shape)
+    known = not torch.compiler.is_compiling() and all(type(n) is int for n in numbers) and _concrete()
+    return (_remembered_geometry if known else _geometry)(
+        dims, input.shape, weight.shape, channels, stride, padding, dilation
+    )
+
+
+def _geometry(
+    dims: int,
+    input: Sequence[int],
+    weight: Sequence[int],
+    bias: Sequence[int] | None,
+    stride: IntOrTuple,
+    padding: Padding,
+    dilation: IntOrTuple,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Check sizes and geometry; the tensors are their shapes here."""
+    name, map_axes = _NAMES[dims], _MAP_AXES[dims]
     stride = per_dimension("stride", stride, dims)
     dilation = per_dimension("dilation", dilation, dims)
-    kernel_size, map_size = weight.shape[2 : 2 + dims], weight.shape[2 + dims :]
+    kernel_size, map_size = weight[2 : 2 + dims], weight[2 + dims :]
     sides = per_side(padding, dims, kernel_size, dilation)
     # a symbolic size can't be compared without narrowing what the exported program takes
     if _concrete():
-        batch, channels = input.shape[:2]
-        groups = weight.shape[1]
+        batch, channels = input[:2]
+        groups = weight[1]
         if groups == 0 or channels % groups:
             raise ValueError(
-                f"{name}: weight's groups must divide input's channels; got input {list(input.shape)} with"
-                f" C = {channels} and weight {list(weight.shape)} with G = {groups}"
+                f"{name}: weight's groups must divide input's channels; got input {list(input)} with"
+                f" C = {channels} and weight {list(weight)} with G = {groups}"
             )
         if min(kernel_size) == 0:
-            raise ValueError(f"{name}: the kernel needs at least one tap; got weight {list(weight.shape)}")
-        wanted = output_size(input.shape[2:], kernel_size, stride, sides, dilation)
-        if weight.shape[0] != batch or tuple(map_size) != wanted:
+            raise ValueError(f"{name}: the kernel needs at least one tap; got weight {list(weight)}")
+        wanted = output_size(input[2:], kernel_size, stride, sides, dilation)
+        if weight[0] != batch or tuple(map_size) != wanted:
             numbers = [batch, groups, *kernel_size, *wanted]
             raise ValueError(
-                f"{name}: weight must be [{', '.join(map_axes)}] = {numbers} for input {list(input.shape)},"
-                f" stride {stride}, padding {padding!r} and dilation {dilation}; got {list(weight.shape)}."
+                f"{name}: weight must be [{', '.join(map_axes)}] = {numbers} for input {list(input)},"
+                f" stride {stride}, padding {padding!r} and dilation {dilation}; got {list(weight)}."
                 " Generate one kernel for each output position"
             )
-        if bias is not None and bias.shape != (channels,):
-            raise ValueError(f"{name}: bias must be [C] = [{channels}]; got {list(bias.shape)}")
+        if bias is not None and tuple(bias) != (channels,):
+            raise ValueError(f"{name}: bias must be [C] = [{channels}]; got {list(bias)}")
     return stride, tuple(leading for leading, _ in sides), dilation
+
+
+_remembered_geometry = lru_cache(maxsize=1024)(_geometry)
 
 
 def dynamic_arguments(

@@ -40,10 +40,15 @@ def interleave(
 
 
 def interleaved_ratios(
-    candidates: Mapping[str, Callable[[], Any]], base: str, *, seconds: float = 1.0, min_rounds: int = 7
+    candidates: Mapping[str, Callable[[], Any]],
+    base: str,
+    *,
+    seconds: float = 1.0,
+    min_rounds: int = 7,
+    warm: bool = False,
 ) -> tuple[dict[str, Timing], dict[str, Timing]]:
     """As `interleave`, and each candidate's time over that of `base` in the same round, as percentiles too."""
-    samples = interleaved_samples(candidates, seconds=seconds, min_rounds=min_rounds)
+    samples = interleaved_samples(candidates, seconds=seconds, min_rounds=min_rounds, warm=warm)
     times = {name: _percentiles(values) for name, values in samples.items()}
     ratios = {
         name: _percentiles([value / reference for value, reference in zip(values, samples[base], strict=True)])
@@ -53,9 +58,13 @@ def interleaved_ratios(
 
 
 def interleaved_samples(
-    candidates: Mapping[str, Callable[[], Any]], *, seconds: float, min_rounds: int
+    candidates: Mapping[str, Callable[[], Any]], *, seconds: float, min_rounds: int, warm: bool = False
 ) -> dict[str, list[float]]:
-    """Return the milliseconds of every call behind `interleave`."""
+    """Return the milliseconds of every call behind `interleave`.
+
+    With ``warm`` up to three calls that aren't timed, in 20 ms, go before each one that is: the caches then hold the
+    candidate's own data, not those of the candidate before.
+    """
     for function in candidates.values():
         function()
     samples: dict[str, list[float]] = {name: [] for name in candidates}
@@ -63,6 +72,8 @@ def interleaved_samples(
     rounds = 0
     while rounds < min_rounds or time.perf_counter() < end:
         for name, function in candidates.items():
+            if warm:
+                _warm_up(function)
             _synchronize()
             start = time.perf_counter()
             function()
@@ -70,6 +81,14 @@ def interleaved_samples(
             samples[name].append((time.perf_counter() - start) * 1e3)
         rounds += 1
     return samples
+
+
+def _warm_up(function: Callable[[], Any]) -> None:
+    end = time.perf_counter() + 0.02
+    for _ in range(3):
+        function()
+        if time.perf_counter() > end:
+            break
 
 
 def peak_memory(function: Callable[[], Any]) -> int:

@@ -24,12 +24,12 @@ from involution.ops import triton as launchers
 from involution.ops.triton import kernels, launch
 
 POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
-# channels, kernel size, stride: the stem, stage 1 and stage 4's first layer
-LAYERS = ((32, 3, 1), (64, 7, 1), (512, 7, 2))
+# channels, kernel size, stride: RedNet's stem, stages 1 to 4 (one at stride 2), and more features than those have
+LAYERS = ((32, 3, 1), (64, 7, 1), (128, 7, 1), (256, 7, 1), (512, 7, 2), (1024, 7, 1))
 
 
 def launches(dtype):
-    """Yield the kernels' launches in a training step and an inference of each layer."""
+    """Yield the kernels' launches in a training step and an inference of each layer, stage 1 with wide offsets, too."""
     seen = []
     launchers._start = lambda name, programs, args, constants, *, wide: seen.append((name, args, constants, wide))
     for channels, k, stride in LAYERS:
@@ -52,6 +52,8 @@ def launches(dtype):
         launchers.dynamic_forward(x, r, span, bias, *geometry)
         launchers.dynamic_backward(dy, x, r, span, bias, *geometry, [True] * 4)
         yield from ((layer, *launch) for launch in seen)
+        if channels == 64:
+            yield from ((f"{layer} wide", *launch[:-1], True) for launch in seen)
         seen.clear()
 
 
@@ -64,8 +66,8 @@ def compiled(name, args, constants, wide, capability):
         if isinstance(value, torch.Tensor):
             signature[parameter] = POINTERS[value.dtype]
             attributes[(i,)] = [["tt.divisibility", 16]]
-        elif value == 1:
-            signature[parameter], constexprs[parameter] = "constexpr", 1
+        elif value == 1 or function.params[i].is_constexpr:
+            signature[parameter], constexprs[parameter] = "constexpr", value
         else:
             signature[parameter] = "i32"
             if value % 16 == 0:
@@ -74,7 +76,8 @@ def compiled(name, args, constants, wide, capability):
         signature[parameter], constexprs[parameter] = "constexpr", value
     signature = {parameter: signature[parameter] for parameter in names}
     source = ASTSource(function, signature, constexprs, attributes)
-    options = {"num_warps": launch.config(name, args[0].dtype).warps}
+    config = launch.config(name, args[0].dtype)
+    options = {"num_warps": config.warps, "num_stages": config.stages}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
@@ -95,7 +98,19 @@ def main(architecture, dtype):
         kernel = compiled(name, args, constants, wide, capability)
         registers, spilled = usage(kernel.asm["cubin"])
         tensor_core = sorted(set(re.findall(r"wgmma|mma\.sync|tcgen05\.mma", kernel.asm["ptx"])))
-        row = {"kernel": name, "layer": layer, "registers": registers, "spilled": spilled, "tensor_core": tensor_core}
+        # loads of 128 bits, into registers or shared memory
+        vectors = len(
+            re.findall(r"ld\.global[.\w:]*\.v4\.b32|cp\.async\.\w+\.shared\.global[^;]*, 0x10", kernel.asm["ptx"])
+        )
+        row = {
+            "kernel": name,
+            "layer": layer,
+            "registers": registers,
+            "spilled": spilled,
+            "shared": kernel.metadata.shared,
+            "tensor_core": tensor_core,
+            "vectors": vectors,
+        }
         print(json.dumps(row), flush=True)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from involution.ops.triton import launch
-from involution.ops.triton.launch import Config, Tile
+from involution.ops.triton.launch import Tile
 
 
 @pytest.mark.parametrize(("size", "power"), [(0, 1), (1, 1), (2, 2), (3, 4), (16, 16), (17, 32)])
@@ -17,10 +17,9 @@ def test_power_of_two(size, power):
 @pytest.mark.parametrize("group_width", [1, 3, 8, 16, 40, 64, 500])
 def test_tiles_cover_all_and_are_powers_of_two(config, groups, group_width):
     pixels = 57 * 43
-    tiles = [launch.tile(config, pixels, groups, group_width)]
-    tiles += [
-        launch.fused_tile(config, groups, group_width, r, several_taps=s) for r in (4, 200) for s in (True, False)
-    ]
+    tiles = [launch.tile(config, taps, pixels, groups, group_width) for taps in (1, 9, 49)]
+    fused = [launch.fused_tile(config, groups, group_width, r) for r in (4, 200)]
+    tiles += fused
     for tile in tiles:
         for size in (tile.pixels, tile.groups, tile.channels, tile.taps):
             assert size & (size - 1) == 0
@@ -29,18 +28,18 @@ def test_tiles_cover_all_and_are_powers_of_two(config, groups, group_width):
         assert blocks.pixels * tile.pixels >= pixels > (blocks.pixels - 1) * tile.pixels
         assert blocks.groups * tile.groups >= groups > (blocks.groups - 1) * tile.groups
         assert blocks.channels * tile.channels >= group_width > (blocks.channels - 1) * tile.channels
-    for tile in tiles[1:]:
-        # a matrix product of 16 × 16 at least
+    for tile in fused:
         assert tile.pixels >= 16
-        assert tile.groups * tile.taps == 16
+        assert tile.groups * tile.taps <= 16
 
 
-def test_few_groups_take_several_taps():
-    config = Config(8192, 16, 4)
-    assert launch.fused_tile(config, 4, 16, 16) == Tile(32, 4, 16, 4)
-    assert launch.fused_tile(config, 64, 16, 256) == Tile(16, 16, 16, 1)
+def test_few_groups_take_more_taps():
+    config = launch.CONFIGS["dynamic_forward", 2]
+    assert launch.fused_tile(config, 1, 16, 16) == Tile(32, 1, 16, 16)
+    assert launch.fused_tile(config, 4, 16, 16) == launch.fused_tile(config, 64, 16, 128) == Tile(32, 4, 16, 4)
+    assert launch.fused_tile(config, 64, 16, 256) == Tile(16, 4, 16, 4)
     # each tap with features of its own
-    assert launch.fused_tile(config, 4, 16, 16, several_taps=False) == Tile(32, 16, 16, 1)
+    assert launch.fused_tile(launch.CONFIGS["dynamic_grad_input", 2], 4, 16, 16) == Tile(64, 4, 16, 1)
 
 
 def test_offsets_over_31_bits_are_wide():

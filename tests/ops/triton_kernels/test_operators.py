@@ -76,10 +76,35 @@ def test_second_derivatives():
         grads = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
         return torch.autograd.grad(sum(g.square().sum() for g in grads), leaves)
 
+    # neither the map nor anything else but what came in is kept for backward
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
+        torch.ops.involution.dynamic_involution2d(*leaves, None, *geometry)
+    assert saved == [t.shape for t in leaves], saved
+
     # in double the plain forms serve
     truth = twice([t.detach().double().requires_grad_() for t in leaves])
     for one, other in zip(twice(leaves), truth):
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-3)
+    """)
+
+
+def test_compile_sees_one_graph():
+    run("""
+    import involution
+    x = torch.randn(1, 4, 3, 3, device=device, requires_grad=True)
+    w = torch.randn(1, 2, 3, 3, 3, 3, device=device)
+    r, span = torch.randn(1, 2, 3, 3, device=device), torch.randn(2, 3, 3, 2, device=device, requires_grad=True)
+
+    def function(x, span):
+        y = involution.dynamic_involution2d(involution.involution2d(x, w, padding=1), r, span, padding=1)
+        return y.square().sum()
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    one, other = (torch.autograd.grad(f(x, span), (x, span)) for f in (compiled, function))
+    for a, b in zip(one, other):
+        torch.testing.assert_close(a, b)
+    assert device == "cuda" or "dynamic_involution2d_backward" in called, called
     """)
 
 

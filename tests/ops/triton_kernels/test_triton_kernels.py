@@ -1,13 +1,16 @@
 """The GPU kernels against float64: on a GPU, or by Triton's interpreter."""
 
+import contextlib
 import math
 import random
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 pytest.importorskip("triton")
 
+from involution import involution2d
 from involution.ops import dynamic, info, reference
 from involution.ops import triton as launchers
 from involution.ops.triton import launch
@@ -25,7 +28,8 @@ class Case:
         draw = random.Random(seed)
         self.group_width = draw.choice((1, 2, 3, 4, 5, 8, 16, 16, 16, 20, 32, 70))
         self.groups = draw.choice((1, 1, 2, 3, 4, 5) if self.group_width <= 20 else (1, 2))
-        self.kernel_size = draw.choice([(3, 3)] * 3 + [(1, 1), (2, 2), (5, 5), (7, 7), (2, 3), (1, 5), (4, 1)])
+        others = [(1, 1), (2, 2), (5, 5), (7, 7), (2, 3), (1, 5), (4, 1), (9, 2), (1, 11)]
+        self.kernel_size = draw.choice([(3, 3)] * 3 + others)
         self.stride = draw.choice(((1, 1), (2, 2), (1, 2), (3, 3)))
         self.dilation = draw.choice(((1, 1), (1, 1), (2, 2), (1, 3)))
         # up to borders larger than the image
@@ -172,6 +176,45 @@ def test_offsets_of_64_bits(monkeypatch):
                 close(actual, expected, case.dtype)
 
 
+def far_apart(tensor, dim):
+    """Return the tensor with 2³⁰ elements between neighbours in one of its dimensions, of size 3."""
+    distance = 2**30 + 8
+    # pages that nobody touches take no memory
+    storage = torch.empty(2 * distance + tensor.numel(), dtype=tensor.dtype, device=DEVICE)
+    strides = list(tensor.stride())
+    strides[dim] = distance
+    return storage.as_strided(tensor.shape, strides).copy_(tensor)
+
+
+@pytest.mark.parametrize(
+    ("which", "dim"),
+    [("x", 1), ("x", 2), ("x", 3), ("dy", 1), ("dy", 2), ("map", 2), ("map", 3), ("map", 4), ("reduced", 1)],
+)
+def test_tensors_of_more_than_31_bits(which, dim):
+    case = Case(0)
+    case.groups, case.group_width, case.batch, case.features, case.bias = 3, 1, 1, 3, True
+    case.kernel_size = case.input_size = case.output_size = [3, 3]
+    case.stride = case.padding = case.dilation = (1, 1)
+    case.dtype, case.orders = torch.float16, ["contiguous"] * 4
+    reduced, span, bias = case.generators
+    tensors = {"x": case.x, "dy": case.dy, "map": case.map, "reduced": reduced}
+    tensors[which] = far_apart(tensors[which], dim)
+    x, dy, weight, reduced = tensors.values()
+    assert launch.is_wide(tensors[which])
+    g, rest = case.geometry, (3, [3, 3], *case.geometry)
+    truth = reference.shift_forward(*double(x, weight), *g)
+    close(launchers.forward(x, weight, *g), truth, case.dtype)
+    truth = reference.shift_grad_input(*double(dy, weight), [3, 3], *g)
+    close(launchers.grad_input(dy, weight, [3, 3], *g), truth, case.dtype)
+    close(launchers.grad_weight(dy, x, *rest), reference.shift_grad_weight(*double(dy, x), *rest), case.dtype)
+    args = x, reduced, span, bias
+    close(launchers.dynamic_forward(*args, *g), dynamic.plain(*double(*args), *g), case.dtype)
+    found = launchers.dynamic_backward(dy, *args, *g, [True] * 4)
+    truths = dynamic.plain_backward(*double(dy, *args), *g, [True] * 4)
+    for actual, expected in zip(found, truths, strict=True):
+        close(actual, expected, case.dtype)
+
+
 def test_results_are_deterministic(deterministic):
     # fresh memory is NaN here: every element of the result and of the split sums is written
     case = Case(7)
@@ -238,6 +281,7 @@ def empty(*size):
         ("forward", [(2, 16, 5, 5), (1, 1, 3, 3, 5, 5)], "input and map of the same batch"),
         ("forward", [(1, 16, 5, 5), (1, 3, 3, 3, 5, 5)], "channels in the map's groups"),
         ("forward", [(1, 16, 5, 5), (1, 9, 5, 5)], "a map"),
+        ("forward", [(16, 5, 5), (1, 1, 3, 3, 5, 5)], "input of four dimensions"),
         ("grad_input", [(1, 16, 4, 5), (1, 1, 3, 3, 5, 5), [5, 5]], "grad and the map of the same size"),
         ("grad_weight", [(1, 16, 5, 5), (1, 8, 5, 5), 1, [3, 3]], "grad and input of the same batch and channels"),
         ("grad_weight", [(1, 16, 5, 5), (1, 16, 5, 5), 3, [3, 3]], "channels in 3 groups"),
@@ -252,6 +296,84 @@ def test_shapes_that_do_not_fit_are_refused(name, args, message):
     mask = [[True] * 4] if name == "dynamic_backward" else []
     with pytest.raises(ValueError, match=message):
         getattr(launchers, name)(*args, [1, 1], [1, 1], [1, 1], *mask)
+
+
+class Launched:
+    """Stands in for the kernels of a GPU: notes what was launched and on which device."""
+
+    def __init__(self):
+        self.launches, self.device = [], None
+
+    def on(self, index):
+        @contextlib.contextmanager
+        def current():
+            before, self.device = self.device, index
+            yield
+            self.device = before
+
+        return current()
+
+    def __getattr__(self, name):
+        def launch(*args, **constants):
+            self.launches.append((name, self.device))
+
+        # kernel[grid](...)
+        return type("Kernel", (), {"__getitem__": lambda _, grid: launch})()
+
+
+def test_launches_are_on_the_tensors_device_and_wait_for_nothing(monkeypatch):
+    launched = Launched()
+    monkeypatch.setattr(launchers, "kernels", launched, raising=False)
+    monkeypatch.setattr(torch.accelerator, "device_index", launched.on)
+    # a fake tensor has no values: whoever asked the device for one, and so waited for it, would fail
+    with FakeTensorMode():
+        x = torch.empty(2, 32, 5, 5, device="cuda:1", dtype=torch.float16)
+        w = torch.empty(2, 2, 3, 3, 5, 5, device="cuda:1", dtype=torch.float16)
+        reduced = torch.empty(2, 8, 5, 5, device="cuda:1", dtype=torch.float16)
+        span = torch.empty(2, 3, 3, 8, device="cuda:1", dtype=torch.float16)
+        g = [1, 1], [1, 1], [1, 1]
+        outputs = [launchers.forward(x, w, *g), launchers.grad_input(x, w, [5, 5], *g)]
+        outputs += [launchers.grad_weight(x, x, 2, [3, 3], *g), launchers.dynamic_forward(x, reduced, span, None, *g)]
+        outputs += launchers.dynamic_backward(x, x, reduced, span, None, *g, [True] * 4)
+    assert {output.device for output in outputs} == {torch.device("cuda:1")}
+    assert {name for name, _ in launched.launches} == {name for name, _ in launch.CONFIGS}
+    assert {device for _, device in launched.launches} == {1}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"weight": (2, 3, 3, 3, 5, 5)},
+        {"weight": (2, 2, 3, 3, 4, 5)},
+        {"weight": (1, 2, 3, 3, 5, 5)},
+        {"weight": (2, 2, 3, 3, 5)},
+        {"stride": 0},
+        {"padding": -1},
+        {"dilation": 3},
+        {"dtype": torch.float64},
+    ],
+    ids=str,
+)
+def test_bad_input_on_a_gpu_gets_the_errors_of_the_cpu(arguments):
+    given = {"weight": (2, 2, 3, 3, 5, 5), "stride": 1, "padding": 1, "dilation": 1, **arguments}
+    messages = []
+    with FakeTensorMode():
+        for device in ("cpu", "cuda"):
+            x = torch.empty(2, 32, 5, 5, device=device)
+            w = torch.empty(given["weight"], device=device, dtype=given.get("dtype"))
+            with pytest.raises((TypeError, ValueError), match=r"must|fit") as caught:
+                involution2d(x, w, None, given["stride"], given["padding"], given["dilation"])
+            messages.append((caught.type, str(caught.value)))
+    assert messages[0] == messages[1]
+
+
+def test_tensors_on_two_devices_are_refused():
+    with FakeTensorMode():
+        x, w = torch.empty(2, 32, 5, 5, device="cuda"), torch.empty(2, 2, 3, 3, 5, 5)
+        with pytest.raises(ValueError, match="must be on one device; got cuda:0 and cpu"):
+            involution2d(x, w, padding=1)
+        with pytest.raises(ValueError, match="on one device"):
+            launchers.forward(x, w, [1, 1], [1, 1], [1, 1])
 
 
 def test_cpu_tensors_need_the_interpreter(monkeypatch):

@@ -122,7 +122,7 @@ def dynamic_backward(
     grads = [grad.new_empty(0) for _ in range(4)]
     if output_mask[0]:
         grads[0] = _empty(input.shape, grad)
-        call = _Dynamic("dynamic_grad_input", *operands, pixels=input.shape[2] * input.shape[3], several_taps=False)
+        call = _Dynamic("dynamic_grad_input", *operands, pixels=input.shape[2] * input.shape[3])
         call.launch(
             (grad, reduced, *call.span, grads[0]),
             (grad, reduced, grads[0]),
@@ -169,6 +169,7 @@ def _require(condition: bool, wanted: str, *tensors: Tensor) -> None:
 
 def _require_map(activation: Tensor, name: str, weight: Tensor) -> None:
     _require(weight.dim() == 6, "a map [N, G, K_h, K_w, H_o, W_o]", weight)
+    _require(activation.dim() == 4, f"{name} of four dimensions [N, C, H, W]", activation)
     fits = activation.shape[0] == weight.shape[0] and activation.shape[1] % max(1, weight.shape[1]) == 0
     _require(fits, f"{name} and map of the same batch, channels in the map's groups", activation, weight)
 
@@ -204,7 +205,7 @@ def _bilinear(
         tensors[2].zero_()
         return
     config = launch.config(name, tensors[0].dtype)
-    tile = launch.tile(config, pixels, groups, group_width)
+    tile = launch.tile(config, k_h * k_w, pixels, groups, group_width)
     blocks = launch.blocks(tile, pixels, groups, group_width)
     programs = n * blocks.pixels * blocks.groups * (1 if name == "grad_weight" else blocks.channels)
     _refuse(tensors, programs)
@@ -218,7 +219,14 @@ def _bilinear(
             *(s for t in tensors for s in t.stride()),
             *(*stride, *padding, *dilation),
         ),
-        {"K_H": k_h, "K_W": k_w, "PIXELS": tile.pixels, "GROUPS": tile.groups, "CHANNELS": tile.channels},
+        {
+            "K_H": k_h,
+            "K_W": k_w,
+            "TAPS": tile.taps,
+            "PIXELS": tile.pixels,
+            "GROUPS": tile.groups,
+            "CHANNELS": tile.channels,
+        },
         wide=launch.is_wide(*tensors),
     )
 
@@ -238,7 +246,6 @@ class _Dynamic:
         dilation: Size,
         *,
         pixels: int | None = None,
-        several_taps: bool = True,
     ) -> None:
         _require(span_weight.dim() == 4, "a span [G, K_h, K_w, R]", span_weight)
         _require(reduced.shape[:2] == (input.shape[0], span_weight.shape[3]), "features [N, R]", reduced, span_weight)
@@ -253,9 +260,7 @@ class _Dynamic:
         group_width = input.shape[1] // max(1, groups)
         pixels = reduced.shape[2] * reduced.shape[3] if pixels is None else pixels
         self.features = features
-        self.tile = launch.fused_tile(
-            launch.config(name, input.dtype), groups, group_width, features, several_taps=several_taps
-        )
+        self.tile = launch.fused_tile(launch.config(name, input.dtype), groups, group_width, features)
         self.blocks = launch.blocks(self.tile, pixels, groups, group_width)
         self.sizes = (*input.shape[2:], *reduced.shape[2:], groups, group_width, features)
         self.geometry = (*stride, *padding, *dilation)
@@ -305,7 +310,7 @@ def _precision() -> str:
     if interpreting():
         return "float32"
     # of float32's products; as exact as the plain form, unless PyTorch's own switch allows less
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def _refuse(tensors: Sequence[Tensor | None], programs: int, features: int = 0) -> None:
@@ -323,7 +328,8 @@ def _start(name: str, programs: int, args: tuple, constants: dict[str, Any], *, 
 
     # Triton launches on the current device, whichever tensors it gets
     here = contextlib.nullcontext() if device.type == "cpu" else torch.accelerator.device_index(device.index)
+    config = launch.config(name, args[0].dtype)
     with here:
         getattr(kernels, name)[(programs,)](
-            *args, **constants, WIDE=wide, num_warps=launch.config(name, args[0].dtype).warps
+            *args, **constants, WIDE=wide, num_warps=config.warps, num_stages=config.stages
         )

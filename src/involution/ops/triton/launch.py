@@ -21,33 +21,40 @@ class Config:
     """How large a program's tile is.
 
     Attributes:
-        elements: Pixels × groups × channels that an unfused kernel's program computes, or a fused one's pixels ×
-            columns × channels.
-        channels: The most channels of one group at a time.
+        elements: Taps × pixels × groups × channels of a tile.
+        taps: The most taps at a time.
+        groups: The most groups at a time.
+        channels: The most channels of a group at a time.
         warps: Warps of a program.
-        tuned: Device and Triton version on which it was found by measurement; None where it is a design's guess.
+        stages: Iterations of a loop whose loads are under way at once, where they feed a matrix product.
+        tuned: Device and Triton version on which it was found by measurement; None where it is a design's choice, by
+            what the compiler says of registers, shared memory and instructions.
     """
 
     elements: int
+    taps: int
+    groups: int
     channels: int
     warps: int
+    stages: int
     tuned: str | None = None
 
 
-_UNFUSED, _FUSED = (
-    ("forward", "grad_input", "grad_weight"),
-    (
-        "dynamic_forward",
-        "dynamic_grad_input",
-        "dynamic_grad_reduced",
-        "dynamic_grad_span",
-    ),
-)
+_UNFUSED = "forward", "grad_input", "grad_weight"
+_OF_MAP_GRADIENT = "dynamic_grad_reduced", "dynamic_grad_span"
 CONFIGS = {
-    **{(name, size): Config(2048, 64, 4) for name in _UNFUSED for size in (2, 4)},
-    **{(name, 2): Config(8192, 16, 4) for name in _FUSED},
-    # a matrix product in full float32 needs twice the registers
-    **{(name, 4): Config(4096, 16, 8) for name in _FUSED},
+    # 64 channels are 128 bytes of a half type, a line of the cache
+    **{(name, size): Config(8192, 4, 64, 64, 4, 3) for name in _UNFUSED for size in (2, 4)},
+    # 16 columns of the span for a matrix product; a tile of more groups and fewer taps needs twice the registers,
+    # and so does a product in full float32
+    ("dynamic_forward", 2): Config(8192, 16, 4, 16, 4, 3),
+    ("dynamic_forward", 4): Config(4096, 16, 4, 16, 8, 2),
+    # each tap has features of its own, which more groups share
+    ("dynamic_grad_input", 2): Config(4096, 1, 8, 16, 4, 3),
+    ("dynamic_grad_input", 4): Config(4096, 1, 8, 16, 8, 3),
+    # more stages spill on sm_80
+    **{(name, 2): Config(8192, 16, 4, 16, 4, 2) for name in _OF_MAP_GRADIENT},
+    **{(name, 4): Config(4096, 16, 4, 16, 8, 1) for name in _OF_MAP_GRADIENT},
 }
 """The shipped configurations, by kernel and bytes of an element."""
 
@@ -86,25 +93,22 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def tile(config: Config, pixels: int, groups: int, group_width: int) -> Tile:
-    """Choose an unfused kernel's tile for an image of so many pixels."""
+def tile(config: Config, taps: int, pixels: int, groups: int, group_width: int) -> Tile:
+    """Choose an unfused kernel's tile for a kernel of so many taps on an image of so many pixels."""
+    taps = min(power_of_two(taps), config.taps)
     channels = min(power_of_two(group_width), config.channels)
-    groups = min(power_of_two(groups), max(1, config.channels // channels))
-    return Tile(min(power_of_two(pixels), max(1, config.elements // (groups * channels))), groups, channels)
+    groups = min(power_of_two(groups), max(1, config.groups // channels))
+    return Tile(min(power_of_two(pixels), config.elements // (taps * groups * channels)), groups, channels, taps)
 
 
-def fused_tile(config: Config, groups: int, group_width: int, features: int, *, several_taps: bool = True) -> Tile:
-    """Choose a fused kernel's tile.
-
-    Its columns, taps × groups, are what one matrix product generates; where the groups are few it takes several taps at
-    a time, or, where each tap needs features of its own, columns for groups that don't exist.
-    """
+def fused_tile(config: Config, groups: int, group_width: int, features: int) -> Tile:
+    """Choose a fused kernel's tile: where the groups are few it takes more taps at a time, up to 16 columns."""
     channels = min(power_of_two(group_width), config.channels)
-    few = min(power_of_two(groups), _DOT)
-    taps = _DOT // few if several_taps else 1
+    groups = min(power_of_two(groups), config.groups)
+    taps = min(config.taps, max(1, _DOT // groups))
     # many features leave registers for fewer pixels
-    pixels = config.elements // (_DOT * channels) // (2 if features > 128 else 1)
-    return Tile(min(64, max(_DOT, pixels)), _DOT // taps, channels, taps)
+    pixels = config.elements // (taps * groups * channels) // (2 if features > 128 else 1)
+    return Tile(min(64, max(_DOT, pixels)), groups, channels, taps)
 
 
 def feature_block(features: int) -> int:

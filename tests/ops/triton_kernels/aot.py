@@ -77,7 +77,7 @@ def compiled(name, args, constants, wide, capability):
     signature = {parameter: signature[parameter] for parameter in names}
     source = ASTSource(function, signature, constexprs, attributes)
     config = launch.config(name, args[0].dtype)
-    options = {"num_warps": config.warps, "num_stages": config.stages}
+    options = {"num_warps": config.warps, "num_stages": config.stages, "maxnreg": launch.MAX_REGISTERS}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 

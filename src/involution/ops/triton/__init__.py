@@ -329,7 +329,8 @@ def _start(name: str, programs: int, args: tuple, constants: dict[str, Any], *, 
     # Triton launches on the current device, whichever tensors it gets
     here = contextlib.nullcontext() if device.type == "cpu" else torch.accelerator.device_index(device.index)
     config = launch.config(name, args[0].dtype)
+    options: dict[str, Any] = {"num_warps": config.warps, "num_stages": config.stages}
+    if device.type == "cuda" and torch.version.hip is None:
+        options["maxnreg"] = launch.MAX_REGISTERS
     with here:
-        getattr(kernels, name)[(programs,)](
-            *args, **constants, WIDE=wide, num_warps=config.warps, num_stages=config.stages
-        )
+        getattr(kernels, name)[(programs,)](*args, **constants, WIDE=wide, **options)

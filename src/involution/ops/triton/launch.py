@@ -12,6 +12,9 @@ MAX_FEATURES = 256
 """The most reduced features that the fused kernels keep in registers."""
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
+MAX_REGISTERS = 255
+"""NVIDIA's limit for a thread. Told so, the assembler does not spill some to fit more programs on a processor."""
+
 # a matrix product's least size in each direction
 _DOT = 16
 

@@ -66,10 +66,23 @@ class Gather {
       columns_.map_tap = taps_inside_ ? 1 : map_.size[7];
       columns_.map_pixel = taps_inside_ ? group_taps_ : 1;
     }
+    const int64_t bytes = sizeof(T) * (elements(source_.size, 5) + elements(target_.size, 5) +
+                                       (generator_ == nullptr ? elements(map_.size, 8) : 0));
+    const int64_t line = kLine / int64_t(sizeof(T));
+    near_ = bytes < kNearBytes;
+    stream_ = direct_ && bytes > kStreamedBytes && reinterpret_cast<uintptr_t>(target_.data) % kLine == 0 &&
+              target_.stride[0] % line == 0 && target_.stride[2] % line == 0 && target_.stride[3] % line == 0 &&
+              target_.stride[4] % line == 0;
     if constexpr (kDirect) {
       if (direct_) direct_passes_ = passes<T>(source_.stride[4], target_.stride[4]);
     }
     if (!direct_) packed_passes_ = passes<A>(L, L);
+  }
+
+  static int64_t elements(const int64_t* size, int count) {
+    int64_t product = 1;
+    for (int i = 0; i < count; ++i) product *= size[i];
+    return product;
   }
 
   void run() const {
@@ -88,6 +101,7 @@ class Gather {
       const int64_t grain = ceil_div(kGrainWork * parts_, group_work * map_.size[1] * band + 1);
       parallel_for(parallel_, tasks, grain, [&](int64_t begin, int64_t end) {
         for (int64_t task = begin; task < end; ++task) direct(task, bands, band);
+        if (stream_) fence();
       });
       return;
     }
@@ -149,6 +163,7 @@ class Gather {
     r.count = p.count;
     r.relu = finish_.relu;
     r.prefetch = generator_ == nullptr && !convert_map_;
+    r.stream = stream_;
     r.taps = p.taps;
     r.stride = p.stride;
     return {r, row_function<U>(r), p.column * source_column, p.map, p.first * target_column};
@@ -179,6 +194,7 @@ class Gather {
       one.map_plane = r.map_plane;
       one.rows = r.rows;
       one.source_row = r.source_row;
+      one.ahead = r.ahead;
       one.map_row = r.map_row;
       one.map = r.map + p.map;
       one.target = r.target + p.target;
@@ -228,6 +244,7 @@ class Gather {
     r.source_plane = planes.source_step * source_.stride[2];
     r.rows = rows.count;
     r.source_row = rows.source_step * source_.stride[3];
+    r.ahead = near_ ? 0 : Transposed ? -r.source_row : r.rows * r.source_row;
     set_map(r, planes, rows, map);
     for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
       r.source = source_at(n, c, planes.source, rows.source);
@@ -382,6 +399,9 @@ class Gather {
     }
   }
 
+  // what stays in a core's cache, and what is more than all caches hold: then the targets would only push out what
+  // is still to be read
+  static constexpr int64_t kNearBytes = 1 << 20, kStreamedBytes = 32 << 20;
   // rows of a band that still leave the sources of all its groups in the cache
   static constexpr int64_t kDirectRows = 16;
   // pixels whose maps are generated together: enough for the span weights to be used again from the nearest cache
@@ -398,7 +418,7 @@ class Gather {
   Passes<T> direct_passes_;
   Passes<A> packed_passes_;
   int64_t parts_, direct_rows_, group_width_, group_taps_, map_pitch_ = 0;
-  bool direct_, convert_map_, taps_inside_;
+  bool direct_, convert_map_, taps_inside_, near_, stream_;
 };
 
 template <bool Transposed>

@@ -29,8 +29,10 @@ struct Row {
   // of this cache line of channels; null without an epilogue
   const A *scale, *shift;
   bool relu;
-  // whether the map comes from farther than the nearest cache
-  bool prefetch;
+  // whether the map comes from farther than the nearest cache, and the target goes past the caches
+  bool prefetch, stream;
+  // from the first row to the one that the next row of targets reads for the first time; 0 where it is near
+  int64_t ahead;
   // what the specialised loops have as constants
   int64_t taps, stride;
 };
@@ -190,10 +192,20 @@ __attribute__((noinline)) void tile(const Row<T>& r, int64_t t) {
       map += r.map_row;
     }
   }
+  if constexpr (N == kTile && K > 0) {
+    const T* at = r.source + r.ahead + (first + (K - 1) / 2) * r.column;
+    for (int i = 0; i < N * S && r.ahead != 0; ++i) __builtin_prefetch(at + i * r.column, 0, 2);
+  }
   T* target = r.target + t * r.target_step;
   if (r.scale != nullptr) {
     const Block<A> scale = load_block(r.scale), shift = load_block(r.shift);
     unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA { finish(sum[i], scale, shift, r.relu); });
+  }
+  if constexpr (sizeof(T) == sizeof(A)) {
+    if (r.stream) {
+      unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA { stream_block(target + i * r.target_step, sum[i]); });
+      return;
+    }
   }
   unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA {
     unrolled<Block<A>::kParts>([&](auto j) INVOLUTION_INLINE_LAMBDA {

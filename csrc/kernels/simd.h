@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <utility>
 
-#if defined(__AVX2__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -111,6 +111,31 @@ INVOLUTION_INLINE Block<A> load_block(const A* from) {
 template <class A>
 INVOLUTION_INLINE void store_block(A* to, const Block<A>& block) {
   unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA { store(to + i * kNativeLanes<A>, block.part[i]); });
+}
+
+// past the caches, to an address that is a multiple of a cache line; a fence makes it seen by other threads
+template <class A>
+INVOLUTION_INLINE void stream_block(A* to, const Block<A>& block) {
+#if defined(__x86_64__)
+  unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA {
+    auto* at = reinterpret_cast<float*>(to + i * kNativeLanes<A>);
+#if defined(__AVX512F__)
+    _mm512_stream_ps(at, (__m512)block.part[i]);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(at, (__m256)block.part[i]);
+#else
+    _mm_stream_ps(at, (__m128)block.part[i]);
+#endif
+  });
+#else
+  store_block(to, block);
+#endif
+}
+
+INVOLUTION_INLINE void fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 template <class A>

@@ -235,13 +235,16 @@ class MapGradient {
         const A* input = s.input + i * rows.stride * s.row;
         const A* output = s.output + i * s.output_row;
         T* to = map + i * rows.map_target;
+        // kernel rows that reach into the image from any of the target rows
+        const int64_t first = least(rows.taps, most<int64_t>(0, rows.low - (i0 + i + count - 1) * rows.stride));
+        const int64_t last = most(first, least(rows.taps, rows.high - (i0 + i) * rows.stride));
         int64_t j = 0;
         for (; width - j > kNarrow; j += R) {
-          pixels<R>(s, input + j, output + j, count, rows, columns, static_cast<int>(least<int64_t>(R, width - j)),
-                    to + j * columns.map_target, sums);
+          pixels<R>(s, input + j, output + j, count, first, last, rows, columns,
+                    static_cast<int>(least<int64_t>(R, width - j)), to + j * columns.map_target, sums);
         }
         if (j < width) {
-          pixels<kNarrow>(s, input + j, output + j, count, rows, columns, static_cast<int>(width - j),
+          pixels<kNarrow>(s, input + j, output + j, count, first, last, rows, columns, static_cast<int>(width - j),
                           to + j * columns.map_target, sums);
         }
         i += count;
@@ -249,10 +252,10 @@ class MapGradient {
     }
   }
 
-  // all taps of `count` neighbouring pixels in `target_rows` rows
+  // all taps of `count` neighbouring pixels in `target_rows` rows; kernel rows not in [first, last) are 0
   template <int Lanes>
-  void pixels(const Slabs& s, const A* input, const A* output, int target_rows, const Phase& rows,
-              const Phase& columns, int count, T* map, A* sums) const {
+  void pixels(const Slabs& s, const A* input, const A* output, int target_rows, int64_t first, int64_t last,
+              const Phase& rows, const Phase& columns, int count, T* map, A* sums) const {
     // straight to the map where whole vectors of its pixels are neighbours
     bool straight = false;
     if constexpr (sizeof(T) == sizeof(A)) {
@@ -262,11 +265,18 @@ class MapGradient {
     if (taps_inside_) prefetch(map, target_rows, count, rows, columns);
     const int64_t to_column = straight ? columns.map_tap : Lanes, to_row = straight ? rows.map_tap : columns.taps * Lanes;
     const int64_t to_target_row = straight ? rows.map_target : rows.taps * columns.taps * Lanes;
-    const int64_t step = rows.taps == 3 && columns.taps == 3 ? 3 : 1;
+    for (int64_t u = 0; u < rows.taps; ++u) {
+      if (u == first) u = last;
+      for (int64_t i = 0; i < target_rows * columns.taps && u < rows.taps; ++i) {
+        store(sums + i / columns.taps * to_target_row + u * to_row + i % columns.taps * to_column, Vector<A, Lanes>{});
+      }
+    }
+    const int64_t step = last - first == 3 && columns.taps == 3 ? 3 : 1;
     // kernel rows in nearly equal parts of at most kKernelRows
-    const int64_t parts = ceil_div(rows.taps, kKernelRows);
+    const int64_t parts = ceil_div(last - first, kKernelRows);
     for (int64_t part = 0; part < parts; ++part) {
-      const int64_t u = part * rows.taps / parts, kernel_rows = (part + 1) * rows.taps / parts - u;
+      const int64_t u = first + part * (last - first) / parts;
+      const int64_t kernel_rows = first + (part + 1) * (last - first) / parts - u;
       const TapFunction<A> function = tap_function<A, Lanes>(kernel_rows, step, rows.stride, target_rows);
       for (int64_t i = 0, v = 0; i < columns.taps; i += step, v += step > 1 ? step : columns.stride) {
         // columns of one remainder after the other: what they share of the slab stays in the first-level cache

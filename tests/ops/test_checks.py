@@ -237,3 +237,13 @@ def test_per_dimension_and_per_side_normalise():
     assert per_side((1, (0, 2)), 2, (3, 3), (1, 1)) == ((1, 1), (0, 2))
     assert per_side((4, 0), 1, (5,), (1,)) == ((4, 0),)
     assert per_side("same", 2, (4, 7), (1, 2)) == ((1, None), (6, None))
+
+
+def test_sizes_that_passed_once_do_not_let_others_pass():
+    involution2d(X, W, None, 1, 1)
+    with pytest.raises(TypeError, match="stride must be an int or a tuple of 2 ints; got True"):
+        involution2d(X, W, None, True, 1)
+    with pytest.raises(TypeError, match="one dtype"):
+        involution2d(X, W.double(), None, 1, 1)
+    with pytest.raises(ValueError, match="weight must be"):
+        involution2d(X, W, None, 1, 0)

@@ -179,6 +179,18 @@ def dynamic_problem(seed):
     return problem, (x, reduced, span_weight, span_bias if seed % 3 else None)
 
 
+@pytest.mark.parametrize("layout", ["taps_innermost", "taps_outermost"])
+def test_outputs_past_the_caches(layout, deterministic):
+    # more than 32 MiB in all: the kernels write past the caches
+    torch.manual_seed(1)
+    x = channels_innermost(torch.randn(1, 16, 331, 337))
+    w = MAPS[layout](torch.randn(1, 1, 7, 7, 331, 337))
+    torch.testing.assert_close(involution2d(x, w, padding=3), reference.shift_forward(x, w, [1, 1], [3, 3], [1, 1]))
+    grad = torch.ops.involution.involution2d_grad_input(x, w, [331, 337], [1, 1], [3, 3], [1, 1])
+    truth = reference.shift_grad_input(x, w, [331, 337], [1, 1], [3, 3], [1, 1])
+    torch.testing.assert_close(grad, truth, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_table_of_generated_maps(block, deterministic):
     for seed in range(25 * block, 25 * (block + 1)):

@@ -17,6 +17,7 @@ def test_rows_of_a_tiny_layer():
     measures = {row["measure"] for row in rows}
     assert measures == {
         "call",
+        "inference call",
         "forward",
         "gradients",
         "generation",

@@ -111,10 +111,8 @@ def involution_arguments(
     _tensor(name, "weight", weight, _MAP_AXES[dims])
     _alike(name, input, weight=weight, bias=bias)
     channels = None if bias is None else bias.shape
-    # a small call is mostly its checks: sizes that have passed once pass again
-    numbers = (stride, padding, dilation, *input.shape)
-    known = not torch.compiler.is_compiling() and all(type(n) is int for n in numbers) and _concrete()
-    return (_remembered_geometry if known else _geometry)(
+    remember = _numbers(stride, padding, dilation, *input.shape, *weight.shape)
+    return (_remembered_geometry if remember else _geometry)(
         dims, input.shape, weight.shape, channels, stride, padding, dilation
     )
 
@@ -158,9 +156,6 @@ def _geometry(
     return stride, tuple(leading for leading, _ in sides), dilation
 
 
-_remembered_geometry = lru_cache(maxsize=1024)(_geometry)
-
-
 def dynamic_arguments(
     input: Tensor,
     reduced: Tensor,
@@ -176,29 +171,57 @@ def dynamic_arguments(
     _tensor(name, "reduced", reduced, ["N", "R", "H_o", "W_o"])
     _tensor(name, "span_weight", span_weight, ["G", "K_h", "K_w", "R"])
     _alike(name, input, reduced=reduced, span_weight=span_weight, span_bias=span_bias)
+    bias = None if span_bias is None else span_bias.shape
+    remember = _numbers(stride, padding, dilation, *input.shape, *reduced.shape)
+    return (_remembered_dynamic_geometry if remember else _dynamic_geometry)(
+        input.shape, reduced.shape, span_weight.shape, bias, stride, padding, dilation
+    )
+
+
+def _dynamic_geometry(
+    input: Sequence[int],
+    reduced: Sequence[int],
+    span_weight: Sequence[int],
+    span_bias: Sequence[int] | None,
+    stride: IntOrTuple,
+    padding: Padding,
+    dilation: IntOrTuple,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Check sizes and geometry; the tensors are their shapes here."""
+    name = "dynamic_involution2d"
     stride = per_dimension("stride", stride, 2)
     dilation = per_dimension("dilation", dilation, 2)
-    groups, *kernel_size, features = span_weight.shape
+    groups, *kernel_size, features = span_weight
     sides = per_side(padding, 2, kernel_size, dilation)
     if _concrete():
-        batch, channels = input.shape[:2]
-        if min(span_weight.shape) == 0 or channels % groups:
+        batch, channels = input[:2]
+        if min(span_weight) == 0 or channels % groups:
             raise ValueError(
                 f"{name}: span_weight must be [G, K_h, K_w, R], none of them 0 and G a divisor of C = {channels};"
-                f" got {list(span_weight.shape)}"
+                f" got {list(span_weight)}"
             )
-        wanted = output_size(input.shape[2:], kernel_size, stride, sides, dilation)
-        if tuple(reduced.shape) != (batch, features, *wanted):
+        wanted = output_size(input[2:], kernel_size, stride, sides, dilation)
+        if tuple(reduced) != (batch, features, *wanted):
             raise ValueError(
                 f"{name}: reduced must be [N, R, H_o, W_o] = {[batch, features, *wanted]} for input"
-                f" {list(input.shape)}, span_weight {list(span_weight.shape)}, stride {stride}, padding {padding!r}"
-                f" and dilation {dilation}; got {list(reduced.shape)}"
+                f" {list(input)}, span_weight {list(span_weight)}, stride {stride}, padding {padding!r}"
+                f" and dilation {dilation}; got {list(reduced)}"
             )
-        if span_bias is not None and span_bias.shape != span_weight.shape[:3]:
+        if span_bias is not None and span_bias != span_weight[:3]:
             raise ValueError(
-                f"{name}: span_bias must be [G, K_h, K_w] = {list(span_weight.shape[:3])}; got {list(span_bias.shape)}"
+                f"{name}: span_bias must be [G, K_h, K_w] = {list(span_weight[:3])}; got {list(span_bias)}"
             )
     return stride, tuple(leading for leading, _ in sides), dilation
+
+
+# a small call is mostly its checks: sizes that have passed once pass again
+_remembered_geometry = lru_cache(maxsize=1024)(_geometry)
+_remembered_dynamic_geometry = lru_cache(maxsize=1024)(_dynamic_geometry)
+
+
+def _numbers(*values: object) -> bool:
+    """Return whether all are plain ints: no symbols, not traced, nothing that equals an int but isn't one."""
+    return not torch.compiler.is_compiling() and all(type(n) is int for n in values) and _concrete()
 
 
 def _is_int(value: object) -> bool:

@@ -27,7 +27,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("segment", "train"): ("involution.cli.train", "train a semantic segmenter"),
     ("segment", "eval"): ("involution.cli.segment_eval", "measure a trained segmenter"),
     ("segment", "predict"): ("involution.cli.segment_predict", "tell the class of each pixel in image files"),
-    ("convert",): ("involution.cli.convert", "convert published RedNet weights to safetensors"),
+    ("convert",): ("involution.cli.convert", "convert published weights"),
     ("info",): ("involution.cli.info", "what this installation can do"),
 }
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130

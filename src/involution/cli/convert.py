@@ -1,42 +1,83 @@
-"""Convert published RedNet weights to safetensors: the authors' files, PaddlePaddle's, a detector's backbone."""
+"""Convert published weights: a RedNet to OUT.safetensors, a whole detector or segmenter to OUT.ckpt.
+
+Read are the authors' files, PaddlePaddle's and our own. OUT.safetensors gets the RedNet alone, of a detector its
+backbone; OUT.ckpt gets backbone, neck and heads, for involution detect|segment eval|predict --checkpoint.
+"""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 
 def add_arguments(parser: Any) -> None:
     """Options of the conversion."""
     parser.add_argument("input", metavar="IN", help="authors' .pth, PaddlePaddle's .pdparams or our own file")
-    parser.add_argument("output", metavar="OUT.safetensors", help="file to write")
+    parser.add_argument("output", metavar="OUT", help="file to write: .safetensors for a RedNet, .ckpt for all of it")
     parser.add_argument("--force", action="store_true", help="overwrite the file to write")
 
 
 def run(args: Any) -> int:
     """Convert and say what was found."""
-    from pathlib import Path
+    from involution.models.checkpoint import CheckpointError
 
-    from involution.models.checkpoint import CheckpointError, convert_checkpoint
-    from involution.models.layouts import shorten
-
+    suffix = Path(args.output).suffix
     try:
-        report = convert_checkpoint(args.input, args.output, overwrite=args.force)
+        if suffix not in (".safetensors", ".ckpt"):
+            raise CheckpointError(f"wanted an output file that ends in .safetensors or .ckpt, got {args.output}")
+        lines = _network(args) if suffix == ".ckpt" else _backbone(args)
     except (CheckpointError, FileNotFoundError, FileExistsError) as error:
         print(f"involution: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"involution: {error}", file=sys.stderr)
         return 1
+    print("\n".join(lines))
+    return 0
+
+
+def _backbone(args: Any) -> list[str]:
+    from involution.models.checkpoint import convert_checkpoint
+    from involution.models.layouts import shorten
+
+    report = convert_checkpoint(args.input, args.output, overwrite=args.force)
     stem = f"stem kernel {report.stem_kernel}" if report.stem_kernel else "convolutions"
     classes = f"{report.num_classes} classes" if report.num_classes else "no classifier"
     layout = {"authors": "the authors' layout", "paddle": "PaddlePaddle's layout", "timm": "our own layout"}
-    print(f"found     {report.model}: {stem}, {classes}, {report.entries} entries in {layout[report.source]}")
+    lines = [f"found     {report.model}: {stem}, {classes}, {report.entries} entries in {layout[report.source]}"]
     if report.left_out:
-        print(f"left out  {len(report.left_out)} entries: {shorten(report.left_out, 10)}")
-    print(f"written   {args.output} ({Path(args.output).stat().st_size / 1e6:.1f} MB)")
-    print(
+        lines.append(f"left out  {len(report.left_out)} entries: {shorten(report.left_out, 10)}")
+        lines.append("          (a whole detector or segmenter is converted where the output ends in .ckpt)")
+    return [
+        *lines,
+        _written(args.output),
         f'load it   import involution.models; timm.create_model("{report.model}", '
-        f'num_classes={report.num_classes}, checkpoint_path="{args.output}")'
-    )
-    return 0
+        f'num_classes={report.num_classes}, checkpoint_path="{args.output}")',
+    ]
+
+
+def _network(args: Any) -> list[str]:
+    from involution.engine.convert import convert_network
+
+    report = convert_network(args.input, args.output, overwrite=args.force)
+    network, task = report.network, report.task
+    parts = {"neck": network.neck, "head": network.head}
+    if network.kind in ("retinanet", "semantic_fpn"):
+        del parts["head"]
+    if network.kind == "upernet":
+        parts = {}
+    kinds = "".join(f", {part} of {kind}s" for part, kind in parts.items())
+    return [
+        f"found     {network.kind} on {network.backbone}{kinds}, {network.num_classes} classes, "
+        f"{len(network.tensors)} entries",
+        f"names     of the classes: {report.names_from}",
+        *(f"filled    {name}: {what}" for name, what in network.filled.items()),
+        *(f"left out  {name}: {reason}" for name, reason in network.left_out.items()),
+        _written(args.output),
+        f"use it    involution {task} predict --checkpoint {args.output} IMAGE",
+    ]
+
+
+def _written(output: str) -> str:
+    return f"written   {output} ({Path(output).stat().st_size / 1e6:.1f} MB)"

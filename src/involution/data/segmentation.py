@@ -137,6 +137,11 @@ def open_segmentation(spec: str, *, on_problem: str = "refuse") -> SegmentationD
     return SegmentationData(spec, classes, parts["train"], parts["val"], problems)
 
 
+def cityscapes_classes() -> list[str]:
+    """Names of Cityscapes' 19 evaluated classes in the order of their labels."""
+    return _cityscapes_table()[0]
+
+
 def _cityscapes_table() -> tuple[list[str], Tensor]:
     """The 19 classes that are evaluated, and the label of each of the data set's ids."""
     from torchvision.datasets import Cityscapes

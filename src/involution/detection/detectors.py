@@ -8,7 +8,7 @@ head and the box head stay as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
@@ -19,10 +19,14 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from involution.detection.mmdetection import ExactAnchors, HalfPixelRoIAlign, LinearP6P7, octaves
 from involution.models.pyramid import Backbone, FeaturePyramid, Kind, check_kind
 from involution.nn import Involution2d
 
-__all__ = ["faster_rcnn", "first_label", "mask_rcnn", "retinanet"]
+__all__ = ["Conventions", "faster_rcnn", "first_label", "mask_rcnn", "retinanet"]
+
+# whose arithmetic of anchors and sampling a detector follows
+Conventions = Literal["torchvision", "mmdetection"]
 
 _RATIOS = (0.5, 1.0, 2.0)
 _SIZES = (32, 64, 128, 256, 512)
@@ -36,6 +40,7 @@ def retinanet(
     neck: Kind = "convolution",
     out_channels: int = 256,
     anchor_sizes: Sequence[int] = _SIZES,
+    conventions: Conventions = "torchvision",
     **kwargs: Any,
 ) -> RetinaNet:
     """RetinaNet ("Focal Loss for Dense Object Detection", ICCV 2017).
@@ -48,6 +53,8 @@ def retinanet(
         out_channels: Channels of the pyramid.
         anchor_sizes: Side in pixels of the smallest anchor of each level, the two included that strided convolutions
             add; each level has two more within the octave.
+        conventions: ``torchvision``, or ``mmdetection`` for weights that were trained there: exact anchors and
+            no ReLU before P7.
         **kwargs: Of torchvision's ``RetinaNet``: min_size, max_size, image_mean, image_std, score_thresh, …
 
     Raises:
@@ -59,10 +66,9 @@ def retinanet(
         ['boxes', 'labels', 'scores']
     """
     body = backbone if isinstance(backbone, Backbone) else Backbone(backbone, (2, 3, 4))
-    added = LastLevelP6P7(body.channels[-1], out_channels)
+    added = (LinearP6P7 if _exact(conventions) else LastLevelP6P7)(body.channels[-1], out_channels)
     pyramid = FeaturePyramid(body, out_channels, neck=neck, extra_blocks=added)
-    sizes = [tuple(int(size * 2 ** (step / 3)) for step in range(3)) for size in anchor_sizes]
-    anchors = _anchors(sizes, len(body.channels) + 2)
+    anchors = _anchors([octaves(size) for size in anchor_sizes], body, 2, conventions)
     return RetinaNet(pyramid, _checked(num_classes), anchor_generator=anchors, **kwargs)
 
 
@@ -75,6 +81,7 @@ def faster_rcnn(
     out_channels: int = 256,
     box_channels: int = 1024,
     anchor_sizes: Sequence[int] = _SIZES,
+    conventions: Conventions = "torchvision",
     **kwargs: Any,
 ) -> FasterRCNN:
     """Faster R-CNN (NeurIPS 2015) with a feature pyramid.
@@ -88,6 +95,8 @@ def faster_rcnn(
         out_channels: Channels of the pyramid.
         box_channels: Width of the box head.
         anchor_sizes: Side in pixels of the anchors of each level, the one included that pooling adds.
+        conventions: ``torchvision``, or ``mmdetection`` for weights that were trained there: exact anchors and
+            RoIAlign by half pixels.
         **kwargs: Of torchvision's ``FasterRCNN``: min_size, max_size, image_mean, box_score_thresh, …
 
     Raises:
@@ -98,7 +107,7 @@ def faster_rcnn(
         >>> sorted(model([torch.rand(3, 64, 96)])[0])
         ['boxes', 'labels', 'scores']
     """
-    parts = _two_stages(num_classes, backbone, neck, head, out_channels, box_channels, anchor_sizes)
+    parts = _two_stages(num_classes, backbone, neck, head, out_channels, box_channels, anchor_sizes, conventions)
     return FasterRCNN(**parts, **kwargs)
 
 
@@ -111,6 +120,7 @@ def mask_rcnn(
     out_channels: int = 256,
     box_channels: int = 1024,
     anchor_sizes: Sequence[int] = _SIZES,
+    conventions: Conventions = "torchvision",
     **kwargs: Any,
 ) -> MaskRCNN:
     """Mask R-CNN (ICCV 2017) with a feature pyramid.
@@ -124,6 +134,8 @@ def mask_rcnn(
         out_channels: Channels of the pyramid and of the mask head.
         box_channels: Width of the box head.
         anchor_sizes: Side in pixels of the anchors of each level, the one included that pooling adds.
+        conventions: ``torchvision``, or ``mmdetection`` for weights that were trained there: exact anchors and
+            RoIAlign by half pixels.
         **kwargs: Of torchvision's ``MaskRCNN``: min_size, max_size, image_mean, box_score_thresh, …
 
     Raises:
@@ -134,14 +146,13 @@ def mask_rcnn(
         >>> sorted(model([torch.rand(3, 64, 96)])[0])
         ['boxes', 'labels', 'masks', 'scores']
     """
-    parts = _two_stages(num_classes, backbone, neck, head, out_channels, box_channels, anchor_sizes)
+    parts = _two_stages(num_classes, backbone, neck, head, out_channels, box_channels, anchor_sizes, conventions)
     layers: nn.Module = MaskRCNNHeads(out_channels, (out_channels,) * 4, 1)
     if head == "involution":
         layers = nn.Sequential(*(_involution_layer(out_channels) for _ in range(4)))
-    names = parts["box_roi_pool"].featmap_names
     return MaskRCNN(
         **parts,
-        mask_roi_pool=MultiScaleRoIAlign(names, output_size=_MASK_SIZE, sampling_ratio=2),
+        mask_roi_pool=_roi_align(parts["backbone"].backbone, _MASK_SIZE, conventions),
         mask_head=layers,
         mask_predictor=MaskRCNNPredictor(out_channels, out_channels, num_classes + 1),
         **kwargs,
@@ -166,20 +177,20 @@ def _two_stages(
     out_channels: int,
     box_channels: int,
     anchor_sizes: Sequence[int],
+    conventions: Conventions,
 ) -> dict[str, Any]:
     """Return what Faster and Mask R-CNN have in common, as torchvision's arguments."""
     check_kind("head", head)
     body = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
-    anchors = _anchors([(size,) for size in anchor_sizes], len(body.channels) + 1)
+    anchors = _anchors([(size,) for size in anchor_sizes], body, 1, conventions)
     rpn_head = RPNHead(out_channels, anchors.num_anchors_per_location()[0])
     if head == "involution":
         rpn_head.conv = _involution_layer(out_channels)
-    names = [str(level) for level in range(len(body.channels))]
     return {
         "backbone": FeaturePyramid(body, out_channels, neck=neck, extra_blocks=LastLevelMaxPool()),
         "rpn_anchor_generator": anchors,
         "rpn_head": rpn_head,
-        "box_roi_pool": MultiScaleRoIAlign(names, output_size=_BOX_SIZE, sampling_ratio=2),
+        "box_roi_pool": _roi_align(body, _BOX_SIZE, conventions),
         "box_head": TwoMLPHead(out_channels * _BOX_SIZE**2, box_channels),
         "box_predictor": FastRCNNPredictor(box_channels, _checked(num_classes) + 1),
     }
@@ -189,10 +200,29 @@ def _involution_layer(channels: int) -> nn.Sequential:
     return nn.Sequential(Involution2d(channels, 7), nn.ReLU(inplace=True))
 
 
-def _anchors(sizes: Sequence[tuple[int, ...]], levels: int) -> AnchorGenerator:
+def _roi_align(backbone: Backbone, size: int, conventions: Conventions) -> MultiScaleRoIAlign:
+    names = [str(level) for level in range(len(backbone.channels))]
+    if _exact(conventions):
+        return HalfPixelRoIAlign(names, size, backbone.strides)
+    return MultiScaleRoIAlign(names, output_size=size, sampling_ratio=2)
+
+
+def _anchors(
+    sizes: Sequence[tuple[float, ...]], backbone: Backbone, added: int, conventions: Conventions
+) -> AnchorGenerator:
+    levels = len(backbone.channels) + added
     if len(sizes) != levels:
         raise ValueError(f"anchor_sizes wants one size for each of the {levels} levels, got {len(sizes)}")
-    return AnchorGenerator(tuple(sizes), (_RATIOS,) * levels)
+    if _exact(conventions):
+        strides = [*backbone.strides, *(backbone.strides[-1] * 2 ** (step + 1) for step in range(added))]
+        return ExactAnchors(sizes, (_RATIOS,) * levels, strides)
+    return AnchorGenerator(tuple(tuple(int(side) for side in level) for level in sizes), (_RATIOS,) * levels)
+
+
+def _exact(conventions: str) -> bool:
+    if conventions not in get_args(Conventions):
+        raise ValueError(f"conventions must be {' or '.join(get_args(Conventions))}, got {conventions!r}")
+    return conventions == "mmdetection"
 
 
 def _checked(num_classes: int) -> int:

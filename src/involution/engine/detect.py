@@ -186,7 +186,8 @@ def train(config: DetectConfig, *, progress: bool = True, resume: str | os.PathL
             model.to(memory_format=torch.channels_last)
         if config.compile:
             model.backbone.compile()  # type: ignore[union-attr]
-        return Detector(model, config, _card(config, data["train"]), steps_per_epoch, data["val"])
+        card = make_card(config, data["train"].classes, data["train"].category_ids)
+        return Detector(model, config, card, steps_per_epoch, data["val"])
 
     def loaders(trainer: Any, position: tuple[int, int]) -> tuple[Any, Any]:
         rank, world, settings = trainer.global_rank, trainer.world_size, config.data
@@ -301,12 +302,13 @@ def _tell_problems(data: CocoData) -> None:
         tell(f"left out, {report(data.file, data.problems)}")
 
 
-def _card(config: DetectConfig, data: CocoData) -> ModelCard:
+def make_card(config: DetectConfig, classes: list[str], category_ids: list[int]) -> ModelCard:
+    """Return the card of a detector of these categories."""
     return ModelCard(
         task="detect",
         model=config.model.name,
         model_args={"backbone": config.model.backbone},
-        classes=list(data.classes),
+        classes=list(classes),
         input_size=(3, config.data.min_size[-1], config.data.max_size),
         mean=tuple(config.data.mean),
         std=tuple(config.data.std),
@@ -314,7 +316,7 @@ def _card(config: DetectConfig, data: CocoData) -> ModelCard:
         crop_pct=1.0,
         recipe=config.to_dict(),
         versions=versions(),
-        category_ids=list(data.category_ids),
+        category_ids=list(category_ids),
     )
 
 

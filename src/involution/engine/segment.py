@@ -198,7 +198,7 @@ def train(config: SegmentConfig, *, progress: bool = True, resume: str | os.Path
             model.to(memory_format=torch.channels_last)
         if config.compile:
             model.compile()
-        return Segmenter(model, config, _card(config, data.classes), steps_per_epoch)
+        return Segmenter(model, config, make_card(config, data.classes), steps_per_epoch)
 
     def loaders(trainer: Any, position: tuple[int, int]) -> tuple[Any, Any]:
         rank, world, settings = trainer.global_rank, trainer.world_size, config.data
@@ -323,7 +323,8 @@ def _tell_problems(data: SegmentationData) -> None:
         tell(f"left out, {data.spec}: {in_words(data.problems, 'images that can not be used')}")
 
 
-def _card(config: SegmentConfig, classes: list[str]) -> ModelCard:
+def make_card(config: SegmentConfig, classes: list[str]) -> ModelCard:
+    """Return the card of a segmenter of these classes."""
     side = config.data.min_size or 0
     return ModelCard(
         task="segment",

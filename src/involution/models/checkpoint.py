@@ -109,7 +109,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool = F
         report = replace(report, entries=len(tensors), left_out=[*report.left_out, *head])
     else:
         tensors = state.tensors
-    _check(tensors, wanted, f"{path} ({report.model}) does not fit the model")
+    check_entries(tensors, wanted, f"{path} ({report.model}) does not fit the model")
     model.load_state_dict(tensors, strict=not ignore_head)
     return report
 
@@ -146,18 +146,11 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    dst = Path(dst)
-    if dst.suffix != ".safetensors":
-        raise CheckpointError(f"wanted an output file that ends in .safetensors, got {dst}")
-    if dst.exists() and not overwrite:
-        raise FileExistsError(f"{dst} exists: choose another name, or overwrite it (overwrite=True, --force)")
-    if not dst.parent.is_dir():
-        raise FileNotFoundError(f"no folder {dst.parent} to write {dst.name} to")
-
+    dst = check_target(dst, ".safetensors", overwrite)
     state, report = _read(src)
     model_cls, args = VARIANTS[report.model]
     twin = model_cls(**args, num_classes=report.num_classes, in_chans=report.in_chans, device="meta")
-    _check(state.tensors, twin.state_dict(), f"{src} is not a whole {report.model}")
+    check_entries(state.tensors, twin.state_dict(), f"{src} is not a whole {report.model}")
 
     temporary = dst.with_name(f".{dst.name}.{os.getpid()}.tmp")
     try:
@@ -169,6 +162,18 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
     finally:
         temporary.unlink(missing_ok=True)
     return report
+
+
+def check_target(dst: str | Path, suffix: str, overwrite: bool) -> Path:
+    """Return the file to write, if its name ends so, its folder exists and it may be overwritten where it exists."""
+    dst = Path(dst)
+    if dst.suffix != suffix:
+        raise CheckpointError(f"wanted an output file that ends in {suffix}, got {dst}")
+    if dst.exists() and not overwrite:
+        raise FileExistsError(f"{dst} exists: choose another name, or overwrite it (overwrite=True, --force)")
+    if not dst.parent.is_dir():
+        raise FileNotFoundError(f"no folder {dst.parent} to write {dst.name} to")
+    return dst
 
 
 def _read(path: str | Path) -> tuple[MappedState, CheckpointReport]:
@@ -201,7 +206,8 @@ def _stem_kernel(tensors: Mapping[str, torch.Tensor]) -> int | None:
     return math.isqrt(span.shape[0] // max(1, conv.shape[0] // 16))
 
 
-def _check(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], message: str) -> None:
+def check_entries(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], message: str) -> None:
+    """Raise `CheckpointError` with ``message`` and every missing, unexpected and misshapen entry, if there is one."""
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]
     mismatched = [

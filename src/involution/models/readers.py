@@ -29,6 +29,19 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         FileNotFoundError: No such file.
         CheckpointError: Not a checkpoint, broken, without tensors, or a pickle that asks for code to be run.
     """
+    return read_with_classes(path)[0]
+
+
+def read_with_classes(path: str | Path) -> tuple[dict[str, torch.Tensor], list[str] | None]:
+    """Read as `read_state_dict` does, and the class names that mmcv's files may have under ``meta``.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CheckpointError: As `read_state_dict`.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint file {path}")
@@ -46,7 +59,15 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             f"{path} is no checkpoint{hint}: wanted safetensors, a torch.save file or PaddlePaddle's "
             f".pdparams, got a file that begins with {head[:16]!r}"
         )
-    return _tensors(content, path)
+    return _tensors(content, path), _classes(content)
+
+
+def _classes(content: Any) -> list[str] | None:
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    names = meta.get("CLASSES") if isinstance(meta, Mapping) else None
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    return list(names)
 
 
 def _read_safetensors(path: Path) -> Any:

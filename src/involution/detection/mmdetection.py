@@ -1,0 +1,114 @@
+"""mmdetection's arithmetic where torchvision's differs, for the detectors that were published in that library.
+
+The weights mean the same in both; these parts decide where an anchor lies, where a region's features are sampled and
+what P7 is made of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign, roi_align
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+__all__ = ["ExactAnchors", "HalfPixelRoIAlign", "LinearP6P7"]
+
+
+class ExactAnchors(AnchorGenerator):
+    """Anchors whose sides are not rounded, on grids of the levels' nominal strides.
+
+    torchvision rounds the sides to whole pixels and divides the image's size by the level's, which is not the stride
+    where the division leaves a rest (P6 and P7 of an image of 800 pixels: 61 and 114 for 64 and 128).
+
+    Args:
+        sizes: Sides of each level's square anchors in pixels.
+        aspect_ratios: Height to width, for each level.
+        strides: Distance in pixels of each level's positions.
+
+    Example:
+        >>> anchors = ExactAnchors(((32.0,),), ((0.5,),), (8,))
+        >>> anchors.cell_anchors[0]
+        tensor([[-22.6274, -11.3137,  22.6274,  11.3137]])
+    """
+
+    def __init__(
+        self, sizes: Sequence[Sequence[float]], aspect_ratios: Sequence[Sequence[float]], strides: Sequence[int]
+    ) -> None:
+        super().__init__(sizes, aspect_ratios)
+        self.strides = tuple(strides)
+
+    def generate_anchors(
+        self,
+        scales: Any,
+        aspect_ratios: Any,
+        dtype: torch.dtype = torch.float32,
+        device: Any = "cpu",
+    ) -> Tensor:
+        """Return the anchors [ratios · scales, 4] (x1 y1 x2 y2) around the origin, the scales of a ratio together."""
+        sides = torch.as_tensor(scales, dtype=dtype, device=device)
+        roots = torch.as_tensor(aspect_ratios, dtype=dtype, device=device).sqrt()
+        widths, heights = (sides / roots[:, None]).flatten(), (sides * roots[:, None]).flatten()
+        return torch.stack([-widths, -heights, widths, heights], 1) / 2
+
+    def grid_anchors(self, grid_sizes: Any, strides: Any) -> list[Tensor]:
+        """Return each level's anchors; the strides that torchvision derives from the sizes are not used."""
+        exact: Any = [(stride, stride) for stride in self.strides]
+        anchors: list[Tensor] = super().grid_anchors(grid_sizes, exact)
+        return anchors
+
+
+class HalfPixelRoIAlign(MultiScaleRoIAlign):
+    """RoIAlign with pixel centres at half coordinates and as many samples as a bin has positions.
+
+    Args:
+        featmap_names: Names of the levels, the finest first.
+        output_size: Side of what is sampled.
+        strides: Of the levels.
+    """
+
+    def __init__(self, featmap_names: list[str], output_size: int, strides: Sequence[int]) -> None:
+        super().__init__(featmap_names, output_size, sampling_ratio=0)
+        self.strides = tuple(strides)
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: Any = None) -> Tensor:
+        """Return the features [boxes, C, size, size] of boxes [n, 4] of each image, from the level of their size."""
+        rois = torch.cat([torch.nn.functional.pad(found, (1, 0), value=image) for image, found in enumerate(boxes)])
+        # 56 pixels are the side of a box on the finest level of stride 4
+        scale = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt() / (14 * self.strides[0])
+        level_of = torch.log2(scale + 1e-6).floor().clamp(0, len(self.strides) - 1)
+        first = x[self.featmap_names[0]]
+        out = first.new_zeros((len(rois), first.shape[1], *self.output_size))
+        for level, (name, stride) in enumerate(zip(self.featmap_names, self.strides, strict=True)):
+            chosen = torch.where(level_of == level)[0]
+            sampled = roi_align(x[name], rois[chosen], self.output_size, 1 / stride, sampling_ratio=0, aligned=True)
+            out = out.index_put((chosen,), sampled.to(out.dtype))
+        return out
+
+
+class LinearP6P7(LastLevelP6P7):
+    """P6 by a convolution of C5, P7 by one of P6, without the ReLU between that torchvision has.
+
+    Args:
+        in_channels: Channels of C5.
+        out_channels: Channels of both.
+    """
+
+    def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """Return the levels and their names with the two added."""
+        p6 = self.p6(c[-1])
+        return [*p, p6, self.p7(p6)], [*names, "p6", "p7"]
+
+
+def octaves(size: float) -> tuple[float, ...]:
+    """Return RetinaNet's three sides within an octave.
+
+    Example:
+        >>> [round(side, 2) for side in octaves(32)]
+        [32.0, 40.32, 50.8]
+    """
+    return tuple(size * math.exp2(step / 3) for step in range(3))

@@ -7,7 +7,7 @@ WHEEL_VENV = build/wheel-venv
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow lint format bench bench-cpu bench-gpu wheel test-wheel test-abi test-aarch64 sanitize clean
+.PHONY: help setup demo test test-slow lint format bench bench-cpu bench-detection bench-gpu wheel test-wheel test-abi test-aarch64 sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ bench: $(STAMP) ## the operator against its baselines; results into benchmarks/r
 
 bench-cpu: $(STAMP) ## the C++ kernels against PyTorch's other ways on a CPU; results into benchmarks/results/
 	$(BIN)/python benchmarks/cpu.py
+
+bench-detection: $(STAMP) ## the detectors against torchvision's, ResNet-50's, at 800×1344; results into benchmarks/results/
+	$(BIN)/python benchmarks/detection.py
 
 # from a bare checkout, too: PYTHONPATH=src python benchmarks/gpu.py
 bench-gpu: $(STAMP) ## the GPU kernels against PyTorch's other ways on a GPU; results into benchmarks/results/

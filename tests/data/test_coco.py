@@ -7,8 +7,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
+from involution.data import coco
 from involution.data.coco import CocoDataset, decode_mask, open_coco, read_coco
 from involution.data.errors import DataError
 
@@ -108,6 +110,23 @@ MALFORMED = {
         ("annotations", 3, "segmentation", {"size": [48, 64], "counts": [0, 48]}),
         "annotation 4: run lengths that don't add up",
     ),
+    "compressed run lengths too short": (
+        ("annotations", 3, "segmentation", {"size": [48, 64], "counts": "zzzzzz"}),
+        "annotation 4: run lengths that don't add up",
+    ),
+    "run lengths without counts": (
+        ("annotations", 3, "segmentation", {"size": [48, 64]}),
+        "annotation 4: run lengths without counts",
+    ),
+    "another size": (("images", 2, "height", 47), r"image 3: .* has 64 x 48 pixels, not 64 x 47"),
+    "list as image": (("annotations", 1, "image_id", [1]), r"annotation 2: unknown image \[1\]"),
+    "list as category": (("annotations", 1, "category_id", [1]), r"annotation 2: unknown category \[1\]"),
+    "huge number": (("annotations", 1, "bbox", [6, 0, 3, 10**400]), "annotation 2: bbox wants four numbers"),
+    "area in words": (("annotations", 1, "area", "large"), "annotation 2: wanted a number as area"),
+    "far out": (
+        ("annotations", 1, "segmentation", [[1, 2, 1e12, 4, 5, 6]]),
+        "annotation 2: a polygon reaches far out",
+    ),
     "no polygon": (("annotations", 1, "segmentation", [[1, 2, 3, 4]]), "annotation 2: no mask"),
 }
 
@@ -125,6 +144,19 @@ def test_malformed_entries_are_named_and_refused_or_skipped(root, name):
     dataset = CocoDataset(train, masks=True)
     for i in range(len(dataset)):
         dataset[i]
+
+
+def test_compressed_run_lengths_are_read_as_pycocotools_does():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        height, width = rng.integers(1, 400, 2)
+        mask = (rng.random((height, width)) < rng.choice([0.01, 0.5, 1.0])).astype(np.uint8)
+        text = run_lengths.encode(np.asfortranarray(mask))["counts"].decode()
+        runs = coco._expand(text)
+        flat = np.repeat(np.arange(len(runs)) % 2, runs)
+        assert np.array_equal(flat.reshape(width, height).T, mask)
+    # ends within a number; a character that is none of them
+    assert coco._expand("o") == coco._expand("~~") == [-1]
 
 
 def test_all_malformed_entries_are_in_one_report(root):
@@ -149,6 +181,11 @@ def test_annotations_of_a_skipped_image_are_no_problem_of_their_own(root):
         ("[]", "no list of images"),
         ('{"images": [], "annotations": [], "categories": []}', "no categories"),
         ('{"images": [], "annotations": [], "categories": [{"id": "1"}]}', "a category needs"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+            "two categories have the id 1",
+        ),
+        ("[" * 100_000, "broken JSON"),
     ],
 )
 def test_broken_files_are_refused(root, text, message):

@@ -88,4 +88,9 @@ def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (8, 4)).save(path, exif=exif)
-    assert read_image(path).size == (4, 8)
+    assert read_image(path).size == check_image(path) == (4, 8)
+    png = tmp_path / "picture.png"
+    Image.new("RGB", (8, 4)).save(png, exif=exif)
+    assert read_image(png).size == check_image(png) == (4, 8)
+    Image.new("RGB", (8, 4)).save(png)
+    assert check_image(png) == (8, 4)

@@ -7,11 +7,13 @@ import torch
 from mmlab_replica import CLASSES, HEAD, WIDTH, Network
 
 from involution.cli import main
+from involution.data.scenes import make_digit_scenes
 from involution.data.segmentation import cityscapes_classes
 from involution.engine.convert import convert_network
 from involution.engine.detect import load_detector
 from involution.engine.segment import load_segmenter
 from involution.models import CheckpointError
+from involution.models.pyramid import Backbone
 
 CONV, INV = "convolution", "involution"
 
@@ -128,6 +130,13 @@ def test_what_has_no_counterpart_is_listed(tmp_path, capsys):
     assert "left out  module.roi_head.mask_iou_head.convs.0.conv.weight: mask_rcnn has no such part here" in said
     assert "filled    roi_heads.box_predictor.bbox_pred.bias: 4 rows of the background: zeros, never read" in said
     assert "involution detect predict --checkpoint" in said
+    # a training starts from its backbone, but can't go on with it
+    trained = Backbone("rednet26_stem7", weights=tmp_path / "out.ckpt").body.state_dict()
+    assert torch.equal(trained["conv1.6.weight"], state["backbone.stem.4.conv.weight"])
+    root = str(make_digit_scenes(tmp_path / "scenes", {"train": 1, "val": 1}))
+    given = ["--resume", str(tmp_path / "out.ckpt"), "--data.spec", f"coco:{root}"]
+    assert main(["detect", "train", *given]) == 2
+    assert "is converted, no run that could go on" in capsys.readouterr().err
     # the backbone alone goes into a file for timm, and says what stays behind
     assert main(["convert", str(tmp_path / "in.pth"), str(tmp_path / "out.safetensors")]) == 0
     said = capsys.readouterr().out
@@ -166,8 +175,6 @@ def test_what_is_refused(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_converted_files_evaluate_and_predict(tmp_path, monkeypatch, capsys):
-    from involution.data.scenes import make_digit_scenes
-
     monkeypatch.setattr(authors, "CLASSES", 10)
     root = make_digit_scenes(tmp_path / "scenes", {"train": 1, "val": 2})
     PIL.Image.new("RGB", (100, 80), "gray").save(tmp_path / "picture.png")

@@ -175,6 +175,8 @@ def read_coco(root: Path, split: str, on_problem: str = "refuse", masks: bool = 
     for item in content["categories"]:
         if not isinstance(item, dict) or not isinstance(item.get("id"), int) or not isinstance(item.get("name"), str):
             raise DataError(f"{file}: a category needs a whole number as id and a name, got {str(item)[:80]}")
+        if item["id"] in categories:
+            raise DataError(f"{file}: two categories have the id {item['id']}")
         categories[item["id"]] = item["name"]
     if not categories:
         raise DataError(f"{file}: no categories")
@@ -217,7 +219,7 @@ def _find(root: Path, split: str) -> tuple[Path, Path]:
 def _parse(file: Path) -> dict[str, list[Any]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: broken JSON ({error})") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
@@ -259,14 +261,19 @@ def _image_complaint(folder: Path, open_files: bool) -> Callable[[Any], str | No
         path = folder / name
         if not path.is_file():
             return f"no such file: {path}"
-        if open_files:
-            try:
-                check_image(path)
-            except ImageError as error:
-                return str(error)
-        return None
+        return _file_complaint(path, (item["width"], item["height"])) if open_files else None
 
     return complain
+
+
+def _file_complaint(path: Path, size: tuple[int, int]) -> str | None:
+    try:
+        found = check_image(path)
+    except ImageError as error:
+        return str(error)
+    if found != size:
+        return f"{path.name} has {found[0]} x {found[1]} pixels, not {size[0]} x {size[1]}"
+    return None
 
 
 def _complaint(
@@ -280,17 +287,20 @@ def _complaint(
     """What is wrong with an annotation, None for nothing, "" for one of an image that was complained about."""
     if not isinstance(item, dict):
         return "not an object"
-    if item.get("image_id") in left_out:
+    image_id, category_id = item.get("image_id"), item.get("category_id")
+    if isinstance(image_id, int | str) and image_id in left_out:
         return ""
-    if item.get("image_id") not in images:
-        return f"unknown image {item.get('image_id')!r}"
-    if item.get("category_id") not in categories:
-        return f"unknown category {item.get('category_id')!r}"
+    if not isinstance(image_id, int) or image_id not in images:
+        return f"unknown image {str(image_id)[:80]}"
+    if not isinstance(category_id, int) or category_id not in categories:
+        return f"unknown category {str(category_id)[:80]}"
     key = item.get("id")
     if not isinstance(key, int) or key in seen:
         return "no whole number as id" if not isinstance(key, int) else "its id appears twice"
     seen.add(key)
-    image = images[item["image_id"]]
+    image = images[image_id]
+    if not _is_number(item.get("area", 0)) or item.get("iscrowd", 0) not in (0, 1):
+        return "wanted a number as area and 0 or 1 as iscrowd"
     box = item.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
         return f"bbox wants four numbers, got {str(box)[:80]}"
@@ -305,7 +315,8 @@ def _complaint(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    # neither NaN nor infinite, nor a whole number that no float can be
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
 
 
 def _mask_complaint(segmentation: Any, image: Mapping[str, Any]) -> str | None:
@@ -314,15 +325,49 @@ def _mask_complaint(segmentation: Any, image: Mapping[str, Any]) -> str | None:
         if segmentation.get("size") != [height, width]:
             return f"run lengths of size {segmentation.get('size')} for an image of [{height}, {width}] (height, width)"
         counts = segmentation.get("counts")
-        if isinstance(counts, list):
-            if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != height * width:
-                return f"run lengths that don't add up to {height} x {width} pixels"
-            return None
-        return None if isinstance(counts, str) and counts.isascii() else "run lengths without counts"
+        if not isinstance(counts, list | str):
+            return "run lengths without counts"
+        # pycocotools would show whatever lies in memory where a compressed mask ends early
+        runs = counts if isinstance(counts, list) else _expand(counts)
+        if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
+            return f"run lengths that don't add up to {height} x {width} pixels"
+        return None
     whole = isinstance(segmentation, list) and segmentation
     if not whole or not all(
         isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0 and all(map(_is_number, ring))
         for ring in segmentation
     ):
         return "no mask: wanted polygons of at least three points, or run lengths"
+    # drawing a line takes memory by its length
+    if any(
+        not -side <= value <= 2 * side
+        for ring in segmentation
+        for values, side in ((ring[0::2], width), (ring[1::2], height))
+        for value in values
+    ):
+        return f"a polygon reaches far out of an image of {width} x {height}"
     return None
+
+
+def _expand(text: str) -> list[int]:
+    """Return the runs of COCO's compressed form, a negative one where it is broken.
+
+    A number is written in groups of five bits, the lowest first, each a character from "0" on; 32 says that another
+    group follows, 16 in the last one that it is negative. From the third run on it is the difference to the last but
+    one.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        group = ord(character) - 48
+        if not 0 <= group < 64 or shift > 50:
+            return [-1]
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    return [-1] if shift else runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -56,14 +57,27 @@ def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
         raise ImageError(f"{name}: can't be opened ({error.strerror})") from error
 
 
-def check_image(path: str | os.PathLike[str]) -> None:
-    """Check an image file's header and size without decoding it; raises as `read_image` does."""
+def check_image(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Check an image file's header and size without decoding it; raises as `read_image` does.
+
+    Returns:
+        Width and height, upright, as `read_image` gives it.
+    """
     path = Path(path)
     try:
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty (0 bytes)")
         with path.open("rb") as file:
-            _open(file, str(path))
+            image = _open(file, str(path))
+            width, height = image.size
+            if image.format == "PNG" and "exif" not in image.info:
+                # the library would decode the whole image to look for it
+                return width, height
+            try:
+                turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+            except (ValueError, SyntaxError, EOFError, struct.error) as error:
+                raise ImageError(f"{path}: broken image ({error})") from error
+            return (height, width) if turned else (width, height)
     except OSError as error:
         raise ImageError(f"{path}: can't be opened ({error.strerror or error})") from error
 
@@ -96,7 +110,7 @@ def _decode(file: BinaryIO, name: str) -> Image:
         image.load()
         image = ImageOps.exif_transpose(image)
         return to_8_bit(image)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, struct.error) as error:
         raise ImageError(f"{name}: broken or truncated image ({error})") from error
 
 

@@ -189,7 +189,7 @@ def _complaint(pair: tuple[Path, Path], limit: int | None) -> str | None:
 
     file, label_file = pair
     try:
-        check_image(file)
+        size = check_image(file)
         if not label_file.is_file():
             return f"{file}: no label map {label_file}"
         if limit is not None:
@@ -198,9 +198,9 @@ def _complaint(pair: tuple[Path, Path], limit: int | None) -> str | None:
             if wrong.size:
                 return f"{label_file}: label {wrong[0]} found, but there are {limit} classes (and {IGNORED}, ignored)"
         check_image(label_file)
-        with PIL.Image.open(file) as image, PIL.Image.open(label_file) as labels:
-            if image.size != labels.size and image.getexif().get(0x0112, 1) == 1:
-                return f"{label_file}: {labels.size} pixels, but its image {file.name} has {image.size}"
+        with PIL.Image.open(label_file) as labels:
+            if size != labels.size:
+                return f"{label_file}: {labels.size} pixels, but its image {file.name} has {size}"
     except ImageError as error:
         return str(error)
     return None

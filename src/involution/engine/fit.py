@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from involution.data.images import ImageError
-from involution.engine.checkpoint import ModelCard, read_card, read_checkpoint
+from involution.engine.checkpoint import CheckpointError, ModelCard, read_card, read_checkpoint
 from involution.engine.config import Config, ConfigError, RunConfig, config_keys, load_config
 from involution.engine.files import make_folder
 from involution.engine.setup import is_main_process, make_trainer, quiet
@@ -153,6 +153,10 @@ def _read_run(config: RunConfig, resume: str | os.PathLike[str]) -> tuple[tuple[
     """The (epoch, batch) that a run goes on with, and the card of its network."""
     found = read_checkpoint(resume)
     card = read_card(found, resume, config.task)
+    if "position" not in found["involution"]:
+        raise CheckpointError(
+            f"{resume} is converted, no run that could go on: begin one, with --model.weights {resume}"
+        )
     before = load_config(base=card.recipe, cls=type(config))
     for key in config_keys(type(config)):
         old, new = (attrgetter(key)(settings) for settings in (before, config))

@@ -31,9 +31,10 @@ def test_unknown_families_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["retinanet", "faster_rcnn", "mask_rcnn"])
+@pytest.mark.parametrize("family", ["retinanet", "mask_rcnn"])
 def test_rows_of_a_family(family):
-    rows = list(run((family,), backbone="rednet26_stem7", **SMALL))
+    # smaller images have too few proposals to end with 100 detections
+    rows = list(run((family,), backbone="rednet26_stem7", **{**SMALL, "size": (128, 160)}))
     names = ["ResNet-50", "RedNet, convolution neck", "RedNet, involution neck", "RedNet, involution neck and head"]
     expected = names[:3] if family == "retinanet" else names
     assert [row["candidate"] for row in rows] == 2 * expected

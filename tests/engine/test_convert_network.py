@@ -137,6 +137,9 @@ def test_what_has_no_counterpart_is_listed(tmp_path, capsys):
     given = ["--resume", str(tmp_path / "out.ckpt"), "--data.spec", f"coco:{root}"]
     assert main(["detect", "train", *given]) == 2
     assert "is converted, no run that could go on" in capsys.readouterr().err
+    given = ["--data.spec", f"coco:{root}", "--data.batch_size", "1", "--output", str(tmp_path / "runs")]
+    assert main(["detect", "train", *given, "--model.weights", str(tmp_path / "none.ckpt")]) == 2
+    assert "no checkpoint file" in capsys.readouterr().err
     # the backbone alone goes into a file for timm, and says what stays behind
     assert main(["convert", str(tmp_path / "in.pth"), str(tmp_path / "out.safetensors")]) == 0
     said = capsys.readouterr().out

@@ -108,7 +108,9 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
         raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}", USAGE if error.errno in _WRONG_PATH else FAILED)
+        # ours name the file in their message and have no number
+        wrong = error.errno in _WRONG_PATH or (error.errno is None and isinstance(error, FileNotFoundError))
+        return _complain(f"{where}{error.strerror or error}", USAGE if wrong else FAILED)
 
 
 def _complain(message: str, code: int = USAGE) -> int:

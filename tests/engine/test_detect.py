@@ -22,7 +22,7 @@ from involution.data.errors import DataError
 from involution.data.scenes import make_digit_scenes
 from involution.detection import first_label
 from involution.engine.callbacks import TrainingInterrupted
-from involution.engine.checkpoint import CheckpointError, load_classifier, read_checkpoint
+from involution.engine.checkpoint import CheckpointError, load_classifier, network_weights, read_checkpoint
 from involution.engine.coco_metrics import FIGURES, average_precision
 from involution.engine.config import ConfigError, load_config, recipe_names
 from involution.engine.detect import Detector, coco_results, evaluate, load_detector, train
@@ -32,6 +32,17 @@ from involution.engine.schedule import lr_factor
 from involution.predict import Detector as Predictor
 
 GAP = 5
+SMALL_DETR = {
+    "d_model": 32,
+    "num_queries": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "auxiliary_loss": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +115,11 @@ def test_eval_agrees_with_pycocotools_on_what_it_wrote(trained, root, tmp_path, 
     assert figures["num_images"] == 8
 
 
-@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn", "mask_rcnn"])
+@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn", "mask_rcnn", "detr", "conditional_detr"])
 def test_category_ids_survive_the_round_trip(name, make_config, root):
     """Perfect detections of each detector's own labels get an AP of 1 from the ids that are written."""
-    config = make_config(model__name=name, **({"model__args": {}} if name == "retinanet" else {}))
+    own = {} if name.endswith("rcnn") else {"model__args": {}, "model__levels": [3]}
+    config = make_config(model__name=name, **own)
     data = open_coco(config.data.spec, masks=True)["val"]
     model = create_detector(config, 10, weights=False)
     results = []
@@ -178,6 +190,38 @@ def test_weights_of_a_classifier_freeze_stem_and_first_stage(make_config, tmp_pa
             assert torch.equal(inside[name], value) == frozen, name
 
 
+def test_detr_trains_evaluates_and_predicts(make_config, root, tmp_path, capsys):
+    file = tmp_path / "nano.pth"
+    torch.save(timm.create_model("rednet_nano", in_chans=3).state_dict(), file)
+    config = make_config(
+        recipe="digit-scenes-detr", model__weights=str(file), model__freeze=None, model__args=SMALL_DETR
+    )
+    result = train(config, progress=False)
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
+    # the weights that the training began with are not needed any more
+    file.unlink()
+    model, card = load_detector(result.last)
+    saved = network_weights(read_checkpoint(result.last))
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+    assert card.category_ids == [GAP * digit for digit in range(10, 0, -1)]
+    figures = evaluate(result.best)
+    assert figures.bbox["ap"] == pytest.approx(result.score)
+    assert figures.results
+    assert {item["category_id"] for item in figures.results} <= set(card.category_ids)
+    out = tmp_path / "found.json"
+    scene = str(root / "val" / "000000.png")
+    assert (
+        main(["detect", "predict", scene, "--checkpoint", str(result.best), "--score", "0", "--output", str(out)]) == 0
+    )
+    capsys.readouterr()
+    found = json.loads(out.read_text())["annotations"]
+    first = [item for item in figures.results if item["image_id"] == 1]
+    assert len(found) == len(first)
+    for item in found:
+        assert item["category_id"] == GAP * (int(item["category_name"]) + 1)
+    assert np.allclose(sorted(item["score"] for item in found), sorted(item["score"] for item in first), atol=1e-4)
+
+
 def test_predict(trained, root, tmp_path, capsys):
     (tmp_path / "notes.png").write_text("no image")
     grey = tmp_path / "grey.png"
@@ -223,6 +267,9 @@ def test_predictor_leaves_out_uncertain_objects(trained, root):
         ({"model__backbone": "rednet_nanno"}, "did you mean rednet_nano"),
         ({"model__neck": "attention"}, "neck must be convolution or involution"),
         ({"model__name": "retinanet", "model__head": "involution"}, "retinanet's head has no involutions"),
+        ({"model__name": "detr", "model__neck": "involution"}, "detr has no pyramid"),
+        ({"model__name": "detr", "model__levels": [2, 3]}, "must be one stage for detr"),
+        ({"model__name": "detr", "model__levels": [3], "model__args": {"colour": 3}}, "no argument named colour"),
         ({"model__args": {"colour": 3}}, "can't be made so"),
         ({"model__args": {"anchor_sizes": [8]}}, "one size for each of the 4 levels, got 1"),
         ({"model__norm": "group", "model__freeze": True}, "trains from scratch"),
@@ -280,7 +327,7 @@ PUBLISHED = {
 
 
 def test_there_are_no_other_recipes():
-    assert recipe_names("detect") == sorted([*PUBLISHED, "digit-scenes", "finetune"])
+    assert recipe_names("detect") == sorted([*PUBLISHED, "coco-detr", "digit-scenes", "digit-scenes-detr", "finetune"])
 
 
 @pytest.fixture(scope="module")
@@ -320,8 +367,24 @@ def test_published_recipe(recipe, imagenet_weights):
         assert lr_factor(step, steps, 12, config.schedule) == pytest.approx(rate), step
 
 
+def test_published_detr(imagenet_weights):
+    config = load_config("coco-detr", {"model.weights": imagenet_weights}, cls=DetectConfig)
+    assert (config.trainer.epochs, config.trainer.clip_grad_norm, config.data.batch_size) == (300, 0.1, 64)
+    model = create_detector(config, 80, weights=True)
+    groups = {group["lr"]: group for group in param_groups(model, config.optimizer)}
+    assert {lr: group["weight_decay"] for lr, group in groups.items()} == pytest.approx({1e-5: 1e-4, 1e-4: 1e-4})
+    # the frozen stem and first stage, and the scale and shift of every other norm, do not train
+    body = timm.create_model("rednet50_stem7", num_classes=0)
+    stages = [body.layer2, body.layer3, body.layer4]
+    norms = {id(p) for m in body.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in m.parameters()}
+    wanted = sum(p.numel() for stage in stages for p in stage.parameters() if id(p) not in norms)
+    assert sum(p.numel() for p in groups[1e-5]["params"]) == wanted
+    for epoch, rate in {0: 1, 199: 1, 200: 0.1, 299: 0.1}.items():
+        assert lr_factor(epoch * 7, 7, 300, config.schedule) == pytest.approx(rate), epoch
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", PUBLISHED)
+@pytest.mark.parametrize("recipe", [*PUBLISHED, "coco-detr"])
 def test_published_recipe_takes_two_steps(recipe, root, tmp_path, imagenet_weights):
     changes = {
         "model.weights": imagenet_weights,

@@ -1,5 +1,6 @@
-"""Detectors on RedNet: torchvision's, with involution necks and heads where asked for."""
+"""Detectors on RedNet: torchvision's, with involution necks and heads where asked for, and transformers' DETRs."""
 
 from involution.detection.detectors import faster_rcnn, first_label, mask_rcnn, retinanet
+from involution.detection.detrs import Detr, conditional_detr, detr
 
-__all__ = ["faster_rcnn", "first_label", "mask_rcnn", "retinanet"]
+__all__ = ["Detr", "conditional_detr", "detr", "faster_rcnn", "first_label", "mask_rcnn", "retinanet"]

@@ -160,13 +160,13 @@ def mask_rcnn(
 
 
 def first_label(model: nn.Module) -> int:
-    """Return the label of a detector's first category: 0 for RetinaNet, 1 for the R-CNNs, whose 0 is the background.
+    """Return the label of a detector's first category: 1 for the R-CNNs, whose 0 is the background, else 0.
 
     Example:
         >>> first_label(retinanet(3, "rednet26"))
         0
     """
-    return 0 if isinstance(model, RetinaNet) else 1
+    return 1 if isinstance(model, FasterRCNN) else 0
 
 
 def _two_stages(

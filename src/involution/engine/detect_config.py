@@ -11,7 +11,9 @@ from involution.data.errors import nearest
 from involution.engine.checks import check_run
 from involution.engine.config import ConfigError, RunConfig
 
-DETECTORS = ("retinanet", "faster_rcnn", "mask_rcnn")
+DETECTORS = ("retinanet", "faster_rcnn", "mask_rcnn", "detr", "conditional_detr")
+# without pyramid and proposals
+_DETRS = ("detr", "conditional_detr")
 
 
 @dataclass
@@ -19,17 +21,19 @@ class DetectorConfig:
     """The detector.
 
     Args:
-        name: retinanet, faster_rcnn or mask_rcnn.
+        name: retinanet, faster_rcnn, mask_rcnn, detr or conditional_detr.
         backbone: its name in timm's registry, RedNet's included: rednet50_stem7, rednet50_conv, resnet50, ...
         backbone_args: further arguments of the backbone's constructor.
-        levels: stages of the backbone in the feature pyramid; null for 2, 3, 4 (retinanet) or 1, 2, 3, 4.
+        levels: stages of the backbone in the feature pyramid; null for 2, 3, 4 (retinanet) or 1, 2, 3, 4;
+            of a detr the one that it attends to, null for 4.
         weights: start from this file of the backbone's weights, a classifier's best.ckpt or what `involution convert`
             wrote; stem and first stage are then frozen and all batch norms keep their statistics.
         freeze: freeze so or not, whatever the weights; null for as they say.
         norm: of the backbone, batch, or group to train from scratch by small batches.
-        neck: output layers of the feature pyramid, convolution or involution.
-        head: layers of the proposal network and the mask head, convolution or involution.
-        args: further arguments of the detector: out_channels, box_channels, anchor_sizes, score thresholds, ...
+        neck: output layers of the feature pyramid, convolution or involution; not for a detr.
+        head: layers of the proposal network and the mask head, convolution or involution; not for a detr.
+        args: further arguments of the detector: out_channels, box_channels, anchor_sizes, score thresholds, ...;
+            d_model, num_queries, encoder_layers, ... of a detr.
     """
 
     name: str = "faster_rcnn"
@@ -119,6 +123,10 @@ def check_detect(config: DetectConfig) -> None:
         raise ConfigError(f"no detector named {model.name!r} (there are {', '.join(DETECTORS)})")
     if model.name == "retinanet" and model.head == "involution":
         raise ConfigError("model.head is of faster_rcnn and mask_rcnn: retinanet's head has no involutions")
+    if model.name in _DETRS and (model.neck, model.head) != ("convolution", "convolution"):
+        raise ConfigError(f"model.neck and model.head are of the other detectors: {model.name} has no pyramid")
+    if model.name in _DETRS and model.levels is not None and len(model.levels) != 1:
+        raise ConfigError(f"model.levels must be one stage for {model.name}, got {model.levels}")
     if not data.min_size or min(data.min_size) < 1 or data.max_size < max(data.min_size):
         raise ConfigError(
             f"data.min_size must be sizes of 1 or more and none above data.max_size, got {list(data.min_size)} and "
@@ -155,8 +163,10 @@ def create_detector(config: DetectConfig, num_classes: int, *, weights: bool) ->
     if not timm.is_model(model.backbone):
         raise ConfigError(f"no model named {model.backbone!r}{nearest(model.backbone, timm.list_models())}")
     build = getattr(detection, model.name)
-    levels = model.levels or ((2, 3, 4) if model.name == "retinanet" else (1, 2, 3, 4))
-    head = {} if model.name == "retinanet" else {"head": model.head}
+    levels = model.levels or {"retinanet": (2, 3, 4), **dict.fromkeys(_DETRS, (4,))}.get(model.name, (1, 2, 3, 4))
+    layers = {} if model.name in _DETRS else {"neck": model.neck}
+    if model.name in ("faster_rcnn", "mask_rcnn"):
+        layers["head"] = model.head
     try:
         backbone = Backbone(
             model.backbone,
@@ -170,8 +180,7 @@ def create_detector(config: DetectConfig, num_classes: int, *, weights: bool) ->
         detector: nn.Module = build(
             num_classes,
             backbone,
-            neck=model.neck,
-            **head,
+            **layers,
             min_size=tuple(data.min_size),
             max_size=data.max_size,
             image_mean=list(data.mean),

@@ -1,0 +1,191 @@
+"""DETR and Conditional DETR by transformers on any backbone: attention where the other detectors have a pyramid.
+
+"End-to-End Object Detection with Transformers" (ECCV 2020) and "Conditional DETR for Fast Training Convergence"
+(ICCV 2021). Everything is built from its settings; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import box_convert
+
+from involution.models.pyramid import Backbone
+
+__all__ = ["Detr", "conditional_detr", "detr"]
+
+
+class Detr(nn.Module):
+    """One of transformers' DETRs with the call of torchvision's detectors.
+
+    Args:
+        network: transformers' model for object detection.
+        processor: transformers' image processor of that model; it turns outputs into boxes.
+        transform: Resizes, normalises and pads the images.
+    """
+
+    def __init__(self, network: Any, processor: Any, transform: GeneralizedRCNNTransform) -> None:
+        super().__init__()
+        self.network = network
+        self.processor = processor
+        self.transform = transform
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network's backbone."""
+        backbone: nn.Module = self.network.model.backbone.model
+        return backbone
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """Detect.
+
+        Args:
+            images: Each [3, H, W] from 0 to 1, of any size.
+            targets: boxes [n, 4] (x1 y1 x2 y2 in pixels) and labels [n] of each, from 0; needed in training.
+
+        Returns:
+            In training the losses by name, else boxes [k, 4], labels [k] and scores [k] of each image, the highest
+            scores first.
+
+        Raises:
+            ValueError: Training without targets.
+        """
+        if self.training and targets is None:
+            raise ValueError("training wants targets: boxes and labels of each image")
+        batch, scaled = self.transform(images, targets)
+        pixels = batch.tensors
+        # the share of each image in the padded batch
+        mask = torch.zeros(pixels.shape[0], *pixels.shape[2:], dtype=torch.long, device=pixels.device)
+        for row, (height, width) in zip(mask, batch.image_sizes, strict=True):
+            row[:height, :width] = 1
+        if self.training:
+            labels = [
+                {"class_labels": target["labels"], "boxes": _relative(target["boxes"], size)}
+                for target, size in zip(scaled, batch.image_sizes, strict=True)
+            ]
+            return {"loss": self.network(pixels, pixel_mask=mask, labels=labels).loss}
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        found = self.processor.post_process_object_detection(
+            self.network(pixels, pixel_mask=mask), threshold=0.0, target_sizes=sizes
+        )
+        results = []
+        for one, (height, width) in zip(found, sizes, strict=True):
+            order = one["scores"].argsort(descending=True)
+            limits = one["boxes"].new_tensor([width, height, width, height])
+            boxes = torch.minimum(one["boxes"].clamp(min=0), limits)
+            results.append({"boxes": boxes[order], "labels": one["labels"][order], "scores": one["scores"][order]})
+        return results
+
+
+def detr(
+    num_classes: int,
+    backbone: str | Backbone = "rednet50_stem7",
+    *,
+    min_size: int | Sequence[int] = 800,
+    max_size: int = 1333,
+    image_mean: Sequence[float] = (0.485, 0.456, 0.406),
+    image_std: Sequence[float] = (0.229, 0.224, 0.225),
+    **kwargs: Any,
+) -> Detr:
+    """DETR: queries attend to the backbone's last level, and each gives one object or none.
+
+    Where the backbone is frozen its batch norms, those of the kernel generators too, become transformers' frozen
+    ones, whose scale and shift do not train either.
+
+    Args:
+        num_classes: Categories; labels are 0 to ``num_classes`` − 1.
+        backbone: A backbone, of which the last level is used, or the name of one in timm's registry, which is then
+            untrained.
+        min_size: The shorter side is resized to this; of several sizes training draws one, evaluation takes the last.
+        max_size: Most pixels of the longer side.
+        image_mean: Per channel, in units of 0 to 1.
+        image_std: Per channel, in units of 0 to 1.
+        **kwargs: Of transformers' ``DetrConfig``: d_model, num_queries, encoder_layers, auxiliary_loss, …
+
+    Raises:
+        ValueError: Arguments that are wrong or do not go together.
+        ModuleNotFoundError: transformers is not installed.
+
+    Example:
+        >>> model = detr(80, "rednet26_stem7", min_size=64).eval()
+        >>> model([torch.rand(3, 64, 96)])[0]["boxes"].shape
+        torch.Size([100, 4])
+    """
+    sizes = (min_size, max_size, image_mean, image_std)
+    return _build("Detr", _checked(num_classes), backbone, sizes, kwargs)
+
+
+def conditional_detr(
+    num_classes: int,
+    backbone: str | Backbone = "rednet50_stem7",
+    *,
+    min_size: int | Sequence[int] = 800,
+    max_size: int = 1333,
+    image_mean: Sequence[float] = (0.485, 0.456, 0.406),
+    image_std: Sequence[float] = (0.229, 0.224, 0.225),
+    **kwargs: Any,
+) -> Detr:
+    """Conditional DETR: each query looks around a point of its own, and learns several times faster for it.
+
+    Args:
+        num_classes: Categories; labels are 0 to ``num_classes`` − 1.
+        backbone: As `detr` takes it.
+        min_size: As `detr` takes it.
+        max_size: As `detr` takes it.
+        image_mean: As `detr` takes it.
+        image_std: As `detr` takes it.
+        **kwargs: Of transformers' ``ConditionalDetrConfig``: d_model, num_queries, encoder_layers, …
+
+    Raises:
+        ValueError: Arguments that are wrong or do not go together.
+        ModuleNotFoundError: transformers is not installed.
+
+    Example:
+        >>> model = conditional_detr(3, "rednet26_stem7", min_size=64, num_queries=7).eval()
+        >>> sorted(model([torch.rand(3, 64, 96)])[0])
+        ['boxes', 'labels', 'scores']
+    """
+    sizes = (min_size, max_size, image_mean, image_std)
+    return _build("ConditionalDetr", _checked(num_classes), backbone, sizes, kwargs)
+
+
+def _build(kind: str, num_classes: int, backbone: str | Backbone, sizes: tuple[Any, ...], kwargs: Any) -> Detr:
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f'{kind} needs transformers: pip install "involution[transformers]"') from error
+    from transformers.models.detr.modeling_detr import replace_batch_norm
+
+    body = backbone if isinstance(backbone, Backbone) else Backbone(backbone, (4,))
+    settings = getattr(transformers, f"{kind}Config")
+    unknown = sorted(set(kwargs) - set(settings.__dataclass_fields__))
+    if unknown:
+        raise ValueError(f"no argument named {', '.join(unknown)}")
+    # transformers makes a backbone by its name alone: a small one stands in until ours takes its place
+    stand_in = transformers.TimmBackboneConfig(backbone="rednet_nano")
+    config = settings(backbone_config=stand_in, num_labels=num_classes, **kwargs)
+    network = getattr(transformers, f"{kind}ForObjectDetection")(config)
+    network.model.backbone.model = body
+    network.model.input_projection = nn.Conv2d(body.channels[-1], config.d_model, 1)
+    if body.frozen:
+        with torch.no_grad():
+            replace_batch_norm(body)
+    min_size, max_size, mean, std = sizes
+    transform = GeneralizedRCNNTransform(min_size, max_size, list(mean), list(std))
+    return Detr(network, getattr(transformers, f"{kind}ImageProcessor")(), transform)
+
+
+def _relative(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes as centre, width and height in shares of the image."""
+    height, width = size
+    return box_convert(boxes, "xyxy", "cxcywh") / boxes.new_tensor([width, height, width, height])
+
+
+def _checked(num_classes: int) -> int:
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be 1 or more, without the background, got {num_classes}")
+    return num_classes

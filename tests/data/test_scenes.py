@@ -9,6 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from involution.data import scenes
+from involution.data.arrays import digits_splits
 from involution.data.coco import CocoDataset, open_coco
 from involution.data.scenes import compose_scene, make_digit_scenes
 
@@ -90,3 +91,11 @@ def test_made_once_and_never_half(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         make_digit_scenes(tmp_path / "broken", {"train": 2, "val": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["once"]
+
+
+def test_digits_of_val_are_the_classifiers_test_digits():
+    """So a backbone trained by the recipe `digits` has seen none of them."""
+    shown = scenes._digits_of_splits({"train": 1, "val": 1}, 0)["val"][0]
+    *learned, test = ({image.numpy().tobytes() for image in part.images[:, 0]} for part in digits_splits(0))
+    assert {(image * 255).round().astype(np.uint8).tobytes() for image in shown} == test
+    assert not test & (learned[0] | learned[1])

@@ -40,6 +40,8 @@ def make_config(root, tmp_path):
     def make(name="run", recipe="digit-scenes", **changes):
         overrides = {key.replace("__", "."): value for key, value in changes.items()}
         fast = {"output": str(tmp_path), "name": name, "data.spec": f"masks:{root}", "trainer.epochs": 2}
+        plain = {"data.min_size": None, "augment.scale": (1.0, 1.0), "augment.crop": None, "data.batch_size": 4}
+        fast |= plain if recipe == "digit-scenes" else {}
         return load_config(recipe, {**fast, **overrides}, cls=SegmentConfig)
 
     return make
@@ -50,7 +52,8 @@ def trained(root, tmp_path_factory):
     changes = {
         "output": str(tmp_path_factory.mktemp("runs")),
         "data.spec": f"masks:{root}",
-        "trainer.epochs": 4,
+        "trainer.epochs": 6,
+        "data.batch_size": 4,
         "schedule.warmup_epochs": 0,
     }
     return train(load_config("digit-scenes", changes, cls=SegmentConfig), progress=False)

@@ -123,9 +123,8 @@ def pair(height=40, width=60):
     return tv_tensors.Image(image.clone()), tv_tensors.Mask(labels)
 
 
-@pytest.mark.parametrize("affine", [{}, {"rotate": 30.0, "shear": 10.0}], ids=["upright", "affine"])
-def test_image_and_labels_move_together(affine):
-    transform = segmentation_transform(MEAN, STD, min_size=40, scale=(0.5, 2.0), crop=(32, 32), flip=0.5, **affine)
+def test_image_and_labels_move_together():
+    transform = segmentation_transform(MEAN, STD, min_size=40, scale=(0.5, 2.0), crop=(32, 32), flip=0.5)
     seen = set()
     for _ in range(20):
         image, labels = transform(*pair())
@@ -137,15 +136,6 @@ def test_image_and_labels_move_together(affine):
         assert agree.float().mean() > 0.9
         seen.add(bool(labels[0, 0] == 1))
     assert seen == {True, False}
-
-
-def test_what_a_rotation_brings_in_does_not_count():
-    torch.manual_seed(1)
-    image, labels = segmentation_transform(MEAN, STD, rotate=30.0)(*pair())
-    corners = labels == IGNORED
-    assert 0 < corners.sum() < labels.numel() / 2
-    # grey of the mean, but for a blurred line
-    assert (image[0][corners].abs() < 0.01).float().mean() > 0.7
 
 
 def test_small_images_are_padded_by_labels_that_do_not_count():

@@ -40,8 +40,6 @@ def make_config(root, tmp_path):
     def make(name="run", recipe="digit-scenes", **changes):
         overrides = {key.replace("__", "."): value for key, value in changes.items()}
         fast = {"output": str(tmp_path), "name": name, "data.spec": f"masks:{root}", "trainer.epochs": 2}
-        plain = {"data.min_size": None, "augment.scale": (1.0, 1.0), "augment.crop": None, "data.batch_size": 4}
-        fast |= plain if recipe == "digit-scenes" else {}
         return load_config(recipe, {**fast, **overrides}, cls=SegmentConfig)
 
     return make

@@ -175,8 +175,6 @@ def segmentation_transform(
     *,
     min_size: int | None = None,
     scale: tuple[float, float] = (1.0, 1.0),
-    rotate: float = 0.0,
-    shear: float = 0.0,
     crop: tuple[int, int] | None = None,
     class_limit: float = 1.0,
     flip: float = 0.0,
@@ -189,8 +187,6 @@ def segmentation_transform(
         std: per channel, in units of 0 to 1.
         min_size: length in pixels that the shorter side is resized to, None for its own.
         scale: the resize is by a factor drawn from this range besides; needs ``min_size``.
-        rotate: largest rotation in degrees, either way; what comes in at the corners has label 255.
-        shear: largest shear in degrees, either way, along each axis.
         crop: height and width of a random crop.
         class_limit: largest share of one class in a crop.
         flip: probability of a horizontal flip.
@@ -200,7 +196,6 @@ def segmentation_transform(
         A function from (``tv_tensors.Image`` uint8 [3, H, W], ``tv_tensors.Mask`` [H, W]) to the network's float input
         and plain labels.
     """
-    from torchvision import tv_tensors
     from torchvision.transforms import v2
 
     steps: list[Any] = []
@@ -208,14 +203,8 @@ def segmentation_transform(
         steps.append(v2.RandomResize(round(min_size * scale[0]), round(min_size * scale[1]) + 1, antialias=True))
     elif min_size is not None:
         steps.append(v2.Resize(min_size, antialias=True))
-    grey = [255 * value for value in mean]
-    if rotate or shear:
-        fill = {tv_tensors.Image: grey, tv_tensors.Mask: 255}
-        angles = (-shear, shear, -shear, shear)
-        bilinear = v2.InterpolationMode.BILINEAR
-        steps.append(v2.RandomAffine(rotate, shear=angles, interpolation=bilinear, fill=fill))
     if crop is not None:
-        steps.append(CropWithLimit(*crop, class_limit, grey))
+        steps.append(CropWithLimit(*crop, class_limit, [255 * value for value in mean]))
     if flip:
         steps.append(v2.RandomHorizontalFlip(flip))
     if photometric:

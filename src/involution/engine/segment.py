@@ -208,8 +208,6 @@ def train(config: SegmentConfig, *, progress: bool = True, resume: str | os.Path
             settings.std,
             min_size=settings.min_size,
             scale=augment.scale,
-            rotate=augment.rotate,
-            shear=augment.shear,
             crop=augment.crop,
             class_limit=augment.class_limit,
             flip=augment.flip,

@@ -75,8 +75,6 @@ class SegmentAugmentConfig:
 
     Args:
         scale: the resize to data.min_size is by a factor from this range besides.
-        rotate: largest rotation in degrees, either way.
-        shear: largest shear in degrees, either way, along each axis.
         crop: height and width of a random crop, null for the whole image; images of several sizes need one.
         class_limit: a crop that one class covers more of than this share is drawn again.
         flip: probability of a horizontal flip.
@@ -84,8 +82,6 @@ class SegmentAugmentConfig:
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
-    rotate: float = 0.0
-    shear: float = 0.0
     crop: tuple[int, int] | None = None
     class_limit: float = 1.0
     flip: float = 0.5

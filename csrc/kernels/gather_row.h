@@ -150,8 +150,8 @@ INVOLUTION_INLINE void any_columns(Block<A> (&sum)[N], const Row<T>& r, const T*
 template <class T, int K, int N, class A>
 INVOLUTION_INLINE void prefetch_map(const Row<T>& r, const A* map, int64_t row) {
   if (r.map_target > kLine) {
-    // a line holds two kernel rows of a target
-    if (row % 2 != 0) return;
+    // a line holds two kernel rows of a target, unless these lie in other pixels as in the gradient of the input
+    if (row % 2 != 0 && r.map_row > 0 && r.map_row < kLine) return;
     for (int t = N; t < 2 * N; ++t) __builtin_prefetch(map + t * r.map_target, 0, 2);
   } else {
     for (int m = 0; m < K; ++m) __builtin_prefetch(map + m * r.map_tap + 2 * N * r.map_target, 0, 2);

@@ -6,11 +6,9 @@ import sys
 sys.path.pop(0)
 
 import argparse
-import os
 from pathlib import Path
 
-# glibc gives large tensors back to the system at each call, and their fresh pages would be most of what is timed
-MALLOC = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
+from involution.studies.environment import start_for_measuring
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,9 +24,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="CSV file (default: a name with versions in results/)")
     options = parser.parse_args()
-    if any(name not in os.environ for name in MALLOC):
-        # read by the allocator when the process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
+    start_for_measuring()
 
     import torch
 

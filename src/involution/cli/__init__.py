@@ -27,6 +27,8 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("segment", "train"): ("involution.cli.train", "train a semantic segmenter"),
     ("segment", "eval"): ("involution.cli.segment_eval", "measure a trained segmenter"),
     ("segment", "predict"): ("involution.cli.segment_predict", "tell the class of each pixel in image files"),
+    ("cost",): ("involution.cli.cost", "what networks cost: counted, measured here, published"),
+    ("bench",): ("involution.cli.bench", "time the operator and the models on this machine"),
     ("convert",): ("involution.cli.convert", "convert published weights"),
     ("info",): ("involution.cli.info", "what this installation can do"),
 }

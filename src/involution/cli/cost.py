@@ -1,0 +1,92 @@
+"""What networks cost: parameters, operations, and time and memory on this machine, beside the published figures.
+
+MACs are multiply-adds of convolutions, linear layers and involutions, by PyTorch's FlopCounterMode. The authors' FLOPs
+are as the published figures were counted: the same, plus bias, batch norms, ReLUs and poolings, with the 7x7 stem and
+without the classifier; RedNet-26 to 152 so have 1.73, 2.22, 2.71, 4.74 and 6.79 G at 224x224, as published.
+Writes cost.csv, cost.md and cost.png.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of the table."""
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="NAME",
+        help="rednet50, rednet50_conv (its convolution twin), rednet50_stem7, rednet_nano, resnet50 (torchvision's); "
+        "published detectors and segmenters by their recipes (coco-retinanet, cityscapes-upernet, ...), which are "
+        "only counted; by default RedNet-26 to 152, their twins, and resnet50",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="PIXELS",
+        help="of the images, or height and width; by default 224, 32 for rednet_nano and rednet_micro, 1280 800 for "
+        "detectors, 1024 2048 for segmenters",
+    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="batch sizes to measure")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each model; it is timed 7 times at least")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of what is timed"
+    )
+    parser.add_argument("--fold", action="store_true", help="fold the batch norms away before timing")
+    parser.add_argument("--no-measure", action="store_true", help="only count")
+    parser.add_argument("--threads", type=int, help="of the CPU; by default PyTorch's choice")
+    parser.add_argument("--output", metavar="DIR", default="runs/cost", help="folder for the files")
+
+
+def run(args: Any) -> int:
+    """Count, measure, print the table and write it; returns 0."""
+    # what is missing shall be missed before the work
+    import matplotlib  # noqa: F401
+    import torch
+    from rich.console import Console
+
+    from involution.cli.measuring import Steps, check_measuring, show
+    from involution.engine.files import atomic_path, make_folder
+    from involution.studies import cost_table, plots
+    from involution.studies.timing import provenance, write_csv
+
+    names = list(dict.fromkeys(args.models or cost_table.default_models()))
+    cost_table.check_models(names)
+    for name in names:
+        cost_table.image_size(name, args.size)
+    batches = [] if args.no_measure else list(dict.fromkeys(args.batch))
+    output = Path(args.output)
+    make_folder(output)
+    if batches:
+        check_measuring("cost", batches, args.seconds, args.threads)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    console = Console()
+    timed = sum(map(cost_table.is_measurable, names))
+    # each model is set up, then all are timed in 8 rounds at least
+    with Steps(len(names) + len(batches) * (timed + 8), "counting") as steps:
+        rows = cost_table.all_rows(
+            names,
+            batches,
+            args.size,
+            seconds=args.seconds,
+            dtype=args.dtype,
+            folded=args.fold,
+            tick=steps.say,
+        )
+    show(console, cost_table.table(rows))
+    for line in cost_table.notes(rows):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    write_csv(output / "cost.csv", rows)
+    with atomic_path(output / "cost.md") as temporary:
+        temporary.write_text(cost_table.markdown(rows, provenance()), encoding="utf-8")
+    written = ["cost.csv", "cost.md"]
+    figure = plots.accuracy_figure(rows)
+    if figure is not None:
+        plots.save(figure, output / "cost.png")
+        written.append("cost.png")
+    console.print(f"written to {output}: {', '.join(written)}", highlight=False, markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,178 @@
+"""Plots of the studies, as matplotlib figures: dark on light, whatever the user's own style is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engine.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .bench import Limit
+
+# blue and orange differ for every kind of colour vision, and in grey
+_BLUE, _ORANGE, _GREEN, _GREY = "#1f5fa8", "#c8550b", "#3b8f5a", "#5a5a5a"
+_STYLE: dict[str, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "text.color": "#1a1a1a",
+    "axes.labelcolor": "#1a1a1a",
+    "xtick.color": "#1a1a1a",
+    "ytick.color": "#1a1a1a",
+    "axes.edgecolor": "#8a8a8a",
+    "font.size": 10,
+}
+
+
+def accuracy_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Draw the published accuracy of the classifiers against what they cost.
+
+    Args:
+        rows: Of `cost_table.all_rows`.
+
+    Returns:
+        A panel each for parameters, multiply-adds, and the time of an image at each batch size that was measured; None
+        where no accuracy is known.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    known = [row for row in rows if "published_top1" in row]
+    if not known:
+        return None
+    once = list({row["model"]: row for row in known}.values())
+    size = f"{once[0]['height']}×{once[0]['width']}"
+    panels = [
+        ("parameters, M", once, "parameters", 1e-6),
+        (f"multiply-adds of an image ({size}), G", once, "macs", 1e-9),
+    ]
+    for batch in dict.fromkeys(row["batch"] for row in known if "p50_ms" in row):
+        timed = [row for row in known if row.get("batch") == batch and "p50_ms" in row]
+        panels.append((f"measured time of an image, ms (batch {batch})", timed, "p50_ms", 1 / batch))
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(4.1 * len(panels), 4.2), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axis, (label, some, key, scale) in zip(axes, panels, strict=True):
+            for family, style in _FAMILIES.items():
+                _line(axis, [row for row in some if _family(row["model"]) == family], key, scale, family, style)
+            axis.set_xlabel(label)
+            # room for the labels
+            axis.set_xlim(0, 1.12 * max(row[key] * scale for row in some))
+            axis.margins(y=0.12)
+        axes[0].set_ylabel("published top-1 on ImageNet, %")
+        lines, names = axes[0].get_legend_handles_labels()
+        figure.legend(lines, names, loc="outside upper center", ncols=len(names), frameon=False)
+        timed = [row for row in known if "p50_ms" in row]
+        if timed:
+            figure.supxlabel(_where(timed[0]), fontsize=8, color=_GREY)
+    return figure
+
+
+# name in the legend -> how it looks, and on which side of their points the labels stand
+_FAMILIES: dict[str, tuple[dict[str, Any], bool]] = {
+    "RedNet": ({"color": _BLUE, "marker": "o", "lw": 2}, True),
+    "ResNet (convolution twin)": ({"color": _ORANGE, "marker": "s", "lw": 2}, False),
+    "torchvision's ResNet-50": ({"color": _GREY, "marker": "D", "lw": 0, "mfc": "none"}, False),
+}
+
+
+def _family(model: str) -> str:
+    red, twin, other = _FAMILIES
+    return other if model == "resnet50" else twin if model.endswith("_conv") else red
+
+
+def _line(
+    axis: Any, rows: list[Mapping[str, Any]], key: str, scale: float, name: str, look: tuple[dict[str, Any], bool]
+) -> None:
+    if not rows:
+        return
+    style, above = look
+    rows = sorted(rows, key=lambda row: row["published_top1"])
+    x, y = [row[key] * scale for row in rows], [row["published_top1"] for row in rows]
+    if key == "p50_ms":
+        spread = [[row["p50_ms"] - row["p20_ms"] for row in rows], [row["p80_ms"] - row["p50_ms"] for row in rows]]
+        errors = [[value * scale for value in side] for side in spread]
+        axis.errorbar(x, y, xerr=errors, label=name, capsize=2, elinewidth=1, **style)
+    else:
+        axis.plot(x, y, label=name, **style)
+    if style["lw"]:
+        for row, at in zip(rows, zip(x, y, strict=True), strict=True):
+            depth = row["model"].removeprefix("rednet").removesuffix("_conv")
+            # RedNet's points lie above and left of its twins': their labels go to the free side
+            offset, align = ((-6, 5), "right") if above else ((6, -11), "left")
+            axis.annotate(
+                depth, at, offset, textcoords="offset points", ha=align, color=style["color"], fontsize=9, weight="bold"
+            )
+
+
+def limits_figure(limits: Sequence[Limit], caption: str) -> Figure | None:
+    """Draw which share of the machine's measured limits the kernels reach on each layer.
+
+    Args:
+        limits: Of `bench.limits`.
+        caption: Machine and versions.
+
+    Returns:
+        A panel for each limit, a bar for each kernel and layer; None without limits.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    panels = list(dict.fromkeys(limit.of for limit in limits))
+    if not panels:
+        return None
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(5.2 * len(panels), 5.0), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False, sharex=True)[0]
+        for axis, panel in zip(axes, panels, strict=True):
+            some = [limit for limit in limits if limit.of == panel]
+            layers = list(dict.fromkeys(limit.layer for limit in some))
+            kernels = list(dict.fromkeys(limit.kernel for limit in some))
+            height = 0.8 / len(kernels)
+            for place, (kernel, color) in enumerate(zip(kernels, _colors(len(kernels)), strict=True)):
+                bars = [limit for limit in some if limit.kernel == kernel]
+                y = [layers.index(limit.layer) + (place - (len(kernels) - 1) / 2) * height for limit in bars]
+                values = [limit.share for limit in bars]
+                axis.barh(y, values, height * 0.92, color=color, label=kernel)
+                for where, value in zip(y, values, strict=True):
+                    axis.text(value + 0.012, where, f"{value:.0%}", va="center", fontsize=7.5)
+            axis.axvline(1, color=_GREY, lw=1, ls="--")
+            axis.set_yticks(range(len(layers)), layers)
+            axis.invert_yaxis()
+            axis.grid(axis="y", visible=False)
+            axis.set_title(panel, fontsize=10.5, loc="left")
+            axis.xaxis.set_major_formatter(PercentFormatter(1))
+            if len(kernels) > 1:
+                axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=len(kernels), frameon=False)
+        axes[0].set_xlim(0, max(1.1, max(limit.share for limit in limits) + 0.12))
+        figure.supxlabel(caption, fontsize=8, color=_GREY)
+    return figure
+
+
+def _colors(number: int) -> list[Any]:
+    import matplotlib
+
+    few = [_BLUE, _ORANGE, _GREEN]
+    return (
+        few[:number] if number <= len(few) else [matplotlib.colormaps["tab10"](place % 10) for place in range(number)]
+    )
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    from .timing import provenance
+
+    origin = provenance()
+    return f"{origin['device']}, torch {origin['torch']}, kernels {row['kernels']}, {row['dtype']}; bars: p20 to p80"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -27,7 +27,10 @@ def add_arguments(parser: Any) -> None:
 
 
 def run(args: Any) -> int:
-    """Measure, print the tables and write them; returns 0, or 130 when interrupted, with what was measured written."""
+    """Measure, print the tables and write them; returns 0, or 130 when interrupted, with what was measured written.
+
+    Where memory ends it is the same, with 1.
+    """
     # what is missing shall be missed before the work
     import matplotlib  # noqa: F401
     import torch
@@ -36,7 +39,7 @@ def run(args: Any) -> int:
     from involution.cli.measuring import Steps, check_measuring, show
     from involution.engine.files import make_folder
     from involution.studies import bench
-    from involution.studies.environment import kernels
+    from involution.studies.environment import kernels, out_of_memory
     from involution.studies.timing import device_name
 
     if not args.no_networks:
@@ -55,7 +58,7 @@ def run(args: Any) -> int:
     rows: list[dict[str, Any]] = []
     networks = not args.no_networks
     total = bench.measurements(batches, quick=args.quick, networks=networks)
-    interrupted = False
+    why, code = "", 0
     with Steps(total, "checking and warming up") as steps:
         last = ""
         try:
@@ -65,18 +68,22 @@ def run(args: Any) -> int:
                     last = now
                     steps.say(now)
         except KeyboardInterrupt:
-            interrupted = True
+            why, code = "interrupted", 130
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            why, code = "not enough memory, try a smaller --batch", 1
     if not rows:
-        print("interrupted; nothing was measured", file=sys.stderr)
-        return 130
+        print(f"{why}; nothing was measured", file=sys.stderr)
+        return code
     show(console, bench.ratio_table(rows))
     found = bench.limits(rows)
     if found:
         show(console, bench.limit_table(found))
     written = ", ".join(_write(output, rows, machine))
-    if interrupted:
-        print(f"interrupted; what was measured is in {output}: {written}", file=sys.stderr)
-        return 130
+    if code:
+        print(f"{why}; what was measured is in {output}: {written}", file=sys.stderr)
+        return code
     console.print(f"written to {output}: {written}", highlight=False, markup=False, soft_wrap=True)
     return 0
 

@@ -36,7 +36,9 @@ def check_measuring(command: str, batches: Sequence[int], seconds: float, thread
 
 
 class Steps:
-    """A progress bar that is drawn when something was done, and by no thread of its own: that would be measured, too.
+    """A progress bar, drawn when something was done, and by no thread of its own: that would be measured, too.
+
+    Where the output is no terminal each step that is new is a line.
 
     Args:
         total: How many steps; None if nobody knows.
@@ -44,7 +46,8 @@ class Steps:
     """
 
     def __init__(self, total: int | None, title: str) -> None:
-        console = Console(stderr=True)
+        self._console = console = Console(stderr=True)
+        self._last = ""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(
             *columns, console=console, auto_refresh=False, transient=True, disable=not console.is_interactive
@@ -67,6 +70,9 @@ class Steps:
         # what is timed goes on until its time is over: there may be more steps than foreseen
         done = task.completed + 1 if task.total is None else min(task.completed + 1, task.total)
         self._progress.update(self._task, description=what, completed=done, refresh=True)
+        if what != self._last and not self._console.is_interactive:
+            self._console.print(what, highlight=False, markup=False, soft_wrap=True)
+        self._last = what
 
 
 def show(console: Console, table: Table) -> None:

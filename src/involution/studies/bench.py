@@ -175,15 +175,14 @@ def ratio_table(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def limit_table(some: Sequence[Limit]) -> Table:
-    """Return the shares of the machine's limits, a row for each layer."""
-    columns = list(dict.fromkeys((limit.of, limit.kernel) for limit in some))
+    """Return the shares of the machine's limits, a row for each limit and kernel, a column for each layer."""
+    layers = list(dict.fromkeys(limit.layer for limit in some))
     shares = {(limit.of, limit.kernel, limit.layer): limit.share for limit in some}
     cells = [
-        [layer, *(f"{shares[(*column, layer)]:.0%}" if (*column, layer) in shares else "" for column in columns)]
-        for layer in dict.fromkeys(limit.layer for limit in some)
+        [of, kernel, *(f"{share:.0%}" if (share := shares.get((of, kernel, layer))) else "" for layer in layers)]
+        for of, kernel in dict.fromkeys((limit.of, limit.kernel) for limit in some)
     ]
-    header = ["layer", *(f"{kernel}, of {of}" for of, kernel in columns)]
-    return Table("Share of the machine's measured limits", header, cells)
+    return Table("Share of the machine's measured limits", ["limit", "kernel", *layers], cells, labels=2)
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], origin: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .cost import authors_cost, authors_pass, multiply_adds
-from .environment import kernels
+from .environment import kernels, out_of_memory
 from .errors import StudyError
 from .published import CLASSIFIERS, DETECTORS, PUBLISHED, SEGMENTERS
 from .tables import Table
@@ -183,8 +183,7 @@ def measure(
         try:
             calls[name], rows[name] = _prepare(name, batch, image_size(name, size), DTYPES[dtype], folded, device)
         except RuntimeError as error:
-            # the CPU's allocator has no class of its own for it
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            if not out_of_memory(error):
                 raise
             rows[name] = {"note": "no memory for it"}
         rows[name] = setting | rows[name]

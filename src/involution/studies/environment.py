@@ -33,3 +33,8 @@ def kernels() -> str:
     if torch.cuda.is_available():
         return "plain" if triton.reason else "triton"
     return native.instruction_set() or "plain"
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Say whether an allocator found no room; the CPU's has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

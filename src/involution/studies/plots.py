@@ -142,12 +142,15 @@ def limits_figure(limits: Sequence[Limit], caption: str) -> Figure | None:
                 values = [limit.share for limit in bars]
                 axis.barh(y, values, height * 0.92, color=color, label=kernel)
                 for where, value in zip(y, values, strict=True):
-                    axis.text(value + 0.012, where, f"{value:.0%}", va="center", fontsize=7.5)
+                    # inside of the bar where it would lie on the line of the limit
+                    inside = 0.88 < value < 1
+                    at, align, ink = (-0.012, "right", "white") if inside else (0.012, "left", "#1a1a1a")
+                    axis.text(value + at, where, f"{value:.0%}", va="center", ha=align, color=ink, fontsize=7.5)
             axis.axvline(1, color=_GREY, lw=1, ls="--")
             axis.set_yticks(range(len(layers)), layers)
             axis.invert_yaxis()
             axis.grid(axis="y", visible=False)
-            axis.set_title(panel, fontsize=10.5, loc="left")
+            axis.set_title(f"share of {panel}", fontsize=10.5, loc="left")
             axis.xaxis.set_major_formatter(PercentFormatter(1))
             if len(kernels) > 1:
                 axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=len(kernels), frameon=False)

@@ -1,5 +1,31 @@
 """Pictures of what an involution network does: the kernels it generates, drawn for one image."""
 
-from .kernels import generated_kernels, involution_layers, kernel_mosaic, plot_kernels, plot_mosaic
+from .animation import animate, save_animation
+from .errors import ExplainError
+from .figures import heat_map, heat_map_figure, kernels_figure
+from .kernels import find_layer, generated_kernels, involution_layers, kernel_mosaic, plot_kernels, plot_mosaic
+from .layer import LayerMap, layer_map, telling_positions
+from .receptive import receptive_field, receptive_field_figure
+from .subject import Subject, View
 
-__all__ = ["generated_kernels", "involution_layers", "kernel_mosaic", "plot_kernels", "plot_mosaic"]
+__all__ = [
+    "ExplainError",
+    "LayerMap",
+    "Subject",
+    "View",
+    "animate",
+    "find_layer",
+    "generated_kernels",
+    "heat_map",
+    "heat_map_figure",
+    "involution_layers",
+    "kernel_mosaic",
+    "kernels_figure",
+    "layer_map",
+    "plot_kernels",
+    "plot_mosaic",
+    "receptive_field",
+    "receptive_field_figure",
+    "save_animation",
+    "telling_positions",
+]

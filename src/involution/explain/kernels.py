@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from involution.nn import Involution2d
+
+from .errors import ExplainError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,25 +30,56 @@ def involution_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, Involution2d)]
 
 
+def find_layer(model: nn.Module, name: str) -> str:
+    """The full name of an involution, by that name or a part of it between dots that no other has.
+
+    The paper's words do, too: "stage2.1" is "layer2.1", "stem" is "conv1".
+
+    Args:
+        model: A network with involutions.
+        name: What to look for.
+
+    Raises:
+        ExplainError: If no involution has this name, or several have.
+
+    Example:
+        >>> from involution.models import rednet_nano
+        >>> find_layer(rednet_nano(), "stage2.1"), find_layer(rednet_nano(), "stem")
+        ('layer2.1.conv2', 'conv1.3')
+    """
+    from involution.data.errors import nearest
+
+    layers = involution_layers(model)
+    if name in layers:
+        return name
+    wanted = f".{name.replace('stage', 'layer').replace('stem', 'conv1')}."
+    matches = [layer for layer in layers if wanted in f".{layer}."]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ExplainError(f"{name!r} is one of several involutions: {', '.join(matches)}")
+    raise ExplainError(
+        f"wanted the name of an involution, one of {', '.join(layers) or '(none)'}; got {name!r}{nearest(name, layers)}"
+    )
+
+
 def generated_kernels(model: nn.Module, image: Tensor, layer: str) -> Tensor:
     """Run one image through a network and catch the kernels that an involution makes for it.
 
     Args:
         model: A network with involutions; it is run in eval mode and put back.
         image: Network input `[1, C, H, W]`, normalised as the network expects it.
-        layer: One of `involution_layers(model)`.
+        layer: One of `involution_layers(model)`; see `find_layer`.
 
     Returns:
         The kernel map `[G, K_h, K_w, H_o, W_o]`.
 
     Raises:
-        ValueError: If the layer is no involution of this network, or not one image is given.
+        ExplainError: If the layer is no involution of this network, or not one image is given.
     """
-    layers = involution_layers(model)
-    if layer not in layers:
-        raise ValueError(f"wanted the name of an involution, one of {', '.join(layers) or '(none)'}; got {layer!r}")
+    layer = find_layer(model, layer)
     if image.ndim != 4 or image.shape[0] != 1:
-        raise ValueError(f"wanted one image [1, C, H, W], got shape {list(image.shape)}")
+        raise ExplainError(f"wanted one image [1, C, H, W], got shape {list(image.shape)}")
     caught: list[Tensor] = []
     generator = model.get_submodule(layer).generator
     assert isinstance(generator, nn.Module)
@@ -128,11 +161,11 @@ def kernel_limit(kernels: Tensor) -> float:
     return max(torch.quantile(kernels.abs().flatten().double(), 0.995).item(), 1e-12)
 
 
-def draw_tile(axes: Axes, tile: Tensor, limit: float) -> AxesImage:
+def draw_tile(axes: Axes, tile: Tensor, limit: float, colors: Any = KERNEL_COLORS) -> AxesImage:
     """Show a kernel (or a mosaic of them) without ticks, zero in the middle of the colours."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    return axes.imshow(tile.cpu().numpy(), cmap=KERNEL_COLORS, vmin=-limit, vmax=limit, interpolation="none")
+    return axes.imshow(tile.cpu().numpy(), cmap=colors, vmin=-limit, vmax=limit, interpolation="none")
 
 
 def mark_positions(axes: Axes, image: Tensor, positions: Sequence[tuple[int, int]], map_size: tuple[int, int]) -> None:

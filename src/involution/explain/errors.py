@@ -1,0 +1,2 @@
+class ExplainError(ValueError):
+    """A picture that can't be drawn as asked."""

@@ -1,0 +1,238 @@
+"""Pictures for talks: kernels on the image, and the paper's heat map of a whole layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .errors import ExplainError
+from .kernels import draw_tile, kernel_limit
+from .layer import LayerMap, layer_map, telling_positions
+from .style import Style, bare, colour_bar, drawing, new_figure
+from .subject import View
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MOST_ROWS, _MOST_MAPS = 4, 12
+
+
+def kernels_figure(
+    view: View,
+    layer: str,
+    positions: Sequence[tuple[int, int]] | None = None,
+    *,
+    groups: Sequence[int] | None = None,
+    style: str = "light",
+) -> Figure:
+    """Draw the kernels that one layer generates at some positions: on the image, and large beside it.
+
+    All tiles share one colour scale that is symmetric about zero. The bar under the image is as long as the window
+    that a kernel is applied to.
+
+    Args:
+        view: Network and image.
+        layer: Name of an involution, see `find_layer`.
+        positions: (row, column) in the layer's kernel map; by default four whose kernels differ most.
+        groups: Which groups, counted from 0; by default the first four. The first of them is drawn on the image.
+        style: light or dark.
+
+    Raises:
+        ExplainError: If there is no such layer, position, group or style.
+
+    Example:
+        >>> from involution.models import rednet_nano
+        >>> view = View.of(rednet_nano().eval(), torch.rand(1, 3, 32, 32), name="RedNet-nano", untrained=True)
+        >>> kernels_figure(view, "stage1.0", [(3, 3), (20, 9)]).savefig("kernels.png")
+    """
+    found = layer_map(view, layer)
+    places = list(positions) if positions is not None else telling_positions(found)
+    _check_positions(places, found)
+    rows = _chosen_groups(groups, found, _MOST_ROWS)
+    limit = kernel_limit(torch.stack([found.kernels[rows, :, :, i, j] for i, j in places]))
+    with drawing(style) as look:
+        count, groups_shown = len(places), len(rows)
+        tile = {1: 1.6, 2: 1.25}.get(groups_shown, 1.0)
+        height = max(4.2, 1.5 + (tile + 0.1) * groups_shown + 0.9)
+        width = (height - 1.2) + max(tile * count + 1.1, 3.6)
+        figure = new_figure(
+            width, height, f"Kernels that {found.name} generates", _about(view, found, rows), view.untrained, look
+        )
+        left, right = figure.subfigures(1, 2, width_ratios=[height - 1.2, width - height + 1.2])
+        axes = left.subplots()
+        _show_picture(axes, view)
+        _tiles_on_picture(axes, view, found, places, rows[0], limit, look)
+        _scale_bar(axes, view, found)
+        grid = right.subplots(groups_shown, count, squeeze=False)
+        for line, group in enumerate(rows):
+            for column, (i, j) in enumerate(places):
+                drawn = draw_tile(grid[line][column], found.kernels[group, :, :, i, j], limit, look.signed_map)
+                _frame(grid[line][column], look)
+                if line == 0:
+                    grid[line][column].set_title(f"{_letter(column)}\nrow {i}, col {j}", fontsize=11)
+            grid[line][0].set_ylabel(f"group {group + 1}")
+        colour_bar(right, drawn, grid, "kernel weight", look, orientation="horizontal", shrink=0.8, aspect=28, pad=0.04)
+    return figure
+
+
+def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = None, style: str = "light") -> Figure:
+    """Draw the sum of each position's kernel, one map per group, beside the image (paper, section 5).
+
+    Args:
+        view: Network and image.
+        layer: Name of an involution, see `find_layer`.
+        groups: Which groups, counted from 0; by default the first twelve.
+        style: light or dark.
+
+    Raises:
+        ExplainError: If there is no such layer, group or style.
+
+    Example:
+        >>> from involution.models import rednet_nano
+        >>> view = View.of(rednet_nano().eval(), torch.rand(1, 3, 32, 32), name="RedNet-nano", untrained=True)
+        >>> heat_map_figure(view, "stage2.1", style="dark").savefig("heatmap.png")
+    """
+    found = layer_map(view, layer)
+    rows = _chosen_groups(groups, found, _MOST_MAPS)
+    maps = heat_map(found)[rows]
+    limit = max(maps.abs().max().item(), 1e-12)
+    with drawing(style) as look:
+        columns = min(len(rows) + 1, 4 if len(rows) <= 7 else 5)
+        lines = math.ceil((len(rows) + 1) / columns)
+        side = 2.9 if columns <= 3 else 2.3
+        aspect = view.size[0] / view.size[1]
+        width = max(columns * (side + 0.1) + 1.1, 6.4)
+        height = lines * (side * aspect + 0.4) + 1.0
+        figure = new_figure(
+            width, height, "Heat map: the sum of each position's kernel", _about(view, found, rows),
+            view.untrained, look,
+        )  # fmt: skip
+        grid = figure.subplots(lines, columns, squeeze=False).flat
+        _show_picture(grid[0], view)
+        grid[0].set_title("image")
+        for axes, group, values in zip(grid[1:], rows, maps, strict=False):
+            height_px, width_px = view.size
+            # each position covers its patch of the image, the last ones may be cut off by its edge
+            extent = (-0.5, found.size[1] * found.stride[1] - 0.5, found.size[0] * found.stride[0] - 0.5, -0.5)
+            drawn = axes.imshow(
+                values.numpy(), cmap=look.signed_map, vmin=-limit, vmax=limit, interpolation="none", extent=extent
+            )
+            axes.set(xlim=(-0.5, width_px - 0.5), ylim=(height_px - 0.5, -0.5))
+            bare(axes)
+            _frame(axes, look)
+            axes.set_title(f"group {group + 1}")
+        for axes in grid[len(rows) + 1 :]:
+            axes.set_visible(False)
+        colour_bar(figure, drawn, list(grid), "sum of the kernel's weights", look, shrink=0.85, aspect=22, pad=0.02)
+    return figure
+
+
+def heat_map(found: LayerMap) -> Any:
+    """The sum of the kernel's weights at each position, per group: `[G, H_o, W_o]` (paper, section 5)."""
+    return found.kernels.sum((1, 2))
+
+
+def _check_positions(places: Sequence[tuple[int, int]], found: LayerMap) -> None:
+    if not places:
+        raise ExplainError("wanted 1 position or more, got none")
+    if len(places) > 8:
+        raise ExplainError(f"wanted at most 8 positions in one picture, got {len(places)}")
+    for row, column in places:
+        if not (0 <= row < found.size[0] and 0 <= column < found.size[1]):
+            raise ExplainError(
+                f"wanted a (row, column) in the map of {found.name}, {found.size[0]} rows and {found.size[1]} "
+                f"columns; got {(row, column)}"
+            )
+
+
+def _chosen_groups(groups: Sequence[int] | None, found: LayerMap, most: int) -> list[int]:
+    count = found.kernels.shape[0]
+    chosen = list(groups) if groups is not None else list(range(min(count, most)))
+    wrong = [group for group in chosen if not 0 <= group < count]
+    if wrong or not chosen:
+        raise ExplainError(
+            f"{found.name} has {count} group{'s' if count > 1 else ''} of kernels; "
+            f"got group {', '.join(str(group + 1) for group in wrong) or '(none)'}"
+        )
+    return chosen
+
+
+def _about(view: View, found: LayerMap, groups: Sequence[int]) -> str:
+    count, k_h, k_w, h_o, w_o = found.kernels.shape
+    left_out = "" if len(groups) == count else f", {len(groups)} of {count} groups"
+    return f"{view.name}, {found.name}: {k_h}×{k_w} kernels at {h_o}×{w_o} positions{left_out}"
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index)
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _show_picture(axes: Axes, view: View) -> None:
+    axes.imshow(view.picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
+    bare(axes)
+
+
+def _frame(axes: Axes, look: Style) -> None:
+    axes.spines[:].set(visible=True, color=look.muted, linewidth=0.8)
+
+
+def _tiles_on_picture(
+    axes: Axes, view: View, found: LayerMap, places: Sequence[tuple[int, int]], group: int, limit: float, look: Style
+) -> None:
+    """Draw each kernel on the place of the picture that it was made for, lettered."""
+    from matplotlib.patches import Rectangle
+
+    height, width = view.size
+    middles = [found.middle(*place) for place in places]
+    side = 0.19 * min(height, width)
+    apart = [
+        max(abs(first[0] - second[0]), abs(first[1] - second[1]))
+        for index, first in enumerate(middles)
+        for second in middles[:index]
+    ]
+    # neighbours shrink until they don't cover each other, down to a size that can still be seen
+    side = max(min([side, *(0.92 * gap for gap in apart)]), 0.07 * min(height, width))
+    for index, ((y, x), (i, j)) in enumerate(zip(middles, places, strict=True)):
+        box = (x - side / 2, x + side / 2, y + side / 2, y - side / 2)
+        axes.imshow(
+            found.kernels[group, :, :, i, j].numpy(),
+            cmap=look.signed_map, vmin=-limit, vmax=limit, interpolation="none", extent=box, zorder=3,
+        )  # fmt: skip
+        corner = (box[0], box[3])
+        axes.add_patch(
+            Rectangle(corner, side, side, fill=False, edgecolor=look.mark, linewidth=2, zorder=4, clip_on=False)
+        )
+        axes.annotate(
+            _letter(index), corner, ha="center", va="center", fontsize=10, fontweight="bold", color="#1b1b1b", zorder=5,
+            bbox={"boxstyle": "circle,pad=0.18", "facecolor": look.mark, "edgecolor": "#1b1b1b", "linewidth": 0.8},
+        )  # fmt: skip
+    margin = side / 2
+    # tiles at the picture's edge stay whole
+    axes.set(
+        xlim=(min(-0.5, min(x for _, x in middles) - margin), max(width - 0.5, max(x for _, x in middles) + margin)),
+        ylim=(max(height - 0.5, max(y for y, _ in middles) + margin), min(-0.5, min(y for y, _ in middles) - margin)),
+    )
+
+
+def _scale_bar(axes: Axes, view: View, found: LayerMap) -> None:
+    """Draw under the picture how wide the window is that a kernel is applied to."""
+    from matplotlib.transforms import ScaledTranslation
+
+    _, _, _, window = found.window(0, 0)
+    width = view.size[1]
+    # a fixed distance below the picture, whatever its size
+    where = axes.get_xaxis_transform() + ScaledTranslation(0, -10 / 72, axes.figure.dpi_scale_trans)
+    shown = min(window, width)
+    left = (width - 1) / 2 - shown / 2
+    text = f"window of a kernel: {_number(window)} of {width} pixels"
+    axes.plot([left, left + shown], [0, 0], transform=where, clip_on=False, lw=3, solid_capstyle="butt",
+              color=axes.xaxis.label.get_color())  # fmt: skip
+    axes.set_xlabel(text, labelpad=15, fontsize=12)

@@ -1,0 +1,129 @@
+"""Two looks for pictures: on light and on dark ground."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import ExplainError
+from .kernels import KERNEL_COLORS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colours of a picture.
+
+    Args:
+        paper: The ground.
+        ink: Texts.
+        muted: Texts of second rank, ticks and frames.
+        mark: Positions.
+        warning: What must not be overlooked.
+        signed: Diverging colour map whose middle is like the ground: zero disappears, both signs stand out. Its name,
+            or its colours from the most negative to the most positive.
+        amount: Name of a perceptually uniform colour map whose beginning is close to the ground.
+    """
+
+    paper: str
+    ink: str
+    muted: str
+    mark: str
+    warning: str
+    signed: str | tuple[str, ...]
+    amount: str
+
+    @property
+    def signed_map(self) -> Any:
+        """What matplotlib takes for `signed`."""
+        from matplotlib.colors import LinearSegmentedColormap
+
+        if isinstance(self.signed, str):
+            return self.signed
+        return LinearSegmentedColormap.from_list("signed", self.signed)
+
+
+_ON_DARK = ("#e3dcff", "#9d86f5", "#6248c4", "#1d1d26", "#bd6a12", "#f5a742", "#ffe7bd")
+STYLES = {
+    "light": Style("#ffffff", "#1b1b1b", "#5f6368", "#ffd54a", "#b3261e", KERNEL_COLORS, "magma_r"),
+    # as light far from zero as the light style's map is dark
+    "dark": Style("#14151a", "#f1f1f1", "#a5a8ae", "#ffd54a", "#ff8a80", _ON_DARK, "magma"),
+}
+
+
+@contextmanager
+def drawing(style: str) -> Iterator[Style]:
+    """Draw in this style inside the block.
+
+    Raises:
+        ExplainError: If there is no such style.
+    """
+    import matplotlib
+
+    if style not in STYLES:
+        raise ExplainError(f"wanted the style {' or '.join(STYLES)}, got {style!r}")
+    chosen = STYLES[style]
+    settings: dict[Any, Any] = {
+        "figure.facecolor": chosen.paper,
+        "axes.facecolor": chosen.paper,
+        "text.color": chosen.ink,
+        "axes.titlecolor": chosen.ink,
+        "axes.labelcolor": chosen.ink,
+        "axes.edgecolor": chosen.muted,
+        "xtick.color": chosen.muted,
+        "ytick.color": chosen.muted,
+        "xtick.labelcolor": chosen.ink,
+        "ytick.labelcolor": chosen.ink,
+        "font.size": 13,
+        "axes.titlesize": 13,
+        "figure.titlesize": 17,
+        "figure.dpi": 100,
+    }
+    with matplotlib.rc_context(settings):
+        yield chosen
+
+
+def new_figure(width: float, height: float, title: str, subtitle: str, untrained: bool, style: Style) -> Figure:
+    """A figure with a title over a smaller line, and a warning in it where the weights are random."""
+    from matplotlib.figure import Figure
+
+    # both lines have the same height at every size of the figure: 0.75 inches together
+    figure = Figure(figsize=(width, height), layout="constrained")
+    engine: Any = figure.get_layout_engine()
+    foot = 0.06
+    engine.set(rect=(0, foot / height, 1, 1 - (0.78 + foot) / height), w_pad=0.06, h_pad=0.06)
+    figure.text(0.16 / width, 1 - 0.14 / height, title, fontsize=17, fontweight="bold", va="top")
+    figure.text(0.16 / width, 1 - 0.5 / height, subtitle, color=style.muted, va="top")
+    if untrained:
+        figure.text(
+            1 - 0.16 / width,
+            1 - 0.16 / height,
+            "UNTRAINED, RANDOM WEIGHTS",
+            color=style.warning,
+            fontweight="bold",
+            ha="right",
+            va="top",
+        )
+    return figure
+
+
+def bare(axes: Axes) -> None:
+    """Leave out ticks and frame."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def colour_bar(figure: Any, drawn: ScalarMappable, axes: Any, label: str, style: Style, **place: Any) -> Any:
+    """A colour bar with its label."""
+    bar = figure.colorbar(drawn, ax=axes, **place)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    # ticks may be made as late as they are drawn, when the style is no longer in force
+    bar.ax.tick_params(color=style.muted, labelcolor=style.ink, labelsize=11)
+    return bar

@@ -1,0 +1,285 @@
+"""What is explained: a trained network in front of one image, and the geometry between them.
+
+Three coordinate systems: pixels of the image file (x, y), pixels of the network's input, and positions (row, column)
+of a layer's kernel map.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ExplainError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class View:
+    """A network and the one image that it sees.
+
+    Args:
+        network: Network with involutions (of a detector: backbone and neck).
+        input: What it is given, `[1, C, H, W]`, normalised.
+        picture: The same for eyes, values in 0..1: `[H, W]` or `[H, W, 3]`.
+        name: What to call the network in a picture.
+        image_size: (height, width) of the image file in pixels.
+        resized: (height, width) that the file's image has before it is cropped.
+        offset: (top, left) of the input in the resized image.
+        untrained: Whether the weights are random; every picture then says so.
+
+    Example:
+        >>> from involution.models import rednet_nano
+        >>> view = View.of(rednet_nano(in_chans=1).eval(), torch.rand(1, 1, 16, 16), name="RedNet-nano")
+        >>> view.picture.shape, view.untrained
+        (torch.Size([16, 16]), False)
+    """
+
+    network: nn.Module
+    input: Tensor
+    picture: Tensor
+    name: str
+    image_size: tuple[int, int]
+    resized: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
+    untrained: bool = False
+
+    @classmethod
+    def of(cls, network: nn.Module, input: Tensor, *, name: str, untrained: bool = False) -> View:
+        """A view of a network of one's own; the picture is its input, stretched to 0..1.
+
+        Args:
+            network: Network with involutions.
+            input: What it is given, `[1, C, H, W]`.
+            name: What to call the network in a picture.
+            untrained: Whether the weights are random.
+
+        Raises:
+            ExplainError: If not one image is given.
+        """
+        if input.ndim != 4 or input.shape[0] != 1:
+            raise ExplainError(f"wanted one image [1, C, H, W], got shape {list(input.shape)}")
+        size = (input.shape[2], input.shape[3])
+        low, high = input.min(), input.max()
+        picture = _picture((input[0] - low) / (high - low).clamp(min=1e-12))
+        return cls(network, input, picture, name, size, size, untrained=untrained)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return self.input.shape[2], self.input.shape[3]
+
+    def input_pixel(self, x: int, y: int) -> tuple[int, int]:
+        """Where a pixel of the image file lies in the network's input.
+
+        Args:
+            x: Pixels from the image's left.
+            y: Pixels from its top.
+
+        Returns:
+            (row, column).
+
+        Raises:
+            ExplainError: If it is outside the image, or in a part that the network does not see.
+        """
+        height, width = self.image_size
+        if not (0 <= x < width and 0 <= y < height):
+            raise ExplainError(
+                f"position {x},{y} is outside the image: x goes from 0 to {width - 1}, y from 0 to {height - 1}"
+            )
+        seen = []
+        for value, file, resized, offset, side in zip(
+            (y, x), self.image_size, self.resized, self.offset, self.size, strict=True
+        ):
+            # the middle of the pixel is scaled, not its corner
+            place = int((value + 0.5) * resized / file) - offset
+            seen.append(place)
+            if not 0 <= place < side:
+                low, high = offset * file / resized, min((offset + side) * file / resized, file)
+                axis = "y" if len(seen) == 1 else "x"
+                raise ExplainError(
+                    f"position {x},{y} is cut off: the network sees {axis} from {-int(-low // 1)} to {int(high - 1)}"
+                )
+        return seen[0], seen[1]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to look into, and how it wants its images.
+
+    Args:
+        network: In eval mode.
+        name: What to call it in a picture.
+        channels: 1 or 3.
+        prepare: From a PIL image to (input [1, C, H, W], size of the resized image, offset of the crop in it).
+        mean: Of the normalisation, per channel.
+        std: Of the normalisation, per channel.
+        untrained: Whether the weights are random.
+    """
+
+    network: nn.Module
+    name: str
+    channels: int
+    prepare: Callable[[Image], tuple[Tensor, tuple[int, int], tuple[int, int]]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    untrained: bool = False
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Subject:
+        """Read trained weights: a classifier's, detector's or segmenter's checkpoint, or a RedNet's weights alone.
+
+        Args:
+            path: best.ckpt of a training, or a file that `involution convert` wrote or reads.
+            device: Where the network runs.
+
+        Raises:
+            CheckpointError: If the file is missing, is something else, or would run code.
+            ExplainError: If its weights have not been trained.
+        """
+        from involution.engine.checkpoint import CARD_KEY, load_classifier, read_checkpoint
+
+        file = Path(path)
+        if file.suffix != ".ckpt" and file.is_file():
+            return _weights_alone(file, device)
+        found = read_checkpoint(file)
+        if found.get("global_step") == 0:
+            raise ExplainError(
+                f"{file}: its weights are untrained (0 steps) and would explain nothing; "
+                "--untrained MODEL draws random weights, labelled so"
+            )
+        task = found[CARD_KEY].get("task")
+        if task == "detect":
+            from involution.engine.detect import load_detector
+
+            detector, card = load_detector(file, device)
+            return _detector(detector, f"{card.model} on {card.model_args.get('backbone')}")
+        if task == "segment":
+            from involution.engine.segment import load_segmenter
+
+            segmenter, card = load_segmenter(file, device)
+            prepare = _segmenter_input(card.mean, card.std, card.input_size[-1] or None)
+            name = f"{card.model} on {card.model_args.get('backbone')}"
+            return cls(segmenter, name, 3, prepare, tuple(card.mean), tuple(card.std))
+        model, card = load_classifier(file, device)
+        prepare = _classifier_input(card)
+        return cls(model, card.model, card.input_size[0], prepare, tuple(card.mean), tuple(card.std))
+
+    @classmethod
+    def untrained_model(cls, name: str) -> Subject:
+        """A network of timm's registry with random weights; every picture of it says so.
+
+        Example:
+            >>> Subject.untrained_model("rednet_nano").untrained
+            True
+        """
+        from involution.engine.checkpoint import create_network
+
+        return replace(_registered(create_network(name, {}, 10, 3), name), untrained=True)
+
+    def view(self, image: Image) -> View:
+        """Show it an image (8-bit, as `read_image` gives it)."""
+        device = next(self.network.parameters()).device
+        with torch.no_grad():
+            input, resized, offset = self.prepare(image)
+        shape = (-1, 1, 1)
+        colours = input[0].cpu() * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
+        return View(
+            self.network,
+            input.to(device),
+            _picture(colours.clamp(0, 1)),
+            self.name,
+            (image.height, image.width),
+            resized,
+            offset,
+            self.untrained,
+        )
+
+
+def _picture(colours: Tensor) -> Tensor:
+    """`[C, H, W]` as `[H, W]` (of another number of channels than three: their mean) or `[H, W, 3]`."""
+    colours = colours.detach().cpu()
+    return colours.permute(1, 2, 0) if colours.shape[0] == 3 else colours.mean(0)
+
+
+def _weights_alone(file: Path, device: str | torch.device) -> Subject:
+    from involution.engine.checkpoint import create_network
+    from involution.models.checkpoint import identify, load_checkpoint
+    from involution.models.layouts import to_timm_layout
+    from involution.models.readers import read_state_dict
+
+    tensors = to_timm_layout(read_state_dict(file)).tensors
+    name = identify(tensors)
+    network = create_network(name, {}, 0, tensors["conv1.0.weight"].shape[1])
+    load_checkpoint(network, file)
+    return _registered(network.to(device).eval(), name)
+
+
+def _registered(network: Any, name: str) -> Subject:
+    from involution.data.transforms import eval_transform
+
+    config = network.pretrained_cfg
+    channels, _, side = config["input_size"]
+    channels = network.conv1[0].in_channels if isinstance(network.conv1, nn.Sequential) else channels
+    mean, std = (tuple(config[key][:channels]) for key in ("mean", "std"))
+    transform = eval_transform(side, channels, mean, std, config["interpolation"], config["crop_pct"])
+    return Subject(network.eval(), name, channels, _centre_crop(transform, side, config["crop_pct"]), mean, std)
+
+
+def _classifier_input(card: Any) -> Callable[[Image], Any]:
+    from involution.data.transforms import eval_transform
+
+    side = card.input_size[-1]
+    transform = eval_transform(side, card.input_size[0], card.mean, card.std, card.interpolation, card.crop_pct)
+    return _centre_crop(transform, side, card.crop_pct)
+
+
+def _centre_crop(transform: Callable[[Any], Tensor], side: int, crop_pct: float) -> Callable[[Image], Any]:
+    def prepare(image: Image) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+        # as torchvision resizes the shorter side and rounds the crop
+        short = round(side / crop_pct)
+        width, height = image.size
+        least = min(width, height)
+        resized = (int(short * height / least), int(short * width / least))
+        offset = (round((resized[0] - side) / 2), round((resized[1] - side) / 2))
+        return transform(image)[None], resized, offset
+
+    return prepare
+
+
+def _segmenter_input(mean: Any, std: Any, min_size: int | None) -> Callable[[Image], Any]:
+    import torchvision.transforms.v2.functional as F
+    from torchvision import tv_tensors
+
+    from involution.data.transforms import segmentation_eval_transform
+
+    transform = segmentation_eval_transform(mean, std, min_size)
+
+    def prepare(image: Image) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+        pixels, _ = transform(tv_tensors.Image(F.pil_to_tensor(image.convert("RGB"))))
+        return pixels[None], (pixels.shape[1], pixels.shape[2]), (0, 0)
+
+    return prepare
+
+
+def _detector(detector: Any, name: str) -> Subject:
+    import torchvision.transforms.v2.functional as F
+
+    transform = detector.transform
+    device = next(detector.parameters()).device
+
+    def prepare(image: Image) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
+        pixels = F.to_dtype(F.pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
+        images, _ = transform([pixels.to(device)])
+        # padded below and on the right to a multiple of the largest stride
+        return images.tensors, images.image_sizes[0], (0, 0)
+
+    mean, std = tuple(transform.image_mean), tuple(transform.image_std)
+    return Subject(detector.backbone, name, 3, prepare, mean, std)

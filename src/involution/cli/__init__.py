@@ -31,7 +31,6 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("bench",): ("involution.cli.bench", "time the operator and the models on this machine"),
     ("convert",): ("involution.cli.convert", "convert published weights"),
     ("explain",): ("involution.cli.explain", "draw what an involution network sees in an image"),
-    ("convert",): ("involution.cli.convert", "convert published RedNet weights to safetensors"),
     ("info",): ("involution.cli.info", "what this installation can do"),
 }
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130

@@ -105,8 +105,10 @@ def _draw(
     other = twin.view(image) if twin else None
     groups = [number - 1 for number in args.group] if args.group else None
     found = layer_map(view, layer)
-    # positions are checked before anything is drawn
+    # positions and further images are checked before anything is drawn
     places = [found.position(*view.input_pixel(x, y)) for x, y in points]
+    views = [view, *([other] if other else [])]
+    inputs = [_inputs(part, args.average) for part in (subject, twin) if part] if args.average else None
     folder, stem = Path(args.output), f"{Path(args.image).stem}-{layer}"
     style = args.style
     if "kernels" in what:
@@ -116,11 +118,7 @@ def _draw(
         figure = heat_map_figure(view, layer, groups=groups, style=style)
         yield _write(figure, folder / f"{stem}-heatmap.{args.format}")
     if "receptive-field" in what:
-        pairs = [(subject, view)] + ([(twin, other)] if other else [])
-        inputs = [_inputs(part, args.average) for part, _ in pairs] if args.average else None
-        figure = receptive_field_figure(
-            [each for _, each in pairs], layer, places[0] if places else None, images=inputs, style=style
-        )
+        figure = receptive_field_figure(views, layer, places[0] if places else None, images=inputs, style=style)
         yield _write(figure, folder / f"{stem}-receptive-field.{args.format}")
     if "animation" in what:
         group = groups[0] if groups else 0
@@ -164,7 +162,11 @@ def _write_animation(animation: Any, path: Path, frames: int) -> Any:
         for suffix in suffixes:
             file = path.with_name(path.name + suffix)
             task = progress.add_task(file.name, total=frames)
-            save_animation(animation, file, lambda done, _, task=task: progress.update(task, completed=done + 1))
+
+            def tell(done: int, frames: int, task: Any = task) -> None:
+                progress.update(task, completed=done + 1)
+
+            save_animation(animation, file, tell)
             yield file
     if len(suffixes) == 1:
         print("no MP4: ffmpeg is not installed", file=sys.stderr)

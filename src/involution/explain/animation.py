@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .errors import ExplainError
 from .kernels import draw_tile, kernel_limit
 from .layer import LayerMap, layer_map
-from .style import bare, colour_bar, drawing, new_figure
+from .style import bare, colour_bar, drawing, new_figure, subfigures
 from .subject import View
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def animate(
             view.untrained or (twin is not None and twin.untrained),
             look,
         )
-        left_side, right_side = figure.subfigures(1, 2, width_ratios=[1, 1.55])
+        left_side, right_side = subfigures(figure, [1, 1.55])
         image = left_side.subplots()
         moving, still = right_side.subplots(1, 2)
         image.imshow(view.picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none", zorder=1)
@@ -194,22 +194,23 @@ def save_animation(
     """
     from matplotlib.animation import FFMpegWriter, PillowWriter
 
-    class _GifWriter(PillowWriter):  # type: ignore[misc]
+    class _GifWriter(PillowWriter):
         """Frames of one palette without dither: between two only what moves is stored."""
 
         def finish(self) -> None:
             from PIL import Image
 
-            frames = [frame.convert("RGB") for frame in self._frames]
+            frames = [frame.convert("RGB") for frame in self._frames]  # type: ignore[attr-defined]
             sample = Image.new("RGB", (frames[0].width, 3 * frames[0].height))
             for place in range(3):
                 sample.paste(frames[place * (len(frames) - 1) // 2], (0, place * frames[0].height))
             palette = sample.quantize(256)
             # the ground keeps its colour, which the palette has mixed with the edges of letters
-            colours = palette.getpalette()
-            ground = 3 * palette.getpixel((0, 0))
-            colours[ground : ground + 3] = sample.getpixel((0, 0))
-            palette.putpalette(colours)
+            ground: Any = sample.getpixel((0, 0))
+            values: Any = palette.getpalette()
+            triples = zip(*[iter(values)] * 3, strict=True)
+            near = [ground if max(abs(a - b) for a, b in zip(c, ground, strict=True)) <= 6 else c for c in triples]
+            palette.putpalette([value for colour in near for value in colour])
             flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
             duration = int(1000 / self.fps)
             flat[0].save(self.outfile, save_all=True, append_images=flat[1:], duration=duration, loop=0)

@@ -11,7 +11,7 @@ import torch
 from .errors import ExplainError
 from .kernels import draw_tile, kernel_limit
 from .layer import LayerMap, layer_map, telling_positions
-from .style import Style, bare, colour_bar, drawing, new_figure
+from .style import Style, bare, colour_bar, drawing, new_figure, subfigures
 from .subject import View
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def kernels_figure(
         figure = new_figure(
             width, height, f"Kernels that {found.name} generates", _about(view, found, rows), view.untrained, look
         )
-        left, right = figure.subfigures(1, 2, width_ratios=[height - 1.2, width - height + 1.2])
+        left, right = subfigures(figure, [height - 1.2, width - height + 1.2])
         axes = left.subplots()
         _show_picture(axes, view)
         _tiles_on_picture(axes, view, found, places, rows[0], limit, look)

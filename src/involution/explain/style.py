@@ -113,6 +113,11 @@ def new_figure(width: float, height: float, title: str, subtitle: str, untrained
     return figure
 
 
+def subfigures(figure: Figure, widths: list[float]) -> Any:
+    """Parts of a figure side by side."""
+    return figure.subfigures(1, len(widths), width_ratios=widths)
+
+
 def bare(axes: Axes) -> None:
     """Leave out ticks and frame."""
     axes.set(xticks=[], yticks=[])

@@ -226,8 +226,8 @@ def _registered(network: Any, name: str) -> Subject:
     from involution.data.transforms import eval_transform
 
     config = network.pretrained_cfg
-    channels, _, side = config["input_size"]
-    channels = network.conv1[0].in_channels if isinstance(network.conv1, nn.Sequential) else channels
+    side = config["input_size"][-1]
+    channels: int = network.conv1[0].in_channels
     mean, std = (tuple(config[key][:channels]) for key in ("mean", "std"))
     transform = eval_transform(side, channels, mean, std, config["interpolation"], config["crop_pct"])
     return Subject(network.eval(), name, channels, _centre_crop(transform, side, config["crop_pct"]), mean, std)

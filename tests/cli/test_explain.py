@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from explain_checkpoint import save_checkpoint
+from PIL import Image
+
+from involution.cli import main
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24), dtype=np.uint8)
+    Image.fromarray(pixels).save("seven.png")
+    save_checkpoint("a.ckpt")
+    return tmp_path
+
+
+def test_everything_at_once(here, capsys):
+    save_checkpoint("twin.ckpt", "rednet_nano_conv")
+    words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--twin", "twin.ckpt", "--layer", "stage2.1"]
+    words += ["--at", "10,10", "--at", "15,3", "--style", "dark", "--frames", "3", "--output", "out"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out.split()
+    assert sorted(printed) == sorted(str(path.relative_to(here)) for path in (here / "out").iterdir())
+    stems = [f"out/seven-layer2.1.conv2-{what}" for what in ("kernels.png", "heatmap.png", "receptive-field.png")]
+    assert printed[:4] == [*stems, "out/seven-layer2.1.conv2-window.gif"]
+    with Image.open(printed[0]) as image:
+        assert max(image.convert("RGB").getpixel((2, 2))) < 60
+    with Image.open(printed[3]) as image:
+        assert image.n_frames == 3
+
+
+def test_one_picture_in_another_format(here, capsys):
+    words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "heatmap", "--format", "svg"]
+    assert main([*words, "--group", "2"]) == 0
+    (file,) = (here / "runs/explain").iterdir()
+    assert file.name == "seven-layer2.0.conv2-heatmap.svg"
+    assert "<svg" in file.read_text()
+    words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "receptive-field", "--average", "*.png"]
+    assert main([*words, "--format", "pdf"]) == 0
+    assert (here / "runs/explain/seven-layer2.0.conv2-receptive-field.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_layers_are_listed(here, capsys):
+    assert main(["explain", "--checkpoint", "a.ckpt", "--list-layers"]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["conv1.3", "layer1.0.conv2"]
+
+
+def test_without_a_checkpoint_it_takes_the_demos(here, capsys):
+    assert main(["explain", "seven.png"]) == 2
+    assert "`involution demo`" in capsys.readouterr().err
+    (here / "runs/demo/rednet_nano-seed0").mkdir(parents=True)
+    save_checkpoint("runs/demo/rednet_nano-seed0/best.ckpt")
+    assert main(["explain", "seven.png", "--what", "kernels"]) == 0
+    assert main(["explain", "seven.png", "--untrained", "rednet_nano", "--what", "kernels"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--layer", "layer2.1.con"], "did you mean layer2.1.conv2?"),
+        (["--layer", "stage2"], "one of several involutions: layer2.0.conv2, layer2.1.conv2"),
+        (["--at", "24,3"], "position 24,3 is outside the image: x goes from 0 to 23, y from 0 to 19"),
+        (["--at", "0,3"], "position 0,3 is cut off: the network sees x from"),
+        (["--at", "middle"], "wanted --at X,Y in pixels, such as --at 10,20; got 'middle'"),
+        (["--what", "kernel"], "got 'kernel'; did you mean kernels?"),
+        (["--style", "drak"], "did you mean dark?"),
+        (["--format", "bmp"], "--format takes png, svg, pdf; got 'bmp'"),
+        (["--group", "9"], "got group 9"),
+        (["--frames", "0"], "--frames and --group of 1 or more"),
+        (["--untrained", "rednet_nano"], "--untrained takes no --checkpoint"),
+        (["--average", "nothing*"], "no images found in nothing*"),
+        (["--device", "nowhere"], "no device named 'nowhere'"),
+        (["--twin", "a.ckpt", "--what", "animation"], "it is no twin of rednet_nano"),
+        (["--laier", "x"], "unknown option --laier; did you mean --layer?"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(here, capsys, words, message):
+    assert main(["explain", "seven.png", "--checkpoint", "a.ckpt", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(here.glob("runs/explain/*"))
+
+
+def test_bad_files(here, capsys):
+    assert main(["explain", "none.png", "--checkpoint", "a.ckpt"]) == 2
+    assert "none.png: no such file" in capsys.readouterr().err
+    (here / "text.png").write_text("no picture")
+    assert main(["explain", "text.png", "--checkpoint", "a.ckpt"]) == 2
+    assert main(["explain", "seven.png", "--checkpoint", "none.ckpt"]) == 2
+    save_checkpoint("fresh.ckpt", steps=0)
+    assert main(["explain", "seven.png", "--checkpoint", "fresh.ckpt"]) == 2
+    assert "its weights are untrained (0 steps)" in capsys.readouterr().err
+    save_checkpoint("conv.ckpt", "rednet_nano_conv")
+    assert main(["explain", "seven.png", "--checkpoint", "conv.ckpt"]) == 2
+    assert "rednet_nano_conv has no involutions" in capsys.readouterr().err
+
+
+def test_an_interrupt_leaves_nothing_half_written(here, capsys, monkeypatch):
+    from involution.explain import animation
+
+    def press(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(animation, "draw_tile", press)
+    assert main(["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "animation"]) == 130
+    assert not list(here.glob("runs/explain/*"))

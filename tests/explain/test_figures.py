@@ -1,0 +1,218 @@
+import matplotlib.colors
+import pytest
+import torch
+from matplotlib.animation import FFMpegWriter
+from PIL import Image
+from torch import nn
+
+from involution.explain import (
+    ExplainError,
+    View,
+    animate,
+    find_layer,
+    heat_map_figure,
+    kernels_figure,
+    layer_map,
+    receptive_field,
+    receptive_field_figure,
+    save_animation,
+)
+from involution.explain.animation import fixed_kernel, sliding_path
+from involution.models import rednet_nano
+from involution.models.variants import rednet_nano_conv
+from involution.nn import Involution2d
+
+LAYER = "layer2.1.conv2"
+
+
+@pytest.fixture
+def view():
+    torch.manual_seed(0)
+    return View.of(rednet_nano(in_chans=1).eval(), torch.rand(1, 1, 16, 16), name="nano")
+
+
+def generated(view, layer):
+    """What the layer's generator puts out in an ordinary forward pass."""
+    caught = []
+    hook = view.network.get_submodule(layer).generator.register_forward_hook(lambda m, a, out: caught.append(out))
+    with torch.no_grad():
+        view.network(view.input)
+    hook.remove()
+    return caught[0][0]
+
+
+def drawn(axes):
+    return torch.from_numpy(axes.images[-1].get_array().data)
+
+
+def texts(figure):
+    parts = [figure, *figure.subfigs]
+    return [text.get_text() for part in parts for text in part.texts]
+
+
+def test_find_layer_by_parts_of_its_name(view):
+    assert find_layer(view.network, "layer3.0") == find_layer(view.network, "stage3.0") == "layer3.0.conv2"
+    with pytest.raises(ExplainError, match=r"'stage2' is one of several involutions: layer2\.0\.conv2, layer2\.1"):
+        find_layer(view.network, "stage2")
+    with pytest.raises(ExplainError, match=r"one of conv1\.3, .*got 'layer2.1.con'; did you mean layer2\.1\.conv2\?"):
+        find_layer(view.network, "layer2.1.con")
+
+
+@pytest.mark.parametrize("style", ["light", "dark"])
+def test_tiles_are_the_generated_kernels(view, style):
+    kernels = generated(view, LAYER)
+    places = [(1, 2), (6, 4), (7, 0)]
+    figure = kernels_figure(view, "stage2.1", places, style=style)
+    picture, *tiles = [axes for axes in figure.axes if axes.images]
+    assert len(tiles) == 6
+    for index, axes in enumerate(tiles):
+        assert torch.equal(drawn(axes), kernels[index // 3][(..., *places[index % 3])])
+    on_picture = picture.images[1:]
+    for image, (row, column) in zip(on_picture, places, strict=True):
+        assert torch.equal(torch.from_numpy(image.get_array().data), kernels[0, :, :, row, column])
+        left, right, bottom, top = image.get_extent()
+        # stride 2: a position's patch is two pixels wide
+        assert ((top + bottom) / 2, (left + right) / 2) == pytest.approx((2 * row + 0.5, 2 * column + 0.5))
+    limits = {image.get_clim() for axes in tiles for image in axes.images}
+    assert len(limits) == 1
+    assert sum(limits.pop()) == 0
+
+
+def test_heat_map_is_the_sum_of_each_kernel(view):
+    kernels = generated(view, LAYER)
+    figure = heat_map_figure(view, LAYER)
+    first, second = figure.axes[1:3]
+    torch.testing.assert_close(drawn(first), kernels[0].sum((0, 1)))
+    torch.testing.assert_close(drawn(second), kernels[1].sum((0, 1)))
+    assert second.get_title() == "group 2"
+    assert list(first.images[0].get_extent()) == [-0.5, 15.5, 15.5, -0.5]
+    assert drawn(heat_map_figure(view, LAYER, groups=[1]).axes[1]).equal(drawn(second))
+
+
+def test_untrained_weights_are_named_in_every_picture(view):
+    plain = kernels_figure(view, LAYER)
+    random = View.of(view.network, view.input, name="nano", untrained=True)
+    figures = [
+        kernels_figure(random, LAYER),
+        heat_map_figure(random, LAYER, style="dark"),
+        receptive_field_figure([random], LAYER),
+    ]
+    moving = animate(random, LAYER, frames=1)
+    moving._draw_was_started = True
+    for figure in [*figures, moving._fig]:
+        assert "UNTRAINED, RANDOM WEIGHTS" in texts(figure)
+    assert "UNTRAINED, RANDOM WEIGHTS" not in texts(plain)
+
+
+def test_dark_and_light(view):
+    dark, light = (heat_map_figure(view, LAYER, style=style) for style in ("dark", "light"))
+    brightness = [sum(matplotlib.colors.to_rgb(figure.get_facecolor())) for figure in (dark, light)]
+    assert brightness[0] < 0.5
+    assert brightness[1] > 2.5
+    with pytest.raises(ExplainError, match="wanted the style light or dark, got 'blue'"):
+        heat_map_figure(view, LAYER, style="blue")
+
+
+def test_wrong_positions_and_groups_are_named(view):
+    with pytest.raises(ExplainError, match=r"8 rows and 8 columns; got \(8, 0\)"):
+        kernels_figure(view, LAYER, [(8, 0)])
+    with pytest.raises(ExplainError, match="has 2 groups of kernels; got group 3"):
+        heat_map_figure(view, LAYER, groups=[2])
+    with pytest.raises(ExplainError, match="at most 8 positions"):
+        kernels_figure(view, LAYER, [(0, 0)] * 9)
+
+
+def test_receptive_field_of_a_convolution_is_its_kernel():
+    conv = nn.Conv2d(2, 3, 3, stride=2, padding=1)
+    field = receptive_field(nn.Sequential(conv), torch.rand(2, 2, 9, 9), "0", (2, 3))
+    expected = torch.zeros(9, 9)
+    # all output channels together, each input channel for itself
+    expected[3:6, 5:8] = conv.weight.detach().sum(0).abs().sum(0)
+    torch.testing.assert_close(field, expected / expected.max())
+
+
+def test_receptive_field_of_an_involution_counts_kernel_and_generator():
+    torch.manual_seed(0)
+    network = nn.Sequential(Involution2d(2, 3, groups=1, norm_layer=None, act_layer=None)).eval()
+    image = torch.rand(1, 2, 7, 7)
+    field = receptive_field(network, image, "0")
+    # by differences, in double precision
+    network = network.double()
+    expected = torch.zeros(2, 7, 7, dtype=torch.float64)
+    for index in range(expected.numel()):
+        step = torch.zeros(1, 2, 7, 7, dtype=torch.float64)
+        step.view(-1)[index] = 1e-6
+        high, low = (network(image.double() + sign * step)[0, :, 3, 3].sum() for sign in (1, -1))
+        expected.view(-1)[index] = (high - low).detach() / 2e-6
+    expected = expected.abs().sum(0)
+    torch.testing.assert_close(field.double(), expected / expected.max(), atol=1e-4, rtol=1e-4)
+    assert (field > 0).nonzero().amin(0).tolist() == [2, 2]
+    assert (field > 0).nonzero().amax(0).tolist() == [4, 4]
+
+
+def test_receptive_fields_side_by_side(view):
+    twin = View.of(rednet_nano_conv(in_chans=1).eval(), view.input, name="twin")
+    figure = receptive_field_figure([view, twin], LAYER)
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "nano", "twin"]
+    field = receptive_field(twin.network, twin.input, LAYER)
+    torch.testing.assert_close(drawn(figure.axes[2]), field.clamp(min=1e-3))
+    with pytest.raises(ExplainError, match="small has no layer"):
+        receptive_field_figure([view, View.of(nn.Conv2d(1, 1, 1), view.input, name="small")], LAYER)
+    with pytest.raises(ExplainError, match=r"8 rows and 8 columns; got \(9, 0\)"):
+        receptive_field(view.network, view.input, LAYER, (9, 0))
+
+
+def test_animation_has_a_frame_for_each_position(view, tmp_path):
+    kernels = generated(view, LAYER)
+    moving = animate(view, LAYER, frames=5, group=1)
+    path = sliding_path((8, 8), 5)
+    done = []
+    save_animation(moving, tmp_path / "window.gif", lambda frame, total: done.append((frame, total)))
+    with Image.open(tmp_path / "window.gif") as image:
+        assert image.n_frames == 5
+    assert [frame for frame, _ in done] == list(range(5))
+    image, tile = moving._fig.axes[0], moving._fig.axes[1]
+    moving._func(2)
+    row, column = path[2]
+    assert torch.equal(drawn(tile), kernels[1, :, :, row, column])
+    assert image.get_xlabel() == f"row {row}, column {column}"
+    assert list(tmp_path.iterdir()) == [tmp_path / "window.gif"]
+
+
+def test_animation_as_video_if_ffmpeg_is_there(view, tmp_path, monkeypatch):
+    moving = animate(view, LAYER, frames=2)
+    moving._draw_was_started = True
+    if FFMpegWriter.isAvailable():
+        save_animation(moving, tmp_path / "window.mp4")
+        assert (tmp_path / "window.mp4").read_bytes()[4:8] == b"ftyp"
+    monkeypatch.setattr(FFMpegWriter, "isAvailable", lambda: False)
+    with pytest.raises(ExplainError, match="MP4 needs ffmpeg"):
+        save_animation(moving, tmp_path / "other.mp4")
+    with pytest.raises(ExplainError, match=r"ends in \.gif or \.mp4"):
+        save_animation(moving, tmp_path / "window.avi")
+
+
+def test_paths_slide_to_and_fro():
+    path = sliding_path((56, 56), 64)
+    assert len(path) == 64
+    assert (path[0], path[-1][0]) == ((0, 0), 55)
+    assert sliding_path((2, 2), 4) == [(0, 0), (0, 1), (1, 1), (1, 0)]
+    with pytest.raises(ExplainError, match="wanted 1 frame or more, got 0"):
+        sliding_path((2, 2), 0)
+
+
+def test_the_fixed_kernel_says_where_it_is_from(view):
+    found = layer_map(view, LAYER)
+    twin = View.of(rednet_nano_conv(in_chans=1).eval(), view.input, name="twin")
+    kernel, origin = fixed_kernel(view, found, 1, twin)
+    assert torch.equal(kernel, twin.network.get_submodule(LAYER).weight[16, 16].detach())
+    assert origin == "twin, layer2.1.conv2,\nchannel 17 to channel 17"
+    kernel, origin = fixed_kernel(view, found, 0)
+    assert torch.equal(kernel, view.network.conv1[6].weight[0, 0].detach())
+    assert "from conv1.6 of the same network" in origin
+    assert "conv1.0" in fixed_kernel(view, layer_map(view, "stem"), 0)[1]
+    lonely = View.of(nn.Sequential(Involution2d(1, 3)), view.input, name="lonely")
+    with pytest.raises(ExplainError, match="lonely has no convolution larger than 1×1"):
+        fixed_kernel(lonely, layer_map(lonely, "0"), 0)
+    with pytest.raises(ExplainError, match="it is no twin of nano"):
+        fixed_kernel(view, found, 0, lonely)

@@ -138,6 +138,22 @@ def test_image_and_labels_move_together():
     assert seen == {True, False}
 
 
+@pytest.mark.parametrize("how", [{"rotate": 30.0}, {"shear": 20.0}, {"zoom": (0.5, 0.8)}, {"zoom": (1.2, 2.0)}])
+def test_rotation_shear_and_zoom_move_image_and_labels_together(how):
+    transform = segmentation_transform(MEAN, STD, **how)
+    ignored = 0
+    for _ in range(20):
+        image, labels = transform(*pair())
+        assert image.shape == (3, 40, 60)
+        known = labels != IGNORED
+        ignored += int((~known).sum())
+        assert set(labels[known].unique().tolist()) <= {0, 1}
+        agree = ((image[0] > 0) == (labels == 1))[known]
+        assert agree.float().mean() > 0.9
+    # what comes in from outside does not count; magnified, nothing does
+    assert (ignored == 0) == (how.get("zoom", (0,))[0] > 1)
+
+
 def test_small_images_are_padded_by_labels_that_do_not_count():
     image, labels = CropWithLimit(64, 64, 1.0, (127.5,) * 3)(*pair())
     assert image.shape == (3, 64, 64)

@@ -19,7 +19,7 @@ from involution.engine.config import ConfigError, load_config, recipe_names
 from involution.engine.detect import load_detector
 from involution.engine.optimizer import param_groups
 from involution.engine.schedule import lr_factor
-from involution.engine.segment import evaluate, intersection_over_union, load_segmenter, train
+from involution.engine.segment import Segmenter, evaluate, intersection_over_union, load_segmenter, make_card, train
 from involution.engine.segment_config import SEGMENTERS, SegmentConfig, create_segmenter
 
 # smp's parameters are its own: less than the published layouts' (no 3×3 output convolutions, no auxiliary head)
@@ -114,6 +114,23 @@ def test_ignored_pixels_neither_train_nor_count(root, make_config, tmp_path):
     assert confusion.sum() == 5 * 64 * 128
 
 
+def test_dice_loss_is_added_to_the_cross_entropy(make_config):
+    config = make_config(model__dice_weight=0.5)
+    classes = ["a", "b", "c"]
+    task = Segmenter(torch.nn.Identity(), config, make_card(config, classes), 1)
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 2, (2, 4, 5))
+    labels[0, 0] = 255
+    known = labels != 255
+    shares = logits.softmax(1).movedim(1, -1)[known]
+    truth = torch.nn.functional.one_hot(labels[known], 3)
+    overlap = 2 * (shares * truth).sum(0) / (shares.sum(0) + truth.sum(0))
+    # class c is nowhere to be seen: nothing to overlap with, but it counts as one of three
+    dice = (1 - overlap)[:2].sum() / 3
+    entropy = -shares.log()[truth.bool()].mean()
+    torch.testing.assert_close(task._loss(logits, labels), entropy + 0.5 * dice)
+
+
 def test_broken_files_are_skipped_where_allowed(root, make_config, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
@@ -201,6 +218,9 @@ def test_weights_of_the_backbone_train_on(make_config, tmp_path):
         ({"model__args": {"colour": 3}}, "can't be made so"),
         ({"augment__scale": (0.5, 2.0)}, "augment.scale needs data.min_size"),
         ({"augment__scale": (2.0, 1.0)}, "two factors, the smaller one first"),
+        ({"model__dice_weight": -1.0}, "model.dice_weight must be 0 or more"),
+        ({"augment__zoom": (0.0, 1.0)}, "augment.zoom must be two factors"),
+        ({"augment__shear": 90.0}, "augment.shear must be from 0 to 89"),
         ({"augment__class_limit": 0.0}, "augment.class_limit must be greater than 0"),
         ({"augment__crop": (0, 5)}, "augment.crop must be"),
         ({"data__batch_size": 99}, "only 16"),

@@ -178,6 +178,9 @@ def segmentation_transform(
     crop: tuple[int, int] | None = None,
     class_limit: float = 1.0,
     flip: float = 0.0,
+    rotate: float = 0.0,
+    shear: float = 0.0,
+    zoom: tuple[float, float] = (1.0, 1.0),
     photometric: bool = False,
 ) -> Callable[..., Any]:
     """What happens to a training image with its label map.
@@ -190,6 +193,9 @@ def segmentation_transform(
         crop: height and width of a random crop.
         class_limit: largest share of one class in a crop.
         flip: probability of a horizontal flip.
+        rotate: largest rotation in degrees; what comes in from outside is not labelled.
+        shear: largest shear in degrees.
+        zoom: smallest and largest zoom factor about the middle.
         photometric: distort brightness, contrast, saturation and hue.
 
     Returns:
@@ -199,6 +205,12 @@ def segmentation_transform(
     from torchvision.transforms import v2
 
     steps: list[Any] = []
+    if rotate or shear or tuple(zoom) != (1.0, 1.0):
+        from torchvision import tv_tensors
+
+        outside: Any = {tv_tensors.Image: [255 * value for value in mean], tv_tensors.Mask: 255}
+        bilinear = v2.InterpolationMode.BILINEAR
+        steps.append(v2.RandomAffine(rotate, None, zoom, shear or None, interpolation=bilinear, fill=outside))
     if min_size is not None and tuple(scale) != (1.0, 1.0):
         steps.append(v2.RandomResize(round(min_size * scale[0]), round(min_size * scale[1]) + 1, antialias=True))
     elif min_size is not None:

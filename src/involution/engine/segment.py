@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -88,6 +89,7 @@ class Segmenter(Task):
         self.loss_sum = SumMetric(nan_strategy="disable")
         self.loss_count = SumMetric(nan_strategy="disable")
         self.register_buffer("class_weights", _weights(config, card.classes), persistent=False)
+        self.dice = DiceLoss("multiclass", ignore_index=IGNORED)
         self.confusion = MulticlassConfusionMatrix(len(card.classes), ignore_index=IGNORED)
 
     @override
@@ -113,7 +115,9 @@ class Segmenter(Task):
             return logits.sum() * 0.0
         weights: Any = self.class_weights
         smoothing = self.config.trainer.label_smoothing
-        return F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, label_smoothing=smoothing)
+        loss = F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, label_smoothing=smoothing)
+        dice = self.config.model.dice_weight
+        return loss + dice * self.dice(logits, labels) if dice else loss
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -211,6 +215,9 @@ def train(config: SegmentConfig, *, progress: bool = True, resume: str | os.Path
             crop=augment.crop,
             class_limit=augment.class_limit,
             flip=augment.flip,
+            rotate=augment.rotate,
+            shear=augment.shear,
+            zoom=augment.zoom,
             photometric=augment.photometric,
         )
         images = TrainScenes(data.train, transform, config.seed, settings.cache)

@@ -30,6 +30,7 @@ class SegmenterConfig:
         norm: of backbone and heads, batch or group; not for smp_*.
         neck: output layers of semantic_fpn's feature pyramid, convolution or involution.
         class_weights: weight of each class in the loss, for classes that cover little; null for 1 each.
+        dice_weight: weight of the Dice loss, which treats all classes alike, beside the cross-entropy's 1.
         args: further arguments of the segmenter: head_channels, out_channels, auxiliary_channels, dropout, ...
     """
 
@@ -41,6 +42,7 @@ class SegmenterConfig:
     norm: str = "batch"
     neck: str = "convolution"
     class_weights: list[float] | None = None
+    dice_weight: float = 0.0
     args: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,6 +80,9 @@ class SegmentAugmentConfig:
         crop: height and width of a random crop, null for the whole image; images of several sizes need one.
         class_limit: a crop that one class covers more of than this share is drawn again.
         flip: probability of a horizontal flip.
+        rotate: largest rotation in degrees, either way.
+        shear: largest shear in degrees, either way.
+        zoom: smallest and largest zoom about the middle, 1 being none; the image keeps its size.
         photometric: distort brightness, contrast, saturation and hue.
     """
 
@@ -85,6 +90,9 @@ class SegmentAugmentConfig:
     crop: tuple[int, int] | None = None
     class_limit: float = 1.0
     flip: float = 0.5
+    rotate: float = 0.0
+    shear: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
     photometric: bool = False
 
 
@@ -126,6 +134,8 @@ def check_segment(config: SegmentConfig) -> None:
         raise ConfigError(f"model.backbone_args, model.levels and model.norm are not for {model.name}")
     if model.class_weights is not None and min(model.class_weights, default=0) <= 0:
         raise ConfigError(f"model.class_weights must be greater than 0, got {model.class_weights}")
+    if model.dice_weight < 0:
+        raise ConfigError(f"model.dice_weight must be 0 or more, got {model.dice_weight}")
     if min(data.std) <= 0:
         raise ConfigError(f"data.std must be greater than 0, got {list(data.std)}")
     if data.on_problem not in ("refuse", "skip"):
@@ -136,6 +146,8 @@ def check_segment(config: SegmentConfig) -> None:
         raise ConfigError(f"augment.scale must be two factors, the smaller one first, got {list(augment.scale)}")
     if tuple(augment.scale) != (1.0, 1.0) and (data.min_size is None or augment.crop is None):
         raise ConfigError("augment.scale needs data.min_size, which it is relative to, and augment.crop")
+    if not 0 < augment.zoom[0] <= augment.zoom[1]:
+        raise ConfigError(f"augment.zoom must be two factors, the smaller one first, got {list(augment.zoom)}")
     if augment.crop is not None and min(augment.crop) < 1:
         raise ConfigError(f"augment.crop must be a height and a width of 1 or more, got {list(augment.crop)}")
     if not 0 < augment.class_limit <= 1:

@@ -228,7 +228,8 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> n
 
 def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
     conv = nn.Conv2d(channels, num_classes, 1)
-    nn.init.normal_(conv.weight, std=0.01)
+    # with weights near zero all classes but the background's stay one for long
+    nn.init.kaiming_normal_(conv.weight)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv
 

@@ -1,0 +1,58 @@
+"""Settings of the documentation site, for Sphinx; `make docs` builds it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import generated  # noqa: E402
+
+from involution import __version__  # noqa: E402
+
+project = "involution"
+author = "the involution contributors"
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
+exclude_patterns: list[str] = []
+
+# figures of the measured tables come from the files of results
+myst_enable_extensions = ["colon_fence", "substitution"]
+myst_heading_anchors = 3
+myst_substitutions = generated.tables()
+
+# `name` in a docstring is a link where there is such a thing, and code where there is none
+default_role = "py:obj"
+autodoc_default_options = {"show-inheritance": False}
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_format = "short"
+autodoc_typehints_description_target = "documented"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+python_use_unqualified_type_names = True
+copybutton_exclude = ".linenos, .gp, .go"
+copybutton_prompt_text = ">>> "
+
+html_theme = "furo"
+html_title = "involution"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b5cad", "color-brand-content": "#0b5cad"},
+    "dark_css_variables": {"color-brand-primary": "#6cb6ff", "color-brand-content": "#6cb6ff"},
+}
+
+
+def setup(app: Any) -> None:
+    """Let the page of the command line end with every command's --help."""
+
+    def add_commands(app: Any, name: str, source: list[str]) -> None:
+        if name == "reference/command-line":
+            source[0] += generated.commands()
+
+    app.connect("source-read", add_commands)

@@ -24,7 +24,6 @@ myst_substitutions = generated.tables()
 
 # `name` in a docstring is a link where there is such a thing, and code where there is none
 default_role = "py:obj"
-autodoc_default_options = {"show-inheritance": False}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"

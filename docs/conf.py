@@ -6,9 +6,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import generated  # noqa: E402
+import generated
 
-from involution import __version__  # noqa: E402
+from involution import __version__
 
 project = "involution"
 author = "the involution contributors"

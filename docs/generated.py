@@ -55,7 +55,11 @@ def _layers(found: list[dict[str, Any]]) -> Table:
     }
     keys = dict.fromkeys((layer, batch) for layer, batch, *_ in times)
     cells = [
-        [layer, str(batch), *(times[layer, batch, mode, name] for mode in ("forward", "forward+backward") for name in names)]
+        [
+            layer,
+            str(batch),
+            *(times[layer, batch, mode, name] for mode in ("forward", "forward+backward") for name in names),
+        ]
         for layer, batch in sorted(keys, key=lambda key: key[1])
     ]
     header = ["layer", "batch", *(f"{mode}: {name}" for mode in ("forward", "with backward") for name in names)]

@@ -4,6 +4,8 @@ import contextlib
 import csv
 import io
 import os
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,15 @@ WORDS = ("measure", "layer", "candidate", "base", "model", "published_in", "dtyp
 def tables() -> dict[str, str]:
     """Return each table of the page of measured figures, in Markdown, by the name that it has there."""
     operator = rows("cpu_avx512_torch2.14.1.csv")
+    cost = cost_table.table(rows("cost_cpu-avx512_torch2.14.1.csv"))
     found = {
+        "measured_short": _short(operator),
         "measured_ratios": bench.ratio_table(operator),
         "measured_limits": bench.limit_table(bench.limits(operator)),
         "measured_layers": _layers(operator),
         "measured_targets": _targets(operator),
-        "measured_cost": cost_table.table(rows("cost_cpu-avx512_torch2.14.1.csv")),
+        "measured_count": _columns(cost, "Counted and published", range(7)),
+        "measured_time": _columns(cost, "Measured", (0, 8, 9, 10, 11)),
         "measured_neck": _detection("detection_neck_cpu-avx512_torch2.14.1.csv", "The neck's finest level"),
         "measured_retinanet": _detection("detection_retinanet_cpu-avx512_torch2.14.1.csv", "RetinaNet"),
         "measured_faster_rcnn": _detection("detection_faster_rcnn_cpu-avx512_torch2.14.1.csv", "Faster R-CNN"),
@@ -44,6 +49,32 @@ def _value(key: str, cell: str) -> Any:
         return cell if key in WORDS else int(cell) if cell.isdigit() else float(cell)
     except ValueError:
         return cell
+
+
+def _columns(table: Table, title: str, chosen: Sequence[int]) -> Table:
+    """Return some columns of a table that is too wide for a page."""
+    header, *cells = ([row[column] for column in chosen] for row in (table.header, *table.rows))
+    return Table(title, header, cells, table.labels)
+
+
+def _short(found: list[dict[str, Any]]) -> Table:
+    chosen = {
+        "RedNet-50 ÷ ResNet-50, inference, batch norms folded": ("inference", "RedNet-50, folded"),
+        "RedNet-50 ÷ ResNet-50, training step": ("training", "RedNet-50"),
+        "RedNet-50 by unfold ÷ ResNet-50, inference": ("inference", "RedNet-50 by unfold"),
+        "unfold ÷ involution, forward": ("forward", "unfold"),
+        "unfold ÷ involution, forward and backward": ("forward+backward", "unfold"),
+        "depthwise 7×7 convolution ÷ involution, forward": ("forward", "depthwise 7×7"),
+    }
+    batches = sorted({row["batch"] for row in found})
+    cells = []
+    for title, key in chosen.items():
+        ratios = [
+            [row["p50_ratio"] for row in found if (row["measure"], row["candidate"], row["batch"]) == (*key, batch)]
+            for batch in batches
+        ]
+        cells.append([title, *(f"{statistics.median(some):.2f}" if some else "" for some in ratios)])
+    return Table("Time ÷ time", ["", *(f"batch {batch}" for batch in batches)], cells)
 
 
 def _layers(found: list[dict[str, Any]]) -> Table:

@@ -26,7 +26,7 @@ def test_tables_show_what_was_measured(generated):
     tables = generated.tables()
     assert f"| inference | RedNet-50, folded | ResNet-50, folded | 8 | {figure} |" in tables["measured_ratios"]
     cost = {row["model"]: row for row in generated.rows("cost_cpu-avx512_torch2.14.1.csv")}
-    assert f"| {cost['rednet152']['p50_ms']:.1f} (" in tables["measured_cost"]
+    assert f"| {cost['rednet152']['p50_ms']:.1f} (" in tables["measured_time"]
     page = (PATH.parent / "measured.md").read_text(encoding="utf-8")
     assert [name for name in tables if f"{{{{ {name} }}}}" not in page] == []
 

@@ -7,6 +7,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import generated
+from pygments.lexers.special import TextLexer
 
 from involution import __version__
 
@@ -40,6 +41,7 @@ html_title = "involution"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b5cad", "color-brand-content": "#0b5cad"},
@@ -48,10 +50,12 @@ html_theme_options = {
 
 
 def setup(app: Any) -> None:
-    """Let the page of the command line end with every command's --help."""
+    """Let the page of the command line end with every command's --help; leave shell commands plain."""
 
     def add_commands(app: Any, name: str, source: list[str]) -> None:
         if name == "reference/command-line":
             source[0] += generated.commands()
 
     app.connect("source-read", add_commands)
+    # a shell's lexer would colour the words test and eval
+    app.add_lexer("sh", TextLexer)

@@ -134,5 +134,9 @@ def commands() -> str:
             os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
         if code != 0:
             raise RuntimeError(f"involution {' '.join(words)} --help ended with {code}")
-        sections.append(f"## {' '.join(words)}\n\n```text\n{out.getvalue().strip()}\n```\n")
+        usage, rest = out.getvalue().strip().split("\n\n", 1)
+        # dozens of settings are told once, below; jsonargparse puts a backspace before [=flags]
+        usage = usage if usage.count("\n") < 9 else f"usage: involution {' '.join(words)} [options]"
+        text = f"{usage}\n\n{rest}".replace(" \b", "")
+        sections.append(f"## {' '.join(words)}\n\n```text\n{text}\n```\n")
     return "\n" + "\n".join(sections)

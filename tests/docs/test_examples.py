@@ -41,7 +41,7 @@ def command_lines():
         blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         # README indents them
         blocks += re.findall(r"^    (involution [^\n]+)", text, re.MULTILINE)
-        found |= {(name, line) for block in blocks for line in block.splitlines() if line}
+        found |= {(name, line) for block in blocks for line in block.replace("\\\n", " ").splitlines() if line}
     return sorted(found)
 
 

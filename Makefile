@@ -7,7 +7,7 @@ WHEEL_VENV = build/wheel-venv
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow lint format bench bench-cpu bench-detection bench-gpu wheel test-wheel test-abi test-aarch64 sanitize clean
+.PHONY: help setup demo test test-slow docs lint format bench bench-cpu bench-detection bench-gpu wheel test-wheel test-abi test-aarch64 sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,10 @@ test: $(STAMP) ## the test suite, under 15 minutes on 2 cores
 
 test-slow: $(STAMP) ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+docs: $(STAMP) ## the documentation site, build/site/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo "open build/site/index.html"
 
 sanitize: ## the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	csrc/sanitize.sh

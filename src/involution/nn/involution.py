@@ -334,7 +334,7 @@ class Involution2d(_Involution):
         reduction_ratio: The generator's hidden width is ``C / reduction_ratio``; None for one linear layer.
         out_channels: If it differs from `channels`, a 1×1 convolution (no bias) projects the input first.
         bias: Add a learned bias to the output.
-        norm_layer: Norm after the reduction, called with its width; None for none.
+        norm_layer: Norm after the reduction, called with its width; a batch norm by default, None for none.
         act_layer: Activation after it; None for none.
         padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
         device: Of the parameters.

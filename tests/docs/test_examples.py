@@ -1,0 +1,95 @@
+"""What the site says is tried: its Python runs, its command lines parse, its commands and options exist."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import matplotlib
+import pytest
+from jsonargparse import ArgumentParser
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+from involution import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = {str(page.relative_to(ROOT)): page for page in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])}
+
+
+def python_blocks(page):
+    return list(Sybil([PythonCodeBlockParser(), SkipParser()]).parse(page).examples())
+
+
+# README's blocks are excerpts
+WITH_PYTHON = [name for name, page in PAGES.items() if python_blocks(page) and name != "README.md"]
+
+
+# the blocks of a page run in their order, with the names that those before have made
+@pytest.mark.parametrize("name", WITH_PYTHON)
+def test_python_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    for example in python_blocks(PAGES[name]):
+        example.evaluate()
+
+
+def command_lines():
+    found = set()
+    for name, page in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        # README indents them
+        blocks += re.findall(r"^    (involution [^\n]+)", text, re.MULTILINE)
+        found |= {(name, line) for block in blocks for line in block.replace("\\\n", " ").splitlines() if line}
+    return sorted(found)
+
+
+def parser_of(words):
+    module = importlib.import_module(cli.COMMANDS[words][0])
+    module = module.for_task(words[0]) if hasattr(module, "for_task") else module
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    module.add_arguments(parser)
+    return parser, module
+
+
+def parse(line):
+    """Parse a command line as the command does, the files that it names aside."""
+    argv = shlex.split(line, comments=True)
+    if argv[0] == "make":
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in argv[1:])
+        return
+    # torchrun ... -m involution
+    argv = argv[argv.index("involution") + 1 :]
+    words = next(tuple(argv[:n]) for n in (2, 1) if tuple(argv[:n]) in cli.COMMANDS)
+    parser, module = parser_of(words)
+    # printing the settings would end the process
+    rest = [word for word in argv[len(words) :] if word != "--print_config"]
+    # a run that goes on has its settings from a file
+    if hasattr(module, "prepare") and "--resume" not in rest:
+        rest = module.prepare(rest)
+    parser.parse_args(rest)
+
+
+@pytest.mark.parametrize(("name", "line"), command_lines())
+def test_command_line_parses(name, line):
+    parse(line)
+
+
+def test_a_wrong_command_line_would_fail():
+    with pytest.raises(Exception, match=r"--data\.spek"):
+        parse("involution classify train --data.spek digits")
+
+
+def test_every_option_that_the_text_names_exists():
+    known = {
+        option for words in cli.COMMANDS for action in parser_of(words)[0]._actions for option in action.option_strings
+    }
+    named = {
+        (name, option)
+        for name, page in PAGES.items()
+        for option in re.findall(r"`(--[\w.-]+)[^`\n]*`", page.read_text(encoding="utf-8"))
+    }
+    assert ("docs/faq.md", "--trainer.clip_grad_norm") in named
+    assert [(name, option) for name, option in named if option not in known] == []

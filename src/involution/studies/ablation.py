@@ -87,9 +87,7 @@ class Study:
         Raises:
             ConfigError: For values that are wrong or do not go together.
         """
-        config = load_config(self.recipe, {**_nested({**self.settings, **settings}), "seed": seed})
-        check_config(config)
-        return config
+        return replace(_config(self.recipe, _canonical({**self.settings, **settings})), seed=seed)
 
     @cached_property
     def points(self) -> list[Point]:
@@ -287,7 +285,10 @@ def _values(where: str, found: Any) -> dict[str, Any]:
         return {str(label): value for label, value in found.items()}
     if not isinstance(found, list):
         raise StudyError(f"{where}: wanted a list of values, or values by their labels, got {found!r}")
-    return {str(value): value for value in found}
+    labelled = {str(value): value for value in found}
+    if len(labelled) < len(found):
+        raise StudyError(f"{where}: wanted each value once, got {found}")
+    return labelled
 
 
 def _check(study: Study) -> None:
@@ -339,6 +340,14 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _canonical(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
+
+
+# reading settings takes a while, and each is asked for many times
+@cache
+def _config(recipe: str | None, settings: str) -> ClassifyConfig:
+    config = load_config(recipe, _nested(json.loads(settings)))
+    check_config(config)
+    return config
 
 
 def network_cost(config: ClassifyConfig, classes: int | None) -> tuple[int, int]:

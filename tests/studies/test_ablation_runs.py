@@ -18,7 +18,7 @@ from involution.studies import ablation_runs
 from involution.studies.ablation import load_study
 from involution.studies.ablation_runs import claim_folder, do_run, open_data, read_record, run_all
 from involution.studies.errors import StudyError
-from involution.studies.turned import SPLITS, make_turned_digits
+from involution.studies.moved_digits import SPLITS, make_moved_digits
 
 STUDY = """
 recipe: digits
@@ -157,15 +157,15 @@ def test_more_jobs_than_gpus(study, tmp_path, monkeypatch):
     assert ablation_runs._gpus(cpu) == []
 
 
-def test_turned_digits(tmp_path):
-    folder = make_turned_digits(tmp_path / "digits")
+def test_moved_digits(tmp_path):
+    folder = make_moved_digits(tmp_path / "digits")
     names = {split: [path.name for path in (folder / split).glob("*/*.png")] for split in SPLITS}
     assert {split: len(found) for split, found in names.items()} == SPLITS
     # each of the 1,797 digits is in one of them
     assert len({name for found in names.values() for name in found}) == sum(SPLITS.values()) == 1797
     # of each class a tenth
     assert all(45 <= len(list(label.iterdir())) <= 55 for label in (folder / "train").iterdir())
-    again = make_turned_digits(tmp_path / "again")
+    again = make_moved_digits(tmp_path / "again")
     assert all(path.read_bytes() == (again / path.relative_to(folder)).read_bytes() for path in folder.glob("val/*/*"))
     assert list(tmp_path.iterdir()) == [folder, again] or set(tmp_path.iterdir()) == {folder, again}
 

@@ -24,9 +24,9 @@ from ..engine.config import ClassifyConfig
 from ..engine.files import atomic_path, make_folder
 from .ablation import Run, Study
 from .errors import StudyError
+from .moved_digits import NAME as EMBEDDED
+from .moved_digits import make_moved_digits
 from .timing import provenance
-from .turned import NAME as EMBEDDED
-from .turned import make_turned_digits
 
 MARKER = "study.json"
 # a run is the same wherever it lies and on whatever it is done
@@ -66,7 +66,7 @@ def open_data(study: Study, folder: Path) -> str:
     """
     config = _placed(study.config({}), folder)
     if study.config({}).data.spec == EMBEDDED:
-        make_turned_digits(folder / EMBEDDED)
+        make_moved_digits(folder / EMBEDDED)
     data = open_dataset(config.data.spec, split_seed=config.data.split_seed, classes=config.data.classes)
     return "val" if data.test is None else "test"
 

@@ -15,7 +15,8 @@ SIGNIFICANCE = 0.05
 HOW = (
     "An axis separates where its best and its worst mean differ by more than the seeds' standard deviation (pooled "
     f"over the axis) and a one-way analysis of variance over its settings gives p < {SIGNIFICANCE}; the second, since "
-    "the best and the worst of several settings differ by about one standard deviation by chance alone."
+    "the best and the worst of several settings differ by about one standard deviation by chance alone. Settings "
+    "between them may still be equal."
 )
 
 

@@ -135,9 +135,12 @@ def ablation_figure(rows: Sequence[Mapping[str, Any]], separations: Mapping[str,
         panels = figure.subplots(2, len(axes_of), sharey=True, squeeze=False)
         for column, axis in enumerate(axes_of):
             some = [row for row in known if row["axis"] == axis]
-            separates = separations[axis].separates
-            verdict = {True: "separates", False: "does not separate", None: "too few seeds to say"}[separates]
-            panels[0, column].set_title(f"{axis}: {verdict}", fontsize=11, loc="left", weight="bold")
+            found = separations[axis]
+            verdict = {True: "separates", False: "does not separate", None: "too few seeds to say"}[found.separates]
+            if found.separates is not None:
+                span = found.best[1] - found.worst[1]
+                verdict += f"\nbest − worst {span:.1f} points, seeds ± {found.deviation:.1f}, p = {found.p:.2g}"
+            panels[0, column].set_title(f"{axis}: {verdict}", fontsize=10, loc="left")
             for panel, (label, key, scale) in zip(panels[:, column], costs, strict=True):
                 _settings(panel, some, key, scale)
                 panel.set_xlabel(label)
@@ -156,6 +159,8 @@ def ablation_figure(rows: Sequence[Mapping[str, Any]], separations: Mapping[str,
 
 def _settings(panel: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: float) -> None:
     """A point with its bar and label for each setting, joined in the order of the axis."""
+    from matplotlib.patheffects import withStroke
+
     x, y = [row[key] * scale for row in rows], [row["accuracy_mean"] for row in rows]
     panel.plot(x, y, color=_BLUE, lw=1, alpha=0.45)
     for row, at, mean in zip(rows, x, y, strict=True):
@@ -163,9 +168,11 @@ def _settings(panel: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: fl
         inside = color if row["base"] else "white"
         bar = row["accuracy_std"] or 0
         panel.errorbar(at, mean, bar, fmt="o", ms=7, mfc=inside, mec=color, ecolor=color, elinewidth=1.4, capsize=3)
-        panel.annotate(
+        label = panel.annotate(
             row["setting"], (at, mean), (8, 6), textcoords="offset points", color=color, fontsize=10, weight="bold"
         )
+        # readable on lines and bars
+        label.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def limits_figure(limits: Sequence[Limit], caption: str) -> Figure | None:

@@ -175,7 +175,7 @@ def command(study_file, out, *words):
     return subprocess.Popen([sys.executable, *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(found, seconds=240):
+def wait_for(found, seconds=600):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found():

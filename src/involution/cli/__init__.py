@@ -29,6 +29,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("segment", "predict"): ("involution.cli.segment_predict", "tell the class of each pixel in image files"),
     ("cost",): ("involution.cli.cost", "what networks cost: counted, measured here, published"),
     ("bench",): ("involution.cli.bench", "time the operator and the models on this machine"),
+    ("ablate",): ("involution.cli.ablate", "train and compare settings: the paper's ablations, or your own study"),
     ("convert",): ("involution.cli.convert", "convert published weights"),
     ("explain",): ("involution.cli.explain", "draw what an involution network sees in an image"),
     ("info",): ("involution.cli.info", "what this installation can do"),

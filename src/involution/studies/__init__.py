@@ -1,1 +1,1 @@
-"""Measurements: the benchmark harness and the baselines it compares with."""
+"""Measurements and studies: costs, ablations, the benchmark harness and the baselines it compares with."""

@@ -11,6 +11,7 @@ from ..engine.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from .ablation_table import Separation
     from .bench import Limit
 
 # blue and orange differ for every kind of colour vision, and in grey
@@ -109,6 +110,69 @@ def _line(
             axis.annotate(
                 depth, at, offset, textcoords="offset points", ha=align, color=style["color"], fontsize=9, weight="bold"
             )
+
+
+def ablation_figure(rows: Sequence[Mapping[str, Any]], separations: Mapping[str, Separation]) -> Figure | None:
+    """Draw the accuracy that an ablation study measured against what the trained network costs.
+
+    Args:
+        rows: Of `ablation_table.rows`.
+        separations: Of `ablation_table.separations`.
+
+    Returns:
+        A column for each axis, a row each for parameters and multiply-adds; None where nothing was measured.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    known = [row for row in rows if "accuracy_mean" in row]
+    if not known:
+        return None
+    axes_of = list(dict.fromkeys(row["axis"] for row in known))
+    costs = [("parameters, thousand", "parameters", 1e-3), ("multiply-adds of an image, M", "macs", 1e-6)]
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(1.2 + 3.9 * len(axes_of), 7.0), layout="constrained")
+        panels = figure.subplots(2, len(axes_of), sharey=True, squeeze=False)
+        for column, axis in enumerate(axes_of):
+            some = [row for row in known if row["axis"] == axis]
+            found = separations[axis]
+            verdict = {True: "separates", False: "does not separate", None: "too few seeds to say"}[found.separates]
+            if found.separates is not None:
+                span = found.best[1] - found.worst[1]
+                verdict += f"\nbest − worst {span:.1f} points, seeds ± {found.deviation:.1f}, p = {found.p:.2g}"
+            panels[0, column].set_title(f"{axis}: {verdict}", fontsize=10, loc="left")
+            for panel, (label, key, scale) in zip(panels[:, column], costs, strict=True):
+                _settings(panel, some, key, scale)
+                panel.set_xlabel(label)
+                panel.margins(x=0.16, y=0.14)
+        for panel in panels[:, 0]:
+            panel.set_ylabel(f"{known[0]['split']} accuracy, %")
+        seeds = max(row["seeds"] for row in known)
+        bars = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+        figure.supxlabel(
+            f"{known[0]['trained_model']}, {bars}; filled: the base setting, which all axes share",
+            fontsize=8.5,
+            color=_GREY,
+        )
+    return figure
+
+
+def _settings(panel: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: float) -> None:
+    """A point with its bar and label for each setting, joined in the order of the axis."""
+    from matplotlib.patheffects import withStroke
+
+    x, y = [row[key] * scale for row in rows], [row["accuracy_mean"] for row in rows]
+    panel.plot(x, y, color=_BLUE, lw=1, alpha=0.45)
+    for row, at, mean in zip(rows, x, y, strict=True):
+        color = _ORANGE if row["base"] else _BLUE
+        inside = color if row["base"] else "white"
+        bar = row["accuracy_std"] or 0
+        panel.errorbar(at, mean, bar, fmt="o", ms=7, mfc=inside, mec=color, ecolor=color, elinewidth=1.4, capsize=3)
+        label = panel.annotate(
+            row["setting"], (at, mean), (8, 6), textcoords="offset points", color=color, fontsize=10, weight="bold"
+        )
+        # readable on lines and bars
+        label.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def limits_figure(limits: Sequence[Limit], caption: str) -> Figure | None:

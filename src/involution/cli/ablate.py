@@ -1,0 +1,133 @@
+"""Train a network under many settings and compare them: the ablations of the involution paper, or a study of your own.
+
+Without options it trains a small RedNet on images that this package brings along, varies kernel size, group channels
+and kernel generator, with several seeds each, and shows for each setting what it costs in RedNet-50 and which accuracy
+it reached here. It also says of which settings the differences are larger than those between seeds. A study that was
+stopped goes on when the same command is given again. Writes ablate.csv, ablate.md and ablate.png.
+
+A study of your own is a YAML file; --print-study shows the packaged one as a pattern. It names a recipe of
+`involution classify train`, settings for all runs, and axes: settings and their values, of which an axis takes all
+combinations.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of the study."""
+    parser.add_argument("--study", metavar="NAME_OR_FILE", default="paper", help="paper, or a YAML file")
+    parser.add_argument("--print-study", action="store_true", help="print the study file and end")
+    parser.add_argument(
+        "--data", metavar="SPEC", help="other images: digits, imagefolder:PATH, ... as in classify train --data.spec"
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="train by this recipe of classify train in place of the study's own"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of classify train for all runs: trainer.epochs=20, model.name=rednet_micro, ...",
+    )
+    parser.add_argument("--seeds", type=int, help="trainings for each setting; by default the study's")
+    parser.add_argument(
+        "--jobs", type=int, help="trainings at once; by default one for each GPU, or one for each core up to 4"
+    )
+    parser.add_argument("--cost-only", action="store_true", help="show the settings and their costs, train nothing")
+    parser.add_argument("--output", metavar="DIR", default="runs/ablate", help="folder of the study")
+
+
+def run(args: Any) -> int:
+    """Train what is missing, print the table and write it; returns 0, or 130 when interrupted."""
+    # what is missing shall be missed before the work
+    import matplotlib  # noqa: F401
+    import scipy  # noqa: F401
+    from rich.console import Console
+
+    from involution.studies import ablation, ablation_runs, ablation_table
+    from involution.studies.errors import StudyError
+
+    if args.print_study:
+        print(ablation.study_path(args.study).read_text(encoding="utf-8"), end="")
+        return 0
+    if args.jobs is not None and args.jobs < 1:
+        raise StudyError(f"--jobs must be 1 or more, got {args.jobs}")
+    study = ablation.load_study(args.study).changed(
+        data=args.data, recipe=args.recipe, settings=ablation.parse_settings(args.set), seeds=args.seeds
+    )
+    console = Console()
+    if args.cost_only:
+        _show(console, study, ablation_table.rows(study, {}))
+        return 0
+    output = Path(args.output)
+    ablation_runs.claim_folder(study, output)
+    records, interrupted = _train(console, study, output, args.jobs)
+    if interrupted:
+        number = f"{len(records)} of {len(study.runs())} trainings"
+        print(f"interrupted, {number} are done; the same command goes on", file=sys.stderr)
+    if records:
+        rows = ablation_table.rows(study, records)
+        _show(console, study, rows)
+        _say(console, f"written to {output}: {', '.join(_write(study, rows, output))}")
+    return 130 if interrupted else 0
+
+
+def _train(console: Any, study: Any, output: Path, jobs: int | None) -> tuple[dict[str, Any], bool]:
+    """Records of the runs that ended, now or before, and whether Ctrl-C stopped the others."""
+    from involution.cli.measuring import Steps
+    from involution.studies import ablation_runs
+
+    split = ablation_runs.open_data(study, output)
+    runs = study.runs()
+    records = {run.name: found for run in runs if (found := ablation_runs.read_record(run, output)) is not None}
+    before, left = len(records), len(runs) - len(records)
+    jobs = min(jobs or ablation_runs.default_jobs(study), max(left, 1))
+    done = f", {before} of them done before" if before else ""
+    _say(console, f"{study.title}: {len(runs)} trainings{done}, {jobs} at once, in {output}")
+    start = time.perf_counter()
+    with Steps(left, "training") as steps:
+        try:
+            for run, record in ablation_runs.run_all(study, output, split, jobs):
+                records[run.name] = record
+                ended = len(records) - before
+                minutes = (time.perf_counter() - start) / ended * (left - ended) / 60
+                result = "diverged" if "diverged" in record else f"{100 * record['top1']:.1f} %"
+                time_left = f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
+                steps.say(f"{len(records)}/{len(runs)} {run.title}: {result}, {time_left}")
+        except KeyboardInterrupt:
+            return records, True
+    return records, False
+
+
+def _say(console: Any, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _show(console: Any, study: Any, rows: list[dict[str, Any]]) -> None:
+    from involution.cli.measuring import show
+    from involution.studies import ablation_table
+
+    show(console, ablation_table.table(study, rows))
+    for line in ablation_table.notes(study, rows):
+        _say(console, line)
+
+
+def _write(study: Any, rows: list[dict[str, Any]], output: Path) -> list[str]:
+    from involution.engine.files import atomic_path
+    from involution.studies import ablation_table, plots
+    from involution.studies.timing import provenance, write_csv
+
+    write_csv(output / "ablate.csv", rows)
+    with atomic_path(output / "ablate.md") as temporary:
+        temporary.write_text(ablation_table.markdown(study, rows, provenance()), encoding="utf-8")
+    figure = plots.ablation_figure(rows, ablation_table.separations(rows))
+    if figure is None:
+        return ["ablate.csv", "ablate.md"]
+    plots.save(figure, output / "ablate.png")
+    return ["ablate.csv", "ablate.md", "ablate.png"]

@@ -31,6 +31,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("bench",): ("involution.cli.bench", "time the operator and the models on this machine"),
     ("convert",): ("involution.cli.convert", "convert published weights"),
     ("explain",): ("involution.cli.explain", "draw what an involution network sees in an image"),
+    ("app",): ("involution.cli.app", "a web page: predictions, and the kernels at the pixel you click"),
     ("info",): ("involution.cli.info", "what this installation can do"),
 }
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -161,7 +162,7 @@ def _missing_extra(error: ModuleNotFoundError) -> int:
     root = (error.name or "").partition(".")[0]
     if not root or root == "involution":
         raise error
-    extra = {"pycocotools": "detect", "segmentation_models_pytorch": "segment"}.get(root, "train")
+    extra = {"pycocotools": "detect", "segmentation_models_pytorch": "segment", "gradio": "demo"}.get(root, "train")
     return _complain(f'{root} is not installed; pip install "involution[{extra}]"')
 
 

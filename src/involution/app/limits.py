@@ -14,7 +14,7 @@ from .errors import AppError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_BYTES = 20_000_000
+MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
 # larger images are shrunk to this before a network sees them
 MAX_SIDE = 1600
@@ -42,9 +42,9 @@ def read_upload(path: Path) -> Image:
 
     from involution.data.images import check_image, read_image
 
-    if path.stat().st_size > MAX_BYTES:
-        raise AppError(f"{path.name}: the file is larger than {MAX_BYTES // 1_000_000} MB")
     width, height = check_image(path)
+    if path.stat().st_size > MAX_BYTES:
+        raise AppError(f"{path.name}: the file is larger than {MAX_BYTES // 2**20} MB")
     if width * height > MAX_PIXELS:
         raise AppError(f"{path.name}: {width} × {height} pixels are more than {MAX_PIXELS // 1_000_000} million")
     if max(width, height) > MAX_RATIO * min(width, height):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
-from gradio.data_classes import Base64ImageData, ImageData
+from gradio.data_classes import Base64ImageData, FileData, ImageData
 
 from . import limits
 from .checkpoints import Checkpoint, are_twins, partners
@@ -22,28 +23,28 @@ if TYPE_CHECKING:
 _TITLE = "Involution: a kernel for every pixel"
 _HEADING = f"""# {_TITLE}
 
-What a RedNet makes of an image. Drop, paste or choose one, then click a pixel: the kernels generated there appear."""
+What a RedNet makes of an image. Drop or choose one, then click a pixel: the kernels generated there appear."""
 # an image that nobody asked about any more is forgotten, seconds
 _FORGET = 900
 # one network at a time; reading an upload does not wait for it
 _NETWORK: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
 _READING: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "reading", "api_visibility": "private"}
-Pixel = tuple[int, int]
+_Uploads = TypeVar("_Uploads", gr.Image, gr.UploadButton)
 
 
-def _in_memory(component: gr.Image) -> gr.Image:
-    """Let an image component give an upload's file as it came, unopened, and show pictures without a file.
+def _in_memory(component: _Uploads) -> _Uploads:
+    """Let a component give an upload's file as it came, unopened, and show pictures without a file.
 
     Not a subclass, beside which Gradio would write a file into this package.
     """
 
-    def upload(payload: ImageData | None) -> Any:
+    def upload(payload: ImageData | FileData | None) -> Any:
         return Path(payload.path) if payload and payload.path else None
 
     def show(value: Any) -> Any:
         return None if value is None else Base64ImageData(url=data_url(value))
 
-    component.preprocess, component.postprocess = upload, show  # type: ignore[method-assign]
+    component.preprocess, component.postprocess = upload, show  # type: ignore[method-assign,assignment]
     return component
 
 
@@ -67,23 +68,24 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
                     gr.Image(
                         label="Image",
                         show_label=False,
-                        placeholder="Drop or paste an image, or click to choose one",
+                        placeholder="Drop an image here, or click to choose one",
                         alt_text="The chosen image, the chosen pixel framed",
-                        sources=["upload", "clipboard"],
+                        sources=["upload"],
                         buttons=[],
                         height=420,
                         elem_id="picture",
                     )
                 )
                 message = gr.HTML(elem_id="message")
+                choose = _in_memory(gr.UploadButton("Choose an image", file_types=["image"], elem_id="choose"))
                 with gr.Row(elem_id="examples"):
                     buttons = [
                         gr.Button(name, elem_id=f"example-{number}", size="sm")
                         for number, (_, name, _) in enumerate(examples)
                     ]
                 with gr.Row():
-                    row = gr.Number(label="Row", value=0, precision=0, minimum=0, min_width=90, elem_id="row")
-                    column = gr.Number(label="Column", value=0, precision=0, minimum=0, min_width=90, elem_id="column")
+                    row = gr.Number(label="Row", value=0, precision=0, min_width=90, elem_id="row")
+                    column = gr.Number(label="Column", value=0, precision=0, min_width=90, elem_id="column")
                     look = gr.Button("Show kernels", min_width=130, elem_id="look")
                 first = gr.Dropdown(
                     [(item.label, path) for path, item in by_path.items()], label="Checkpoint", elem_id="first"
@@ -109,6 +111,7 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
             answered.then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
 
         everything(shown.upload, _read, [shown])
+        everything(choose.upload, _read, [choose])
         for number, button in enumerate(buttons):
             everything(button.click, lambda number=number: _fresh(examples[number][2]), [])
         start = next((number for number, item in enumerate(examples) if _suits(item[0], offered[0])), 0)
@@ -125,6 +128,7 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
         for chosen_now in (other.then, second.input):
             answered = chosen_now(predictions, [image, *chosen], results, show_progress="minimal", **_NETWORK)
             answered.then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
+    page.queue(max_size=limits.QUEUE, api_open=False)
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return page, f"{style}\n{example_style(item[2] for item in examples)}"
 
@@ -143,8 +147,7 @@ def _suits(task: str, checkpoint: Checkpoint) -> bool:
 def _fresh(image: Image) -> tuple[Any, ...]:
     """A new image: shown, kept, its middle chosen."""
     row, column = image.height // 2, image.width // 2
-    most = (gr.Number(row, maximum=image.height - 1), gr.Number(column, maximum=image.width - 1))
-    return picture(image, (row, column)), image, *most, ""
+    return picture(image, (row, column)), image, row, column, ""
 
 
 def _read(file: Path | None) -> tuple[Any, ...]:
@@ -160,6 +163,9 @@ def _read(file: Path | None) -> tuple[Any, ...]:
         return None, None, 0, 0, notice(reason, wrong=True)
     finally:
         file.unlink(missing_ok=True)
+        with suppress(OSError):
+            # the folder's name is a hash of the file; two users may have uploaded the same
+            file.parent.rmdir()
 
 
 def _clicked(image: Any, event: gr.SelectData) -> tuple[int, int]:

@@ -87,7 +87,7 @@ def _card(image: Image, prediction: Prediction) -> str:
     else:
         body = _map(image, result)
     return (
-        f'<section class="card"><h3>{escape(prediction.title)}</h3>'
+        f'<section class="card"><h2>{escape(prediction.title)}</h2>'
         f"<p class=muted><b>{_milliseconds(result.seconds)}</b> for this image · {prediction.parameters / 1e6:.2f} M "
         f"parameters</p>{body}</section>"
     )
@@ -146,7 +146,7 @@ def kernels_html(title: str, pixel: tuple[int, int], stages: Sequence[StageKerne
         else "Choose a convolution network under <i>Compare with</i> to see its fixed filters beside."
     )
     return (
-        f"<section class=kernels><h3>Kernels that {escape(title)} generates at row {pixel[0]}, column {pixel[1]}</h3>"
+        f"<section class=kernels><h2>Kernels that {escape(title)} generates at row {pixel[0]}, column {pixel[1]}</h2>"
         f"<p class=muted>Orange weights add, violet ones subtract; the ground's colour is zero. {beside}</p>"
         f"{rows}</section>"
     )
@@ -164,7 +164,7 @@ def _stage(stage: StageKernels, fixed: bool) -> str:
         size = "×".join(str(side) for side in stage.fixed.shape[1:])
         beside = _tiles(stage.fixed, f"{stage.title}, fixed filter {{}} of the convolution", f"{size}, fixed", "fixed")
     return (
-        f"<div class=stage><h4>{escape(stage.title)} <small>{escape(stage.layer)}, {where}</small></h4>"
+        f"<div class=stage><h3>{escape(stage.title)} <small>{escape(stage.layer)}, {where}</small></h3>"
         f"<div class=pair>{made}{beside}</div></div>"
     )
 

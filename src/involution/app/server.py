@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,6 @@ def serving(offered: Sequence[Checkpoint], host: str = "127.0.0.1", port: int = 
         from .page import build_page
 
         page, style = build_page(offered)
-        page.queue(max_size=limits.QUEUE, api_open=False)
         fonts = ["system-ui", "sans-serif"]
         done = threading.Event()
         try:
@@ -126,12 +125,11 @@ def _sweep(folder: Path, done: threading.Event) -> None:
 
 
 def delete_old(folder: Path, age: float) -> None:
-    """Delete the files in and below a folder that nobody has written to for some seconds."""
+    """Delete what is in and below a folder and has not been written to for some seconds."""
     oldest = time.time() - age
-    for path in folder.rglob("*"):
-        try:
-            if path.is_file() and path.stat().st_mtime < oldest:
-                path.unlink()
-        except FileNotFoundError:
-            # read and deleted meanwhile
-            continue
+    # what is in a folder comes before it
+    for path in sorted(folder.rglob("*"), reverse=True):
+        with suppress(OSError):
+            # read and deleted meanwhile, or a folder with something new in it
+            if path.stat().st_mtime < oldest:
+                path.rmdir() if path.is_dir() else path.unlink()

@@ -235,9 +235,7 @@ def test_keyboard_alone(server, open_page):
     def tab_to(name):
         for _ in range(30):
             page.keyboard.press("Tab")
-            focused = page.evaluate(
-                "(e => e.getAttribute('aria-label') || e.innerText || '')(document.activeElement)"
-            )
+            focused = page.evaluate("(e => e.getAttribute('aria-label') || e.innerText || '')(document.activeElement)")
             if focused.strip() == name:
                 # the focus can be seen
                 assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
@@ -263,7 +261,9 @@ def test_keyboard_alone(server, open_page):
     tab_to("Choose an image")
 
 
-@pytest.mark.parametrize(("scheme", "seen", "hidden"), [("light", "on-light", "on-dark"), ("dark", "on-dark", "on-light")])
+@pytest.mark.parametrize(
+    ("scheme", "seen", "hidden"), [("light", "on-light", "on-dark"), ("dark", "on-dark", "on-light")]
+)
 def test_kernels_follow_light_and_dark(open_page, scheme, seen, hidden):
     page = open_page(color_scheme=scheme)
     assert page.locator(f"{KERNELS} img.{seen}").first.is_visible()

@@ -94,14 +94,12 @@ def find_checkpoints(
     return found
 
 
-def partners(first: Checkpoint, offered: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """The checkpoints to compare one with, of the same task: its twin first, if it is there."""
-    others = [other for other in offered if other.task == first.task and other != first]
-    return sorted(others, key=lambda other: not are_twins(first, other))
+def twin_of(first: Checkpoint, offered: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The first checkpoint that differs from one in having convolutions for involutions, or the other way round."""
+    return next((other for other in offered if _are_twins(first, other)), None)
 
 
-def are_twins(first: Checkpoint, second: Checkpoint) -> bool:
-    """Whether two networks differ in having involutions or convolutions only, and were made for the same classes."""
+def _are_twins(first: Checkpoint, second: Checkpoint) -> bool:
     names = {first.network, second.network}
     same_rest = (first.task, first.head, first.classes) == (second.task, second.head, second.classes)
     return same_rest and len(names) == 2 and len({name.removesuffix(_TWIN) for name in names}) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.data_classes import Base64ImageData, FileData, ImageData
 
 from . import limits
-from .checkpoints import Checkpoint, are_twins, partners
+from .checkpoints import Checkpoint, twin_of
 from .errors import AppError
 from .examples import example_images
 from .networks import predict, stage_kernels
@@ -29,6 +29,8 @@ _FORGET = 900
 # one network at a time; reading an upload does not wait for it
 _NETWORK: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
 _READING: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "reading", "api_visibility": "private"}
+# chosen for no second network
+_NOTHING = ""
 _Uploads = TypeVar("_Uploads", gr.Image, gr.UploadButton)
 
 
@@ -87,10 +89,14 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
                     row = gr.Number(label="Row", value=0, precision=0, min_width=90, elem_id="row")
                     column = gr.Number(label="Column", value=0, precision=0, min_width=90, elem_id="column")
                     look = gr.Button("Show kernels", min_width=130, elem_id="look")
-                first = gr.Dropdown(
-                    [(item.label, path) for path, item in by_path.items()], label="Checkpoint", elem_id="first"
+                choices = [(item.label, path) for path, item in by_path.items()]
+                first = gr.Dropdown(choices, label="Checkpoint", elem_id="first")
+                second = gr.Dropdown(
+                    [("nothing", _NOTHING), *choices],
+                    value=_twin_path(offered[0], offered),
+                    label="Compare with",
+                    elem_id="second",
                 )
-                second = gr.Dropdown(**_choices(by_path, offered[0]), label="Compare with", elem_id="second")
             with gr.Column(scale=3, min_width=300):
                 results = gr.HTML(elem_id="results")
                 kernels = gr.HTML(elem_id="kernels")
@@ -104,11 +110,14 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
         def at_pixel(picture: Image | None, row: float, column: float, *paths: str | None) -> tuple[Any, str]:
             return _at_pixel(picture, (row, column), *(by_path.get(path or "") for path in paths))
 
+        def ask(after: Callable[..., Any]) -> None:
+            answered = after(predictions, [image, *chosen], results, show_progress="minimal", **_NETWORK)
+            answered.then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
+
         def everything(trigger: Callable[..., Any], *read: Any) -> None:
             """Show a new image: read it, then ask the networks, then look at its middle."""
             ready = trigger(*read, outputs=[shown, image, row, column, message], show_progress="hidden", **_READING)
-            answered = ready.success(predictions, [image, *chosen], results, show_progress="minimal", **_NETWORK)
-            answered.then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
+            ask(ready.success)
 
         everything(shown.upload, _read, [shown])
         everything(choose.upload, _read, [choose])
@@ -124,20 +133,17 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
         ).then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
         for trigger in (look.click, row.submit, column.submit):
             trigger(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="minimal", **_NETWORK)
-        other = first.input(lambda path: gr.Dropdown(**_choices(by_path, by_path[path])), first, second, **_READING)
-        for chosen_now in (other.then, second.input):
-            answered = chosen_now(predictions, [image, *chosen], results, show_progress="minimal", **_NETWORK)
-            answered.then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
+        other = first.input(lambda path: _twin_path(by_path[path], offered), first, second, **_READING)
+        ask(other.then)
+        ask(second.input)
     page.queue(max_size=limits.QUEUE, api_open=False)
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return page, f"{style}\n{example_style(item[2] for item in examples)}"
 
 
-def _choices(by_path: Mapping[str, Checkpoint], first: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint can be compared with; its twin is chosen."""
-    others = partners(first, list(by_path.values()))
-    twin = str(others[0].path) if others and are_twins(first, others[0]) else ""
-    return {"choices": [("nothing", ""), *((other.label, str(other.path)) for other in others)], "value": twin}
+def _twin_path(first: Checkpoint, offered: Sequence[Checkpoint]) -> str:
+    twin = twin_of(first, offered)
+    return str(twin.path) if twin else _NOTHING
 
 
 def _suits(task: str, checkpoint: Checkpoint) -> bool:

@@ -1,14 +1,10 @@
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from app_checkpoints import save_runs
+from app_server import serve
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -23,29 +19,19 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The command itself, in a folder with trained runs; its temporary files go where the tests can look."""
+def home(tmp_path_factory):
+    """A folder with trained runs in it."""
     home = tmp_path_factory.mktemp("home")
-    runs = save_runs(home / "runs")
-    temporary = home / "tmp"
-    temporary.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, "-m", "involution", "app", "--port", str(port)]
-    env = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        words, cwd=home, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        line = process.stdout.readline()
-        assert line.startswith(f"http://127.0.0.1:{port}/"), line + process.stdout.read()
-        yield SimpleNamespace(url=f"http://127.0.0.1:{port}/", runs=runs, temporary=temporary)
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=20)
+    save_runs(home / "runs")
+    return home
+
+
+@pytest.fixture(scope="session")
+def server(home):
+    with serve(home) as server:
+        yield server
     # nothing but its farewell: no warning, no traceback
-    assert rest == "closed\n"
-    assert process.returncode == 0
-    assert not list(temporary.iterdir())
+    assert server.printed == "closed\n"
 
 
 @pytest.fixture(scope="session")

@@ -88,7 +88,7 @@ def _card(image: Image, prediction: Prediction) -> str:
         body = _map(image, result)
     return (
         f'<section class="card"><h2>{escape(prediction.title)}</h2>'
-        f"<p class=muted><b>{_milliseconds(result.seconds)}</b> for this image · {prediction.parameters / 1e6:.2f} M "
+        f"<p class=muted><b>{_milliseconds(result.seconds)}</b> · {prediction.parameters / 1e6:.2f} M "
         f"parameters</p>{body}</section>"
     )
 

@@ -86,8 +86,8 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
                         for number, (_, name, _) in enumerate(examples)
                     ]
                 with gr.Row():
-                    row = gr.Number(label="Row", value=0, precision=0, min_width=90, elem_id="row")
-                    column = gr.Number(label="Column", value=0, precision=0, min_width=90, elem_id="column")
+                    row = gr.Number(label="Row", value=0, precision=0, min_width=60, elem_id="row")
+                    column = gr.Number(label="Column", value=0, precision=0, min_width=60, elem_id="column")
                     look = gr.Button("Show kernels", min_width=130, elem_id="look")
                 choices = [(item.label, path) for path, item in by_path.items()]
                 first = gr.Dropdown(choices, label="Checkpoint", elem_id="first")

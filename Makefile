@@ -7,7 +7,7 @@ WHEEL_VENV = build/wheel-venv
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow docs lint format bench bench-cpu bench-detection bench-gpu wheel test-wheel test-abi test-aarch64 sanitize clean
+.PHONY: help setup demo test test-slow docs lint format bench bench-cpu bench-detection bench-gpu wheel test-web test-wheel test-abi test-aarch64 sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,7 @@ demo: $(STAMP) ## train RedNet and its convolution twin on real images, write ru
 
 # two workers with a thread each: OpenMP's waiting threads would slow each other down
 test: $(STAMP) ## the test suite, under 15 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not web"
 
 test-slow: $(STAMP) ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
@@ -36,6 +36,12 @@ test-slow: $(STAMP) ## the longer checks
 docs: $(STAMP) ## the documentation site, build/site/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
 	@echo "open build/site/index.html"
+
+# Playwright's own browsers are a download from elsewhere; the system's Chromium does
+test-web: $(STAMP) ## the web page in a real, headless Chromium
+	command -v chromium > /dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || \
+		{ echo "make test-web needs Chromium: apt-get install chromium" >&2; exit 1; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web tests/web
 
 sanitize: ## the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	csrc/sanitize.sh

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "export": {*WORK, "involution"},
     "studies": {*WORK, "explain", "predict", "export", "involution"},
     "demo": {*WORK, "explain", "predict", "export", "studies", "involution"},
-    "cli": {*WORK, "explain", "predict", "export", "studies", "demo", "involution"},
+    "app": {*WORK, "explain", "predict", "export", "involution"},
+    "cli": {*WORK, "explain", "predict", "export", "studies", "demo", "app", "involution"},
     "__main__": {"cli"},
     "__init__": {"ops", "nn"},
 }

@@ -32,6 +32,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("ablate",): ("involution.cli.ablate", "train and compare settings: the paper's ablations, or your own study"),
     ("convert",): ("involution.cli.convert", "convert published weights"),
     ("explain",): ("involution.cli.explain", "draw what an involution network sees in an image"),
+    ("app",): ("involution.cli.app", "a web page: predictions, and the kernels at the pixel you click"),
     ("info",): ("involution.cli.info", "what this installation can do"),
 }
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -162,7 +163,7 @@ def _missing_extra(error: ModuleNotFoundError) -> int:
     root = (error.name or "").partition(".")[0]
     if not root or root == "involution":
         raise error
-    extra = {"pycocotools": "detect", "segmentation_models_pytorch": "segment"}.get(root, "train")
+    extra = {"pycocotools": "detect", "segmentation_models_pytorch": "segment", "gradio": "demo"}.get(root, "train")
     return _complain(f'{root} is not installed; pip install "involution[{extra}]"')
 
 

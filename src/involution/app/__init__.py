@@ -1,0 +1,1 @@
+"""A web page that shows what trained checkpoints make of an image, and the kernels that they generate."""

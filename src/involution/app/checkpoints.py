@@ -1,0 +1,105 @@
+"""Which checkpoints the page offers, and which of them are twins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import AppError
+
+_TASKS = ("classify", "detect", "segment")
+_RUNS = Path("runs")
+_TWIN = "_conv"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network that can be chosen.
+
+    Args:
+        path: best.ckpt of a run.
+        task: classify, detect or segment.
+        network: Name in timm's registry; of a detector or segmenter that of its backbone.
+        head: Name of the detector or segmenter; empty for a classifier.
+        classes: Names of its classes.
+    """
+
+    path: Path
+    task: str
+    network: str
+    head: str
+    classes: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Take the description out of a checkpoint.
+
+        Raises:
+            CheckpointError: If there is none in it.
+        """
+        from involution.engine.checkpoint import CARD_KEY, CheckpointError, read_card, read_checkpoint
+
+        found = read_checkpoint(path)
+        task = str(found[CARD_KEY].get("task"))
+        if task not in _TASKS:
+            raise CheckpointError(f"{path}: made for the task {task!r}, wanted {', '.join(_TASKS)}")
+        card = read_card(found, path, task)
+        backbone = card.model_args.get("backbone")
+        head = card.model if backbone else ""
+        return cls(path, task, str(backbone or card.model), head, tuple(card.classes))
+
+    @property
+    def title(self) -> str:
+        """What to call its network."""
+        return f"{self.head} on {self.network}" if self.head else self.network
+
+    @property
+    def label(self) -> str:
+        """Its line in a list."""
+        # the folder of a run tells more than best.ckpt, which all have
+        place = self.path.parent if self.path.name == "best.ckpt" else self.path
+        return f"{self.title} · {place.relative_to(_RUNS) if place.is_relative_to(_RUNS) else place}"
+
+
+def find_checkpoints(
+    given: Sequence[str], folder: Path = _RUNS, tell: Callable[[str], None] = print
+) -> list[Checkpoint]:
+    """The checkpoints to offer: those given, or else every best.ckpt in and below a folder.
+
+    Args:
+        given: Files; each has to be readable.
+        folder: Where to look if none are given; unreadable files there are told and left out.
+        tell: Is called with a line for each file that is left out.
+
+    Raises:
+        CheckpointError: If a given file is no checkpoint.
+        AppError: If there is nothing to offer.
+    """
+    from involution.engine.checkpoint import CheckpointError
+
+    if given:
+        return [Checkpoint.read(path) for path in dict.fromkeys(map(Path, given))]
+    found = []
+    for path in sorted(folder.rglob("best.ckpt")):
+        try:
+            found.append(Checkpoint.read(path))
+        except CheckpointError as error:
+            tell(f"left out: {error}")
+    if not found:
+        raise AppError(
+            f"no best.ckpt in {folder}/: train first, `involution demo` (or `make demo`) in a few minutes, "
+            "or give --checkpoint FILE"
+        )
+    return found
+
+
+def twin_of(first: Checkpoint, offered: Sequence[Checkpoint]) -> Checkpoint | None:
+    """The first checkpoint that differs from one in having convolutions for involutions, or the other way round."""
+    return next((other for other in offered if _are_twins(first, other)), None)
+
+
+def _are_twins(first: Checkpoint, second: Checkpoint) -> bool:
+    names = {first.network, second.network}
+    same_rest = (first.task, first.head, first.classes) == (second.task, second.head, second.classes)
+    return same_rest and len(names) == 2 and len({name.removesuffix(_TWIN) for name in names}) == 1

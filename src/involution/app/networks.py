@@ -1,0 +1,197 @@
+"""What the checkpoints say about an image: predictions, and the kernels of each stage at one pixel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from involution.explain import Subject, View, involution_layers, layer_map
+from involution.predict import (
+    ClassificationResult,
+    Classifier,
+    DetectionResult,
+    Detector,
+    SegmentationResult,
+    Segmenter,
+)
+from involution.predict.files import find_device
+
+from .checkpoints import Checkpoint
+from .errors import AppError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Result: TypeAlias = ClassificationResult | DetectionResult | SegmentationResult
+# groups of kernels that are shown, and as many of a convolution's filters
+MOST_GROUPS = 4
+_IN_MEMORY = 6
+_STAGE = re.compile(r"(?:^|\.)(conv1|layer(\d+))\.")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one network says about an image.
+
+    Args:
+        title: Name of the network.
+        parameters: How many it has.
+        result: With the time it took.
+    """
+
+    title: str
+    parameters: int
+    result: Result
+
+
+@dataclass(frozen=True)
+class StageKernels:
+    """The kernels of one layer at one pixel.
+
+    Args:
+        title: Of the stage.
+        layer: Name of the involution, the last one of its stage.
+        position: (row, column) in the layer's kernel map.
+        size: (rows, columns) of that map.
+        groups: Number of groups of kernels.
+        kernels: Those of the first groups, `[n, K_h, K_w]`.
+        fixed: As many filters of the twin's convolution in this place, `[n, K_h, K_w]`, or None.
+    """
+
+    title: str
+    layer: str
+    position: tuple[int, int]
+    size: tuple[int, int]
+    groups: int
+    kernels: Tensor
+    fixed: Tensor | None
+
+
+def predict(checkpoint: Checkpoint, image: Image) -> Prediction:
+    """Use a checkpoint on an image.
+
+    Args:
+        checkpoint: Is read when it is used first, and kept in memory with a few others.
+        image: 8-bit.
+
+    Raises:
+        CheckpointError: If it can't be read (any more).
+        AppError: If a `time_limit` around this is over.
+    """
+    before = _predictor.cache_info().misses
+    network = _predictor(checkpoint.task, checkpoint.path)
+    call = _CALLS[checkpoint.task]
+    if _predictor.cache_info().misses > before:
+        # the first run makes what later ones find: its time tells nothing
+        call(network, image)
+    parameters = sum(part.numel() for part in network.model.parameters())
+    return Prediction(checkpoint.title, parameters, call(network, image))
+
+
+def stage_kernels(
+    first: Checkpoint, second: Checkpoint | None, image: Image, pixel: tuple[int, int]
+) -> tuple[str, list[StageKernels]]:
+    """The kernels that a network generates for one pixel, in the last involution of each stage.
+
+    Args:
+        first: Network to look into; if it has no involutions, `second` is.
+        second: Its twin or another network, whose convolutions are put beside.
+        image: 8-bit.
+        pixel: (row, column) in the image.
+
+    Returns:
+        Name of the network, and the kernels from the input to the output.
+
+    Raises:
+        AppError: If no network has involutions, or a `time_limit` around this is over.
+        ExplainError: If the pixel is outside what the network sees, or its weights are untrained.
+    """
+    chosen = [checkpoint for checkpoint in (first, second) if checkpoint]
+    subjects = [_subject(checkpoint.path) for checkpoint in chosen]
+    with_involutions = [place for place, subject in enumerate(subjects) if involution_layers(subject.network)]
+    if not with_involutions:
+        raise AppError(f"{' and '.join(item.title for item in chosen)}: no involutions, so no kernels are generated")
+    place = with_involutions[0]
+    twin = next((subject for other, subject in enumerate(subjects) if other != place), None)
+    view = subjects[place].view(image)
+    inside = view.input_pixel(pixel[1], pixel[0])
+    layers = last_of_each_stage(involution_layers(view.network))
+    return chosen[place].title, [
+        _at(view, title, layer, inside, twin.network if twin else None) for title, layer in layers
+    ]
+
+
+def last_of_each_stage(layers: list[str]) -> list[tuple[str, str]]:
+    """(title of the stage, its last involution); each one outside the stages, as in a neck, stands for itself.
+
+    Example:
+        >>> last_of_each_stage(["conv1.3", "layer1.0.conv2", "layer1.1.conv2", "fpn.layer_blocks.0.0"])
+        [('Stem', 'conv1.3'), ('Stage 1', 'layer1.1.conv2'), ('fpn.layer_blocks.0.0', 'fpn.layer_blocks.0.0')]
+    """
+    found: dict[str, str] = {}
+    for layer in layers:
+        match = _STAGE.search(layer)
+        title = layer if match is None else f"Stage {match[2]}" if match[2] else "Stem"
+        found[title] = layer
+    return list(found.items())
+
+
+def _at(view: View, title: str, layer: str, inside: tuple[int, int], twin: nn.Module | None) -> StageKernels:
+    found = layer_map(view, layer)
+    row, column = found.position(*inside)
+    groups = found.kernels.shape[0]
+    kernels = found.kernels[:MOST_GROUPS, :, :, row, column]
+    return StageKernels(
+        title=title,
+        layer=layer,
+        position=(row, column),
+        size=found.size,
+        groups=groups,
+        kernels=kernels,
+        fixed=_fixed(twin, layer, len(kernels)) if twin is not None else None,
+    )
+
+
+def _fixed(twin: nn.Module, layer: str, count: int) -> Tensor | None:
+    """A convolution's filters from a channel to itself, as an involution's kernels are."""
+    try:
+        convolution = twin.get_submodule(layer)
+    except AttributeError:
+        return None
+    if not isinstance(convolution, nn.Conv2d):
+        return None
+    channels = torch.arange(min(count, *convolution.weight.shape[:2]))
+    return convolution.weight.detach().float().cpu()[channels, channels]
+
+
+def _classify(network: Any, image: Image) -> Result:
+    return network.predict([image])[0]
+
+
+def _find(network: Any, image: Image) -> Result:
+    return network.predict(image)
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    "classify": Classifier.from_checkpoint,
+    "detect": Detector.from_checkpoint,
+    "segment": Segmenter.from_checkpoint,
+}
+_CALLS: dict[str, Callable[[Any, Image], Result]] = {"classify": _classify, "detect": _find, "segment": _find}
+
+
+@lru_cache(_IN_MEMORY)
+def _predictor(task: str, path: Path) -> Any:
+    return _READERS[task](path)
+
+
+@lru_cache(_IN_MEMORY)
+def _subject(path: Path) -> Subject:
+    return Subject.from_checkpoint(path, find_device("auto"))

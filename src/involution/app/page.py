@@ -1,0 +1,218 @@
+"""The page: its parts, and what happens when one of them is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gradio as gr
+from gradio.data_classes import Base64ImageData, FileData, ImageData
+
+from . import limits
+from .checkpoints import Checkpoint, twin_of
+from .errors import AppError
+from .examples import example_images
+from .networks import predict, stage_kernels
+from .render import data_url, enlargement, example_style, kernels_html, notice, picture, predictions_html
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_TITLE = "Involution: a kernel for every pixel"
+_HEADING = f"""# {_TITLE}
+
+What a RedNet makes of an image. Drop or choose one, then click a pixel: the kernels generated there appear."""
+# an image that nobody asked about any more is forgotten, seconds
+_FORGET = 900
+# one network at a time; reading an upload does not wait for it
+_NETWORK: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
+_READING: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "reading", "api_visibility": "private"}
+# chosen for no second network
+_NOTHING = ""
+_Uploads = TypeVar("_Uploads", gr.Image, gr.UploadButton)
+
+
+def _in_memory(component: _Uploads) -> _Uploads:
+    """Let a component give an upload's file as it came, unopened, and show pictures without a file.
+
+    Not a subclass, beside which Gradio would write a file into this package.
+    """
+
+    def upload(payload: ImageData | FileData | None) -> Any:
+        return Path(payload.path) if payload and payload.path else None
+
+    def show(value: Any) -> Any:
+        return None if value is None else Base64ImageData(url=data_url(value))
+
+    component.preprocess, component.postprocess = upload, show  # type: ignore[method-assign,assignment]
+    return component
+
+
+def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
+    """Make the page for some checkpoints.
+
+    Args:
+        offered: One or more.
+
+    Returns:
+        The page and its style sheet.
+    """
+    by_path = {str(checkpoint.path): checkpoint for checkpoint in offered}
+    examples = example_images()
+    with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
+        image = gr.State(None, time_to_live=_FORGET)
+        gr.Markdown(_HEADING, elem_id="heading")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                shown = _in_memory(
+                    gr.Image(
+                        label="Image",
+                        show_label=False,
+                        placeholder="Drop an image here, or click to choose one",
+                        alt_text="The chosen image, the chosen pixel framed",
+                        sources=["upload"],
+                        buttons=[],
+                        height=420,
+                        elem_id="picture",
+                    )
+                )
+                message = gr.HTML(elem_id="message")
+                choose = _in_memory(gr.UploadButton("Choose an image", file_types=["image"], elem_id="choose"))
+                with gr.Row(elem_id="examples"):
+                    buttons = [
+                        gr.Button(name, elem_id=f"example-{number}", size="sm")
+                        for number, (_, name, _) in enumerate(examples)
+                    ]
+                with gr.Row():
+                    row = gr.Number(label="Row", value=0, precision=0, min_width=60, elem_id="row")
+                    column = gr.Number(label="Column", value=0, precision=0, min_width=60, elem_id="column")
+                    look = gr.Button("Show kernels", min_width=130, elem_id="look")
+                choices = [(item.label, path) for path, item in by_path.items()]
+                first = gr.Dropdown(choices, label="Checkpoint", elem_id="first")
+                second = gr.Dropdown(
+                    [("nothing", _NOTHING), *choices],
+                    value=_twin_path(offered[0], offered),
+                    label="Compare with",
+                    elem_id="second",
+                )
+            with gr.Column(scale=3, min_width=300):
+                results = gr.HTML(elem_id="results")
+                kernels = gr.HTML(elem_id="kernels")
+
+        chosen: list[Any] = [first, second]
+        place = [row, column]
+
+        def predictions(picture: Image | None, *paths: str | None) -> str:
+            return _predictions(picture, [by_path[path] for path in paths if path in by_path])
+
+        def at_pixel(picture: Image | None, row: float, column: float, *paths: str | None) -> tuple[Any, str]:
+            return _at_pixel(picture, (row, column), *(by_path.get(path or "") for path in paths))
+
+        def ask(after: Callable[..., Any]) -> None:
+            answered = after(predictions, [image, *chosen], results, show_progress="minimal", **_NETWORK)
+            answered.then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
+
+        def everything(trigger: Callable[..., Any], *read: Any) -> None:
+            """Show a new image: read it, then ask the networks, then look at its middle."""
+            ready = trigger(*read, outputs=[shown, image, row, column, message], show_progress="hidden", **_READING)
+            ask(ready.success)
+
+        everything(shown.upload, _read, [shown])
+        everything(choose.upload, _read, [choose])
+        for number, button in enumerate(buttons):
+            everything(button.click, lambda number=number: _fresh(examples[number][2]), [])
+        start = next((number for number, item in enumerate(examples) if _suits(item[0], offered[0])), 0)
+        everything(page.load, lambda: _fresh(examples[start][2]), [])
+        shown.clear(lambda: (None, "", ""), None, [image, results, kernels], **_READING)
+
+        # a click gives the place in the picture as it is shown
+        shown.select(
+            _clicked, image, [row, column], show_progress="hidden", trigger_mode="always_last", **_READING
+        ).then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
+        for trigger in (look.click, row.submit, column.submit):
+            trigger(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="minimal", **_NETWORK)
+        other = first.input(lambda path: _twin_path(by_path[path], offered), first, second, **_READING)
+        ask(other.then)
+        ask(second.input)
+    page.queue(max_size=limits.QUEUE, api_open=False)
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return page, f"{style}\n{example_style(item[2] for item in examples)}"
+
+
+def _twin_path(first: Checkpoint, offered: Sequence[Checkpoint]) -> str:
+    twin = twin_of(first, offered)
+    return str(twin.path) if twin else _NOTHING
+
+
+def _suits(task: str, checkpoint: Checkpoint) -> bool:
+    return (task == "classify") == (checkpoint.task == "classify")
+
+
+def _fresh(image: Image) -> tuple[Any, ...]:
+    """A new image: shown, kept, its middle chosen."""
+    row, column = image.height // 2, image.width // 2
+    return picture(image, (row, column)), image, row, column, ""
+
+
+def _read(file: Path | None) -> tuple[Any, ...]:
+    """Take an upload into memory and delete its file; what can't be used is told, and nothing is shown."""
+    from involution.data.images import ImageError
+
+    if file is None:
+        return None, None, 0, 0, ""
+    try:
+        return _fresh(limits.read_upload(file))
+    except (AppError, ImageError) as error:
+        reason = str(error).replace(f"{file}: ", f"{file.name}: ")
+        return None, None, 0, 0, notice(reason, wrong=True)
+    finally:
+        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            # the folder's name is a hash of the file; two users may have uploaded the same
+            file.parent.rmdir()
+
+
+def _clicked(image: Any, event: gr.SelectData) -> tuple[int, int]:
+    if image is None:
+        return 0, 0
+    factor = enlargement(image)
+    column, row = (int(value / factor) for value in event.index)
+    return min(max(row, 0), image.height - 1), min(max(column, 0), image.width - 1)
+
+
+def _predictions(image: Image | None, chosen: Sequence[Checkpoint]) -> str:
+    if image is None:
+        return ""
+    try:
+        with limits.time_limit(limits.SECONDS):
+            return predictions_html(image, [predict(checkpoint, image) for checkpoint in chosen])
+    except ValueError as error:
+        return _told(error)
+
+
+def _at_pixel(
+    image: Image | None, pixel: tuple[float, float], first: Checkpoint | None, second: Checkpoint | None
+) -> tuple[Any, str]:
+    if image is None or first is None:
+        return None, ""
+    row, column = (int(value or 0) for value in pixel)
+    if not (0 <= row < image.height and 0 <= column < image.width):
+        wanted = f"wanted a row from 0 to {image.height - 1} and a column from 0 to {image.width - 1}"
+        return picture(image, None), notice(f"{wanted}; got {row} and {column}", wrong=True)
+    try:
+        with limits.time_limit(limits.SECONDS):
+            title, stages = stage_kernels(first, second, image, (row, column))
+        twin = next((item.title for item in (first, second) if item and item.title != title), None)
+        html = kernels_html(title, (row, column), stages, twin)
+    except ValueError as error:
+        html = _told(error)
+    return picture(image, (row, column)), html
+
+
+def _told(error: ValueError) -> str:
+    """Errors of this package's own classes speak to the user; anything else is a fault of the program."""
+    if not type(error).__module__.startswith("involution."):
+        raise error
+    return notice(str(error), wrong=True)

@@ -1,0 +1,39 @@
+"""Serve a web page: predictions of trained checkpoints, and the kernels they generate at the pixel you click.
+
+It offers the checkpoints given, or else every best.ckpt in and below runs/, and listens on this machine alone unless
+--host says otherwise. It needs no network, and keeps nothing of what is uploaded.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Any
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of the page."""
+    parser.add_argument("--checkpoint", nargs="+", metavar="FILE", help="best.ckpt of runs; by default all in runs/")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for the whole network")
+    parser.add_argument("--port", type=int, default=7860, help="where to listen")
+
+
+def run(args: Any) -> int:
+    """Serve until Ctrl-C."""
+    from involution.app.checkpoints import find_checkpoints
+    from involution.app.errors import AppError
+    from involution.app.server import serving
+
+    if not 1 <= args.port <= 65535:
+        raise AppError(f"wanted a --port from 1 to 65535, got {args.port}")
+    offered = find_checkpoints(args.checkpoint or [], tell=lambda line: print(line, file=sys.stderr))
+    stop = threading.Event()
+    # ended by a service manager, too, it must not leave its folder for uploads behind
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with serving(offered, args.host, args.port) as address:
+        print(f"{address}  ({len(offered)} checkpoint{'s' if len(offered) > 1 else ''}; Ctrl-C ends it)", flush=True)
+        stop.wait()
+    print("closed")
+    return 0

@@ -1,0 +1,109 @@
+import pytest
+import torch
+from app_checkpoints import save_runs
+from PIL import Image
+from test_predict import picture
+
+from involution.app import limits
+from involution.app.checkpoints import Checkpoint
+from involution.app.errors import AppError
+from involution.app.examples import example_images
+from involution.app.networks import predict, stage_kernels
+from involution.explain import ExplainError, generated_kernels
+from involution.predict import Classifier, Segmenter
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = save_runs(tmp_path_factory.mktemp("runs"))
+    return {
+        name: Checkpoint.read(folder / name / "best.ckpt")
+        for name in ("demo/rednet", "demo/twin", "scenes", "segments")
+    }
+
+
+def test_predictions_are_those_of_the_task(runs):
+    image = picture()
+    found = predict(runs["demo/rednet"], image)
+    model = Classifier.from_checkpoint(runs["demo/rednet"].path)
+    (expected,) = model.predict([image])
+    assert (found.result.labels, found.result.scores) == (expected.labels, pytest.approx(expected.scores))
+    assert found.parameters == sum(part.numel() for part in model.model.parameters())
+    assert found.title == "rednet_nano"
+    boxes = predict(runs["scenes"], image)
+    assert set(boxes.result.labels) == {"<b>two</b>"}
+    assert boxes.result.masks.shape[1:] == (24, 20)
+    labels = predict(runs["segments"], image).result.labels
+    assert torch.equal(labels, Segmenter.from_checkpoint(runs["segments"].path).predict(image).labels)
+
+
+def test_kernels_of_each_stage_at_a_pixel_beside_the_twins(runs):
+    image = picture(size=(16, 16)).convert("L")
+    title, stages = stage_kernels(runs["demo/rednet"], runs["demo/twin"], image, (9, 5))
+    assert title == "rednet_nano"
+    assert [(stage.title, stage.layer) for stage in stages] == [
+        ("Stem", "conv1.3"),
+        ("Stage 1", "layer1.1.conv2"),
+        ("Stage 2", "layer2.1.conv2"),
+        ("Stage 3", "layer3.1.conv2"),
+    ]
+    # maps of 16, 16, 8 and 4 positions a side
+    assert [stage.position for stage in stages] == [(9, 5), (9, 5), (4, 2), (2, 1)]
+    rednet, twin = (Classifier.from_checkpoint(runs[name].path, "cpu") for name in ("demo/rednet", "demo/twin"))
+    for stage in stages:
+        row, column = stage.position
+        whole = generated_kernels(rednet.model, rednet.prepare(image)[None], stage.layer)
+        assert stage.groups == whole.shape[0]
+        assert torch.equal(stage.kernels, whole[:4, :, :, row, column])
+        weight = twin.model.get_parameter(f"{stage.layer}.weight")
+        assert all(torch.equal(stage.fixed[i], weight[i, i]) for i in range(len(stage.kernels)))
+
+
+def test_the_network_with_involutions_is_looked_into(runs):
+    image = picture(size=(16, 16))
+    title, stages = stage_kernels(runs["demo/twin"], runs["demo/rednet"], image, (3, 3))
+    assert title == "rednet_nano"
+    assert stages[0].fixed is not None
+    assert stage_kernels(runs["demo/rednet"], None, image, (3, 3))[1][0].fixed is None
+    # a network of another layout has no convolution in that place
+    assert stage_kernels(runs["scenes"], runs["demo/twin"], image, (3, 3))[1][0].fixed is None
+    with pytest.raises(AppError, match="rednet_nano_conv: no involutions, so no kernels are generated"):
+        stage_kernels(runs["demo/twin"], None, image, (3, 3))
+
+
+def test_a_pixel_that_is_cut_off(runs):
+    with pytest.raises(ExplainError, match="position 0,8 is cut off"):
+        stage_kernels(runs["demo/rednet"], None, Image.new("L", (40, 16)), (8, 0))
+
+
+@pytest.mark.parametrize("run", ["demo/rednet", "scenes", "segments"])
+def test_the_time_limit_reaches_into_the_network(runs, run):
+    with pytest.raises(AppError, match="stopped after 0 seconds"), limits.time_limit(0):
+        predict(runs[run], picture())
+    with pytest.raises(AppError, match="stopped after 0 seconds"), limits.time_limit(0):
+        stage_kernels(runs[run], None, picture(), (3, 12))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 1), (3, 30)])
+@pytest.mark.parametrize("run", ["demo/rednet", "scenes", "segments"])
+def test_tiny_and_narrow_images(runs, run, size):
+    image = Image.new("RGB", size, "red")
+    predict(runs[run], image)
+    title, _ = stage_kernels(runs[run], None, image, (size[1] // 2, size[0] // 2))
+    assert "rednet_nano" in title
+
+
+def test_examples_are_of_what_trainings_leave_out():
+    examples = example_images()
+    assert [(task, name) for task, name, _ in examples[:4]] == [
+        ("classify", "Digit 3"),
+        ("classify", "Digit 5"),
+        ("classify", "Digit 8"),
+        ("detect", "Scene 1"),
+    ]
+    from involution.data.arrays import digits_splits
+
+    train, val, _ = digits_splits(0)
+    seen = {bytes(pixels.numpy()) for part in (train, val) for pixels in part.images}
+    assert all(image.tobytes() not in seen for task, _, image in examples if task == "classify")
+    assert all(image.size == (128, 128) for task, _, image in examples if task == "detect")

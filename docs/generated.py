@@ -14,7 +14,22 @@ from involution.studies import ablation, ablation_table, bench, cost_table, cpu_
 from involution.studies.tables import Table
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
-WORDS = ("measure", "layer", "candidate", "base", "model", "published_in", "axis", "setting", "accuracies", "split", "dtype", "kernels", "device", "torch")
+WORDS = (
+    "measure",
+    "layer",
+    "candidate",
+    "base",
+    "model",
+    "published_in",
+    "axis",
+    "setting",
+    "accuracies",
+    "split",
+    "dtype",
+    "kernels",
+    "device",
+    "torch",
+)
 
 
 def tables() -> dict[str, str]:
@@ -33,7 +48,9 @@ def tables() -> dict[str, str]:
         "measured_retinanet": _detection("detection_retinanet_cpu-avx512_torch2.14.1.csv", "RetinaNet"),
         "measured_faster_rcnn": _detection("detection_faster_rcnn_cpu-avx512_torch2.14.1.csv", "Faster R-CNN"),
     }
-    found["measured_ablate"] = ablation_table.table(ablation.load_study("paper"), rows("ablate_cpu-avx512_torch2.14.1.csv"))
+    found["measured_ablate"] = ablation_table.table(
+        ablation.load_study("paper"), rows("ablate_cpu-avx512_torch2.14.1.csv")
+    )
     return {name: table.markdown() for name, table in found.items()}
 
 

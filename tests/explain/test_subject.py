@@ -5,7 +5,7 @@ from explain_checkpoint import save_checkpoint
 from PIL import Image
 from safetensors.torch import save_file
 
-from involution.explain import ExplainError, Subject, View, layer_map, telling_positions
+from involution.explain import ExplainError, Subject, View, involution_layers, layer_map, telling_positions
 from involution.models import CheckpointError, rednet_nano
 from involution.nn import Involution2d
 
@@ -106,3 +106,54 @@ def test_telling_positions_differ_and_stand_apart():
     assert min(gaps) > 3
     with pytest.raises(ExplainError, match="wanted 1 position or more, got 0"):
         telling_positions(found, 0)
+
+
+def _detector_checkpoint(path, recipe):
+    from involution.engine import detect
+    from involution.engine.config import load_config
+    from involution.engine.detect_config import DetectConfig, create_detector
+
+    config = load_config(recipe, {"model.weights": None}, cls=DetectConfig)
+    card = detect.make_card(config, ["ant", "bee"], [1, 2])
+    return _save(path, create_detector(config, 2, weights=False), card)
+
+
+def _segmenter_checkpoint(path, recipe):
+    from involution.engine import segment
+    from involution.engine.config import load_config
+    from involution.engine.segment_config import SegmentConfig, create_segmenter
+
+    config = load_config(recipe, {"model.neck": "involution"}, cls=SegmentConfig)
+    card = segment.make_card(config, ["ground", "ant", "bee"])
+    return _save(path, create_segmenter(config, 3, weights=False), card)
+
+
+def _save(path, network, card):
+    weights = {f"model.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"involution": card.to_dict(), "state_dict": weights, "global_step": 5}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("save", "recipe", "last"),
+    [
+        (_detector_checkpoint, "digit-scenes", "backbone.body.layer3.1.conv2"),
+        (_detector_checkpoint, "digit-scenes-detr", "body.layer3.1.conv2"),
+        # the pyramid's output layers are involutions, too
+        (_segmenter_checkpoint, "digit-scenes", "backbone.fpn.layer_blocks.3"),
+    ],
+)
+def test_detectors_and_segmenters_are_looked_into(tmp_path, save, recipe, last):
+    if "detr" in recipe:
+        pytest.importorskip("transformers")
+    subject = Subject.from_checkpoint(save(tmp_path / "a.ckpt", recipe))
+    view = subject.view(spot((128, 96), 100, 20))
+    row, column = view.input_pixel(100, 20)
+    assert view.picture[row, column].min() > 0.9
+    assert view.picture[0, 0].max() < 0.1
+    layers = involution_layers(subject.network)
+    assert layers[-1] == last
+    found = layer_map(view, last)
+    # the network's input is divided among the positions of the map
+    assert found.kernels.shape[1:3] == (7, 7)
+    assert tuple(side / places for side, places in zip(view.size, found.size, strict=True)) == found.stride

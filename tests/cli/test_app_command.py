@@ -1,3 +1,4 @@
+import signal
 import sys
 
 import pytest
@@ -31,5 +32,8 @@ def test_mistakes_are_told_in_one_line(capsys, words, message):
 def test_without_gradio_it_names_the_extra(here, capsys, monkeypatch):
     save_checkpoint(here / "a.ckpt")
     monkeypatch.setitem(sys.modules, "gradio", None)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     assert main(["app", "--checkpoint", "a.ckpt"]) == 2
+    # Ctrl-C means afterwards what it meant before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert 'gradio is not installed; pip install "involution[demo]"' in capsys.readouterr().err

@@ -53,6 +53,8 @@ def trained(root, tmp_path_factory):
         "trainer.epochs": 6,
         "data.batch_size": 4,
         "trainer.channels_last": False,
+        # as exact as prediction is
+        "trainer.precision": "32-true",
         "schedule.warmup_epochs": 0,
     }
     return train(load_config("digit-scenes", changes, cls=SegmentConfig), progress=False)
@@ -195,7 +197,8 @@ def test_smp_has_counts_of_its_own(name):
 def test_weights_of_the_backbone_train_on(make_config, tmp_path):
     file = tmp_path / "nano.pth"
     torch.save(timm.create_model("rednet_nano", in_chans=3).state_dict(), file)
-    config = make_config(model__weights=str(file), optimizer__head_lr_factor=10.0)
+    widths = {"small_input": False, "channels": [16, 32, 64]}
+    config = make_config(model__weights=str(file), model__backbone_args=widths, optimizer__head_lr_factor=10.0)
     model = create_segmenter(config, 11, weights=True)
     state = model.backbone.backbone.body.state_dict()
     before = torch.load(file, weights_only=True)

@@ -30,10 +30,16 @@ def run(args: Any) -> int:
     offered = find_checkpoints(args.checkpoint or [], tell=lambda line: print(line, file=sys.stderr))
     stop = threading.Event()
     # ended by a service manager, too, it must not leave its folder for uploads behind
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with serving(offered, args.host, args.port) as address:
-        print(f"{address}  ({len(offered)} checkpoint{'s' if len(offered) > 1 else ''}; Ctrl-C ends it)", flush=True)
-        stop.wait()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    try:
+        with serving(offered, args.host, args.port) as address:
+            print(
+                f"{address}  ({len(offered)} checkpoint{'s' if len(offered) > 1 else ''}; Ctrl-C ends it)", flush=True
+            )
+            stop.wait()
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
     print("closed")
     return 0

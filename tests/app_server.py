@@ -37,4 +37,5 @@ def serve(home, before=""):
                 process.send_signal(signal.SIGINT)
                 server.printed, _ = process.communicate(timeout=20)
         assert process.returncode == 0
-        assert not list(server.temporary.iterdir())
+        left = sorted(server.temporary.rglob("*"))
+        assert not left, left

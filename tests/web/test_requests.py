@@ -112,7 +112,11 @@ def test_an_uploaded_page_is_never_served_as_one(url):
 
 SLOW = """
 import time
+import shutil
+import tempfile
 import involution.app.page as page
+# Gradio, imported before it is told its folder, makes one
+shutil.rmtree(tempfile.gettempdir() + "/gradio", ignore_errors=True)
 page._predictions = lambda picture, chosen: time.sleep(0.4) or "answered"
 """
 

@@ -111,12 +111,11 @@ def test_an_uploaded_page_is_never_served_as_one(url):
 
 
 SLOW = """
+import os
 import time
-import shutil
-import tempfile
+# Gradio, imported here before the server tells it a folder, would make one among the temporary files
+os.environ["GRADIO_TEMP_DIR"] = "gradio"
 import involution.app.page as page
-# Gradio, imported before it is told its folder, makes one
-shutil.rmtree(tempfile.gettempdir() + "/gradio", ignore_errors=True)
 page._predictions = lambda picture, chosen: time.sleep(0.4) or "answered"
 """
 

@@ -47,6 +47,7 @@ def tables() -> dict[str, str]:
         "measured_neck": _detection("detection_neck_cpu-avx512_torch2.14.1.csv", "The neck's finest level"),
         "measured_retinanet": _detection("detection_retinanet_cpu-avx512_torch2.14.1.csv", "RetinaNet"),
         "measured_faster_rcnn": _detection("detection_faster_rcnn_cpu-avx512_torch2.14.1.csv", "Faster R-CNN"),
+        "measured_mask_rcnn": _detection("detection_mask_rcnn_cpu-avx512_torch2.14.1.csv", "Mask R-CNN"),
     }
     found["measured_ablate"] = ablation_table.table(
         ablation.load_study("paper"), rows("ablate_cpu-avx512_torch2.14.1.csv")

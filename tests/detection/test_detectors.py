@@ -7,9 +7,8 @@ from torch import nn
 
 import involution.models  # noqa: F401
 from involution import Involution2d
-from involution.detection import faster_rcnn, first_label, mask_rcnn, retinanet
+from involution.detection import Backbone, FeaturePyramid, faster_rcnn, first_label, mask_rcnn, retinanet
 from involution.models import CheckpointError
-from involution.models.pyramid import Backbone, FeaturePyramid
 
 CONV, INV = "convolution", "involution"
 SMALL = {"out_channels": 32, "min_size": 64, "max_size": 96}
@@ -192,3 +191,12 @@ def test_pyramid_is_linear_in_the_size_of_its_output():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
         layer(x)
     assert sum(saved) < 4 * x.numel()
+
+
+@pytest.mark.parametrize("build", [retinanet, faster_rcnn, mask_rcnn])
+def test_the_head_is_all_but_the_backbone(build):
+    model = build(3, Backbone("rednet26_stem7", levels_of(build)), **SMALL)
+    head = {id(parameter) for parameter in model.head_parameters()}
+    found = {name for name, parameter in model.named_parameters() if id(parameter) in head}
+    assert found == {name for name, _ in model.named_parameters() if not name.startswith("backbone.backbone.")}
+    assert "backbone.fpn.inner_blocks.0.0.weight" in found

@@ -180,3 +180,11 @@ def test_tells_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModuleNotFoundError, match=r"involution\[transformers\]"):
         detr(3, small_backbone())
+
+
+def test_the_head_is_all_but_the_backbone():
+    model = detr(3, small_backbone(), **SMALL)
+    head = {id(parameter) for parameter in model.head_parameters()}
+    found = {name for name, parameter in model.named_parameters() if id(parameter) in head}
+    assert found == {name for name, _ in model.named_parameters() if ".backbone." not in name}
+    assert "network.class_labels_classifier.bias" in found

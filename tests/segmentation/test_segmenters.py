@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from involution import Involution2d
-from involution.models.pyramid import Backbone
-from involution.segmentation import semantic_fpn, upernet
+from involution.segmentation import Backbone, semantic_fpn, smp, upernet
 
 
 @pytest.mark.parametrize(
@@ -75,3 +74,15 @@ def test_group_norm_everywhere():
 def test_refuses_one_class():
     with pytest.raises(ValueError, match="2 or more, got 1"):
         semantic_fpn(1, "rednet26")
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("semantic_fpn", "backbone.backbone."), ("upernet", "backbone."), ("smp_fpn", "network.encoder.")],
+)
+def test_the_head_is_all_but_the_backbone(name, body):
+    model = smp(name, 4, "rednet26_stem7") if name == "smp_fpn" else MODELS[name](Backbone("rednet26_stem7"))
+    head = {id(parameter) for parameter in model.head_parameters()}
+    found = {name for name, parameter in model.named_parameters() if id(parameter) in head}
+    assert found == {name for name, _ in model.named_parameters() if not name.startswith(body)}
+    assert len(found) > 8

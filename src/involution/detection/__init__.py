@@ -2,5 +2,16 @@
 
 from involution.detection.detectors import faster_rcnn, first_label, mask_rcnn, retinanet
 from involution.detection.detrs import Detr, conditional_detr, detr
+from involution.models.pyramid import Backbone, FeaturePyramid
 
-__all__ = ["Detr", "conditional_detr", "detr", "faster_rcnn", "first_label", "mask_rcnn", "retinanet"]
+__all__ = [
+    "Backbone",
+    "Detr",
+    "FeaturePyramid",
+    "conditional_detr",
+    "detr",
+    "faster_rcnn",
+    "first_label",
+    "mask_rcnn",
+    "retinanet",
+]

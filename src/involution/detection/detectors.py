@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from torch import nn
-from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
+from torchvision.models import detection as torchvision_detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -20,7 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from involution.detection.mmdetection import ExactAnchors, HalfPixelRoIAlign, LinearP6P7, octaves
-from involution.models.pyramid import Backbone, FeaturePyramid, Kind, check_kind
+from involution.models.pyramid import Backbone, FeaturePyramid, Kind, check_kind, parameters_outside
 from involution.nn import Involution2d
 
 __all__ = ["Conventions", "faster_rcnn", "first_label", "mask_rcnn", "retinanet"]
@@ -31,6 +31,27 @@ Conventions = Literal["torchvision", "mmdetection"]
 _RATIOS = (0.5, 1.0, 2.0)
 _SIZES = (32, 64, 128, 256, 512)
 _BOX_SIZE, _MASK_SIZE = 7, 14
+
+
+class _OnPyramid:
+    """What our detectors have beyond torchvision's."""
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of everything but the backbone: pyramid, proposals and heads."""
+        network: Any = self
+        return parameters_outside(network, network.backbone.backbone)
+
+
+class RetinaNet(_OnPyramid, torchvision_detection.RetinaNet):
+    """torchvision's RetinaNet on a `FeaturePyramid`."""
+
+
+class FasterRCNN(_OnPyramid, torchvision_detection.FasterRCNN):
+    """torchvision's Faster R-CNN on a `FeaturePyramid`."""
+
+
+class MaskRCNN(_OnPyramid, torchvision_detection.MaskRCNN):
+    """torchvision's Mask R-CNN on a `FeaturePyramid`."""
 
 
 def retinanet(
@@ -166,7 +187,7 @@ def first_label(model: nn.Module) -> int:
         >>> first_label(retinanet(3, "rednet26"))
         0
     """
-    return 1 if isinstance(model, FasterRCNN) else 0
+    return 1 if isinstance(model, torchvision_detection.FasterRCNN) else 0
 
 
 def _two_stages(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import box_convert
 
-from involution.models.pyramid import Backbone
+from involution.models.pyramid import Backbone, parameters_outside
 
 __all__ = ["Detr", "conditional_detr", "detr"]
 
@@ -39,6 +39,10 @@ class Detr(nn.Module):
         """The network's backbone."""
         backbone: nn.Module = self.network.model.backbone.model
         return backbone
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of everything but the backbone."""
+        return parameters_outside(self, self.backbone)
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         """Detect.

@@ -23,7 +23,7 @@ import involution.models.variants  # noqa: F401  (registers RedNet)
 from involution.models.checkpoint import load_checkpoint
 from involution.nn import Involution2d
 
-__all__ = ["Backbone", "FeaturePyramid", "Kind", "group_norm"]
+__all__ = ["Backbone", "FeaturePyramid", "Kind", "group_norm", "parameters_outside"]
 
 Kind = Literal["convolution", "involution"]
 NORMS = ("batch", "group")
@@ -157,6 +157,18 @@ class FeaturePyramid(nn.Module):
         levels = self.backbone(x)
         named: OrderedDict[str, Tensor] = self.fpn(OrderedDict((str(i), level) for i, level in enumerate(levels)))
         return named
+
+
+def parameters_outside(network: nn.Module, body: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of ``network`` that are not those of ``body``, a part of it.
+
+    Example:
+        >>> body = nn.Linear(2, 2)
+        >>> [tuple(found.shape) for found in parameters_outside(nn.Sequential(body, nn.Linear(2, 3)), body)]
+        [(3, 2), (3,)]
+    """
+    inside = {id(parameter) for parameter in body.parameters()}
+    return [parameter for parameter in network.parameters() if id(parameter) not in inside]
 
 
 def check_kind(what: str, kind: str) -> None:

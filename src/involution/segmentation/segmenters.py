@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from involution.models.pyramid import Backbone, FeaturePyramid, Kind, group_norm
+from involution.models.pyramid import Backbone, FeaturePyramid, Kind, group_norm, parameters_outside
 
 __all__ = ["Segmenter", "semantic_fpn", "upernet"]
 
@@ -39,6 +39,11 @@ class Segmenter(nn.Module):
         self.backbone = backbone
         self.head = head
         self.auxiliary = auxiliary
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of everything but the backbone."""
+        pyramid = self.backbone
+        return parameters_outside(self, pyramid.backbone if isinstance(pyramid, FeaturePyramid) else pyramid)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits [N, classes, H, W] of images [N, C, H, W]; in training those of the auxiliary head, too."""

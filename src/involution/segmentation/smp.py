@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import involution.models.variants  # noqa: F401  (registers RedNet)
 from involution.models.checkpoint import load_checkpoint
+from involution.models.pyramid import parameters_outside
 
 __all__ = ["SmpSegmenter", "smp"]
 
@@ -35,6 +36,10 @@ class SmpSegmenter(nn.Module):
         """The network's backbone."""
         encoder: nn.Module = self.network.encoder  # type: ignore[assignment]
         return encoder
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of everything but the backbone."""
+        return parameters_outside(self, self.encoder)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [N, classes, H, W] of images [N, C, H, W]."""

@@ -21,8 +21,7 @@ def python_blocks(page):
     return list(Sybil([PythonCodeBlockParser(), SkipParser()]).parse(page).examples())
 
 
-# README's blocks are excerpts
-WITH_PYTHON = [name for name, page in PAGES.items() if python_blocks(page) and name != "README.md"]
+WITH_PYTHON = [name for name, page in PAGES.items() if python_blocks(page)]
 
 
 # the blocks of a page run in their order, with the names that those before have made
@@ -70,6 +69,16 @@ def parse(line):
     if hasattr(module, "prepare") and "--resume" not in rest:
         rest = module.prepare(rest)
     parser.parse_args(rest)
+
+
+def test_every_linked_file_exists():
+    linked = {
+        (name, page.parent / target)
+        for name, page in PAGES.items()
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    }
+    assert ("README.md", ROOT / "docs/install.md") in linked
+    assert [(name, str(target)) for name, target in linked if not target.exists()] == []
 
 
 @pytest.mark.parametrize(("name", "line"), command_lines())

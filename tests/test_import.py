@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import involution
+
 # parts that torch itself puts off, the FLOP counter with triton and sympy behind it
 LAZY = {"torch.utils.flop_counter", "torch._dynamo", "torch._inductor", "torch.onnx"}
 
@@ -20,6 +22,41 @@ def test_imports_nothing_beyond_torch():
     assert "involution.ops" in added
     assert not added & LAZY
     assert {name.partition(".")[0] for name in added} <= {"involution", "torch", *sys.stdlib_module_names}
+
+
+def test_torch_is_imported_when_it_is_needed():
+    added = set(run("import sys; had = set(sys.modules); import involution; print(*set(sys.modules) - had)").split())
+    assert "involution" in added
+    assert "torch" not in added
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import involution, torch; print(torch.ops.involution.involution2d)",
+        "import torch, involution; print(torch.ops.involution.involution2d)",
+        "import involution; print(involution.ops.involution2d, involution.nn.Involution2d)",
+        "from involution import *; print(Involution2d, involution2d)",
+        "from involution.ops.functional import involution2d; import involution; print(involution.involution2d)",
+        "from involution.nn import Involution2d; import involution; print(involution.involution2d)",
+        "from involution import nn, models; print(nn, models)",
+    ],
+)
+def test_whatever_is_asked_for_first_is_there(code):
+    assert "involution2d" in run(code) or "involution/models" in run(code)
+
+
+def test_a_compiled_function_may_ask_first():
+    code = """
+import involution, torch
+
+@torch.compile(fullgraph=True, backend="eager")
+def f(x, weight):
+    return involution.involution2d(x, weight, padding=1)
+
+print(tuple(f(torch.rand(1, 4, 5, 5), torch.rand(1, 1, 3, 3, 5, 5)).shape))
+"""
+    assert run(code) == "(1, 4, 5, 5)\n"
 
 
 def test_takes_under_50_ms():
@@ -39,8 +76,9 @@ print(time.process_time() - start)
 
 
 def test_public_names():
-    import involution
-
     assert involution.__version__
     for name in involution.__all__:
         assert getattr(involution, name).__doc__
+        assert name in dir(involution)
+    with pytest.raises(AttributeError, match="module 'involution' has no attribute 'involution4d'"):
+        _ = involution.involution4d

@@ -30,8 +30,12 @@ MAY_IMPORT = {
     "app": {*WORK, "explain", "predict", "export", "involution"},
     "cli": {*WORK, "explain", "predict", "export", "studies", "demo", "app", "involution"},
     "__main__": {"cli"},
-    "__init__": {"ops", "nn"},
+    "__init__": {"ops", "nn", "after"},
+    "after": set(),
+    "extras": set(),
 }
+# of the standard library alone, and for every part
+FOR_ALL = {"extras"}
 # nobody but the engine knows the training library
 ENGINE_ONLY = {"lightning", "pytorch_lightning", "torchmetrics"}
 
@@ -68,10 +72,12 @@ def test_imports_only_what_lies_below(module):
     part = own_part(module)
     assert part in MAY_IMPORT, f"say in MAY_IMPORT where {part} stands"
     ours = {part_of(name) for name in imported(SRC / module) if name.split(".")[0] == "involution"}
-    assert ours <= {part, *MAY_IMPORT[part]}
+    assert ours <= {part, *MAY_IMPORT[part], *FOR_ALL}
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if own_part(m) in ("ops", "nn", "__init__", "__main__")])
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if own_part(m) in ("ops", "nn", "__init__", "__main__", "after", "extras")]
+)
 def test_operator_and_modules_need_nothing_but_torch(module):
     # torch's GPU builds bring Triton; only the file of the GPU kernels, which is loaded with the first launch, needs it
     allowed = {"involution", "torch", *(["triton"] if module == "ops/triton/kernels.py" else [])}

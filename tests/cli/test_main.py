@@ -1,4 +1,3 @@
-import builtins
 import subprocess
 import sys
 
@@ -54,29 +53,6 @@ def test_help_of_a_command(capsys, words):
 def test_it_is_a_module_too():
     done = subprocess.run([sys.executable, "-m", "involution", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"involution {__version__}"
-
-
-@pytest.mark.parametrize(
-    ("module", "extra"), [("jsonargparse", "cli"), ("rich", "cli"), ("lightning", "train"), ("sklearn", "train")]
-)
-def test_a_missing_extra_says_how_to_install_it(capsys, monkeypatch, tmp_path, module, extra):
-    find_spec = __import__("importlib.util").util.find_spec
-    original = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name.partition(".")[0] == module:
-            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else find_spec(name))
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    for name in [name for name in sys.modules if name.startswith("involution.engine.")]:
-        if name.rpartition(".")[2] in ("module", "callbacks", "progress"):
-            monkeypatch.delitem(sys.modules, name)
-    words = ["classify", "train", "--recipe", "digits", "--output", str(tmp_path)]
-    assert main(words) == 2
-    assert f"{module}" in (text := complaint(capsys))
-    assert f'pip install "involution[{extra}]"' in text
 
 
 def test_faults_of_the_program_are_not_hidden(monkeypatch):

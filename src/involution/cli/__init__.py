@@ -9,11 +9,13 @@ these functions where several tasks share them.
 from __future__ import annotations
 
 import errno
-import importlib.util
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from involution.extras import MissingExtra, is_installed, require
 
 # words of the command -> (module, what it does)
 COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
@@ -75,11 +77,11 @@ def _main(words: list[str]) -> int:
 
 
 def _call(command: tuple[str, ...], argv: list[str]) -> int:
-    missing = [name for name in ("jsonargparse", "rich") if importlib.util.find_spec(name) is None]
-    if missing:
-        return _complain(f'{" and ".join(missing)} not installed; pip install "involution[cli]"')
-    from jsonargparse import ArgumentError, ArgumentParser
-
+    try:
+        require("jsonargparse", "rich")
+        from jsonargparse import ArgumentError, ArgumentParser
+    except ImportError as error:
+        return _cannot_import(error)
     try:
         module: Any = importlib.import_module(COMMANDS[command][0])
         # one module for a mode of several tasks
@@ -102,8 +104,8 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except ModuleNotFoundError as error:
-        return _missing_extra(error)
+    except ImportError as error:
+        return _cannot_import(error)
     except ValueError as error:
         # errors of our own classes speak to the user; anything else is a fault of the program
         if not type(error).__module__.startswith("involution."):
@@ -159,12 +161,16 @@ def _usage(message: str, parser: object) -> str:
     return text
 
 
-def _missing_extra(error: ModuleNotFoundError) -> int:
-    root = (error.name or "").partition(".")[0]
-    if not root or root == "involution":
+def _cannot_import(error: ImportError) -> int:
+    """Say what to install, or that what is installed doesn't fit."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package == "involution":
         raise error
-    extra = {"pycocotools": "detect", "segmentation_models_pytorch": "segment", "gradio": "demo"}.get(root, "train")
-    return _complain(f'{root} is not installed; pip install "involution[{extra}]"')
+    if isinstance(error, MissingExtra):
+        return _complain(str(error))
+    if not is_installed(package):
+        return _complain(str(MissingExtra(package)))
+    return _complain(f"{package} is installed but can't be used ({error}); pip install --upgrade {package}", FAILED)
 
 
 def _unknown(words: list[str]) -> int:

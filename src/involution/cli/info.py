@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
-
-# extra -> the modules that it brings, and what they are for
-EXTRAS = {
-    "models": (("timm", "safetensors"), "RedNet and its checkpoints"),
-    "cli": (("jsonargparse", "rich"), "this command"),
-    "train": (
-        ("lightning", "torchmetrics", "torchvision", "tensorboard", "webdataset", "sklearn", "matplotlib", "jinja2"),
-        "training, evaluation, prediction, the demo",
-    ),
-    "detect": (("pycocotools",), "detection, and the embedded digit-scenes"),
-    "segment": (("segmentation_models_pytorch", "pycocotools"), "segmentation-models-pytorch's segmenters"),
-}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,6 +18,7 @@ def run(args: Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from involution.extras import EXTRAS, is_installed
     from involution.ops.info import served
 
     console = Console()
@@ -42,10 +30,10 @@ def run(args: Namespace) -> int:
         table.add_row(row.operator, row.device, row.kernel, row.why_not)
     console.print(table)
     extras = Table("extra", "for", "", title="optional parts", title_justify="left")
-    for extra, (modules, purpose) in EXTRAS.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        state = f'{", ".join(missing)} missing: pip install "involution\\[{extra}]"' if missing else "installed"
-        extras.add_row(extra, purpose, state)
+    for name, extra in EXTRAS.items():
+        missing = [package for package in extra.packages if not is_installed(package)]
+        state = f'{", ".join(missing)} missing: pip install "involution\\[{name}]"' if missing else "installed"
+        extras.add_row(name, extra.purpose, state)
     console.print(extras)
     return 0
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from involution.data import scenes
 from involution.data.arrays import digits_splits
-from involution.data.coco import CocoDataset, open_coco
+from involution.data.registry import Options, open_data
 from involution.data.scenes import compose_scene, make_digit_scenes
 
 
@@ -20,11 +20,11 @@ def folder(tmp_path_factory):
 
 
 def test_is_a_coco_data_set(folder):
-    parts = open_coco(f"digit-scenes:{folder}", masks=True)
-    assert parts["train"].category_ids == list(range(1, 11))
-    assert parts["train"].classes == [str(digit) for digit in range(10)]
+    data = open_data("detect", f"digit-scenes:{folder}", Options(masks=True))
+    assert data.category_ids == list(range(1, 11))
+    assert data.classes == [str(digit) for digit in range(10)]
     for split, size in (("train", 40), ("val", 10)):
-        dataset = CocoDataset(parts[split], masks=True)
+        dataset = data.split(split)
         assert len(dataset) == size
         for image, target in dataset:
             assert image.shape == (3, 128, 128)
@@ -35,9 +35,9 @@ def test_is_a_coco_data_set(folder):
 
 
 def test_label_maps_are_the_masks(folder):
-    data = open_coco(f"digit-scenes:{folder}", masks=True)["val"]
-    for _, target in CocoDataset(data, masks=True):
-        name = data.images[target["image_id"]]["file_name"]
+    val = open_data("detect", f"digit-scenes:{folder}", Options(masks=True)).val
+    for scene, (_, target) in zip(val.record.scenes, val, strict=True):
+        name = scene.file.name
         labels = np.asarray(PIL.Image.open(folder / "labels" / "val" / name))
         for label, mask in zip(target["labels"].tolist(), target["masks"].numpy(), strict=True):
             assert (labels[mask == 1] == label + 1).all()

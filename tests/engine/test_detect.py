@@ -312,7 +312,7 @@ def test_malformed_annotations_are_skipped_where_allowed(root, make_config, tmp_
         train(make_config(data__spec=f"coco:{copy}"), progress=False)
     train(make_config(data__spec=f"coco:{copy}", data__on_problem="skip", trainer__epochs=1), progress=False)
     assert "left out" in (said := capsys.readouterr().err)
-    assert f"{file}: 1 malformed entries: annotation 1: box of zero area" in said
+    assert f"{file}: 1 problem: train annotation 1: box of zero area" in said
 
 
 # facts of the published recipes: learning rate, warm-up, clipping, frozen parameters

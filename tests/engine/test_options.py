@@ -93,7 +93,8 @@ def small_data(monkeypatch):
 
     def opened(*args, **kwargs):
         data = open_dataset(*args, **kwargs)
-        return replace(data, train=data.train.subset(np.arange(128)), val=data.val.subset(np.arange(32)))
+        parts = {"train": data.train.subset(np.arange(128)), "val": data.val.subset(np.arange(32))}
+        return replace(data, parts=parts)
 
     monkeypatch.setattr(classify, "open_dataset", opened)
 

@@ -8,6 +8,24 @@ SKIP_HINT = "Mend them, or leave them out: --data.on_problem skip in a training,
 class DataError(ValueError):
     """A data set that is missing, incomplete or not what its format says."""
 
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(message))
+
+
+def printable(name: object) -> str:
+    """A name as one harmless line: what can't be printed, such as escape sequences, is shown by its code.
+
+    Args:
+        name: a path, or any text that came from outside.
+    """
+    return "".join(character if character.isprintable() else _escaped(character) for character in str(name))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    # how Python holds the bytes of a file name that is no UTF-8
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode("ascii")
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as "; did you mean digits?", empty where nothing known resembles the word."""

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset
 
 from involution.data.errors import DataError
-from involution.data.images import EXTENSIONS, ImageError, check_image, read_image
+from involution.data.images import CHECK_LIMIT, EXTENSIONS, ImageError, check_image, read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-# above this number of files headers are not read beforehand: it would take minutes
-CHECK_LIMIT = 50_000
 
 
 class FileDataset(Dataset[tuple[Any, int]]):

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
-SPLITS = ("train", "val", "test")
 
 
 class ShardDataset(Dataset[tuple[Any, int]]):
@@ -81,33 +80,3 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, num_c
     if not text.isdigit() or int(text) >= num_classes:
         raise DataError(f"{shard}: {member.name} holds {text!r}; wanted a class number from 0 to {num_classes - 1}")
     return int(text)
-
-
-def expand_shards(pattern: str) -> dict[str, list[Path]]:
-    """Shards per split, told apart by file names that begin with train, val or test.
-
-    Args:
-        pattern: a folder of tar files, or a brace pattern such as `data/{train,val}-{000..031}.tar`.
-
-    Raises:
-        DataError: for missing shards, addresses that are no local files, or names of no split.
-    """
-    from webdataset.shardlists import expand_urls
-
-    if Path(pattern).is_dir():
-        files = sorted(Path(pattern).glob("*.tar"))
-    elif pattern.startswith("pipe:") or "://" in pattern:
-        raise DataError(f"webdataset:{pattern}: only local tar files are read; download the shards first")
-    else:
-        files = [Path(name) for name in expand_urls(pattern)]
-    missing = [str(file) for file in files if not file.is_file()]
-    if not files or missing:
-        raise DataError(f"webdataset:{pattern}: no such shards: {', '.join(missing[:3]) or 'no *.tar found'}")
-    splits = {split: [file for file in files if file.name.startswith(split)] for split in SPLITS}
-    strange = [file.name for file in files if not file.name.startswith(SPLITS)]
-    if strange or not splits["train"]:
-        raise DataError(
-            f"webdataset:{pattern}: shard names must begin with train, val or test (found "
-            f"{', '.join(strange[:3]) or 'no train shards'})"
-        )
-    return splits

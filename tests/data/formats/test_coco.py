@@ -10,9 +10,11 @@ import torch
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
-from involution.data import coco
-from involution.data.coco import CocoDataset, decode_mask, open_coco, read_coco
 from involution.data.errors import DataError
+from involution.data.findings import Findings
+from involution.data.formats.coco import read_split
+from involution.data.registry import Options, open_data
+from involution.data.run_lengths import decode_mask, expand
 
 SQUARE = [[10, 5, 30, 5, 30, 25, 10, 25]]
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}, {"id": 13, "name": "stop sign"}]
@@ -61,11 +63,16 @@ def write(root, split, data):
     (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(data))
 
 
+def open_root(root, **options):
+    return open_data("detect", f"coco:{root}", Options(**options))
+
+
 def test_reads_boxes_labels_and_masks(root):
-    train = open_coco(f"coco:{root}", masks=True)["train"]
-    assert train.category_ids == [1, 13, 90]
-    assert train.classes == ["person", "stop sign", "toothbrush"]
-    dataset = CocoDataset(train, masks=True)
+    data = open_root(root, masks=True)
+    assert data.category_ids == [1, 13, 90]
+    assert data.classes == ["person", "stop sign", "toothbrush"]
+    assert data.findings.used == {"train": 3, "val": 2}
+    dataset = data.train
     assert len(dataset) == 3
     image, target = dataset[0]
     assert image.shape == (3, 48, 64)
@@ -80,7 +87,7 @@ def test_reads_boxes_labels_and_masks(root):
     empty = dataset[2][1]
     assert empty["boxes"].shape == (0, 4)
     assert empty["masks"].shape == (0, 48, 64)
-    assert len(CocoDataset(train, annotated_only=True)) == 2
+    assert len(dataset.with_objects()) == 2
 
 
 def test_masks_are_those_of_pycocotools(root):
@@ -138,12 +145,11 @@ def test_malformed_entries_are_named_and_refused_or_skipped(root, name):
     data[group][index][key] = value
     write(root, "train", data)
     with pytest.raises(DataError, match=message):
-        open_coco(f"coco:{root}", masks=True)
-    train = open_coco(f"coco:{root}", masks=True, on_problem="skip")["train"]
-    assert len(train.problems) == 1
-    dataset = CocoDataset(train, masks=True)
-    for i in range(len(dataset)):
-        dataset[i]
+        open_root(root, masks=True)
+    data = open_root(root, masks=True, on_problem="skip")
+    assert len(data.problems) == 1
+    for i in range(len(data.train)):
+        data.train[i]
 
 
 def test_compressed_run_lengths_are_read_as_pycocotools_does():
@@ -152,26 +158,26 @@ def test_compressed_run_lengths_are_read_as_pycocotools_does():
         height, width = rng.integers(1, 400, 2)
         mask = (rng.random((height, width)) < rng.choice([0.01, 0.5, 1.0])).astype(np.uint8)
         text = run_lengths.encode(np.asfortranarray(mask))["counts"].decode()
-        runs = coco._expand(text)
+        runs = expand(text)
         flat = np.repeat(np.arange(len(runs)) % 2, runs)
         assert np.array_equal(flat.reshape(width, height).T, mask)
     # ends within a number; a character that is none of them
-    assert coco._expand("o") == coco._expand("~~") == [-1]
+    assert expand("o") == expand("~~") == [-1]
 
 
 def test_all_malformed_entries_are_in_one_report(root):
     data = content("train")
     data["annotations"] = [{**copy.deepcopy(data["annotations"][0]), "id": i, "category_id": 5} for i in range(25)]
     write(root, "train", data)
-    with pytest.raises(DataError, match=r"25 malformed entries: annotation 0: .*annotation 9: .*and 15 more"):
-        open_coco(f"coco:{root}")
+    with pytest.raises(DataError, match=r"25 problems: train annotation 0: .*annotation 9: .*and 15 more"):
+        open_root(root)
 
 
 def test_annotations_of_a_skipped_image_are_no_problem_of_their_own(root):
     (root / "train2017" / "0.png").unlink()
-    train = open_coco(f"coco:{root}", on_problem="skip")["train"]
-    assert [problem.entry for problem in train.problems] == ["image 1"]
-    assert len(CocoDataset(train)) == 2
+    data = open_root(root, on_problem="skip")
+    assert [problem.entry for problem in data.findings.problems] == ["train image 1"]
+    assert len(data.train) == 2
 
 
 @pytest.mark.parametrize(
@@ -191,41 +197,36 @@ def test_annotations_of_a_skipped_image_are_no_problem_of_their_own(root):
 def test_broken_files_are_refused(root, text, message):
     (root / "annotations" / "instances_train2017.json").write_text(text)
     with pytest.raises(DataError, match=message):
-        open_coco(f"coco:{root}", on_problem="skip")
+        open_root(root, on_problem="skip")
 
 
 def test_a_broken_image_is_named(root):
     (root / "train2017" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"image 1: .*0\.png: not an image"):
-        open_coco(f"coco:{root}")
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("coco", "needs a path"),
-        ("coco:/no/such", "no such folder"),
-        ("cocoo:x", "did you mean coco"),
-    ],
-)
-def test_wrong_specs(spec, message):
-    with pytest.raises(DataError, match=message):
-        open_coco(spec)
+        open_root(root)
 
 
 def test_other_categories_in_val_are_refused(root):
     write(root, "val", {**content("val"), "categories": [*CATEGORIES, {"id": 91, "name": "comb"}]})
     with pytest.raises(DataError, match="different categories"):
-        open_coco(f"coco:{root}")
+        open_root(root)
 
 
 def test_layout(root):
     (root / "images").mkdir()
     (root / "val2017").rename(root / "images" / "val2017")
-    assert read_coco(root, "val").root == root / "images" / "val2017"
+    assert read_split(root, "val", Findings()).scenes[0].file.parent == root / "images" / "val2017"
     (root / "images" / "val2017").rename(root / "elsewhere")
     with pytest.raises(DataError, match="no folder val2017/"):
-        read_coco(root, "val")
+        read_split(root, "val", Findings())
     (root / "annotations" / "instances_val2017.json").unlink()
     with pytest.raises(DataError, match=r"instances_val\*\.json, found none"):
-        read_coco(root, "val")
+        read_split(root, "val", Findings())
+
+
+def test_the_record_is_the_file_again(root):
+    record = open_root(root, masks=True).train.record
+    written, read = record.to_coco(), content("train")
+    assert written["images"] == read["images"]
+    assert written["annotations"] == sorted(read["annotations"], key=lambda item: item["image_id"])
+    assert written["categories"] == sorted(CATEGORIES, key=lambda item: item["id"])

@@ -1,0 +1,87 @@
+"""What a data set used, what it did not and why: every format fills it in, and the engine prints it once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from involution.data.errors import SKIP_HINT, DataError, in_words, printable
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something malformed in a data set.
+
+    Attributes:
+        entry: what it is: ``train/cat/7.jpg``, ``image 17``, ``annotation 305``.
+        reason: what is wrong with it.
+    """
+
+    entry: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.entry}: {self.reason}"
+
+
+@dataclass
+class Findings:
+    """What a data set used and what it did not.
+
+    Attributes:
+        notes: what was recognised or taken for granted.
+        used: images of each split.
+        ignored: names of what was not used though nothing is wrong with it, by reason.
+        problems: what is malformed, and left out if the user said so.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    used: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, list[str]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def ignore(self, reason: str, *names: object) -> None:
+        """Count names as not used for a reason such as "no image"."""
+        self.ignored.setdefault(reason, []).extend(str(name) for name in names)
+
+    def problem(self, entry: object, reason: str) -> None:
+        """Count an entry as malformed."""
+        self.problems.append(Problem(str(entry), reason))
+
+    def settle(self, where: object, on_problem: str) -> None:
+        """Refuse the data set if there are problems that are not to be skipped.
+
+        Raises:
+            DataError: naming the first of them.
+        """
+        if self.problems and on_problem == "refuse":
+            raise DataError(f"{where}: {self._problems()}. {SKIP_HINT}")
+
+    def lines(self) -> list[str]:
+        """What is worth saying, a line each; nothing where everything was used."""
+        found = list(self.notes)
+        found += [f"not used, {reason}: {some(names)}" for reason, names in self.ignored.items()]
+        found += [f"left out, {self._problems()}"] if self.problems else []
+        return [printable(line) for line in found]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in plain types, whole lists of names included."""
+        return asdict(self)
+
+    def _problems(self) -> str:
+        return in_words(
+            [str(problem) for problem in self.problems], "problems" if len(self.problems) > 1 else "problem"
+        )
+
+
+def some(names: Sequence[str], shown: int = _SHOWN) -> str:
+    """How many there are, and the first of them: "12 (a.txt, b.txt, c.txt, …)"."""
+    return f"{len(names)} ({', '.join(names[:shown])}{', …' if len(names) > shown else ''})"

@@ -1,0 +1,55 @@
+"""ImageNet as torchvision lays it out: train/ and val/ of class folders named by WordNet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from involution.data.errors import DataError
+from involution.data.formats.imagefolder import open_split_folders
+from involution.data.labelled import name_classes
+from involution.data.records import DataSet
+from involution.data.registry import Format, Options, register
+
+
+def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
+    root = Path(path)
+    if not (root / "train").is_dir() or not (root / "val").is_dir():
+        raise DataError(
+            f"imagenet in {root}: wanted train/ and val/, each with one folder per class (n01440764, ...), "
+            "as torchvision lays it out"
+        )
+    opened = open_split_folders(spec, root, replace(options, classes=None))
+    # ImageNet's test images bear no labels: its figures are those of val
+    parts = {split: opened.parts[split] for split in ("train", "val")}
+    # every list of its names is in the order of its folders' names
+    file = options.classes
+    classes = name_classes(opened.classes, Path(file), spec, by_place=True) if file else _names(root, opened.classes)
+    return replace(opened, classes=classes, parts=parts)
+
+
+def _names(root: Path, wnids: list[str]) -> list[str]:
+    """Readable names from torchvision's meta.bin where it is there, else the folder names."""
+    import torch
+
+    meta = root / "meta.bin"
+    if not meta.is_file():
+        return wnids
+    try:
+        to_names: Any = torch.load(meta, weights_only=True)[0]
+        return [", ".join(to_names[wnid][:1]) for wnid in wnids]
+    except Exception as error:
+        # whatever the cause, a pickle that would run code or a missing class: it is not that file
+        raise DataError(f"{meta}: not torchvision's class list; remove it ({type(error).__name__})") from error
+
+
+register(
+    Format(
+        name="imagenet",
+        task="classify",
+        syntax="imagenet:PATH",
+        description="train/ and val/ of class folders, and perhaps meta.bin, as torchvision lays ImageNet out",
+        open=_open,
+    )
+)

@@ -1,0 +1,75 @@
+"""WebDataset: tar files whose members of one name belong together, ``0001.jpg`` beside ``0001.cls``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from involution.data.errors import DataError
+from involution.data.findings import Findings
+from involution.data.records import SPLITS, DataSet
+from involution.data.registry import Format, Options, register
+from involution.data.text import read_names
+
+
+def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
+    from torch.utils.data import Subset
+
+    from involution.data.labelled import VAL_SHARE, classification_data
+    from involution.data.shards import ShardDataset
+    from involution.data.splits import stratified_split
+
+    splits = expand_shards(path)
+    folder = splits["train"][0].parent
+    beside = [folder / name for name in ("classes.txt", "classes.json") if (folder / name).is_file()]
+    if options.classes is None and not beside:
+        raise DataError(f"{spec}: no class names; put classes.txt (one a line) beside the shards or give a file")
+    classes = read_names(Path(options.classes) if options.classes else beside[0])
+    parts: dict[str, Any] = {split: ShardDataset(files, len(classes)) for split, files in splits.items() if files}
+    if "val" not in parts:
+        train = parts["train"]
+        keep, val = stratified_split(train.labels, VAL_SHARE, options.split_seed)
+        parts = {**parts, "train": Subset(train, keep.tolist()), "val": Subset(train, val.tolist())}
+    return classification_data(spec, classes, parts, Findings(), options)
+
+
+def expand_shards(pattern: str) -> dict[str, list[Path]]:
+    """Shards per split, told apart by file names that begin with train, val or test.
+
+    Args:
+        pattern: a folder of tar files, or a brace pattern such as `data/{train,val}-{000..031}.tar`.
+
+    Raises:
+        DataError: for missing shards, addresses that are no local files, or names of no split.
+    """
+    from webdataset.shardlists import expand_urls
+
+    if Path(pattern).is_dir():
+        files = sorted(Path(pattern).glob("*.tar"))
+    elif pattern.startswith("pipe:") or "://" in pattern:
+        raise DataError(f"webdataset:{pattern}: only local tar files are read; download the shards first")
+    else:
+        files = [Path(name) for name in expand_urls(pattern)]
+    missing = [str(file) for file in files if not file.is_file()]
+    if not files or missing:
+        raise DataError(f"webdataset:{pattern}: no such shards: {', '.join(missing[:3]) or 'no *.tar found'}")
+    splits = {split: [file for file in files if file.name.startswith(split)] for split in SPLITS}
+    strange = [file.name for file in files if not file.name.startswith(SPLITS)]
+    if strange or not splits["train"]:
+        raise DataError(
+            f"webdataset:{pattern}: shard names must begin with train, val or test (found "
+            f"{', '.join(strange[:3]) or 'no train shards'})"
+        )
+    return splits
+
+
+register(
+    Format(
+        name="webdataset",
+        task="classify",
+        syntax="webdataset:SHARDS",
+        description="a folder or brace pattern of train*, val* and perhaps test* tar files, classes.txt beside",
+        open=_open,
+        recognises=lambda folder: any(folder.glob("*.tar")),
+    )
+)

@@ -1,0 +1,84 @@
+"""Images with one label each: what the formats of classification have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from involution.data.errors import DataError
+from involution.data.findings import Findings
+from involution.data.records import DataSet
+from involution.data.registry import Options
+from involution.data.text import read_json, read_names
+
+# how much of the training images is set aside where a data set brings no validation images
+VAL_SHARE = 0.1
+
+
+def classification_data(
+    spec: str, classes: list[str], parts: dict[str, Any], findings: Findings, options: Options
+) -> DataSet[Any]:
+    """A classification data set from its parts.
+
+    Args:
+        spec: what it was opened by.
+        classes: the data set's own class names.
+        parts: by the split's name.
+        findings: what the format found.
+        options: how it is opened; its file of class names renames the classes.
+
+    Raises:
+        DataError: for a file of class names that does not fit, or problems that are not to be skipped.
+    """
+    findings.settle(spec, options.on_problem)
+    findings.used.update({split: len(part) for split, part in parts.items()})
+    names = name_classes(classes, Path(options.classes), spec) if options.classes else classes
+    return DataSet(spec, names, parts, findings)
+
+
+def name_classes(own: Sequence[str], file: Path, spec: str, by_place: bool = False) -> list[str]:
+    """The names that a file gives to the classes of a data set, in the data set's order.
+
+    A JSON object names each class by its own name (a folder's); a list must hold the same names in any order, or the
+    classes are numbers (folders 0, 1, …) and the names are taken by number. Nothing is named by its alphabetical place.
+
+    Args:
+        own: the data set's own names.
+        file: one name a line, a JSON list, or a JSON object from own name to name.
+        spec: the data set, for messages.
+        by_place: the order of the own names is that of every such list, as ImageNet's is.
+
+    Raises:
+        DataError: for a file that does not fit.
+    """
+    content = read_json(file) if file.suffix.lower() == ".json" else None
+    if isinstance(content, dict):
+        return _by_own_name(own, content, file, spec)
+    names = read_names(file)
+    if len(names) != len(own):
+        raise DataError(f"{file} names {len(names)} classes, but {spec} has {len(own)}")
+    if set(names) == set(own):
+        return list(own)
+    numbers = [int(name) if name.isascii() and name.isdigit() else -1 for name in own]
+    first = min(numbers)
+    if first in (0, 1) and sorted(numbers) == list(range(first, first + len(own))):
+        return [names[number - first] for number in numbers]
+    if by_place:
+        return names
+    unknown = [name for name in own if name not in names]
+    raise DataError(
+        f"{file} does not name the classes of {spec}: {', '.join(unknown[:3])} is not in it; wanted the same names, or "
+        f'a JSON object such as {{"{unknown[0]}": "name"}}'
+    )
+
+
+def _by_own_name(own: Sequence[str], content: dict[str, Any], file: Path, spec: str) -> list[str]:
+    names = [content.get(name) for name in own]
+    for name, given in zip(own, names, strict=True):
+        if not isinstance(given, str) or not given.strip():
+            raise DataError(f"{file} does not name the class {name!r} of {spec}; wanted a text, got {given!r}")
+    found = [str(name).strip() for name in names]
+    if len(set(found)) < len(found):
+        raise DataError(f"{file} gives two classes of {spec} one name; wanted different names")
+    return found

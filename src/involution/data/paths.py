@@ -1,0 +1,45 @@
+"""Files that may be anything: missing, links in a circle, pipes, devices, or not ours to read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+_KINDS = (
+    (stat.S_ISDIR, "is a folder, not a file"),
+    (stat.S_ISFIFO, "is a named pipe, not a file"),
+    (stat.S_ISCHR, "is a device, not a file"),
+    (stat.S_ISBLK, "is a device, not a file"),
+    (stat.S_ISSOCK, "is a socket, not a file"),
+)
+
+
+def why_unreadable(path: str | os.PathLike[str], empty: bool = False) -> str:
+    """Why a path is no file that can be read, in words; "" where it is one.
+
+    Never opens it: a named pipe would wait for ever.
+
+    Args:
+        path: the path.
+        empty: whether an empty file will do.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return "no such file"
+    except (OSError, ValueError) as error:
+        # a circle of links, a folder that may not be entered, a stale handle, a name too long or with a zero byte
+        return f"can't be opened ({getattr(error, 'strerror', None) or error})"
+    for matches, words in _KINDS:
+        if matches(found.st_mode):
+            return words
+    return "" if found.st_size or empty else "the file is empty (0 bytes)"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False where that can't be said."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False

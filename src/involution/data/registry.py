@@ -1,0 +1,161 @@
+"""The formats of data sets: each registers itself, and is opened, recognised and listed by that alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import os
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from involution.data.errors import DataError, nearest
+from involution.data.records import DataSet
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a data set is opened, besides its place; a format takes what it knows.
+
+    Args:
+        on_problem: ``refuse`` a data set with malformed entries, or ``skip`` these; either way they are reported.
+        split_seed: draws the splits that the data set does not bring along.
+        classes: file with the class names, one a line or a JSON list, in place of the data set's own.
+        masks: check and decode the masks of boxes, too.
+    """
+
+    on_problem: str = "refuse"
+    split_seed: int = 0
+    classes: str | None = None
+    masks: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_problem not in ("refuse", "skip"):
+            raise DataError(f"on_problem must be refuse or skip, got {self.on_problem!r}")
+
+    @classmethod
+    def of(cls, settings: Any, **more: Any) -> Options:
+        """The options that an object has as attributes of the same names, such as a run's data settings.
+
+        Args:
+            settings: the object; what it lacks stays at its default.
+            more: options that it does not decide.
+        """
+        names = [item.name for item in dataclasses.fields(cls)]
+        return cls(**{name: getattr(settings, name) for name in names if hasattr(settings, name)} | more)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of data sets.
+
+    Attributes:
+        name: what a spec begins with.
+        task: classify, detect or segment.
+        syntax: of a spec: ``digits``, ``coco:PATH``, or ``digit-scenes[:PATH]`` where the path may be left out.
+        description: one line for the help.
+        open: from spec, its path ("" without) and options to the data set.
+        recognises: whether a folder looks like this format.
+    """
+
+    name: str
+    task: str
+    syntax: str
+    description: str
+    open: Callable[[str, str, Options], DataSet[Any]]
+    recognises: Callable[[Path], bool] = lambda path: False
+
+
+_FORMATS: dict[tuple[str, str], Format] = {}
+
+
+def register(found: Format) -> Format:
+    """Make a format known under its name, for its task.
+
+    Raises:
+        ValueError: if there is one of that name already.
+    """
+    key = (found.task, found.name)
+    if key in _FORMATS:
+        raise ValueError(f"{found.task} has a format named {found.name} already")
+    _FORMATS[key] = found
+    return found
+
+
+def formats(task: str | None = None) -> list[Format]:
+    """The registered formats of one task, or of all; the embedded ones first.
+
+    Example:
+        >>> [found.syntax for found in formats("segment")]
+        ['digit-scenes[:PATH]', 'cityscapes:PATH', 'masks:PATH']
+    """
+    _load()
+    found = [item for item in _FORMATS.values() if task in (None, item.task)]
+    return sorted(found, key=lambda item: (item.task, _path_of(item) == "needed", item.name))
+
+
+def format_help(task: str) -> str:
+    """The formats of a task in one sentence, for the help of a setting."""
+    return "; ".join(f"{found.syntax} ({found.description})" for found in formats(task))
+
+
+def open_data(task: str, spec: str, options: Options | None = None) -> DataSet[Any]:
+    """Open a data set.
+
+    Args:
+        task: classify, detect or segment.
+        spec: ``KIND:PATH`` by one of `formats`, ``KIND`` for an embedded one, or the path of a folder whose format can
+            be recognised.
+        options: how it is opened.
+
+    Returns:
+        The data set, checked.
+
+    Raises:
+        DataError: for an unknown kind, a missing or needless path, and everything that the format refuses.
+    """
+    options = options or Options()
+    known = {found.name: found for found in formats(task)}
+    kind, colon, path = spec.partition(":")
+    if kind not in known:
+        return _recognised(task, spec).open(spec, os.path.expanduser(spec), options)
+    chosen = known[kind]
+    wanted = _path_of(chosen)
+    if wanted == "none" and path:
+        raise DataError(f"{kind} takes no path, got {spec!r}")
+    if not path and (wanted == "needed" or colon):
+        raise DataError(f"{kind} needs a path: {chosen.syntax}")
+    # a shell leaves the ~ behind a colon as it is
+    return chosen.open(spec, os.path.expanduser(path), options)
+
+
+def _path_of(found: Format) -> str:
+    return "maybe" if found.syntax.endswith("]") else "needed" if ":" in found.syntax else "none"
+
+
+def _recognised(task: str, spec: str) -> Format:
+    known = formats(task)
+    folder = Path(spec).expanduser()
+    if spec and folder.is_dir():
+        fitting = [found for found in known if found.recognises(folder)]
+        if len(fitting) == 1:
+            return fitting[0]
+        names = [found.syntax for found in fitting or known]
+        why = "could be several formats" if fitting else "is in no format that can be recognised"
+        raise DataError(f"{spec} {why}; say which: {', '.join(names)}")
+    kind = spec.partition(":")[0]
+    elsewhere = [found.task for found in formats() if found.name == kind]
+    hint = f"; {kind} is for {' and '.join(elsewhere)}" if elsewhere else nearest(kind, [item.name for item in known])
+    raise DataError(
+        f"no data set named {kind!r} for {task} (there are {', '.join(found.syntax for found in known)}){hint}"
+    )
+
+
+@functools.cache
+def _load() -> None:
+    package = importlib.import_module("involution.data.formats")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")

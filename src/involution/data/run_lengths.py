@@ -1,0 +1,82 @@
+"""Masks of objects as COCO writes them: polygons, or run lengths, plain or compressed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray[Any, Any]:
+    """A mask [H, W] of 0 and 1 from COCO's polygons, or its plain or compressed run lengths."""
+    from pycocotools import mask as run_lengths
+
+    if isinstance(segmentation, list):
+        encoded = run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        encoded = run_lengths.frPyObjects(segmentation, height, width)
+    else:
+        encoded = {"size": [height, width], "counts": segmentation["counts"].encode("ascii")}
+    mask: np.ndarray[Any, Any] = run_lengths.decode(encoded)
+    return mask
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a number to reckon with."""
+    # neither NaN nor infinite, nor a whole number that no float can be
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+
+
+def mask_complaint(segmentation: Any, height: int, width: int) -> str | None:
+    """What is wrong with a mask of an image of this size, None for nothing."""
+    if isinstance(segmentation, dict):
+        if segmentation.get("size") != [height, width]:
+            return f"run lengths of size {segmentation.get('size')} for an image of [{height}, {width}] (height, width)"
+        counts = segmentation.get("counts")
+        if not isinstance(counts, list | str):
+            return "run lengths without counts"
+        # pycocotools would show whatever lies in memory where a compressed mask ends early
+        runs = counts if isinstance(counts, list) else expand(counts)
+        if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
+            return f"run lengths that don't add up to {height} x {width} pixels"
+        return None
+    whole = isinstance(segmentation, list) and segmentation
+    if not whole or not all(
+        isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0 and all(map(is_number, ring))
+        for ring in segmentation
+    ):
+        return "no mask: wanted polygons of at least three points, or run lengths"
+    # drawing a line takes memory by its length
+    if any(
+        not -side <= value <= 2 * side
+        for ring in segmentation
+        for values, side in ((ring[0::2], width), (ring[1::2], height))
+        for value in values
+    ):
+        return f"a polygon reaches far out of an image of {width} x {height}"
+    return None
+
+
+def expand(text: str) -> list[int]:
+    """Return the runs of COCO's compressed form, a negative one where it is broken.
+
+    A number is written in groups of five bits, the lowest first, each a character from "0" on; 32 says that another
+    group follows, 16 in the last one that it is negative. From the third run on it is the difference to the last but
+    one.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        group = ord(character) - 48
+        if not 0 <= group < 64 or shift > 50:
+            return [-1]
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        if group & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    return [-1] if shift else runs

@@ -1,0 +1,123 @@
+"""Reading the text files of data sets: class names, annotations and lists, whoever wrote them."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from pathlib import Path
+from typing import Any
+
+from involution.data.errors import DataError
+from involution.data.paths import why_unreadable
+
+# byte order marks; that of UTF-32 begins as that of UTF-16 does
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8, UTF-16, UTF-32 or Windows-1252, with line feeds alone as ends of lines.
+
+    A byte order mark decides; without one it is UTF-8, UTF-16 where every other byte is zero, and Windows-1252 where it
+    is no UTF-8.
+
+    Raises:
+        DataError: for a file that can't be read, or in none of these.
+    """
+    why = why_unreadable(file, empty=True)
+    if why:
+        raise DataError(f"{file}: {why}")
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: can't be read ({error.strerror or error})") from error
+    return _decode(data, file).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decode(data: bytes, file: Path) -> str:
+    encodings = [name for mark, name in _MARKS if data.startswith(mark)][:1]
+    if not encodings:
+        head = data[:1000]
+        # text in Latin letters whose marks were lost
+        if head and not len(data) % 2 and head.count(0) * 3 > len(head):
+            encodings = ["utf-16-le" if head[1::2].count(0) >= head[::2].count(0) else "utf-16-be"]
+        else:
+            encodings = ["utf-8", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise DataError(f"{file}: no text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file without the spaces around them, and without the empty ones at its end."""
+    lines = [line.strip() for line in read_text(file).split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: for a file that can't be read, or is no JSON.
+    """
+    text = read_text(file)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: broken JSON ({error})") from error
+
+
+def read_names(file: Path, least: int = 2, most: int | None = None) -> list[str]:
+    """Class names from a file: one a line, or a JSON list of texts where its name ends in .json.
+
+    Their places are the labels, so nothing is passed over: an empty line or an entry that is no text is an error.
+
+    Args:
+        file: the file.
+        least: fewest names.
+        most: most names, None for any number.
+
+    Raises:
+        DataError: for a file that can't be read, names that are empty or appear twice, too few or too many.
+    """
+    if file.suffix.lower() == ".json":
+        found = read_json(file)
+        if not isinstance(found, list):
+            raise DataError(f"{file}: wanted a JSON list of class names, got {_short(found)}")
+        place = "entry"
+    else:
+        found = read_lines(file)
+        place = "line"
+    names: list[str] = []
+    for number, name in enumerate(found, 1):
+        if not isinstance(name, str):
+            raise DataError(f"{file}: {place} {number} is {_short(name)}; wanted a class name as text")
+        name = name.strip()
+        if not name:
+            raise DataError(f"{file}: {place} {number} is empty, but places are labels; remove it or name the class")
+        if name in names:
+            raise DataError(f"{file}: {place} {number} repeats {name!r}; wanted different class names")
+        names.append(name)
+    if len(names) < least or (most is not None and len(names) > most):
+        wanted = f"at least {least}" if most is None else f"{least} to {most}"
+        raise DataError(
+            f"{file}: wanted {wanted} different class names, one a line or as a JSON list, got {len(names)}"
+        )
+    return names
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."

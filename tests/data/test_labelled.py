@@ -1,0 +1,73 @@
+"""Names meet classes by name or number, never by an alphabetical place."""
+
+import json
+
+import pytest
+from generated import image_folder
+
+from involution.data.errors import DataError
+from involution.data.labelled import name_classes
+from involution.data.registry import Options, open_data
+
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+
+
+def lines(path, names):
+    path.write_text("\n".join(names) + "\n")
+    return path
+
+
+def test_folders_of_numbers_are_named_by_number(tmp_path):
+    image_folder(tmp_path / "data", classes=[str(i) for i in range(12)], per_class=1)
+    file = lines(tmp_path / "names.txt", NUMBERS)
+    data = open_data("classify", f"imagefolder:{tmp_path / 'data'}", Options(classes=str(file)))
+    # the folders are in alphabetical order: 0, 1, 10, 11, 2, ...
+    assert data.classes == ["zero", "one", "ten", "eleven", *NUMBERS[2:10]]
+    label = data.classes.index("two")
+    part = data.train
+    assert [file.parent.name for file, number in zip(part.files, part.labels, strict=True) if number == label] == ["2"]
+
+
+def test_numbers_from_one(tmp_path):
+    assert name_classes(["1", "2", "10", *"3456789"], lines(tmp_path / "n", NUMBERS[:10]), "x")[2] == "nine"
+
+
+def test_the_same_names_in_any_order_name_each_its_own(tmp_path):
+    assert name_classes(["ant", "bee", "cat"], lines(tmp_path / "n", ["cat", "ant", "bee"]), "x") == [
+        "ant",
+        "bee",
+        "cat",
+    ]
+
+
+def test_other_names_are_refused_unless_the_order_is_known(tmp_path):
+    file = lines(tmp_path / "n", ["mouse", "rat"])
+    with pytest.raises(DataError, match="does not name the classes of x: a, b is not in it"):
+        name_classes(["a", "b"], file, "x")
+    assert name_classes(["n01", "n02"], file, "imagenet:x", by_place=True) == ["mouse", "rat"]
+    with pytest.raises(DataError, match="names 2 classes, but x has 3"):
+        name_classes(["3", "7", "9"], file, "x")
+    with pytest.raises(DataError, match="does not name the classes"):
+        name_classes(["3", "7"], file, "x")
+
+
+def test_a_json_object_names_each_class_by_its_own_name(tmp_path):
+    file = tmp_path / "names.json"
+    file.write_text(json.dumps({"b": "rat", "a": " mouse "}))
+    assert name_classes(["a", "b"], file, "x") == ["mouse", "rat"]
+    for content, message in (
+        ({"a": "mouse"}, "does not name the class 'b' of x; wanted a text, got None"),
+        ({"a": "mouse", "b": 3}, "wanted a text, got 3"),
+        ({"a": "mouse", "b": "mouse"}, "two classes of x one name"),
+    ):
+        file.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=message):
+            name_classes(["a", "b"], file, "x")
+
+
+def test_digits_may_be_renamed(tmp_path):
+    file = lines(tmp_path / "names.txt", NUMBERS[:10])
+    assert open_data("classify", "digits", Options(classes=str(file))).classes[3] == "three"
+    lines(file, NUMBERS[:2])
+    with pytest.raises(DataError, match="names 2 classes, but digits has 10"):
+        open_data("classify", "digits", Options(classes=str(file)))

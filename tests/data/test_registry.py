@@ -1,0 +1,130 @@
+"""One file, one registration: what a format needs, and how specs are read."""
+
+import ast
+import dataclasses
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from generated import image_folder
+
+from involution.data import registry
+from involution.data.errors import DataError
+from involution.data.findings import Findings
+from involution.data.records import DataSet
+from involution.data.registry import Format, Options, format_help, formats, open_data, register
+
+TOY = """
+from pathlib import Path
+
+from involution.data.findings import Findings
+from involution.data.records import DataSet
+from involution.data.registry import Format, register
+
+
+def open_toy(spec, path, options):
+    pairs = [(name, options.split_seed) for name in Path(path, "toy.txt").read_text().split()]
+    return DataSet(spec, ["a", "b"], {"train": pairs, "val": pairs}, Findings(used={"train": 2, "val": 2}))
+
+
+register(Format("toy", "classify", "toy:PATH", "pairs in toy.txt", open_toy, lambda f: (f / "toy.txt").is_file()))
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A format in a file of its own, as a user or a later change would add it."""
+    monkeypatch.setattr(registry, "_FORMATS", dict(registry._FORMATS) if formats() else {})
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "toy_format.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.delitem(sys.modules, "toy_format", raising=False)
+    __import__("toy_format")
+    (tmp_path / "toy.txt").write_text("x y")
+    return tmp_path
+
+
+def test_a_toy_format_is_opened_recognised_and_listed(toy):
+    data = open_data("classify", f"toy:{toy}", Options(split_seed=3))
+    assert data.train == [("x", 3), ("y", 3)]
+    assert open_data("classify", str(toy)).spec == str(toy)
+    assert "toy:PATH (pairs in toy.txt)" in format_help("classify")
+    assert "toy" in [found.name for found in formats("classify")]
+    assert "toy" not in [found.name for found in formats("detect")]
+    with pytest.raises(DataError, match="did you mean toy"):
+        open_data("classify", f"toi:{toy}")
+    with pytest.raises(ValueError, match="classify has a format named toy already"):
+        register(formats("classify")[-2])
+
+
+def test_every_format_states_its_syntax_and_what_it_is():
+    assert {found.task for found in formats()} == {"classify", "detect", "segment"}
+    for found in formats():
+        assert found.syntax.replace("[", "").startswith(found.name)
+        assert found.description
+        assert "\n" not in found.description
+    assert formats("classify")[0].syntax == "digits"
+
+
+def test_listing_needs_no_torch():
+    code = "import sys, involution; before = set(sys.modules); from involution.data.registry import format_help"
+    code += "; format_help('detect'); print({name.partition('.')[0] for name in set(sys.modules) - before})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert ast.literal_eval(found) <= {"involution", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize(
+    ("task", "spec", "message"),
+    [
+        ("classify", "digit", "no data set named 'digit' for classify.*there are digits, .*did you mean digits"),
+        ("classify", "imagefolder", "imagefolder needs a path: imagefolder:PATH"),
+        ("classify", "imagefolder:", "imagefolder needs a path: imagefolder:PATH"),
+        ("classify", "digits:here", "digits takes no path"),
+        ("classify", "", "no data set named ''"),
+        ("detect", "coco", "coco needs a path"),
+        ("detect", "coco:/no/such", "no such folder"),
+        ("detect", "cocoo:x", "did you mean coco"),
+        ("detect", "digit-scenes:", r"digit-scenes needs a path: digit-scenes\[:PATH\]"),
+        ("detect", "masks:x", "masks is for segment"),
+        ("segment", "mask:x", "did you mean masks"),
+        ("segment", "masks", "needs a path"),
+        ("segment", "masks:/no/such", "no such folder"),
+    ],
+)
+def test_wrong_specs(task, spec, message):
+    with pytest.raises(DataError, match=message):
+        open_data(task, spec)
+
+
+def test_a_folder_in_no_known_format(tmp_path):
+    with pytest.raises(DataError, match="is in no format that can be recognised; say which: digits, cifar10:PATH, "):
+        open_data("classify", str(tmp_path))
+
+
+def test_a_folder_in_the_home_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    image_folder(tmp_path / "pets")
+    assert open_data("classify", "imagefolder:~/pets").classes == ["ant", "bee", "cat"]
+
+
+def test_options_are_taken_from_settings_of_the_same_names():
+    settings = SimpleNamespace(spec="x", on_problem="skip", split_seed=7)
+    assert Options.of(settings, masks=True) == Options(on_problem="skip", split_seed=7, masks=True)
+    with pytest.raises(DataError, match="on_problem must be refuse or skip, got 'ignore'"):
+        Options(on_problem="ignore")
+
+
+def test_splits_by_name():
+    data = DataSet("here", ["a"], {"train": [1], "val": [2]}, Findings())
+    assert (data.train, data.val, data.test, data.split("val")) == ([1], [2], None, [2])
+    with pytest.raises(DataError, match="no split named 'dev'"):
+        data.split("dev")
+    with pytest.raises(DataError, match="here has no test split; use train or val"):
+        data.split("test")
+    with pytest.raises(dataclasses.FrozenInstanceError, match="spec"):
+        data.spec = "there"
+
+
+def test_format_is_a_record():
+    assert Format("a", "classify", "a", "letters", lambda *_: None).recognises is not None

@@ -1,0 +1,72 @@
+"""One reader for every text file, whoever wrote it."""
+
+import json
+import os
+
+import pytest
+
+from involution.data.errors import DataError
+from involution.data.text import read_json, read_lines, read_names, read_text
+
+WORDS = "Häuser\r\nsky – blue\nŒuf\r\n"
+LATER = ["Häuser", "sky – blue", "Œuf"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+def test_encodings_marks_and_ends_of_lines(tmp_path, encoding):
+    file = tmp_path / "classes.txt"
+    file.write_bytes(WORDS.encode(encoding))
+    assert read_lines(file) == LATER
+    assert read_names(file) == LATER
+    file = tmp_path / "classes.json"
+    file.write_bytes(json.dumps(LATER, ensure_ascii=False).encode(encoding))
+    assert read_names(file) == LATER
+
+
+def test_old_macs_and_separators_within_a_line(tmp_path):
+    (tmp_path / "a").write_bytes("one\rtwo\u2028three\x1cfour\r".encode())
+    assert read_lines(tmp_path / "a") == ["one", "two\u2028three\x1cfour"]
+
+
+def test_what_is_no_text(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(range(256)))
+    with pytest.raises(DataError, match="no text in UTF-8, UTF-16 or Windows-1252"):
+        read_text(tmp_path / "a")
+    (tmp_path / "a").write_text("[1,")
+    with pytest.raises(DataError, match="broken JSON"):
+        read_json(tmp_path / "a")
+    (tmp_path / "a").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="broken JSON"):
+        read_json(tmp_path / "a")
+
+
+def test_what_is_no_file(tmp_path):
+    with pytest.raises(DataError, match="none: no such file"):
+        read_names(tmp_path / "none")
+    with pytest.raises(DataError, match="is a folder, not a file"):
+        read_names(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is a named pipe, not a file"):
+        read_names(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "sky\n\nroad\n", "line 2 is empty, but places are labels"),
+        ("a.txt", "\nsky\nroad\n", "line 1 is empty"),
+        ("a.txt", "sky\nroad\nsky", "line 3 repeats 'sky'; wanted different class names"),
+        ("a.txt", "sky\n", "wanted at least 2 different class names, .*, got 1"),
+        ("a.txt", "", "got 0"),
+        ("a.json", "null", "wanted a JSON list of class names, got null"),
+        ("a.json", '{"0": "sky"}', "wanted a JSON list"),
+        ("a.json", '["sky", null, "road"]', "entry 2 is null; wanted a class name as text"),
+        ("a.json", '["sky", 7]', "entry 2 is 7"),
+        ("a.json", '["sky", ["road"]]', r'entry 2 is \["road"\]'),
+        ("a.json", '["sky", " "]', "entry 2 is empty"),
+    ],
+)
+def test_class_names_are_never_shifted(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_names(tmp_path / name)

@@ -6,6 +6,7 @@ package is pure Python and works. ``INVOLUTION_BUILD_NATIVE=0`` leaves the libra
 
 import os
 import platform
+import re
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +27,17 @@ from setuptools.command.build_ext import build_ext
 TARGET = "0x020a000000000000"
 FLAGS = ["-std=c++17", "-O3", "-g0", "-Wall", "-Wextra", "-Wno-psabi", "-fPIC", "-fvisibility=hidden"]
 FLAGS += ["-ffp-contract=fast", "-fno-math-errno"]
-AVX2 = ["-mavx2", "-mfma", "-mf16c"]
-AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
-SETS: dict[str, list[str]] = {"baseline": []}
-if platform.machine().lower() in ("x86_64", "amd64"):
-    SETS |= {"avx2": AVX2, "avx512": AVX512}
+ARCHITECTURE = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+
+
+def instruction_sets() -> dict[str, list[str]]:
+    """Return the compiler's flags for each instruction set that this architecture has."""
+    lines = re.findall(r"^INVOLUTION_SET\((\w+), (\w+), (.*)\)$", Path("csrc/sets/list.h").read_text(), re.MULTILINE)
+    return {
+        name: [f"-m{feature}" for feature in re.findall(r"F\((\w+)\)", features)]
+        for name, architecture, features in lines
+        if architecture in ("any", ARCHITECTURE)
+    }
 
 
 def why_not() -> str | None:
@@ -72,15 +79,15 @@ class BuildNative(build_ext):
         assert spec is not None
         assert spec.origin is not None
         torch = Path(spec.origin).parent
-        jobs = [(f"csrc/sets/{name}.cpp", flags) for name, flags in SETS.items()]
-        jobs += [("csrc/dispatch.cpp", []), ("csrc/register.cpp", ["-isystem", str(torch / "include")])]
+        jobs = [("csrc/sets/set.cpp", name, flags) for name, flags in instruction_sets().items()]
+        jobs += [("csrc/dispatch.cpp", "all", []), ("csrc/register.cpp", "all", ["-isystem", str(torch / "include")])]
 
-        def compile_one(job: tuple[str, list[str]]) -> list[str]:
-            source, flags = job
+        def compile_one(job: tuple[str, str, list[str]]) -> list[str]:
+            source, name, flags = job
             return self.compiler.compile(
                 [source],
-                output_dir=self.build_temp,
-                macros=[("TORCH_TARGET_VERSION", TARGET)],
+                output_dir=os.path.join(self.build_temp, name),
+                macros=[("TORCH_TARGET_VERSION", TARGET), ("INVOLUTION_NAME", name)],
                 extra_postargs=[*FLAGS, *flags],
                 depends=extension.depends,
             )

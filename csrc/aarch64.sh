@@ -11,8 +11,15 @@ for tool in "$cxx" qemu-aarch64; do
     exit 1
 done
 mkdir -p "$out"
-for source in driver dispatch sets/baseline; do
-    "$cxx" -std=c++17 -O2 -Wall -Wextra -Wno-psabi -ffp-contract=fast -c "$source.cpp" -o "$out/$(basename "$source").o"
+compile=("$cxx" -std=c++17 -O2 -Wall -Wextra -Wno-psabi -ffp-contract=fast)
+objects=()
+for source in driver dispatch; do
+    "${compile[@]}" -c "$source.cpp" -o "$out/$source.o"
+    objects+=("$out/$source.o")
 done
-"$cxx" -static "$out/driver.o" "$out/dispatch.o" "$out/baseline.o" -pthread -o "$out/driver"
+for name in $(sed -n 's/^INVOLUTION_SET(\(\w*\), \(any\|aarch64\), .*/\1/p' sets/list.h); do
+    "${compile[@]}" -DINVOLUTION_NAME="$name" -c sets/set.cpp -o "$out/$name.o"
+    objects+=("$out/$name.o")
+done
+"$cxx" -static "${objects[@]}" -pthread -o "$out/driver"
 qemu-aarch64 "$out/driver" "$problems"

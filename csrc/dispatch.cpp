@@ -1,50 +1,47 @@
 // Chooses the instruction set when the library is first used.
 #include <cstdlib>
 #include <cstring>
-#include <stdexcept>
-#include <string>
+#include <vector>
 
 #include "problem.h"
 
+#define INVOLUTION_ON_any(...) __VA_ARGS__
+#if defined(__x86_64__)
+#define INVOLUTION_ON_x86_64(...) __VA_ARGS__
+#else
+#define INVOLUTION_ON_x86_64(...)
+#endif
+
 namespace involution {
 
-extern const Kernels baseline_kernels;
-#if defined(__x86_64__)
-extern const Kernels avx2_kernels;
-extern const Kernels avx512_kernels;
-#endif
+#define INVOLUTION_SET(name, architecture, features) \
+  INVOLUTION_ON_##architecture(extern const Kernels name##_kernels;)
+#include "sets/list.h"
+#undef INVOLUTION_SET
 
-namespace {
-
-struct Candidate {
-  const Kernels* kernels;
-  bool runs;
-};
-
-const Kernels& choose() {
-  const Candidate candidates[] = {
-#if defined(__x86_64__)
-      {&avx512_kernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")},
-      {&avx2_kernels,
-       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")},
-#endif
-      {&baseline_kernels, true},
-  };
-  const char* wanted = std::getenv("INVOLUTION_CPU");
-  std::string names;
-  for (const Candidate& candidate : candidates) {
-    if (!candidate.runs) continue;
-    if (wanted == nullptr || std::strcmp(wanted, candidate.kernels->name) == 0) return *candidate.kernels;
-    names += names.empty() ? candidate.kernels->name : std::string(", ") + candidate.kernels->name;
-  }
-  throw std::runtime_error("INVOLUTION_CPU must be one of " + names + " on this processor; got " + wanted);
+const std::vector<const Kernels*>& available() {
+  static const std::vector<const Kernels*> sets = [] {
+    std::vector<const Kernels*> found;
+#define F(feature) &&__builtin_cpu_supports(#feature)
+#define INVOLUTION_SET(name, architecture, features) \
+  INVOLUTION_ON_##architecture(if (true features) found.push_back(&name##_kernels);)
+#include "sets/list.h"
+#undef INVOLUTION_SET
+#undef F
+    return found;
+  }();
+  return sets;
 }
 
-}  // namespace
-
-const Kernels& kernels() {
-  static const Kernels& chosen = choose();
+const Kernels* kernels() {
+  static const Kernels* const chosen = []() -> const Kernels* {
+    const char* wanted = std::getenv("INVOLUTION_CPU");
+    if (wanted == nullptr || *wanted == 0) return available().front();
+    for (const Kernels* set : available()) {
+      if (std::strcmp(wanted, set->name) == 0) return set;
+    }
+    return nullptr;
+  }();
   return chosen;
 }
 

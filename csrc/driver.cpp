@@ -16,6 +16,7 @@ namespace {
 using namespace involution;
 
 std::mt19937 engine;
+const Kernels* tested;
 
 int64_t pick(std::initializer_list<int64_t> values) { return values.begin()[engine() % values.size()]; }
 
@@ -141,7 +142,7 @@ bool dynamic_backward(Problem p, const Span& span, const Buffer& reduced, const 
   Gradients gradients = {p.input, span.reduced, of_weight.bytes.get(), of_bias.bytes.get()};
   gradients.input.data = of_input.bytes.get();
   gradients.reduced.data = of_reduced.bytes.get();
-  kernels().dynamic_backward(p, span, gradients, {threads, 2});
+  tested->dynamic_backward(p, span, gradients, {threads, 2});
 
   std::vector<double> dx(of_input.count), dr(of_reduced.count), ds(of_weight.count), db(of_bias.count);
   std::vector<double> dmap(map.size());
@@ -186,7 +187,7 @@ bool dynamic(Problem p, const Buffer& input, int seed) {
   shift.fill();
   const bool finished = engine() % 2, relu = finished && engine() % 2;
   const Epilogue epilogue = {finished ? scale.bytes.get() : nullptr, finished ? shift.bytes.get() : nullptr, relu};
-  kernels().dynamic_forward(p, span, epilogue, {threads, 2});
+  tested->dynamic_forward(p, span, epilogue, {threads, 2});
 
   // the definition reads the map in this order: image, tap of all groups, pixel
   const int64_t h = p.output.size[3], w = p.output.size[4];
@@ -249,9 +250,9 @@ bool one(int seed) {
     p.output.data = y.bytes.get();
     kernel(p, parallel);
   };
-  run(kernels().forward, input, map, forward);
-  run(kernels().grad_input, grad_input, map, output);
-  run(kernels().grad_weight, input, grad_map, output);
+  run(tested->forward, input, map, forward);
+  run(tested->grad_input, grad_input, map, output);
+  run(tested->grad_weight, input, grad_map, output);
   std::vector<double> y(output.count), dx(input.count), dw(map.count);
   definition(p, [&](int64_t i, int64_t m, int64_t o) {
     y[o] += input.get(i) * map.get(m);
@@ -265,10 +266,16 @@ bool one(int seed) {
 
 }  // namespace
 
+// driver [problems]: all sets that this processor runs
 int main(int argc, char** argv) {
   const int problems = argc > 1 ? std::atoi(argv[1]) : 100;
-  int failed = 0;
-  for (int seed = 0; seed < problems; ++seed) failed += !one(seed);
-  std::printf("%s: %d of %d problems failed\n", kernels().name, failed, problems);
-  return failed != 0;
+  int all_failed = 0;
+  for (const Kernels* set : available()) {
+    tested = set;
+    int failed = 0;
+    for (int seed = 0; seed < problems; ++seed) failed += !one(seed);
+    std::printf("%s: %d of %d problems failed\n", set->name, failed, problems);
+    all_failed += failed;
+  }
+  return all_failed != 0;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace involution {
 
@@ -74,7 +75,10 @@ struct Kernels {
   void (*dynamic_backward)(const Problem&, const Span&, const Gradients&, const Parallel&);
 };
 
-// the best set that this processor runs, or the one that INVOLUTION_CPU names
-const Kernels& kernels();
+// the sets that this processor runs, the best first
+const std::vector<const Kernels*>& available();
+
+// the best of them, or the one that INVOLUTION_CPU names; null where there is none of that name
+const Kernels* kernels();
 
 }  // namespace involution

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -148,20 +149,20 @@ Tensor forward(Tensor input, Tensor weight, Ints stride, Ints padding, Ints dila
   Ints spatial;
   for (size_t i = sizes.size() - stride.size(); i < sizes.size(); ++i) spatial.push_back(sizes[i]);
   Tensor output = empty_activation(input, spatial);
-  involution::kernels().forward(problem(input, weight, output, stride, padding, dilation), torch_threads());
+  involution::kernels()->forward(problem(input, weight, output, stride, padding, dilation), torch_threads());
   return output;
 }
 
 Tensor grad_input(Tensor grad, Tensor weight, Ints input_size, Ints stride, Ints padding, Ints dilation) {
   Tensor input = empty_activation(grad, input_size);
-  involution::kernels().grad_input(problem(input, weight, grad, stride, padding, dilation), torch_threads());
+  involution::kernels()->grad_input(problem(input, weight, grad, stride, padding, dilation), torch_threads());
   return input;
 }
 
 Tensor grad_weight(Tensor grad, Tensor input, int64_t groups, Ints kernel_size, Ints stride, Ints padding,
                    Ints dilation) {
   Tensor weight = empty_map(grad, groups, kernel_size);
-  involution::kernels().grad_weight(problem(input, weight, grad, stride, padding, dilation), torch_threads());
+  involution::kernels()->grad_weight(problem(input, weight, grad, stride, padding, dilation), torch_threads());
   return weight;
 }
 
@@ -212,7 +213,7 @@ Tensor dynamic_forward(Tensor input, Tensor reduced, Tensor span_weight, std::op
                        Ints padding, Ints dilation) {
   Tensor output = empty_activation(input, {reduced.size(2), reduced.size(3)});
   const Generated all = generated(input, reduced, span_weight, span_bias, output, stride, padding, dilation);
-  involution::kernels().dynamic_forward(all.problem, all.span, {}, torch_threads());
+  involution::kernels()->dynamic_forward(all.problem, all.span, {}, torch_threads());
   return output;
 }
 
@@ -229,7 +230,7 @@ Tensor dynamic_affine(Tensor input, Tensor reduced, Tensor span_weight, std::opt
   }
   const involution::Epilogue epilogue = {scale.has_value() ? scale->data_ptr() : nullptr,
                                          shift.has_value() ? shift->data_ptr() : nullptr, relu};
-  involution::kernels().dynamic_forward(all.problem, all.span, epilogue, torch_threads());
+  involution::kernels()->dynamic_forward(all.problem, all.span, epilogue, torch_threads());
   return output;
 }
 
@@ -259,13 +260,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_backward(Tensor grad, Tensor 
   if (output_mask[1]) gradients.reduced = activation(of_reduced);
   if (output_mask[2]) gradients.weight = of_weight.data_ptr();
   if (output_mask[3]) gradients.bias = of_bias.data_ptr();
-  involution::kernels().dynamic_backward(all.problem, all.span, gradients, torch_threads());
+  involution::kernels()->dynamic_backward(all.problem, all.span, gradients, torch_threads());
   return {of_input, of_reduced, of_weight, of_bias};
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(involution, CPU, m) {
+  // a wrong INVOLUTION_CPU, of which involution.ops.native tells
+  if (involution::kernels() == nullptr) return;
   m.impl("involution2d", TORCH_BOX(&forward));
   m.impl("involution2d_grad_input", TORCH_BOX(&grad_input));
   m.impl("involution2d_grad_weight", TORCH_BOX(&grad_weight));
@@ -277,5 +280,20 @@ STABLE_TORCH_LIBRARY_IMPL(involution, CPU, m) {
   m.impl("involution3d_grad_weight", TORCH_BOX(&grad_weight));
 }
 
-// for involution.ops.native, by ctypes
-extern "C" __attribute__((visibility("default"))) const char* involution_instruction_set() { return involution::kernels().name; }
+#define INVOLUTION_EXPORT extern "C" __attribute__((visibility("default")))
+
+// for involution.ops.native, by ctypes: null where INVOLUTION_CPU names none of the sets
+INVOLUTION_EXPORT const char* involution_instruction_set() {
+  const involution::Kernels* chosen = involution::kernels();
+  return chosen == nullptr ? nullptr : chosen->name;
+}
+
+// those that this processor runs, the best first
+INVOLUTION_EXPORT const char* involution_instruction_sets() {
+  static const std::string names = [] {
+    std::string all;
+    for (const involution::Kernels* set : involution::available()) all += (all.empty() ? "" : ", ") + std::string(set->name);
+    return all;
+  }();
+  return names.c_str();
+}

@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from forms import unfold_form
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from involution import Involution2d, involution1d, involution2d
-from involution.ops import info, native, reference
+from involution.ops import backends, info, native, plain, reference
 
 pytestmark = pytest.mark.skipif(native.reason is not None, reason=f"no C++ kernels: {native.reason}")
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(native.reason is not None, reason=f"no C++ kerne
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 DTYPES = list(TOLERANCE)
 NAN = float("nan")
-SETS = ("avx512", "avx2", "baseline")
+SETS = [] if native.reason else native.instruction_sets()
 
 
 def framed(t):
@@ -129,7 +130,7 @@ def test_table_3d(deterministic):
         Problem(seed, dims=3).check()
 
 
-@pytest.mark.parametrize("name", ["avx2", "baseline"])
+@pytest.mark.parametrize("name", [name for name in SETS if name != native.instruction_set()])
 def test_other_instruction_sets(name):
     environment = {**os.environ, "INVOLUTION_CPU": name}
     environment.pop("PYTEST_XDIST_WORKER", None)
@@ -140,7 +141,14 @@ def test_other_instruction_sets(name):
 
 def test_instruction_set_in_use():
     wanted = os.environ.get("INVOLUTION_CPU")
-    assert native.instruction_set() == wanted if wanted else native.instruction_set() in SETS
+    assert native.instruction_set() == (wanted or SETS[0])
+
+
+def test_the_list_of_instruction_sets_is_the_sources():
+    source = Path(__file__).parents[2] / "csrc" / "sets" / "list.h"
+    listed = re.findall(r"^INVOLUTION_SET\((\w+),", source.read_text(), re.MULTILINE)
+    assert listed[-1] == SETS[-1] == "baseline"
+    assert [name for name in listed if name in SETS] == SETS
 
 
 @pytest.mark.parametrize("seed", [1, 3, 7, 12, 20, 33])
@@ -326,7 +334,7 @@ SMALL = "import torch, involution as i; i.involution2d(torch.zeros(1, 4, 3, 3), 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"INVOLUTION_CPU": "mmx"}, "INVOLUTION_CPU must be one of .*baseline.*; got mmx"),
+        ({"INVOLUTION_CPU": "mmx"}, "INVOLUTION_CPU must be one of .*baseline.*; got 'mmx'"),
         ({"INVOLUTION_NATIVE": "yes"}, "INVOLUTION_NATIVE must be 0 .*; got 'yes'"),
     ],
 )
@@ -340,22 +348,22 @@ def run_without_library(monkeypatch, tmp_path, setting):
     """Load as if the library were not there, or no library at all, and call once."""
     broken = tmp_path / "libinvolution_cpu.so"
     monkeypatch.setattr(native, "LIBRARY_PATH", broken)
-    monkeypatch.setattr(native, "_told", False)
-    monkeypatch.setattr(native, "reason", native.reason)
+    monkeypatch.setattr(backends, "_told", set())
+    monkeypatch.setattr(native, "_absence", None)
+    monkeypatch.setattr(native, "reason", None)
     monkeypatch.setenv("INVOLUTION_NATIVE", setting)
     return broken
 
 
 def plain_call():
-    return native.announced(reference.shift_forward)(
-        torch.zeros(1, 4, 3, 3), torch.zeros(1, 1, 1, 1, 3, 3), [1, 1], [0, 0], [1, 1]
-    )
+    kernel = backends.wrapped(plain.BACKEND, "involution2d", reference.shift_forward)
+    return kernel(torch.zeros(1, 4, 3, 3), torch.zeros(1, 1, 1, 1, 3, 3), [1, 1], [0, 0], [1, 1])
 
 
 def test_missing_library_warns_once(monkeypatch, tmp_path):
     run_without_library(monkeypatch, tmp_path, "")
     native.load()
-    with pytest.warns(native.NativeKernelWarning, match="has no compiled library"):
+    with pytest.warns(backends.BackendWarning, match=r"the C\+\+ kernels are missing: .* has no compiled library"):
         plain_call()
     plain_call()
 
@@ -363,14 +371,14 @@ def test_missing_library_warns_once(monkeypatch, tmp_path):
 def test_library_that_does_not_load_says_why(monkeypatch, tmp_path):
     run_without_library(monkeypatch, tmp_path, "").write_bytes(b"not a library")
     native.load()
-    with pytest.warns(native.NativeKernelWarning, match="does not load: .*"):
+    with pytest.warns(backends.BackendWarning, match="does not load: .*"):
         plain_call()
 
 
 def test_missing_library_is_an_error_where_it_is_required(monkeypatch, tmp_path):
     run_without_library(monkeypatch, tmp_path, "1")
     native.load()
-    with pytest.raises(RuntimeError, match="INVOLUTION_NATIVE=1, but there are no C\\+\\+ kernels"):
+    with pytest.raises(RuntimeError, match="INVOLUTION_NATIVE=1, but this installation has no compiled library"):
         plain_call()
 
 

@@ -8,7 +8,8 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import dynamic_involution2d, involution1d, involution2d, involution3d, native
+from ..ops import dynamic_involution2d, involution1d, involution2d, involution3d
+from ..ops.backends import prefers_fused
 from ..ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
 from ..ops.dynamic import affine
 
@@ -107,9 +108,7 @@ class KernelGenerator(nn.Module):
 
 
 def _fused_is_faster(generator: KernelGenerator, x: Tensor) -> bool:
-    # measured (benchmarks/cpu.py): on the CPU at nearly every stage of RedNet, in inference and in training;
-    # on a GPU (benchmarks/gpu.py) not yet
-    if not isinstance(x, Tensor) or x.device.type != "cpu" or native.reason is not None:
+    if not isinstance(x, Tensor) or not prefers_fused(x.device, x.dtype):
         return False
     # an exported or traced program keeps the plain operator, for which other runtimes have a translation
     if torch.compiler.is_exporting() or torch.jit.is_tracing() or type(generator.span) is not nn.Conv2d:

@@ -1,11 +1,13 @@
 """The involution operator. Imports nothing but torch."""
 
+from . import backends, native, plain
 from . import flops as flops
-from . import native
 from .functional import dynamic_involution2d, involution1d, involution2d, involution3d
-from .triton.register import register
+from .triton import record as triton_record
 
 __all__ = ["dynamic_involution2d", "involution1d", "involution2d", "involution3d"]
 
 native.load()
-register()
+# from the slowest to the fastest
+for _backend in (plain.BACKEND, native.BACKEND, triton_record.BACKEND):
+    backends.register(_backend)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet
 from torch.autograd import forward_ad
 
-from . import native, reference
+from . import reference
 from .schema import LIBRARY, output_format
 
 Size = Sequence[int]
@@ -219,7 +219,7 @@ def _fake_grad_weight(
     return output.unflatten(1, (groups, *kernel_size))
 
 
-def _register(kind: str, dims: int, plain: Any, fake: Any) -> None:
+def _register(kind: str, dims: int, fake: Any) -> None:
     op = operator(kind, dims)
 
     def autograd_kernel(keyset: DispatchKeySet, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
@@ -230,14 +230,13 @@ def _register(kind: str, dims: int, plain: Any, fake: Any) -> None:
     def vmap_rule(info: Any, in_dims: tuple, a: Tensor, b: Tensor, *rest: Any) -> tuple[Tensor, int]:
         return _fold_batch(op, info.batch_size, in_dims[:2], a, b, rest)
 
-    LIBRARY.impl(op, native.announced(plain), "CompositeExplicitAutograd")
     LIBRARY.impl(op, autograd_kernel, "Autograd", with_keyset=True)
     torch.library.register_fake(op, fake, lib=LIBRARY)
     torch.library.register_vmap(op, vmap_rule, lib=LIBRARY)
 
 
 for _dims in (2, 3):
-    _register(_FORWARD, _dims, reference.shift_forward, _fake_forward)
-    _register(_GRAD_INPUT, _dims, reference.shift_grad_input, _fake_grad_input)
-    _register(_GRAD_WEIGHT, _dims, reference.shift_grad_weight, _fake_grad_weight)
+    _register(_FORWARD, _dims, _fake_forward)
+    _register(_GRAD_INPUT, _dims, _fake_grad_input)
+    _register(_GRAD_WEIGHT, _dims, _fake_grad_weight)
     register_autocast(operator(_FORWARD, _dims))

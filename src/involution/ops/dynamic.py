@@ -109,8 +109,7 @@ def _gradients(
     if any(output_mask[1:]):
         grad_weight = call("_grad_weight", grad, input, groups, kernel_size, *geometry).flatten(1, 3)
         if output_mask[1]:
-            filters = span_weight.flatten(0, 2).t()[:, :, None, None]
-            grad_reduced = torch.nn.functional.conv2d(grad_weight, filters)
+            grad_reduced = reference.pointwise(grad_weight, span_weight.flatten(0, 2).t())
         if output_mask[2]:
             products = torch.einsum("nkp,nrp->kr", grad_weight.flatten(2), reduced.flatten(2))
             grad_span = products.unflatten(0, span_weight.shape[:3])
@@ -236,19 +235,16 @@ def _vmap_rule(op: torch._ops.OpOverload) -> Any:
     return rule
 
 
-LIBRARY.impl(_OP, plain, "CompositeExplicitAutograd")
 LIBRARY.impl(_OP, _autograd_kernel, "Autograd", with_keyset=True)
 torch.library.register_fake(_OP, _fake, lib=LIBRARY)
 torch.library.register_vmap(_OP, _vmap_rule(_OP), lib=LIBRARY)
 register_autocast(_OP)
 
-LIBRARY.impl(_AFFINE, plain_affine, "CompositeExplicitAutograd")
 LIBRARY.impl(_AFFINE, _affine_autograd_kernel, "Autograd", with_keyset=True)
 torch.library.register_fake(_AFFINE, _fake_affine, lib=LIBRARY)
 torch.library.register_vmap(_AFFINE, _vmap_rule(_AFFINE), lib=LIBRARY)
 register_autocast(_AFFINE)
 
-LIBRARY.impl(_BACKWARD, plain_backward, "CompositeExplicitAutograd")
 LIBRARY.impl(_BACKWARD, _backward_autograd_kernel, "Autograd", with_keyset=True)
 torch.library.register_fake(_BACKWARD, _fake_backward, lib=LIBRARY)
 torch.library.register_vmap(_BACKWARD, _vmap_rule(_BACKWARD), lib=LIBRARY)

@@ -1,88 +1,75 @@
-"""Finds and loads the C++ library of CPU kernels, and remembers why it could not.
+"""The C++ library of CPU kernels: finds it, loads it, remembers why it could not.
 
 The library is optional: where it is missing the plain forms serve, and the first call on the CPU warns once.
 ``INVOLUTION_NATIVE=0`` does without it in silence; with ``INVOLUTION_NATIVE=1`` a missing library is an error.
-``INVOLUTION_CPU=avx512|avx2|baseline`` chooses the instruction set, which is otherwise the best that the processor has.
+``INVOLUTION_CPU`` chooses the instruction set, which is otherwise the best that the processor has.
 """
 
 import ctypes
-import functools
-import os
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from .backends import DTYPES, Absence, Backend, missing, switch, wrong_value
+from .schema import OPERATORS
+
 LIBRARY_PATH = Path(__file__).with_name("libinvolution_cpu.so")
 _SWITCH = "INVOLUTION_NATIVE"
+_CHOICE = "INVOLUTION_CPU"
 
-# why the library is not loaded; None where it is
+_absence: Absence | None = Absence("not looked for yet")
 reason: str | None = "not looked for yet"
-
-
-class NativeKernelWarning(UserWarning):
-    """The C++ kernels are missing, so the CPU is served by the slower plain form."""
+"""Why the library is not loaded; None where it is."""
 
 
 def load() -> None:
     """Load the library, which registers its kernels for the CPU; afterwards `reason` says why not, or is None."""
-    global reason
-    switch = os.environ.get(_SWITCH, "")
-    if switch not in ("", "0", "1"):
-        raise ValueError(f"{_SWITCH} must be 0 (never), 1 (always) or unset (where they are); got {switch!r}")
-    if switch == "0":
-        reason = f"{_SWITCH}=0"
-    elif not LIBRARY_PATH.exists():
-        reason = (
+    global reason, _absence
+    _absence = switch(_SWITCH) or _load()
+    reason = None if _absence is None else _absence.reason
+
+
+def _load() -> Absence | None:
+    if not LIBRARY_PATH.exists():
+        return missing(
+            _SWITCH,
             "this installation has no compiled library: "
-            "INVOLUTION_BUILD_NATIVE=1 pip install --no-build-isolation . builds it, or says why it can't"
+            "INVOLUTION_BUILD_NATIVE=1 pip install --no-build-isolation . builds it, or says why it can't",
         )
-    else:
-        try:
-            torch.ops.load_library(str(LIBRARY_PATH))
-            reason = None
-        except OSError as error:
-            reason = f"{LIBRARY_PATH} does not load: {error}"
+    try:
+        torch.ops.load_library(str(LIBRARY_PATH))
+    except OSError as error:
+        return missing(_SWITCH, f"{LIBRARY_PATH} does not load: {error}")
+    if _asked("involution_instruction_set") is None:
+        return wrong_value(_CHOICE, f"one of {', '.join(instruction_sets())} on this processor")
+    return None
 
 
 def instruction_set() -> str | None:
     """Return the name of the instruction set in use, or None without the library."""
-    if reason is not None:
-        return None
-    name = ctypes.CDLL(str(LIBRARY_PATH)).involution_instruction_set
-    name.restype = ctypes.c_char_p
-    return name().decode()
+    return None if reason is not None else _asked("involution_instruction_set")
 
 
-_told = False
+def instruction_sets() -> list[str]:
+    """Return the names of all that the library has and this processor runs, the best first; needs the library."""
+    return (_asked("involution_instruction_sets") or "").split(", ")
 
 
-def announced(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a plain form that tells once, before it serves the CPU, that and why the C++ kernels don't.
-
-    With ``INVOLUTION_NATIVE=1`` it raises `RuntimeError` instead.
-    """
-
-    @functools.wraps(plain)
-    def kernel(tensor: torch.Tensor, *args: Any) -> Any:
-        if reason is not None and tensor.device.type == "cpu":
-            _missing()
-        return plain(tensor, *args)
-
-    return kernel
+def _asked(question: str) -> str | None:
+    function = getattr(ctypes.CDLL(str(LIBRARY_PATH)), question)
+    function.restype = ctypes.c_char_p
+    answer = function()
+    return None if answer is None else answer.decode()
 
 
-def _missing() -> None:
-    global _told
-    switch = os.environ.get(_SWITCH)
-    if switch == "1":
-        raise RuntimeError(f"{_SWITCH}=1, but there are no C++ kernels: {reason}")
-    if switch != "0" and not _told:
-        _told = True
-        warnings.warn(
-            f"involution's C++ kernels are missing, and the CPU is slower without them: {reason}",
-            NativeKernelWarning,
-            stacklevel=3,
-        )
+BACKEND = Backend(
+    name="native",
+    title="C++",
+    keys=("CPU",),
+    operators=OPERATORS,
+    dtypes=DTYPES,
+    absence=lambda: _absence,
+    # measured (benchmarks/cpu.py): at nearly every stage of RedNet, in inference and in training
+    prefers_fused=True,
+    variant=instruction_set,
+)

@@ -201,6 +201,14 @@ def span(reduced: Tensor, span_weight: Tensor, span_bias: Tensor | None) -> Tens
     A 1×1 convolution by ``span_weight [G, K_h, K_w, R]`` and ``span_bias [G, K_h, K_w]``; in the map's channels the tap
     is innermost, ``(g·K_h + u)·K_w + v``. Differentiable.
     """
-    filters = span_weight.flatten(0, 2)[:, :, None, None]
     bias = None if span_bias is None else span_bias.flatten()
-    return F.conv2d(reduced, filters, bias).unflatten(1, span_weight.shape[:3])
+    return pointwise(reduced, span_weight.flatten(0, 2), bias).unflatten(1, span_weight.shape[:3])
+
+
+def pointwise(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a 1×1 convolution ``weight [outputs, inputs]`` to ``features [N, inputs, H, W]``, empty ones as well."""
+    if features.numel() == 0:
+        # convolutions refuse to have no pixel
+        output = torch.einsum("oi,nihw->nohw", weight, features)
+        return output if bias is None else output + bias[:, None, None]
+    return F.conv2d(features, weight[:, :, None, None], bias)

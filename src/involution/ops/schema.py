@@ -30,10 +30,12 @@ the gradient of a map with its taps innermost where that activation is channels_
 import torch
 
 LIBRARY = torch.library.Library("involution", "FRAGMENT")
+_names: list[str] = []
 
 
 def _define(schema: str) -> None:
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _names.append(schema.partition("(")[0])
 
 
 for _d in (2, 3):
@@ -54,6 +56,8 @@ _define(f"dynamic_involution2d_affine({_dynamic}, Tensor? scale, Tensor? shift, 
 _define(
     f"dynamic_involution2d_backward(Tensor grad, {_dynamic}, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor)"
 )
+OPERATORS = tuple(_names)
+"""Their names, without the namespace."""
 
 
 def output_format(activation: torch.Tensor) -> torch.memory_format:

@@ -16,7 +16,8 @@ pytest.importorskip("triton")
 PROGRAM = """
     import torch
     from involution.ops import reference
-    from involution.ops.triton.register import KERNELS
+    from involution.ops import backends
+    from involution.ops.triton.record import BACKEND
     from involution.ops.schema import LIBRARY
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,7 +30,8 @@ PROGRAM = """
         return call
 
     if device == "cpu":
-        for name, kernel in KERNELS.items():
+        for name, kernel in BACKEND.kernels.items():
+            kernel = backends.wrapped(BACKEND, name, kernel)
             LIBRARY.impl(getattr(torch.ops.involution, name).default, watched(name, kernel), "CPU")
     torch.manual_seed(0)
 """
@@ -59,7 +61,7 @@ def test_opcheck():
     torch.library.opcheck(ops.dynamic_involution2d_affine.default, args)
     args = x, x, r, span, bias, *geometry, [True, False, True, True]
     torch.library.opcheck(ops.dynamic_involution2d_backward.default, args)
-    assert device == "cuda" or called == set(KERNELS), called
+    assert device == "cuda" or called == set(BACKEND.kernels), called
     """)
 
 
@@ -162,7 +164,8 @@ def test_the_switch():
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, env=environment)
     environment["INVOLUTION_TRITON"] = "yes"
     done = subprocess.run([sys.executable, "-c", "import involution"], capture_output=True, text=True, env=environment)
-    assert "INVOLUTION_TRITON must be 0 (never) or unset" in done.stderr
+    message = "INVOLUTION_TRITON must be 0 (never), 1 (always) or unset (where it is); got 'yes'"
+    assert done.stderr == f"involution:1: BackendWarning: {message}\n"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -11,10 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 pytest.importorskip("triton")
 
 from involution import involution2d
-from involution.ops import dynamic, info, reference
+from involution.ops import backends, dynamic, info, reference
 from involution.ops import triton as launchers
 from involution.ops.triton import launch
-from involution.ops.triton.register import KERNELS
+from involution.ops.triton.record import BACKEND
+
+# as the operators have them
+SERVED = {name: backends.wrapped(BACKEND, name, kernel) for name, kernel in BACKEND.kernels.items()}
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CASES, CHUNK = 200, 25
@@ -244,31 +247,33 @@ def test_rednet_shapes_take_many_programs():
 def test_empty(size):
     x = torch.randn(size, device=DEVICE)
     w = torch.randn(size[0], 1, 3, 3, *size[2:], device=DEVICE)
-    assert KERNELS["involution2d"](x, w, [1, 1], [1, 1], [1, 1]).shape == x.shape
+    assert SERVED["involution2d"](x, w, [1, 1], [1, 1], [1, 1]).shape == x.shape
 
 
 def test_fused_empty_batch():
     x, reduced = torch.randn(0, 16, 5, 5, device=DEVICE), torch.randn(0, 4, 5, 5, device=DEVICE)
     args = reduced, torch.randn(1, 3, 3, 4, device=DEVICE), None, [1, 1], [1, 1], [1, 1]
-    assert KERNELS["dynamic_involution2d"](x, *args).shape == x.shape
-    grads = KERNELS["dynamic_involution2d_backward"](x, x, *args, [True] * 4)
+    assert SERVED["dynamic_involution2d"](x, *args).shape == x.shape
+    grads = SERVED["dynamic_involution2d_backward"](x, x, *args, [True] * 4)
     assert [g.shape for g in grads] == [x.shape, reduced.shape, (1, 3, 3, 4), (1, 3, 3)]
     assert not grads[2].any()
 
 
-def test_the_plain_form_serves_the_rest():
+def test_the_plain_form_serves_the_rest(monkeypatch):
+    monkeypatch.setattr(backends, "_told", set())
     x, w = torch.randn(1, 16, 5, 5, device=DEVICE).double(), torch.randn(1, 1, 3, 3, 5, 5, device=DEVICE).double()
     geometry = [1, 1], [1, 1], [1, 1]
-    with pytest.raises(launchers.Unsupported, match=r"torch\.float64: the kernels compute in float32"):
+    with pytest.raises(backends.Unsupported, match=r"torch\.float64: the kernels compute in float32"):
         launchers.forward(x, w, *geometry)
-    torch.testing.assert_close(KERNELS["involution2d"](x, w, *geometry), reference.shift_forward(x, w, *geometry))
+    with pytest.warns(backends.BackendWarning, match=r"involution2d: the Triton kernels do not take float64"):
+        served = SERVED["involution2d"](x, w, *geometry)
+    torch.testing.assert_close(served, reference.shift_forward(x, w, *geometry))
     reduced, span = torch.randn(1, 300, 5, 5, device=DEVICE), torch.randn(1, 3, 3, 300, device=DEVICE)
-    with pytest.raises(launchers.Unsupported, match="300 reduced features: the kernels keep at most 256"):
+    with pytest.raises(backends.Unsupported, match="300 reduced features: the kernels keep at most 256"):
         launchers.dynamic_forward(x.float(), reduced, span, None, *geometry)
-    torch.testing.assert_close(
-        KERNELS["dynamic_involution2d"](x.float(), reduced, span, None, *geometry),
-        dynamic.plain(x.float(), reduced, span, None, *geometry),
-    )
+    with pytest.warns(backends.BackendWarning, match="dynamic_involution2d: 300 reduced features: the kernels keep at"):
+        served = SERVED["dynamic_involution2d"](x.float(), reduced, span, None, *geometry)
+    torch.testing.assert_close(served, dynamic.plain(x.float(), reduced, span, None, *geometry))
 
 
 def empty(*size):
@@ -382,7 +387,7 @@ def test_cpu_tensors_need_the_interpreter(monkeypatch):
         launchers.forward(torch.randn(1, 1, 3, 3), torch.randn(1, 1, 1, 1, 3, 3), [1, 1], [0, 0], [1, 1])
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", BACKEND.kernels)
 @pytest.mark.parametrize("device", ["CUDA", "XPU"])
 def test_the_operators_have_them(name, device):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"involution::{name}", device)
@@ -392,8 +397,7 @@ def test_info_tells_what_serves_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
     rows = {row.operator: row for row in info.served() if row.device == "cuda"}
     assert rows["involution2d"].kernel == rows["dynamic_involution2d"].kernel == "Triton"
-    assert rows["involution2d"].dtypes == "float16, bfloat16, float32"
     assert rows["involution2d"].why_not == "plain PyTorch serves float64"
     assert "more than 256 reduced features" in rows["dynamic_involution2d_backward"].why_not
     assert rows["involution3d"].kernel == "plain PyTorch"
-    assert rows["involution3d"].why_not == "no cuda kernel for this operator"
+    assert rows["involution3d"].why_not == "no Triton kernel for this operator"

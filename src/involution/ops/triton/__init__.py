@@ -2,7 +2,7 @@
 
 The arguments are those of the operators in ``involution/ops/schema.py``. Nothing here imports triton before the first
 call, and a call that the kernels can't serve raises `Unsupported` with the reason; the operators then take the
-plain form. With ``INVOLUTION_TRITON=0`` in the environment they always do.
+plain form. With ``INVOLUTION_TRITON=0`` in the environment they always do, with ``1`` a missing triton is an error.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backends import Absence, Unsupported, missing, switch
 from ..schema import output_format
 from . import launch
 
@@ -22,22 +23,14 @@ Size = Sequence[int]
 _SWITCH = "INVOLUTION_TRITON"
 
 
-def _why_not() -> str | None:
-    switch = os.environ.get(_SWITCH, "")
-    if switch not in ("", "0"):
-        raise ValueError(f"{_SWITCH} must be 0 (never) or unset (where it is); got {switch!r}")
-    if switch == "0":
-        return f"{_SWITCH}=0"
+def _absence() -> Absence | None:
     # looks for it and does not load it
-    return None if find_spec("triton") else "triton is not installed"
+    return switch(_SWITCH) or (None if find_spec("triton") else missing(_SWITCH, "triton is not installed"))
 
 
-reason: str | None = _why_not()
+absence: Absence | None = _absence()
+reason: str | None = None if absence is None else absence.reason
 """Why there are no GPU kernels here; None where there are."""
-
-
-class Unsupported(Exception):
-    """The kernels can't serve a call."""
 
 
 def forward(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: Size) -> Tensor:

@@ -1,3 +1,0 @@
-#include "../kernels/set.h"
-
-INVOLUTION_KERNELS(avx2)

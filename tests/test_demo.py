@@ -149,7 +149,7 @@ def test_an_earlier_demo_is_moved_aside(tmp_path):
 
 def test_files_of_something_else_are_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(DemoError, match="holds files that are no demo's"):
+    with pytest.raises(DemoError, match="holds files that are not a demo's"):
         prepare_folder(tmp_path)
     with pytest.raises(DemoError, match="is a file"):
         prepare_folder(tmp_path / "thesis.txt")
@@ -168,7 +168,7 @@ def test_an_interrupted_demo_says_where_it_is_and_can_be_started_anew(tmp_path, 
     monkeypatch.setattr("involution.engine.classify.train", stopped)
     folder = tmp_path / "demo"
     assert main(["demo", "--out", str(folder)]) == 130
-    assert f"interrupted; what was trained is in {folder}" in capsys.readouterr().err
+    assert f"interrupted; finished runs are in {folder}" in capsys.readouterr().err
     assert prepare_folder(folder) == tmp_path / "demo-1"
 
 

@@ -144,7 +144,7 @@ def test_what_has_no_counterpart_is_listed(tmp_path, capsys):
     assert main(["convert", str(tmp_path / "in.pth"), str(tmp_path / "out.safetensors")]) == 0
     said = capsys.readouterr().out
     assert "found     rednet26_stem7: stem kernel 7, no classifier" in said
-    assert "a whole detector or segmenter is converted where the output ends in .ckpt" in said
+    assert "to convert a whole detector or segmenter, end the output in .ckpt" in said
 
 
 def test_what_is_refused(tmp_path, capsys):

@@ -181,7 +181,7 @@ def test_a_taken_port_is_told(home):
         ended = subprocess.run(words, cwd=home, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert ended.stderr == (
-        f"involution: can't listen at 127.0.0.1, port {port} (taken, or no address of this machine)\n"
+        f"involution: can't listen on 127.0.0.1, port {port}: in use, or not this machine's address\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""What one request may cost: bytes and pixels of an upload, seconds of a network."""
+"""Limits of one request: bytes and pixels of an upload, seconds of computing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
-# larger images are shrunk to this before a network sees them
+# larger images are scaled down to this before they reach a network
 MAX_SIDE = 1600
-# a network that resizes the shorter side would make the longer one that much longer
+# a network that enlarges the shorter side enlarges the longer one by the same factor
 MAX_RATIO = 10
 SECONDS = 30.0
-# requests that wait; the next one is refused
+# requests that may wait; any more are refused
 QUEUE = 16
 
 
 def read_upload(path: Path) -> Image:
-    """Read what somebody uploaded, within the limits.
+    """Read an uploaded image, within the limits.
 
     Args:
         path: The uploaded file.
@@ -35,7 +35,7 @@ def read_upload(path: Path) -> Image:
         An 8-bit image of mode `L` or `RGB` with no side over `MAX_SIDE`.
 
     Raises:
-        ImageError: If it is no image, or a broken one.
+        ImageError: If it is not an image, or is broken.
         AppError: If it is too large or too narrow.
     """
     from PIL.Image import Resampling
@@ -57,13 +57,13 @@ def read_upload(path: Path) -> Image:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Stop the networks that this thread runs inside the block, at their next layer, once the time is over.
+    """Stop any network that this thread runs inside the block at its next layer once the time is up.
 
     Args:
-        seconds: From the block's begin.
+        seconds: Counted from the start of the block.
 
     Raises:
-        AppError: When the time is over.
+        AppError: When the time is up.
     """
     from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -72,7 +72,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     def check(module: Any, args: Any) -> None:
         if threading.get_ident() == thread and time.monotonic() > end:
-            raise AppError(f"stopped after {seconds:g} seconds: this network is too slow here for this image")
+            raise AppError(f"stopped after {seconds:g} seconds: the network is too slow for this image here")
 
     hook = register_module_forward_pre_hook(check)
     try:

@@ -1,4 +1,4 @@
-"""Serving the page: on this machine by default, from a folder for uploads that vanishes, asking no other host."""
+"""Serving the page: on this machine by default, with a temporary folder for uploads, and no requests to other hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import limits
 from .checkpoints import Checkpoint
 from .errors import AppError
 
-# the page can fetch from where it came, and nowhere else; Gradio has scripts and styles in the page itself
+# the page may load from its own server only; Gradio has scripts and styles in the page itself
 _POLICY = "; ".join(
     [
         "default-src 'self'",
@@ -35,13 +35,13 @@ _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
-# an upload is read at once and deleted; what nobody asks about, or what breaks off, goes after this, seconds
+# an upload is read at once and then deleted; unused and incomplete ones are deleted after this many seconds
 _LEFT_OVER = 60.0
 _Message = MutableMapping[str, Any]
 
 
 class Headers:
-    """ASGI middleware that adds the headers which keep the page to this server.
+    """ASGI middleware that adds the headers restricting the page to this server.
 
     Args:
         app: What it wraps.
@@ -69,14 +69,14 @@ def serving(offered: Sequence[Checkpoint], host: str = "127.0.0.1", port: int = 
 
     Args:
         offered: The checkpoints that can be chosen.
-        host: Address to listen at.
-        port: Where to listen.
+        host: Address to listen on.
+        port: Port to listen on.
 
     Yields:
         The page's address.
 
     Raises:
-        AppError: If it can't listen there.
+        AppError: If it can't listen on that address and port.
     """
     with tempfile.TemporaryDirectory(prefix="involution-app-", ignore_cleanup_errors=True) as folder:
         # read when the page is built
@@ -110,7 +110,7 @@ def serving(offered: Sequence[Checkpoint], host: str = "127.0.0.1", port: int = 
                 app_kwargs={"middleware": [Middleware(Headers)], "docs_url": None, "redoc_url": None},
             )
         except OSError as error:
-            raise AppError(f"can't listen at {host}, port {port} (taken, or no address of this machine)") from error
+            raise AppError(f"can't listen on {host}, port {port}: in use, or not this machine's address") from error
         threading.Thread(target=_sweep, args=(Path(folder), done), daemon=True).start()
         try:
             yield address
@@ -125,11 +125,11 @@ def _sweep(folder: Path, done: threading.Event) -> None:
 
 
 def delete_old(folder: Path, age: float) -> None:
-    """Delete what is in and below a folder and has not been written to for some seconds."""
+    """Delete everything inside a folder that has not been written to for some seconds."""
     oldest = time.time() - age
-    # what is in a folder comes before it
+    # the contents of a folder come before the folder
     for path in sorted(folder.rglob("*"), reverse=True):
         with suppress(OSError):
-            # read and deleted meanwhile, or a folder with something new in it
+            # already deleted, or a folder with something new in it
             if path.stat().st_mtime < oldest:
                 path.rmdir() if path.is_dir() else path.unlink()

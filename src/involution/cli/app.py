@@ -1,7 +1,7 @@
 """Serve a web page: predictions of trained checkpoints, and the kernels they generate at the pixel you click.
 
-It offers the checkpoints given, or else every best.ckpt in and below runs/, and listens on this machine alone unless
---host says otherwise. It needs no network, and keeps nothing of what is uploaded.
+It offers the checkpoints you name, or else every best.ckpt below runs/, and listens on this machine only unless you set
+--host. It needs no network connection and keeps no uploads.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 
 def add_arguments(parser: Any) -> None:
-    """Options of the page."""
-    parser.add_argument("--checkpoint", nargs="+", metavar="FILE", help="best.ckpt of runs; by default all in runs/")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for the whole network")
-    parser.add_argument("--port", type=int, default=7860, help="where to listen")
+    """Add the options of the page."""
+    parser.add_argument("--checkpoint", nargs="+", metavar="FILE", help="by default every best.ckpt below runs/")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the whole network")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on")
 
 
 def run(args: Any) -> int:
@@ -29,13 +29,13 @@ def run(args: Any) -> int:
         raise AppError(f"wanted a --port from 1 to 65535, got {args.port}")
     offered = find_checkpoints(args.checkpoint or [], tell=lambda line: print(line, file=sys.stderr))
     stop = threading.Event()
-    # ended by a service manager, too, it must not leave its folder for uploads behind
+    # when a service manager ends it, it must not leave its upload folder behind either
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
     try:
         with serving(offered, args.host, args.port) as address:
             print(
-                f"{address}  ({len(offered)} checkpoint{'s' if len(offered) > 1 else ''}; Ctrl-C ends it)", flush=True
+                f"{address}  ({len(offered)} checkpoint{'s' if len(offered) > 1 else ''}; Ctrl-C to stop)", flush=True
             )
             stop.wait()
     finally:

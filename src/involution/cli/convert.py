@@ -1,7 +1,7 @@
 """Convert published weights: a RedNet to OUT.safetensors, a whole detector or segmenter to OUT.ckpt.
 
-Read are the authors' files, PaddlePaddle's and our own. OUT.safetensors gets the RedNet alone, of a detector its
-backbone; OUT.ckpt gets backbone, neck and heads, for involution detect|segment eval|predict --checkpoint.
+It reads the authors' files, PaddlePaddle's and our own. OUT.safetensors receives the RedNet alone (a detector's
+backbone); OUT.ckpt receives backbone, neck and heads, for involution detect|segment eval|predict --checkpoint.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Any
 
 
 def add_arguments(parser: Any) -> None:
-    """Options of the conversion."""
+    """Add the options of the conversion."""
     parser.add_argument("input", metavar="IN", help="authors' .pth, PaddlePaddle's .pdparams or our own file")
-    parser.add_argument("output", metavar="OUT", help="file to write: .safetensors for a RedNet, .ckpt for all of it")
-    parser.add_argument("--force", action="store_true", help="overwrite the file to write")
+    parser.add_argument(
+        "output", metavar="OUT", help="file to write: .safetensors for a RedNet, .ckpt for a whole network"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite the output file if it exists")
 
 
 def run(args: Any) -> int:
-    """Convert and say what was found."""
+    """Convert the file and print what was found."""
     from involution.models.checkpoint import CheckpointError
 
     suffix = Path(args.output).suffix
@@ -48,7 +50,7 @@ def _backbone(args: Any) -> list[str]:
     lines = [f"found     {report.model}: {stem}, {classes}, {report.entries} entries in {layout[report.source]}"]
     if report.left_out:
         lines.append(f"left out  {len(report.left_out)} entries: {shorten(report.left_out, 10)}")
-        lines.append("          (a whole detector or segmenter is converted where the output ends in .ckpt)")
+        lines.append("          (to convert a whole detector or segmenter, end the output in .ckpt)")
     return [
         *lines,
         _written(args.output),

@@ -7,14 +7,14 @@ from typing import Any
 
 
 def add_arguments(parser: Any) -> None:
-    """Options of the demo."""
-    parser.add_argument("--seeds", type=int, default=1, help="trainings per model; the figures become mean ± std")
-    parser.add_argument("--epochs", type=int, help="passes over the training images; by default the recipe's 25")
-    parser.add_argument("--out", default="runs/demo", help="run folder; an earlier demo there is moved aside")
+    """Add the options of the demo."""
+    parser.add_argument("--seeds", type=int, default=1, help="training runs per model; figures then become mean ± std")
+    parser.add_argument("--epochs", type=int, help="passes over the training images (the recipe has 25)")
+    parser.add_argument("--out", default="runs/demo", help="output folder; an earlier demo there is moved aside")
 
 
 def run(args: Any) -> int:
-    """Run the demo, print its table and say where the report is."""
+    """Run the demo, then print its table and the location of the report."""
     from rich.console import Console
     from rich.table import Table
 
@@ -30,7 +30,7 @@ def run(args: Any) -> int:
     try:
         result = run_demo(args.out, seeds=args.seeds, epochs=args.epochs, say=say)
     except TrainingInterrupted:
-        print(f"interrupted; what was trained is in {args.out}, involution demo starts anew", file=sys.stderr)
+        print(f"interrupted; finished runs are in {args.out}; involution demo starts over", file=sys.stderr)
         return 130
     table = Table(title="RedNet-nano and its convolution twin on the digits' test split")
     rows = [model_row(model) for model in result.models]

@@ -1,4 +1,4 @@
-"""digit-scenes: scenes composed of scikit-learn's handwritten digits, a COCO data set with label maps beside.
+"""digit-scenes: scenes composed of scikit-learn's handwritten digits, as a COCO data set with label maps.
 
 Each scene of 128×128 pixels shows 2 to 5 digits of 20 to 48 pixels, rotated and coloured, on a textured, noisy
 background. It is composed once and written to disk in real formats::
@@ -21,24 +21,24 @@ from typing import Any
 
 import numpy as np
 
-# where it goes unless another folder is given
+# the default folder
 SCENES_FOLDER = "data/digit-scenes"
 SPLITS = {"train": 800, "val": 200}
 SIDE = 128
 MIN_DIGIT, MAX_DIGIT = 20, 48
-# share of the smaller digit's box that may lie under another's
+# how much of the smaller digit's box another may cover
 OVERLAP = 0.3
 _ROTATION = 30.0
 Array = np.ndarray[Any, Any]
 
 
 def make_digit_scenes(folder: str | os.PathLike[str], splits: dict[str, int] | None = None, seed: int = 0) -> Path:
-    """Compose the scenes into a folder, unless they are there already.
+    """Compose the scenes into a folder, unless it has them already.
 
-    The folder appears whole or not at all.
+    The folder is moved into place when complete, so it is never half written.
 
     Args:
-        folder: where the data set goes.
+        folder: where to write the data set.
         splits: scenes per split; 800 train and 200 val by default.
         seed: draws the digits of each split and every scene.
 
@@ -62,7 +62,7 @@ def make_digit_scenes(folder: str | os.PathLike[str], splits: dict[str, int] | N
         try:
             os.replace(temporary, target)
         except OSError:
-            # another process was faster
+            # another process has written it meanwhile
             if not (target / "classes.txt").is_file():
                 raise
     finally:
@@ -147,7 +147,7 @@ def compose_scene(images: Array, labels: Array, rng: np.random.Generator) -> tup
         mask = np.zeros((SIDE, SIDE), bool)
         mask[part] = ink > 0.5
         visible = [below & ~mask for below in masks]
-        # of a digit under several others enough must be left
+        # enough of a digit must stay visible under several others
         hidden = any(2 * seen.sum() < below for seen, below in zip(visible, inked, strict=True))
         if hidden or any(_shared(box, other) > OVERLAP for other in boxes):
             continue
@@ -155,7 +155,7 @@ def compose_scene(images: Array, labels: Array, rng: np.random.Generator) -> tup
         inked.append(int(mask.sum()))
         boxes.append(box)
         digits.append(int(labels[chosen]))
-        # light ink on dark ground and the other way round, so that every digit can be seen
+        # light ink on a dark background or the reverse, so that every digit can be seen
         colour = rng.uniform(150, 255, 3) if level < 128 else rng.uniform(0, 105, 3)
         scene[part] = scene[part] * (1 - ink[..., None]) + colour * ink[..., None]
     scene = scene + rng.normal(0, 8, scene.shape)
@@ -163,14 +163,14 @@ def compose_scene(images: Array, labels: Array, rng: np.random.Generator) -> tup
 
 
 def _glyph(image: Array, rng: np.random.Generator) -> Array:
-    """A digit's ink from 0 to 1, resized and rotated, cut to where it is."""
+    """A digit's ink from 0 to 1, resized, rotated and cropped to its extent."""
     import PIL.Image
 
     while True:
         size = int(rng.integers(MIN_DIGIT, MAX_DIGIT + 1))
         angle = float(rng.uniform(-_ROTATION, _ROTATION))
         picture = PIL.Image.fromarray((np.pad(image, 2) * 255).astype(np.uint8))
-        # by its larger side: the eight pixels of a digit are more or less filled
+        # by its larger side, because digits fill their eight pixels to different degrees
         picture = picture.resize((size * 3 // 2, size * 3 // 2), PIL.Image.Resampling.BICUBIC)
         picture = picture.rotate(angle, PIL.Image.Resampling.BICUBIC, expand=True)
         ink = np.asarray(picture, dtype=np.float64) / 255
@@ -189,7 +189,7 @@ def _shared(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float
 
 
 def _texture(rng: np.random.Generator) -> tuple[Array, float]:
-    """A cloudy ground [128, 128, 3] and its mean brightness, dark or light."""
+    """A cloudy background [128, 128, 3], dark or light, and its mean brightness."""
     import PIL.Image
 
     level = float(rng.uniform(40, 85) if rng.random() < 0.5 else rng.uniform(170, 215))

@@ -17,7 +17,7 @@ def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np
         Sorted indices of the first and of the second piece.
 
     Raises:
-        DataError: if a class has too few samples to be on both sides.
+        DataError: if a class has too few samples to be in both pieces.
     """
     from sklearn.model_selection import train_test_split
 
@@ -28,6 +28,6 @@ def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np
     except ValueError as error:
         raise DataError(
             f"can't split {len(labels)} images of {len(set(labels))} classes by {share:.0%}: {error}; "
-            "give each class more images, or bring train/ and val/ folders"
+            "give each class more images, or make train/ and val/ folders yourself"
         ) from error
     return np.sort(first), np.sort(second)

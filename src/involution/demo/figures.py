@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
-# stand-ins that no real colour of a chart equals: to_svg turns each into a variable of the page's style sheet
+# placeholders unlike any real colour of a chart; to_svg turns each into a variable of the page's style sheet
 INK, MUTED, INVOLUTION, CONVOLUTION, WRONG = "#010203", "#010204", "#010205", "#010206", "#010207"
 _VARIABLES = {
     INK: "--ink",
@@ -48,7 +48,7 @@ def to_svg(draw: Callable[[], Figure], description: str) -> Markup:
     """Draw a figure in the page's colours and return it as an `<svg>` element that scales with its column.
 
     Args:
-        draw: Makes the figure; called with the page's style in force.
+        draw: Makes the figure; called with the page's style active.
         description: What the picture shows, for those who can't see it.
     """
     import matplotlib
@@ -56,7 +56,7 @@ def to_svg(draw: Callable[[], Figure], description: str) -> Markup:
 
     buffer = io.StringIO()
     with matplotlib.rc_context(_STYLE):
-        # a fixed date keeps the file the same for the same run
+        # a fixed date makes equal runs write equal files
         draw().savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -109,7 +109,7 @@ def learning_curves(
 
 
 def confusion_matrix(counts: Tensor, classes: Sequence[str], color: str, error_color: str) -> Figure:
-    """Draw counts `[true class, predicted class]`, the mistakes in a colour of their own."""
+    """Draw counts `[true class, predicted class]`, with mistakes in a separate colour."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -122,7 +122,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str], color: str, error_c
             if not (count := int(counts[true, predicted])):
                 continue
             right = true == predicted
-            # a single mistake must still be seen
+            # even a single mistake must be visible
             alpha = 0.45 * share[true, predicted].item() if right else 0.35 + 0.5 * share[true, predicted].item()
             cell = Rectangle(
                 (predicted - 0.5, true - 0.5), 1, 1, facecolor=color if right else error_color, alpha=alpha

@@ -1,4 +1,4 @@
-"""The report's pictures of generated filters: which images, which layers, which places."""
+"""The report's pictures of generated filters: which images, layers and positions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIGITS = ("3", "0")
 
 
 def kernel_pictures(result: DemoResult) -> dict[str, Any]:
-    """The filters that the RedNet makes for two test images, beside the fixed ones of its twin."""
+    """The filters that the RedNet generates for two test images, next to the fixed ones of its twin."""
     from involution.data.images import read_image
     from involution.engine.checkpoint import load_classifier
     from involution.explain.kernels import generated_kernels, plot_kernels, plot_mosaic
@@ -35,7 +35,7 @@ def kernel_pictures(result: DemoResult) -> dict[str, Any]:
     groups, k_h, k_w, h_o, w_o = tiles.shape
     places = notable_positions(picture, (h_o, w_o))
     weight = load_classifier(twin)[0].get_parameter(f"{TILE_LAYER}.weight").detach()
-    # a convolution is the kernel map that is the same at every place
+    # a convolution is a kernel map that is the same at every position
     fixed = torch.stack([weight[channel, channel] for channel in range(groups)])[..., None, None]
     return {
         "label": DIGITS[0],
@@ -48,20 +48,20 @@ def kernel_pictures(result: DemoResult) -> dict[str, Any]:
         "mosaic_layer": MOSAIC_LAYER,
         "tiles": figures.to_svg(
             lambda: plot_kernels(picture, tiles, places),
-            "A digit with lettered places, and the filters that the involution generates there",
+            "A digit with lettered positions, and the filters that the involution generates there",
         ),
         "fixed": figures.to_svg(
             lambda: plot_kernels(
                 picture, fixed.expand(-1, -1, -1, h_o, w_o), places, [f"filter {i + 1}" for i in range(groups)]
             ),
-            "The same digit and places, and the convolution's filters, the same at all of them",
+            "The same digit and positions, and the convolution's filters, which are the same at all of them",
         ),
         "mosaics": [
             {
                 "digit": digit,
                 "svg": figures.to_svg(
                     partial(plot_mosaic, kernels),
-                    f"The filters of every place of a {digit}, laid out as the image is",
+                    f"The filters at every position of a {digit}, laid out like the image",
                 ),
             }
             for digit, kernels in zip(DIGITS, mosaics, strict=True)
@@ -70,21 +70,21 @@ def kernel_pictures(result: DemoResult) -> dict[str, Any]:
 
 
 def example_of(result: DemoResult, digit: str) -> str:
-    """File of the first test image of a digit that the RedNet reads right; of any reading if it reads none right."""
+    """File of the first test image of a digit that the RedNet reads correctly, or of the first one if there is none."""
     files = [item.file for item in result.predictions if result.truth[item.file] == digit]
     right = (item.file for item in result.predictions if result.truth[item.file] == item.label == digit)
     return next(right, files[0])
 
 
 def notable_positions(picture: Tensor, map_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Four telling places of a bright figure on dark ground.
+    """Four informative positions of a bright figure on a dark background.
 
     Args:
         picture: Grey image `[H, W]`, values in 0..1.
-        map_size: Size of the feature map whose places are wanted.
+        map_size: Size of the feature map whose positions are wanted.
 
     Returns:
-        (row, column) of two places on the stroke, far apart, one on its edge and one on empty ground.
+        (row, column) of two positions on the stroke, far apart, one on its edge and one on the empty background.
     """
     ink = F.adaptive_avg_pool2d(picture[None], map_size)[0]
     grid = torch.cartesian_prod(torch.arange(map_size[0]), torch.arange(map_size[1]))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from involution.predict import ClassificationResult
 
-# key, name and unit of what the table tells
+# key, name and unit of each row of the table
 MEASURES = (
     ("accuracy", "test accuracy", "%"),
     ("parameters", "parameters", "thousands"),
@@ -38,7 +38,7 @@ def write_report(result: DemoResult, command: str = "involution demo") -> Path:
 
     Args:
         result: What `run_demo` measured.
-        command: The command that made it, told in the footer.
+        command: The command that made it, shown in the footer.
 
     Returns:
         The path of the report.
@@ -58,7 +58,7 @@ def write_report(result: DemoResult, command: str = "involution demo") -> Path:
 
 
 def context(result: DemoResult, command: str) -> dict[str, Any]:
-    """Everything the template names."""
+    """All variables of the template."""
     from involution.data.arrays import digits_splits
     from involution.engine.checkpoint import load_classifier
 
@@ -101,7 +101,7 @@ def context(result: DemoResult, command: str) -> dict[str, Any]:
 
 
 def device_text() -> str:
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
     if torch.accelerator.is_available():
         return f"Measured on an accelerator ({torch.accelerator.current_accelerator()})"
     threads = torch.get_num_threads()
@@ -109,7 +109,7 @@ def device_text() -> str:
 
 
 def model_row(model: ModelRuns) -> dict[str, str]:
-    """One model's line of the table, as text."""
+    """One model's column of the table, as text."""
 
     def text(value: float, spread: float | None, digits: int) -> str:
         return f"{value:,.{digits}f}" + ("" if spread is None else f" ± {spread:,.{digits}f}")
@@ -128,11 +128,11 @@ def model_row(model: ModelRuns) -> dict[str, str]:
 
 def learning_curves(models: list[ModelRuns]) -> list[dict[str, Any]]:
     """The charts of loss and accuracy over the epochs."""
-    spread = " The band spans the seeds, the line is their mean." if len(models[0].runs) > 1 else ""
+    spread = " The band covers all seeds; the line is their mean." if len(models[0].runs) > 1 else ""
     loss = {model.title: history(model, "val_loss") for model in models}
     accuracy = {model.title: history(model, "val_accuracy") for model in models}
     colors = [COLORS[model.kind] for model in models]
-    # nearly all of it happens near the top
+    # nearly everything happens near the top
     middle = min(values.median().item() for values in accuracy.values())
     low = max(math.floor(20 * middle) * 5 - 10, 0)
     charts = {
@@ -154,7 +154,7 @@ def learning_curves(models: list[ModelRuns]) -> list[dict[str, Any]]:
         {
             "title": "Loss on the validation images",
             "svg": charts["loss"],
-            "caption": f"How surprised the network is by the right answer; lower is better.{spread}",
+            "caption": f"How surprised the network is by the correct answer; lower is better.{spread}",
         },
     ]
 
@@ -186,7 +186,7 @@ def first_of_each(result: DemoResult) -> list[dict[str, Any]]:
 
 
 def hardest(result: DemoResult, count: int = 10) -> dict[str, Any]:
-    """The test images whose true class got the least probability, and a sentence about them."""
+    """The test images whose true class got the lowest probability, and a sentence about them."""
 
     def truth_score(item: ClassificationResult) -> float:
         return item.scores[item.labels.index(result.truth[item.file])]
@@ -195,7 +195,7 @@ def hardest(result: DemoResult, count: int = 10) -> dict[str, Any]:
     ranked = sorted(result.predictions, key=truth_score)[:count]
     return {
         "hard_text": f"It misread {wrong} of {len(result.predictions)} test images (first seed). These are "
-        f"the {len(ranked)} to whose true digit it gave the least probability, hardest first.",
+        f"the {len(ranked)} to whose true digit it gave the lowest probability, hardest first.",
         "hardest": [example(item, result.truth[item.file]) for item in ranked],
     }
 

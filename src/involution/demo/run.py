@@ -23,7 +23,7 @@ MARKER = "demo.json"
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One training of one model, and its only look at the test split."""
+    """One training run of one model, and its single evaluation on the test split."""
 
     seed: int
     train: TrainResult
@@ -96,11 +96,11 @@ def run_demo(
         out: Run folder; an earlier demo there is moved aside.
         seeds: Number of trainings per model, with the seeds 0, 1, ...
         epochs: Passes over the training images; by default the recipe's.
-        say: Told in a line what comes next.
+        say: Called with a line about each step.
         progress: Show progress bars.
 
     Raises:
-        DemoError: If `out` holds files of something else.
+        DemoError: If `out` holds files that are not a demo's.
     """
     if seeds < 1 or (epochs is not None and epochs < 1):
         raise DemoError(f"wanted seeds and epochs of 1 or more, got seeds={seeds}, epochs={epochs}")
@@ -127,13 +127,13 @@ def prepare_folder(folder: Path) -> Path | None:
     moved = None
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
-            raise DemoError(f"{folder} holds files that are no demo's; choose another folder by --out")
+            raise DemoError(f"{folder} holds files that are not a demo's; choose another folder with --out")
         numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
         moved = folder.rename(next(path for path in numbered if not path.exists()))
     elif folder.exists() and not folder.is_dir():
-        raise DemoError(f"{folder} is a file; choose a folder by --out")
+        raise DemoError(f"{folder} is a file; choose a folder with --out")
     make_folder(folder)
-    # from here on the folder is known as a demo's, even if it is interrupted
+    # from here on the folder counts as a demo's, even if the demo is interrupted
     write(folder / MARKER, "{}\n")
     return moved
 
@@ -147,7 +147,7 @@ def train_and_test(
     say: Callable[[str], None],
     progress: bool,
 ) -> SeedRun:
-    """Train one model by the digits recipe, choose its checkpoint on the validation split, test it once."""
+    """Train one model with the digits recipe, choose its checkpoint on the validation split, and test it once."""
     from involution.engine.classify import evaluate, train
     from involution.engine.config import load_config
 
@@ -159,7 +159,7 @@ def train_and_test(
     say(f"Training {TITLES[kind]} ({name}), seed {seed + 1} of {seeds}, {config.trainer.epochs} epochs")
     trained = train(config, progress=progress)
     tested = evaluate(trained.best, split="test")
-    say(f"{TITLES[kind]}: {100 * tested.top1:.2f} % of {tested.num_images} test images right")
+    say(f"{TITLES[kind]}: {100 * tested.top1:.2f} % of {tested.num_images} test images correct")
     return SeedRun(seed, trained, tested)
 
 
@@ -177,7 +177,7 @@ def model_cost(checkpoint: Path) -> tuple[int, float]:
 
 
 def classify_test_images(folder: Path, checkpoint: Path) -> tuple[dict[str, str], list[ClassificationResult]]:
-    """Write the test split as PNG files and classify these as a user would."""
+    """Write the test split as PNG files and classify them as a user would."""
     from torchvision.transforms.v2.functional import to_pil_image
 
     from involution.data.arrays import digits_splits
@@ -225,7 +225,7 @@ def summary(result: DemoResult) -> dict[str, object]:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file that appears complete or not at all."""
+    """Write a text file in one step, so that it is never half written."""
     from involution.engine.files import atomic_path
 
     with atomic_path(path) as partial:

@@ -172,7 +172,7 @@ def test_refuses(arguments, message):
 
 
 def test_training_wants_targets():
-    with pytest.raises(ValueError, match="training wants targets"):
+    with pytest.raises(ValueError, match="training needs targets"):
         detr(3, small_backbone(), **SMALL)([torch.rand(3, 64, 64)])
 
 

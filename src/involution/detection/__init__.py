@@ -1,4 +1,4 @@
-"""Detectors on RedNet: torchvision's, with involution necks and heads where asked for, and transformers' DETRs."""
+"""Detectors on RedNet: torchvision's, with involution necks and heads on request, and transformers' DETRs."""
 
 from involution.detection.detectors import faster_rcnn, first_label, mask_rcnn, retinanet
 from involution.detection.detrs import Detr, conditional_detr, detr

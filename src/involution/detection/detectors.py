@@ -1,8 +1,8 @@
 """RetinaNet, Faster R-CNN and Mask R-CNN by torchvision, on any backbone, with convolutions or involutions.
 
-The eight combinations that the authors of involution published are these functions' arguments: ``neck`` is the
-feature pyramid's output layers, ``head`` the layers of the region proposal network and of the mask head. RetinaNet's
-head and the box head stay as they are.
+Their arguments cover the eight combinations published by involution's authors: ``neck`` is the kind of the feature
+pyramid's output layers, ``head`` that of the region proposal network and the mask head. RetinaNet's head and the box
+head stay as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from involution.nn import Involution2d
 
 __all__ = ["Conventions", "faster_rcnn", "first_label", "mask_rcnn", "retinanet"]
 
-# whose arithmetic of anchors and sampling a detector follows
+# whose rules for anchors and sampling a detector follows
 Conventions = Literal["torchvision", "mmdetection"]
 
 _RATIOS = (0.5, 1.0, 2.0)
@@ -34,7 +34,7 @@ _BOX_SIZE, _MASK_SIZE = 7, 14
 
 
 class _OnPyramid:
-    """What our detectors have beyond torchvision's."""
+    """What our detectors add to torchvision's."""
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of everything but the backbone: pyramid, proposals and heads."""
@@ -68,18 +68,18 @@ def retinanet(
 
     Args:
         num_classes: Categories; labels are 0 to ``num_classes`` − 1.
-        backbone: A backbone, or the name of one in timm's registry, which is then untrained and gives stages 2 to 4;
-            the published detectors have a 7×7 stem.
-        neck: Output layers of the feature pyramid.
+        backbone: A backbone, or a name in timm's registry for an untrained one, of which stages 2 to 4 are used; the
+            published detectors have a 7×7 stem.
+        neck: Kind of the feature pyramid's output layers.
         out_channels: Channels of the pyramid.
-        anchor_sizes: Side in pixels of the smallest anchor of each level, the two included that strided convolutions
-            add; each level has two more within the octave.
-        conventions: ``torchvision``, or ``mmdetection`` for weights that were trained there: exact anchors and
+        anchor_sizes: Side in pixels of the smallest anchor of each level, including the two levels added by strided
+            convolutions; each level has two larger anchors within the octave.
+        conventions: ``torchvision``, or ``mmdetection`` for weights trained in that library: exact anchors and
             no ReLU before P7.
         **kwargs: Of torchvision's ``RetinaNet``: min_size, max_size, image_mean, image_std, score_thresh, …
 
     Raises:
-        ValueError: Arguments that are wrong or do not go together.
+        ValueError: An argument is wrong, or two do not go together.
 
     Example:
         >>> model = retinanet(80, "rednet26_stem7", min_size=64).eval()
@@ -109,19 +109,19 @@ def faster_rcnn(
 
     Args:
         num_classes: Categories; labels are 1 to ``num_classes``, 0 is the background.
-        backbone: A backbone, or the name of one in timm's registry, which is then untrained and gives all four
-            stages; the published detectors have a 7×7 stem.
-        neck: Output layers of the feature pyramid.
-        head: Layer of the region proposal network; the box head stays two linear layers.
+        backbone: A backbone, or a name in timm's registry for an untrained one, of which all four stages are used;
+            the published detectors have a 7×7 stem.
+        neck: Kind of the feature pyramid's output layers.
+        head: Kind of the region proposal network's layer; the box head stays two linear layers.
         out_channels: Channels of the pyramid.
         box_channels: Width of the box head.
-        anchor_sizes: Side in pixels of the anchors of each level, the one included that pooling adds.
-        conventions: ``torchvision``, or ``mmdetection`` for weights that were trained there: exact anchors and
-            RoIAlign by half pixels.
+        anchor_sizes: Side in pixels of the anchors of each level, including the level added by pooling.
+        conventions: ``torchvision``, or ``mmdetection`` for weights trained in that library: exact anchors and
+            RoIAlign with a half-pixel offset.
         **kwargs: Of torchvision's ``FasterRCNN``: min_size, max_size, image_mean, box_score_thresh, …
 
     Raises:
-        ValueError: Arguments that are wrong or do not go together.
+        ValueError: An argument is wrong, or two do not go together.
 
     Example:
         >>> model = faster_rcnn(80, "rednet26_stem7", neck="involution", head="involution", min_size=64).eval()
@@ -148,19 +148,20 @@ def mask_rcnn(
 
     Args:
         num_classes: Categories; labels are 1 to ``num_classes``, 0 is the background.
-        backbone: A backbone, or the name of one in timm's registry, which is then untrained and gives all four
-            stages; the published detectors have a 7×7 stem.
-        neck: Output layers of the feature pyramid.
-        head: Layers of the region proposal network and of the mask head; the box head stays two linear layers.
+        backbone: A backbone, or a name in timm's registry for an untrained one, of which all four stages are used;
+            the published detectors have a 7×7 stem.
+        neck: Kind of the feature pyramid's output layers.
+        head: Kind of the layers of the region proposal network and the mask head; the box head stays two linear
+            layers.
         out_channels: Channels of the pyramid and of the mask head.
         box_channels: Width of the box head.
-        anchor_sizes: Side in pixels of the anchors of each level, the one included that pooling adds.
-        conventions: ``torchvision``, or ``mmdetection`` for weights that were trained there: exact anchors and
-            RoIAlign by half pixels.
+        anchor_sizes: Side in pixels of the anchors of each level, including the level added by pooling.
+        conventions: ``torchvision``, or ``mmdetection`` for weights trained in that library: exact anchors and
+            RoIAlign with a half-pixel offset.
         **kwargs: Of torchvision's ``MaskRCNN``: min_size, max_size, image_mean, box_score_thresh, …
 
     Raises:
-        ValueError: Arguments that are wrong or do not go together.
+        ValueError: An argument is wrong, or two do not go together.
 
     Example:
         >>> model = mask_rcnn(80, "rednet26_stem7", neck="involution", head="involution", min_size=64).eval()
@@ -181,7 +182,7 @@ def mask_rcnn(
 
 
 def first_label(model: nn.Module) -> int:
-    """Return the label of a detector's first category: 1 for the R-CNNs, whose 0 is the background, else 0.
+    """Return the label of a detector's first category: 1 for the R-CNNs, where 0 is the background, otherwise 0.
 
     Example:
         >>> first_label(retinanet(3, "rednet26"))
@@ -200,7 +201,7 @@ def _two_stages(
     anchor_sizes: Sequence[int],
     conventions: Conventions,
 ) -> dict[str, Any]:
-    """Return what Faster and Mask R-CNN have in common, as torchvision's arguments."""
+    """Return the torchvision arguments that Faster and Mask R-CNN share."""
     check_kind("head", head)
     body = backbone if isinstance(backbone, Backbone) else Backbone(backbone)
     anchors = _anchors([(size,) for size in anchor_sizes], body, 1, conventions)
@@ -233,7 +234,7 @@ def _anchors(
 ) -> AnchorGenerator:
     levels = len(backbone.channels) + added
     if len(sizes) != levels:
-        raise ValueError(f"anchor_sizes wants one size for each of the {levels} levels, got {len(sizes)}")
+        raise ValueError(f"anchor_sizes must have one size for each of the {levels} levels, got {len(sizes)}")
     if _exact(conventions):
         strides = [*backbone.strides, *(backbone.strides[-1] * 2 ** (step + 1) for step in range(added))]
         return ExactAnchors(sizes, (_RATIOS,) * levels, strides)
@@ -248,5 +249,5 @@ def _exact(conventions: str) -> bool:
 
 def _checked(num_classes: int) -> int:
     if num_classes < 1:
-        raise ValueError(f"num_classes must be 1 or more, without the background, got {num_classes}")
+        raise ValueError(f"num_classes must be 1 or more, not counting the background, got {num_classes}")
     return num_classes

@@ -1,7 +1,7 @@
-"""DETR and Conditional DETR by transformers on any backbone: attention where the other detectors have a pyramid.
+"""DETR and Conditional DETR by transformers on any backbone: attention instead of a pyramid.
 
 "End-to-End Object Detection with Transformers" (ECCV 2020) and "Conditional DETR for Fast Training Convergence"
-(ICCV 2021). Everything is built from its settings; nothing is downloaded.
+(ICCV 2021). Everything is built from settings; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Detr", "conditional_detr", "detr"]
 
 
 class Detr(nn.Module):
-    """One of transformers' DETRs with the call of torchvision's detectors.
+    """One of transformers' DETRs, called like torchvision's detectors.
 
     Args:
         network: transformers' model for object detection.
@@ -45,24 +45,24 @@ class Detr(nn.Module):
         return parameters_outside(self, self.backbone)
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
-        """Detect.
+        """Detect objects in images, or compute the training losses.
 
         Args:
             images: Each [3, H, W] from 0 to 1, of any size.
-            targets: boxes [n, 4] (x1 y1 x2 y2 in pixels) and labels [n] of each, from 0; needed in training.
+            targets: For each image boxes [n, 4] (x1 y1 x2 y2 in pixels) and labels [n] from 0; needed in training.
 
         Returns:
-            In training the losses by name, else boxes [k, 4], labels [k] and scores [k] of each image, the highest
+            In training, the losses by name; otherwise boxes [k, 4], labels [k] and scores [k] of each image, highest
             scores first.
 
         Raises:
-            ValueError: Training without targets.
+            ValueError: Targets are missing in training.
         """
         if self.training and targets is None:
-            raise ValueError("training wants targets: boxes and labels of each image")
+            raise ValueError("training needs targets: the boxes and labels of each image")
         batch, scaled = self.transform(images, targets)
         pixels = batch.tensors
-        # the share of each image in the padded batch
+        # the part of the padded batch that each image covers
         mask = torch.zeros(pixels.shape[0], *pixels.shape[2:], dtype=torch.long, device=pixels.device)
         for row, (height, width) in zip(mask, batch.image_sizes, strict=True):
             row[:height, :width] = 1
@@ -95,23 +95,22 @@ def detr(
     image_std: Sequence[float] = (0.229, 0.224, 0.225),
     **kwargs: Any,
 ) -> Detr:
-    """DETR: queries attend to the backbone's last level, and each gives one object or none.
+    """DETR: queries attend to the backbone's last level, and each yields one object or none.
 
-    Where the backbone is frozen its batch norms, those of the kernel generators too, become transformers' frozen
-    ones, whose scale and shift do not train either.
+    If the backbone is frozen, its batch norms, including those of the kernel generators, become transformers' frozen
+    ones, whose scale and shift are not trained either.
 
     Args:
         num_classes: Categories; labels are 0 to ``num_classes`` − 1.
-        backbone: A backbone, of which the last level is used, or the name of one in timm's registry, which is then
-            untrained.
-        min_size: The shorter side is resized to this; of several sizes training draws one, evaluation takes the last.
-        max_size: Most pixels of the longer side.
+        backbone: A backbone, or a name in timm's registry for an untrained one; its last level is used.
+        min_size: The shorter side is resized to this. From several, training draws one and evaluation uses the last.
+        max_size: Maximum of the longer side in pixels.
         image_mean: Per channel, in units of 0 to 1.
         image_std: Per channel, in units of 0 to 1.
         **kwargs: Of transformers' ``DetrConfig``: d_model, num_queries, encoder_layers, auxiliary_loss, …
 
     Raises:
-        ValueError: Arguments that are wrong or do not go together.
+        ValueError: An argument is wrong, or two do not go together.
         ModuleNotFoundError: transformers is not installed.
 
     Example:
@@ -133,19 +132,19 @@ def conditional_detr(
     image_std: Sequence[float] = (0.229, 0.224, 0.225),
     **kwargs: Any,
 ) -> Detr:
-    """Conditional DETR: each query looks around a point of its own, and learns several times faster for it.
+    """Conditional DETR: each query attends around its own point, which makes it learn several times faster.
 
     Args:
         num_classes: Categories; labels are 0 to ``num_classes`` − 1.
-        backbone: As `detr` takes it.
-        min_size: As `detr` takes it.
-        max_size: As `detr` takes it.
-        image_mean: As `detr` takes it.
-        image_std: As `detr` takes it.
+        backbone: As for `detr`.
+        min_size: As for `detr`.
+        max_size: As for `detr`.
+        image_mean: As for `detr`.
+        image_std: As for `detr`.
         **kwargs: Of transformers' ``ConditionalDetrConfig``: d_model, num_queries, encoder_layers, …
 
     Raises:
-        ValueError: Arguments that are wrong or do not go together.
+        ValueError: An argument is wrong, or two do not go together.
         ModuleNotFoundError: transformers is not installed.
 
     Example:
@@ -169,7 +168,7 @@ def _build(kind: str, num_classes: int, backbone: str | Backbone, sizes: tuple[A
     unknown = sorted(set(kwargs) - set(settings.__dataclass_fields__))
     if unknown:
         raise ValueError(f"no argument named {', '.join(unknown)}")
-    # transformers makes a backbone by its name alone: a small one stands in until ours takes its place
+    # transformers builds a backbone only from a name: a small one stands in until ours replaces it
     stand_in = transformers.TimmBackboneConfig(backbone="rednet_nano")
     config = settings(backbone_config=stand_in, num_labels=num_classes, **kwargs)
     network = getattr(transformers, f"{kind}ForObjectDetection")(config)
@@ -184,12 +183,12 @@ def _build(kind: str, num_classes: int, backbone: str | Backbone, sizes: tuple[A
 
 
 def _relative(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes as centre, width and height in shares of the image."""
+    """Boxes as centre, width and height, relative to the image."""
     height, width = size
     return box_convert(boxes, "xyxy", "cxcywh") / boxes.new_tensor([width, height, width, height])
 
 
 def _checked(num_classes: int) -> int:
     if num_classes < 1:
-        raise ValueError(f"num_classes must be 1 or more, without the background, got {num_classes}")
+        raise ValueError(f"num_classes must be 1 or more, not counting the background, got {num_classes}")
     return num_classes

@@ -1,7 +1,7 @@
-"""mmdetection's arithmetic where torchvision's differs, for the detectors that were published in that library.
+"""mmdetection's rules where torchvision's differ, for the detectors published in that library.
 
-The weights mean the same in both; these parts decide where an anchor lies, where a region's features are sampled and
-what P7 is made of.
+The weights mean the same in both; these parts decide where an anchor lies, where the features of a region are sampled,
+and what P7 is computed from.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["ExactAnchors", "HalfPixelRoIAlign", "LinearP6P7"]
 
 
 class ExactAnchors(AnchorGenerator):
-    """Anchors whose sides are not rounded, on grids of the levels' nominal strides.
+    """Anchors with unrounded sides, on grids with each level's nominal stride.
 
-    torchvision rounds the sides to whole pixels and divides the image's size by the level's, which is not the stride
-    where the division leaves a rest (P6 and P7 of an image of 800 pixels: 61 and 114 for 64 and 128).
+    torchvision rounds the sides to whole pixels and divides the image size by the level's size, which is not the stride
+    if there is a remainder (for P6 and P7 of an image of 800 pixels: 61 and 114 instead of 64 and 128).
 
     Args:
         sizes: Sides of each level's square anchors in pixels.
@@ -49,26 +49,26 @@ class ExactAnchors(AnchorGenerator):
         dtype: torch.dtype = torch.float32,
         device: Any = "cpu",
     ) -> Tensor:
-        """Return the anchors [ratios · scales, 4] (x1 y1 x2 y2) around the origin, the scales of a ratio together."""
+        """Return the anchors [ratios · scales, 4] (x1 y1 x2 y2) around the origin, grouped by ratio."""
         sides = torch.as_tensor(scales, dtype=dtype, device=device)
         roots = torch.as_tensor(aspect_ratios, dtype=dtype, device=device).sqrt()
         widths, heights = (sides / roots[:, None]).flatten(), (sides * roots[:, None]).flatten()
         return torch.stack([-widths, -heights, widths, heights], 1) / 2
 
     def grid_anchors(self, grid_sizes: Any, strides: Any) -> list[Tensor]:
-        """Return each level's anchors; the strides that torchvision derives from the sizes are not used."""
+        """Return each level's anchors, ignoring the strides that torchvision derives from the sizes."""
         exact: Any = [(stride, stride) for stride in self.strides]
         anchors: list[Tensor] = super().grid_anchors(grid_sizes, exact)
         return anchors
 
 
 class HalfPixelRoIAlign(MultiScaleRoIAlign):
-    """RoIAlign with pixel centres at half coordinates and as many samples as a bin has positions.
+    """RoIAlign with pixel centres at half coordinates and one sample for each position in a bin.
 
     Args:
-        featmap_names: Names of the levels, the finest first.
-        output_size: Side of what is sampled.
-        strides: Of the levels.
+        featmap_names: Names of the levels, finest first.
+        output_size: Side of the sampled map.
+        strides: Strides of the levels.
     """
 
     def __init__(self, featmap_names: list[str], output_size: int, strides: Sequence[int]) -> None:
@@ -76,9 +76,9 @@ class HalfPixelRoIAlign(MultiScaleRoIAlign):
         self.strides = tuple(strides)
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: Any = None) -> Tensor:
-        """Return the features [boxes, C, size, size] of boxes [n, 4] of each image, from the level of their size."""
+        """Return the features [boxes, C, size, size] of each image's boxes [n, 4], each from the level for its size."""
         rois = torch.cat([torch.nn.functional.pad(found, (1, 0), value=image) for image, found in enumerate(boxes)])
-        # 56 pixels are the side of a box on the finest level of stride 4
+        # a box of 56 pixels belongs to the finest level, of stride 4
         scale = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt() / (14 * self.strides[0])
         level_of = torch.log2(scale + 1e-6).floor().clamp(0, len(self.strides) - 1)
         first = x[self.featmap_names[0]]
@@ -91,7 +91,7 @@ class HalfPixelRoIAlign(MultiScaleRoIAlign):
 
 
 class LinearP6P7(LastLevelP6P7):
-    """P6 by a convolution of C5, P7 by one of P6, without the ReLU between that torchvision has.
+    """P6 from C5 and P7 from P6, each by a convolution, without torchvision's ReLU in between.
 
     Args:
         in_channels: Channels of C5.
@@ -99,7 +99,7 @@ class LinearP6P7(LastLevelP6P7):
     """
 
     def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
-        """Return the levels and their names with the two added."""
+        """Return the levels and their names with P6 and P7 added."""
         p6 = self.p6(c[-1])
         return [*p, p6, self.p7(p6)], [*names, "p6", "p7"]
 

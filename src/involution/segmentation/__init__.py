@@ -1,4 +1,4 @@
-"""Semantic segmenters on RedNet: Semantic FPN and UPerNet as published, and segmentation-models-pytorch's own."""
+"""Semantic segmenters on RedNet: Semantic FPN and UPerNet as published, and segmentation-models-pytorch's."""
 
 from involution.models.pyramid import Backbone, FeaturePyramid
 from involution.segmentation.segmenters import Segmenter, semantic_fpn, upernet

@@ -1,4 +1,4 @@
-"""Semantic FPN and UPerNet on any backbone, laid out as the published segmenters are.
+"""Semantic FPN and UPerNet on any backbone, with the layout of the published segmenters.
 
 Semantic FPN: "Panoptic Feature Pyramid Networks" (CVPR 2019, section 3.1) on the detectors' pyramid, of convolutions or
 involutions. UPerNet: "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018), with an auxiliary head.
@@ -24,9 +24,9 @@ class Segmenter(nn.Module):
     """Backbone and heads; the logits have the size of the image.
 
     Args:
-        backbone: Gives the levels.
-        head: From the levels to logits [N, classes, h, w] of any size.
-        auxiliary: A second head that only training uses, from the levels.
+        backbone: Computes the levels.
+        head: Turns the levels into logits [N, classes, h, w] of any size.
+        auxiliary: A second head on the levels, used only in training.
 
     Example:
         >>> model = semantic_fpn(19, "rednet26_stem7").eval()
@@ -46,7 +46,7 @@ class Segmenter(nn.Module):
         return parameters_outside(self, pyramid.backbone if isinstance(pyramid, FeaturePyramid) else pyramid)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return logits [N, classes, H, W] of images [N, C, H, W]; in training those of the auxiliary head, too."""
+        """Return logits [N, classes, H, W] of images [N, C, H, W]; in training also those of the auxiliary head."""
         levels = self.backbone(x)
         features = list(levels.values()) if isinstance(levels, dict) else levels
         out = _resize(self.head(features), x)
@@ -65,20 +65,20 @@ def semantic_fpn(
     dropout: float = 0.1,
     norm: str = "batch",
 ) -> Segmenter:
-    """Semantic FPN: every level of the pyramid brought to the finest one's size, and their sum classified.
+    """Semantic FPN: brings every level of the pyramid to the size of the finest one and classifies their sum.
 
     Args:
         num_classes: Classes.
-        backbone: A backbone, or the name of one in timm's registry, which is then untrained; the published segmenters
-            have a 7×7 stem.
-        neck: Output layers of the feature pyramid.
+        backbone: A backbone, or a name in timm's registry for an untrained one; the published segmenters have a 7×7
+            stem.
+        neck: Kind of the feature pyramid's output layers.
         out_channels: Channels of the pyramid.
         head_channels: Channels of the head.
-        dropout: Share of channels that training leaves out before the last layer.
-        norm: Of the head: ``batch`` or ``group``.
+        dropout: Probability of dropping a channel before the last layer, in training.
+        norm: Norm of the head: ``batch`` or ``group``.
 
     Raises:
-        ValueError: Arguments that are wrong or do not go together.
+        ValueError: An argument is wrong, or two do not go together.
 
     Example:
         >>> sum(p.numel() for p in semantic_fpn(19, neck="involution").parameters())
@@ -99,19 +99,19 @@ def upernet(
     dropout: float = 0.1,
     norm: str = "batch",
 ) -> Segmenter:
-    """UPerNet: pyramid pooling on the coarsest level, a feature pyramid, all levels classified together.
+    """UPerNet: pyramid pooling on the coarsest level, then a feature pyramid whose levels are classified together.
 
     Args:
         num_classes: Classes.
-        backbone: A backbone, or the name of one in timm's registry, which is then untrained; the published segmenters
-            have a 7×7 stem.
+        backbone: A backbone, or a name in timm's registry for an untrained one; the published segmenters have a 7×7
+            stem.
         head_channels: Channels of the head.
-        auxiliary_channels: Channels of the auxiliary head on the last level but one; 0 for none.
-        dropout: Share of channels that training leaves out before the last layers.
-        norm: Of the heads: ``batch`` or ``group``.
+        auxiliary_channels: Channels of the auxiliary head on the second to last level; 0 for none.
+        dropout: Probability of dropping a channel before the last layers, in training.
+        norm: Norm of the heads: ``batch`` or ``group``.
 
     Raises:
-        ValueError: Arguments that are wrong or do not go together.
+        ValueError: An argument is wrong, or two do not go together.
 
     Example:
         >>> sum(p.numel() for p in upernet(19).parameters())
@@ -129,11 +129,11 @@ class SemanticHead(nn.Module):
     """The head of Semantic FPN.
 
     Args:
-        strides: Of the levels, the finest first, each a power of two times the first.
+        strides: Strides of the levels, finest first, each a power of two times the first.
         in_channels: Channels of every level.
         channels: Channels of the head.
         num_classes: Classes.
-        dropout: Share of channels left out in training.
+        dropout: Probability of dropping a channel, in training.
         norm: ``batch`` or ``group``.
     """
 
@@ -154,7 +154,7 @@ class SemanticHead(nn.Module):
         self.classifier = _classifier(channels, num_classes)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return logits of the first level's size."""
+        """Return logits of the size of the first level."""
         total = self.scales[0](levels[0])
         for scale, level in zip(list(self.scales)[1:], levels[1:], strict=True):
             total = total + _resize(scale(level), total)
@@ -166,10 +166,10 @@ class PyramidPoolingHead(nn.Module):
     """The head of UPerNet.
 
     Args:
-        in_channels: Channels of each level, the finest first.
+        in_channels: Channels of each level, finest first.
         channels: Channels of the head.
         num_classes: Classes.
-        dropout: Share of channels left out in training.
+        dropout: Probability of dropping a channel, in training.
         norm: ``batch`` or ``group``.
     """
 
@@ -187,7 +187,7 @@ class PyramidPoolingHead(nn.Module):
         self.classifier = _classifier(channels, num_classes)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return logits of the first level's size."""
+        """Return logits of the size of the first level."""
         last = levels[-1]
         pooled = [_resize(pool(last), last) for pool in self.pools]
         merged = [lateral(level) for lateral, level in zip(self.laterals, levels, strict=False)]
@@ -202,13 +202,13 @@ class PyramidPoolingHead(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """One 3×3 convolution and a classifier on the last level but one.
+    """One 3×3 convolution and a classifier on the second to last level.
 
     Args:
         in_channels: Channels of that level.
         channels: Channels of the head.
         num_classes: Classes.
-        dropout: Share of channels left out in training.
+        dropout: Probability of dropping a channel, in training.
         norm: ``batch`` or ``group``.
     """
 
@@ -219,7 +219,7 @@ class AuxiliaryHead(nn.Module):
         self.classifier = _classifier(channels, num_classes)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Return logits of the last level but one's size."""
+        """Return logits of the size of the second to last level."""
         out: Tensor = self.classifier(self.dropout(self.layer(levels[-2])))
         return out
 
@@ -233,7 +233,7 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, norm: str) -> n
 
 def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
     conv = nn.Conv2d(channels, num_classes, 1)
-    # with weights near zero all classes but the background's stay one for long
+    # with weights near zero, the network takes many epochs to tell the foreground classes apart
     nn.init.kaiming_normal_(conv.weight)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv

@@ -1,4 +1,4 @@
-"""segmentation-models-pytorch's segmenters on the networks of timm's registry, RedNet included."""
+"""segmentation-models-pytorch's segmenters on any network in timm's registry, including RedNet."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MODELS = {"smp_fpn": "FPN", "smp_upernet": "UPerNet", "smp_deeplabv3plus": "Dee
 
 
 class SmpSegmenter(nn.Module):
-    """One of segmentation-models-pytorch's networks for images of any size.
+    """One of segmentation-models-pytorch's networks, for images of any size.
 
     Args:
-        network: it wants images whose sides are multiples of 32.
+        network: a network that needs images whose sides are multiples of 32.
 
     Attributes:
         encoder: the network's backbone.
@@ -54,14 +54,14 @@ def smp(
 ) -> SmpSegmenter:
     """One of segmentation-models-pytorch's segmenters, which differ from the published ones.
 
-    Its FPN has no 3×3 output convolutions and sums fewer layers; its UPerNet has further norms and no auxiliary head.
+    Its FPN has no 3×3 output convolutions and sums fewer layers; its UPerNet has more norms and no auxiliary head.
 
     Args:
         name: ``smp_fpn``, ``smp_upernet`` or ``smp_deeplabv3plus``.
         num_classes: Classes.
         backbone: Name in timm's registry.
-        weights: File of trained weights of the backbone.
-        **kwargs: Of segmentation-models-pytorch's network.
+        weights: File with trained weights of the backbone.
+        **kwargs: Arguments of segmentation-models-pytorch's network.
 
     Raises:
         ValueError: Another name.

@@ -59,7 +59,7 @@ def test_without_a_checkpoint_it_takes_the_demos(here, capsys):
     ("words", "message"),
     [
         (["--layer", "layer2.1.con"], "did you mean layer2.1.conv2?"),
-        (["--layer", "stage2"], "one of several involutions: layer2.0.conv2, layer2.1.conv2"),
+        (["--layer", "stage2"], "matches several involutions: layer2.0.conv2, layer2.1.conv2"),
         (["--at", "24,3"], "position 24,3 is outside the image: x goes from 0 to 23, y from 0 to 19"),
         (["--at", "0,3"], "position 0,3 is cut off: the network sees x from"),
         (["--at", "middle"], "wanted --at X,Y in pixels, such as --at 10,20; got 'middle'"),
@@ -71,7 +71,7 @@ def test_without_a_checkpoint_it_takes_the_demos(here, capsys):
         (["--untrained", "rednet_nano"], "--untrained takes no --checkpoint"),
         (["--average", "nothing*"], "no images found in nothing*"),
         (["--device", "nowhere"], "no device named 'nowhere'"),
-        (["--twin", "a.ckpt", "--what", "animation"], "it is no twin of rednet_nano"),
+        (["--twin", "a.ckpt", "--what", "animation"], "it is not a twin of rednet_nano"),
         (["--laier", "x"], "unknown option --laier; did you mean --layer?"),
     ],
 )

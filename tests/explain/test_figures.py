@@ -52,7 +52,7 @@ def texts(figure):
 
 def test_find_layer_by_parts_of_its_name(view):
     assert find_layer(view.network, "layer3.0") == find_layer(view.network, "stage3.0") == "layer3.0.conv2"
-    with pytest.raises(ExplainError, match=r"'stage2' is one of several involutions: layer2\.0\.conv2, layer2\.1"):
+    with pytest.raises(ExplainError, match=r"'stage2' matches several involutions: layer2\.0\.conv2, layer2\.1"):
         find_layer(view.network, "stage2")
     with pytest.raises(ExplainError, match=r"one of conv1\.3, .*got 'layer2.1.con'; did you mean layer2\.1\.conv2\?"):
         find_layer(view.network, "layer2.1.con")
@@ -214,5 +214,5 @@ def test_the_fixed_kernel_says_where_it_is_from(view):
     lonely = View.of(nn.Sequential(Involution2d(1, 3)), view.input, name="lonely")
     with pytest.raises(ExplainError, match="lonely has no convolution larger than 1×1"):
         fixed_kernel(lonely, layer_map(lonely, "0"), 0)
-    with pytest.raises(ExplainError, match="it is no twin of nano"):
+    with pytest.raises(ExplainError, match="it is not a twin of nano"):
         fixed_kernel(view, found, 0, lonely)

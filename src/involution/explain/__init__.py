@@ -1,4 +1,4 @@
-"""Pictures of what an involution network does: the kernels it generates, drawn for one image."""
+"""Pictures of how an involution network works: the kernels it generates for an image."""
 
 from .animation import animate, save_animation
 from .errors import ExplainError

@@ -1,4 +1,4 @@
-"""The window slides over the image: an involution's kernel changes under it, a convolution's does not."""
+"""An animation of a window sliding over an image: an involution's kernel changes, a convolution's does not."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def animate(
     milliseconds: int = 120,
     style: str = "light",
 ) -> FuncAnimation:
-    """Slide a layer's window over the image, its generated kernel beside a convolution's fixed one.
+    """Slide a layer's window over the image, with its generated kernel next to a convolution's fixed one.
 
     Args:
         view: Network and image.
         layer: Name of an involution, see `find_layer`.
-        twin: The convolution twin, whose layer of the same name gives the fixed kernel; without it the kernel is
-            another layer's of the same network, and the picture says which.
-        group: The group whose kernels are shown, counted from 0.
-        frames: Number of frames, spread evenly over a path through the map, row by row, there and back.
+        twin: The convolution twin, whose layer of the same name provides the fixed kernel; without it, the kernel
+            comes from another layer of the same network, and the picture says which.
+        group: The group whose kernels are shown, starting at 0.
+        frames: Number of frames, spread evenly over a path that crosses the map row by row, back and forth.
         milliseconds: Duration of a frame.
         style: light or dark.
 
@@ -95,7 +95,7 @@ def animate(
             axes.spines[:].set(visible=True, color=look.muted, linewidth=0.8)
             bar = {"orientation": "horizontal", "shrink": 0.85, "aspect": 22, "pad": 0.02}
             colour_bar(right_side, drawn, axes, "kernel weight", look, **bar)
-        # lay the figure out once; later frames must not move it
+        # lay out the figure once, so that later frames don't move it
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
@@ -113,7 +113,7 @@ def animate(
 
 
 def sliding_path(size: tuple[int, int], frames: int) -> list[tuple[int, int]]:
-    """Positions (row, column) of a window that slides over a map, row by row, there and back.
+    """Positions (row, column) of a window that slides over a map row by row, back and forth.
 
     Large maps are crossed in fewer rows and larger steps.
 
@@ -135,10 +135,10 @@ def sliding_path(size: tuple[int, int], frames: int) -> list[tuple[int, int]]:
 
 
 def fixed_kernel(view: View, found: LayerMap, group: int, twin: View | None = None) -> tuple[Tensor, str]:
-    """A convolution's kernel to show beside a group's generated ones, and in words where it is from.
+    """A convolution's kernel to show next to a group's generated ones, and a description of its origin.
 
-    With a twin its layer of the same name: the slice from the first channel of the group to itself. Without one, the
-    last convolution before the layer whose kernel is larger than 1×1, or else the first one there is.
+    With a twin, it comes from the layer of the same name: the slice from the group's first channel to itself. Without
+    one, it comes from the last convolution before the layer whose kernel is larger than 1×1, or else the first one.
 
     Returns:
         `[K_h, K_w]` and the origin.
@@ -149,7 +149,7 @@ def fixed_kernel(view: View, found: LayerMap, group: int, twin: View | None = No
     if twin is not None:
         conv = dict(twin.network.named_modules()).get(found.name)
         if not isinstance(conv, nn.Conv2d):
-            raise ExplainError(f"{twin.name} has no convolution {found.name!r}: it is no twin of {view.name}")
+            raise ExplainError(f"{twin.name} has no convolution {found.name!r}: it is not a twin of {view.name}")
         channel = group * conv.out_channels // found.kernels.shape[0]
         into = min(channel, conv.weight.shape[1] - 1)
         origin = f"{twin.name}, {found.name},\nchannel {into + 1} to channel {channel + 1}"
@@ -169,7 +169,7 @@ def fixed_kernel(view: View, found: LayerMap, group: int, twin: View | None = No
 
 
 def _room_for_windows(axes: Any, view: View, found: LayerMap) -> None:
-    """Leave room around the picture for windows that reach beyond it, where zeros are read."""
+    """Leave room around the picture for windows that extend beyond it, where zeros are read."""
     height, width = view.size
     corners = [found.window(0, 0), found.window(found.size[0] - 1, found.size[1] - 1)]
     axes.set(
@@ -181,12 +181,12 @@ def _room_for_windows(axes: Any, view: View, found: LayerMap) -> None:
 def save_animation(
     animation: FuncAnimation, path: str | os.PathLike[str], progress: Callable[[int, int], object] | None = None
 ) -> None:
-    """Write an animation as GIF or MP4 (by ffmpeg), by the suffix; the file appears complete or not at all.
+    """Write an animation as GIF or MP4 (with ffmpeg), depending on the suffix; the file is never left half written.
 
     Args:
         animation: From `animate`.
         path: File to write.
-        progress: Called with the number of the frame and of all frames.
+        progress: Called with the frame's number and the total number of frames.
 
     Raises:
         ExplainError: For another suffix, or MP4 without ffmpeg.
@@ -195,7 +195,7 @@ def save_animation(
     from matplotlib.animation import FFMpegWriter, PillowWriter
 
     class _GifWriter(PillowWriter):
-        """Frames of one palette without dither: between two only what moves is stored."""
+        """Frames with one palette and no dithering, so that only what moves is stored."""
 
         def finish(self) -> None:
             from PIL import Image
@@ -205,7 +205,7 @@ def save_animation(
             for place in range(3):
                 sample.paste(frames[place * (len(frames) - 1) // 2], (0, place * frames[0].height))
             palette = sample.quantize(256)
-            # the ground keeps its colour, which the palette has mixed with the edges of letters
+            # the background keeps its colour, which the palette would mix with the edges of letters
             ground: Any = sample.getpixel((0, 0))
             values: Any = palette.getpalette()
             triples = zip(*[iter(values)] * 3, strict=True)
@@ -223,10 +223,10 @@ def save_animation(
     if suffix == ".mp4" and not FFMpegWriter.isAvailable():
         raise ExplainError("MP4 needs ffmpeg, which is not installed; write a .gif")
     rate = 1000 / animation._interval  # type: ignore[attr-defined]
-    # even numbers of pixels: the video codec halves them
+    # an even number of pixels, because the video codec halves it
     writer = _GifWriter(fps=rate) if suffix == ".gif" else FFMpegWriter(fps=rate, codec="h264")
     with atomic_path(path) as partial:
-        # writers know formats by suffixes
+        # writers recognise formats by suffix
         named = partial.with_name(partial.name + suffix)
         try:
             animation.save(named, writer=writer, dpi=80, progress_callback=progress)

@@ -29,16 +29,16 @@ def kernels_figure(
     groups: Sequence[int] | None = None,
     style: str = "light",
 ) -> Figure:
-    """Draw the kernels that one layer generates at some positions: on the image, and large beside it.
+    """Draw the kernels that one layer generates at some positions, on the image and enlarged next to it.
 
     All tiles share one colour scale that is symmetric about zero. The bar under the image is as long as the window
-    that a kernel is applied to.
+    a kernel is applied to.
 
     Args:
         view: Network and image.
         layer: Name of an involution, see `find_layer`.
         positions: (row, column) in the layer's kernel map; by default four whose kernels differ most.
-        groups: Which groups, counted from 0; by default the first four. The first of them is drawn on the image.
+        groups: Which groups, starting at 0; by default the first four. The first of them is drawn on the image.
         style: light or dark.
 
     Raises:
@@ -80,12 +80,12 @@ def kernels_figure(
 
 
 def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = None, style: str = "light") -> Figure:
-    """Draw the sum of each position's kernel, one map per group, beside the image (paper, section 5).
+    """Draw the sum of the kernel at each position, one map per group, next to the image (paper, section 5).
 
     Args:
         view: Network and image.
         layer: Name of an involution, see `find_layer`.
-        groups: Which groups, counted from 0; by default the first twelve.
+        groups: Which groups, starting at 0; by default the first twelve.
         style: light or dark.
 
     Raises:
@@ -108,7 +108,7 @@ def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = No
         width = max(columns * (side + 0.1) + 1.1, 6.4)
         height = lines * (side * aspect + 0.4) + 1.0
         figure = new_figure(
-            width, height, "Heat map: the sum of each position's kernel", _about(view, found, rows),
+            width, height, "Heat map: the sum of the kernel at each position", _about(view, found, rows),
             view.untrained, look,
         )  # fmt: skip
         grid = figure.subplots(lines, columns, squeeze=False).flat
@@ -116,7 +116,7 @@ def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = No
         grid[0].set_title("image")
         for axes, group, values in zip(grid[1:], rows, maps, strict=False):
             height_px, width_px = view.size
-            # each position covers its patch of the image, the last ones may be cut off by its edge
+            # each position covers a patch of the image; the last ones may be cut off at the edge
             extent = (-0.5, found.size[1] * found.stride[1] - 0.5, found.size[0] * found.stride[0] - 0.5, -0.5)
             drawn = axes.imshow(
                 values.numpy(), cmap=look.signed_map, vmin=-limit, vmax=limit, interpolation="none", extent=extent
@@ -187,7 +187,7 @@ def _frame(axes: Axes, look: Style) -> None:
 def _tiles_on_picture(
     axes: Axes, view: View, found: LayerMap, places: Sequence[tuple[int, int]], group: int, limit: float, look: Style
 ) -> None:
-    """Draw each kernel on the place of the picture that it was made for, lettered."""
+    """Draw each kernel where it was generated on the picture, with a letter."""
     from matplotlib.patches import Rectangle
 
     height, width = view.size
@@ -198,7 +198,7 @@ def _tiles_on_picture(
         for index, first in enumerate(middles)
         for second in middles[:index]
     ]
-    # neighbours shrink until they don't cover each other, down to a size that can still be seen
+    # shrink neighbours until they don't overlap, but keep them visible
     side = max(min([side, *(0.92 * gap for gap in apart)]), 0.07 * min(height, width))
     for index, ((y, x), (i, j)) in enumerate(zip(middles, places, strict=True)):
         box = (x - side / 2, x + side / 2, y + side / 2, y - side / 2)
@@ -215,7 +215,7 @@ def _tiles_on_picture(
             bbox={"boxstyle": "circle,pad=0.18", "facecolor": look.mark, "edgecolor": "#1b1b1b", "linewidth": 0.8},
         )  # fmt: skip
     margin = side / 2
-    # tiles at the picture's edge stay whole
+    # keep tiles at the picture's edge whole
     axes.set(
         xlim=(min(-0.5, min(x for _, x in middles) - margin), max(width - 0.5, max(x for _, x in middles) + margin)),
         ylim=(max(height - 0.5, max(y for y, _ in middles) + margin), min(-0.5, min(y for y, _ in middles) - margin)),
@@ -223,12 +223,12 @@ def _tiles_on_picture(
 
 
 def _scale_bar(axes: Axes, view: View, found: LayerMap) -> None:
-    """Draw under the picture how wide the window is that a kernel is applied to."""
+    """Draw the width of the window that a kernel is applied to, under the picture."""
     from matplotlib.transforms import ScaledTranslation
 
     _, _, _, window = found.window(0, 0)
     width = view.size[1]
-    # a fixed distance below the picture, whatever its size
+    # at a fixed distance below the picture, whatever its size
     where = axes.get_xaxis_transform() + ScaledTranslation(0, -10 / 72, axes.figure.dpi_scale_trans)
     shown = min(window, width)
     left = (width - 1) / 2 - shown / 2

@@ -31,9 +31,9 @@ def involution_layers(model: nn.Module) -> list[str]:
 
 
 def find_layer(model: nn.Module, name: str) -> str:
-    """The full name of an involution, by that name or a part of it between dots that no other has.
+    """The full name of an involution, found by that name or by a part of it between dots that is unique.
 
-    The paper's words do, too: "stage2.1" is "layer2.1", "stem" is "conv1".
+    The paper's names work too: "stage2.1" is "layer2.1", "stem" is "conv1".
 
     Args:
         model: A network with involutions.
@@ -57,17 +57,17 @@ def find_layer(model: nn.Module, name: str) -> str:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise ExplainError(f"{name!r} is one of several involutions: {', '.join(matches)}")
+        raise ExplainError(f"{name!r} matches several involutions: {', '.join(matches)}")
     raise ExplainError(
         f"wanted the name of an involution, one of {', '.join(layers) or '(none)'}; got {name!r}{nearest(name, layers)}"
     )
 
 
 def generated_kernels(model: nn.Module, image: Tensor, layer: str) -> Tensor:
-    """Run one image through a network and catch the kernels that an involution makes for it.
+    """Run one image through a network and capture the kernels that an involution generates for it.
 
     Args:
-        model: A network with involutions; it is run in eval mode and put back.
+        model: A network with involutions; it runs in eval mode and its mode is restored afterwards.
         image: Network input `[1, C, H, W]`, normalised as the network expects it.
         layer: One of `involution_layers(model)`; see `find_layer`.
 
@@ -75,7 +75,7 @@ def generated_kernels(model: nn.Module, image: Tensor, layer: str) -> Tensor:
         The kernel map `[G, K_h, K_w, H_o, W_o]`.
 
     Raises:
-        ExplainError: If the layer is no involution of this network, or not one image is given.
+        ExplainError: If the layer is not an involution of this network, or the input is not exactly one image.
     """
     layer = find_layer(model, layer)
     if image.ndim != 4 or image.shape[0] != 1:
@@ -95,9 +95,9 @@ def generated_kernels(model: nn.Module, image: Tensor, layer: str) -> Tensor:
 
 
 def kernel_mosaic(kernels: Tensor, group: int = 0) -> Tensor:
-    """Lay every kernel out where it is used: a picture `[H_o * (K_h + 1) + 1, W_o * (K_w + 1) + 1]`.
+    """Lay out every kernel where it is used: a picture `[H_o * (K_h + 1) + 1, W_o * (K_w + 1) + 1]`.
 
-    Tiles are parted by one pixel of NaN, which matplotlib leaves transparent.
+    Tiles are separated by one pixel of NaN, which matplotlib leaves transparent.
     """
     _, k_h, k_w, h_o, w_o = kernels.shape
     tiles = torch.full((h_o, k_h + 1, w_o, k_w + 1), math.nan)
@@ -149,7 +149,7 @@ def plot_mosaic(kernels: Tensor, group: int = 0) -> Figure:
     figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     axes = figure.subplots()
     drawn = draw_tile(axes, kernel_mosaic(kernels, group), kernel_limit(kernels[group]))
-    # the gaps between the tiles: white like a kernel of zeros, also on a dark page
+    # the gaps between tiles are white, like a kernel of zeros, even on a dark page
     axes.set_facecolor("white")
     legend = figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.7, aspect=30)
     legend.set_label("kernel weight")
@@ -157,12 +157,12 @@ def plot_mosaic(kernels: Tensor, group: int = 0) -> Figure:
 
 
 def kernel_limit(kernels: Tensor) -> float:
-    """The end of a colour scale that is symmetric about zero; the largest 0.5 % may saturate."""
+    """The end of a colour scale symmetric about zero; the largest 0.5 % may saturate."""
     return max(torch.quantile(kernels.abs().flatten().double(), 0.995).item(), 1e-12)
 
 
 def draw_tile(axes: Axes, tile: Tensor, limit: float, colors: Any = KERNEL_COLORS) -> AxesImage:
-    """Show a kernel (or a mosaic of them) without ticks, zero in the middle of the colours."""
+    """Show a kernel (or a mosaic of them) without ticks, with zero at the middle colour."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     return axes.imshow(tile.cpu().numpy(), cmap=colors, vmin=-limit, vmax=limit, interpolation="none")
@@ -175,7 +175,7 @@ def mark_positions(axes: Axes, image: Tensor, positions: Sequence[tuple[int, int
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     for index, (row, column) in enumerate(positions):
-        # the middle of the image patch that this position of the (maybe coarser) map stands for
+        # the centre of the image patch that this position of the (possibly coarser) map stands for
         y = (row + 0.5) * height / map_size[0] - 0.5
         x = (column + 0.5) * width / map_size[1] - 0.5
         axes.annotate(

@@ -1,4 +1,4 @@
-"""One layer in front of one image: its kernel map, and where on the picture its positions and windows are."""
+"""One layer applied to one image: its kernel map, and where its positions and windows are on the picture."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .subject import View
 
 @dataclass(frozen=True)
 class LayerMap:
-    """The kernels that one layer generates for a view, and their places on its picture.
+    """The kernels that one layer generates for a view, and where they are on its picture.
 
     Args:
         name: Of the layer.
         kernels: `[G, K_h, K_w, H_o, W_o]`.
         stride: Input pixels per position of the map, (vertical, horizontal).
         feature_stride: Input pixels per position of the features that the kernels are applied to.
-        reach: (top, left): features between a window's first one and the one that the position begins at.
+        reach: (top, left) distance in features from the start of a window to the start of its position.
         dilation: Features between two taps.
         step: Features between two positions.
     """
@@ -60,11 +60,11 @@ class LayerMap:
 
 
 def layer_map(view: View, layer: str) -> LayerMap:
-    """Show a network its image and catch what one involution makes of it.
+    """Show a network its image and capture the kernels of one involution.
 
     Args:
         view: Network and image.
-        layer: Name of an involution, or the part of it that names it alone; see `find_layer`.
+        layer: Name of an involution, or a unique part of it; see `find_layer`.
 
     Raises:
         ExplainError: If there is no such involution.
@@ -85,7 +85,7 @@ def layer_map(view: View, layer: str) -> LayerMap:
         hook.remove()
     generator = involution.generator
     reach = tuple(
-        # "same" padding has its trailing side open; the leading one is what matters
+        # only the leading side of "same" padding matters here
         int(leading)
         for leading, _ in generator.padding
     )
@@ -106,7 +106,7 @@ def _strides(input_size: tuple[int, int], map_size: tuple[int, int]) -> tuple[fl
 
 
 def _stride(side: int, places: int) -> float:
-    # a chain of padded strides of two rounds up at each of them, so that 15 pixels become 8 positions of 2
+    # every padded stride of two rounds up, so that 15 pixels become 8 positions of 2
     for power in range(11):
         if -(-side // 2**power) == places:
             return float(2**power)
@@ -116,9 +116,9 @@ def _stride(side: int, places: int) -> float:
 def telling_positions(found: LayerMap, count: int = 4) -> list[tuple[int, int]]:
     """The positions (row, column) whose kernels differ most from each other.
 
-    The strongest kernel comes first, then always the one that is farthest from all those chosen, not beside one of
-    them. The outermost positions, where half of the window lies outside the image, are left out; both where the map
-    is large enough.
+    The strongest kernel comes first, then repeatedly the one farthest from all those chosen that is not next to one of
+    them. The outermost positions, where half of the window lies outside the image, are left out. Small maps are exempt
+    from both restrictions.
 
     Example:
         >>> from involution.models import rednet_nano
@@ -139,7 +139,7 @@ def telling_positions(found: LayerMap, count: int = 4) -> list[tuple[int, int]]:
     while len(chosen) < min(count, len(vectors)):
         distance = torch.cdist(vectors, vectors[chosen]).amin(1)
         near = torch.cdist(grid, grid[chosen], p=torch.inf).amin(1) <= apart
-        # below those apart, and a map that is the same everywhere still gives different positions
+        # ranked below the others, so that even a uniform map yields different positions
         distance[near] -= distance.max() + 1
         distance[chosen] = -torch.inf
         chosen.append(int(distance.argmax()))

@@ -1,4 +1,4 @@
-"""Effective receptive fields: how much each pixel of the input moves one position's output."""
+"""Effective receptive fields: how much each input pixel affects the output at one position."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def receptive_field(network: nn.Module, images: Tensor, layer: str, position: tu
     """The effective receptive field of one position of a layer's output.
 
     ``mean over images of Σ_channels |∂(Σ_c out[c, i, j]) / ∂ input|``, after "Understanding the Effective Receptive
-    Field in Deep Convolutional Neural Networks" (NeurIPS 2016). An involution's kernel depends on the input, too;
-    both ways of the gradient count.
+    Field in Deep Convolutional Neural Networks" (NeurIPS 2016). An involution's kernel depends on the input too,
+    and both paths of the gradient count.
 
     Args:
-        network: Run in eval mode and put back.
+        network: Runs in eval mode; its mode is restored afterwards.
         images: Input `[N, C, H, W]`.
-        layer: Name of a module that puts out `[N, C, H_o, W_o]`.
-        position: (row, column) of its output, by default the centre.
+        layer: Name of a module whose output is `[N, C, H_o, W_o]`.
+        position: (row, column) in its output; by default the centre.
 
     Returns:
-        `[H, W]`, the largest value being 1 (all 0 where no gradient arrives).
+        `[H, W]`, scaled so that the largest value is 1 (all 0 if no gradient arrives).
 
     Raises:
         ExplainError: If there is no such module or position.
@@ -54,7 +54,7 @@ def receptive_field(network: nn.Module, images: Tensor, layer: str, position: tu
     try:
         network.eval()
         with torch.enable_grad():
-            # one at a time: of large images there is room for few
+            # one at a time, because few large images fit into memory
             for image in images.split(1):
                 caught.clear()
                 leaf = image.detach().clone().requires_grad_()
@@ -70,7 +70,7 @@ def receptive_field(network: nn.Module, images: Tensor, layer: str, position: tu
 
 def _centre(output: Tensor, layer: str, position: tuple[int, int] | None) -> tuple[int, int]:
     if not isinstance(output, Tensor) or output.ndim != 4:
-        raise ExplainError(f"{layer} does not put out a feature map [N, C, H, W]")
+        raise ExplainError(f"the output of {layer} is not a feature map [N, C, H, W]")
     rows, columns = output.shape[2:]
     row, column = position or (rows // 2, columns // 2)
     if not (0 <= row < rows and 0 <= column < columns):
@@ -81,10 +81,10 @@ def _centre(output: Tensor, layer: str, position: tuple[int, int] | None) -> tup
 
 
 def square_holding(field: Tensor, share: float) -> tuple[float, float, int]:
-    """The smallest square around a field's centre of gravity that holds a share of it.
+    """The smallest square around a field's centre of mass that holds a given share of it.
 
     Returns:
-        (y, x) of its middle and its side in pixels.
+        (y, x) of its centre, and its side in pixels.
 
     Example:
         >>> square_holding(torch.nn.functional.pad(torch.ones(3, 3), (2, 2, 2, 2)), 0.9)
@@ -109,13 +109,13 @@ def receptive_field_figure(
     images: Sequence[Tensor] | None = None,
     style: str = "light",
 ) -> Figure:
-    """Draw the effective receptive field of one position for one network or several, side by side.
+    """Draw the effective receptive field of one position, for one or several networks side by side.
 
     Args:
         views: Networks with a layer of this name, such as a RedNet and its twin, and the image.
         layer: Name of an involution of the first network, see `find_layer`, or of any module.
         position: (row, column) of the layer's output, by default the centre.
-        images: For each view further inputs `[N, C, H, W]` over which to average; by default the view's image alone.
+        images: For each view, inputs `[N, C, H, W]` to average over; by default just the view's image.
         style: light or dark.
 
     Raises:
@@ -134,7 +134,9 @@ def receptive_field_figure(
         layer = find_layer(first.network, layer)
     for view in views:
         if layer not in dict(view.network.named_modules()):
-            raise ExplainError(f"{view.name} has no layer {layer!r}; its twin has one of the same name")
+            raise ExplainError(
+                f"{view.name} has no layer {layer!r}; compare networks that both have it, such as a RedNet and its twin"
+            )
     inputs = [view.input for view in views] if images is None else images
     fields = [receptive_field(view.network, batch, layer, position) for view, batch in zip(views, inputs, strict=True)]
     with drawing(style) as look:

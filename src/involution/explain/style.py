@@ -1,4 +1,4 @@
-"""Two looks for pictures: on light and on dark ground."""
+"""Two styles for pictures: on a light and on a dark background."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Style:
     """Colours of a picture.
 
     Args:
-        paper: The ground.
-        ink: Texts.
-        muted: Texts of second rank, ticks and frames.
+        paper: Background.
+        ink: Text.
+        muted: Secondary text, ticks and frames.
         mark: Positions.
-        warning: What must not be overlooked.
-        signed: Diverging colour map whose middle is like the ground: zero disappears, both signs stand out. Its name,
-            or its colours from the most negative to the most positive.
-        amount: Name of a perceptually uniform colour map whose beginning is close to the ground.
+        warning: Warnings.
+        signed: Diverging colour map whose middle is close to the background, so that zero disappears and both signs
+            stand out: its name, or its colours from most negative to most positive.
+        amount: Name of a perceptually uniform colour map that begins close to the background.
     """
 
     paper: str
@@ -41,7 +41,7 @@ class Style:
 
     @property
     def signed_map(self) -> Any:
-        """What matplotlib takes for `signed`."""
+        """`signed` as matplotlib expects it."""
         from matplotlib.colors import LinearSegmentedColormap
 
         if isinstance(self.signed, str):
@@ -52,14 +52,14 @@ class Style:
 _ON_DARK = ("#e3dcff", "#9d86f5", "#6248c4", "#1d1d26", "#bd6a12", "#f5a742", "#ffe7bd")
 STYLES = {
     "light": Style("#ffffff", "#1b1b1b", "#5f6368", "#ffd54a", "#b3261e", KERNEL_COLORS, "magma_r"),
-    # as light far from zero as the light style's map is dark
+    # as light far from zero as the light style's map is dark there
     "dark": Style("#14151a", "#f1f1f1", "#a5a8ae", "#ffd54a", "#ff8a80", _ON_DARK, "magma"),
 }
 
 
 @contextmanager
 def drawing(style: str) -> Iterator[Style]:
-    """Draw in this style inside the block.
+    """Use this style inside the block.
 
     Raises:
         ExplainError: If there is no such style.
@@ -90,10 +90,10 @@ def drawing(style: str) -> Iterator[Style]:
 
 
 def new_figure(width: float, height: float, title: str, subtitle: str, untrained: bool, style: Style) -> Figure:
-    """A figure with a title over a smaller line, and a warning in it where the weights are random."""
+    """A figure with a title over a smaller line, and a warning if the weights are random."""
     from matplotlib.figure import Figure
 
-    # both lines have the same height at every size of the figure: 0.75 inches together
+    # the two lines take 0.75 inches together, whatever the size of the figure
     figure = Figure(figsize=(width, height), layout="constrained")
     engine: Any = figure.get_layout_engine()
     foot = 0.06
@@ -114,12 +114,12 @@ def new_figure(width: float, height: float, title: str, subtitle: str, untrained
 
 
 def subfigures(figure: Figure, widths: list[float]) -> Any:
-    """Parts of a figure side by side."""
+    """Subfigures side by side."""
     return figure.subfigures(1, len(widths), width_ratios=widths)
 
 
 def bare(axes: Axes) -> None:
-    """Leave out ticks and frame."""
+    """Hide ticks and frame."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
@@ -129,6 +129,6 @@ def colour_bar(figure: Any, drawn: ScalarMappable, axes: Any, label: str, style:
     bar = figure.colorbar(drawn, ax=axes, **place)
     bar.set_label(label)
     bar.outline.set_visible(False)
-    # ticks may be made as late as they are drawn, when the style is no longer in force
+    # ticks may be created when drawn, after the style has been reset
     bar.ax.tick_params(color=style.muted, labelcolor=style.ink, labelsize=11)
     return bar

@@ -11,6 +11,7 @@ from torchvision.ops import box_convert
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from involution.detection import conditional_detr, detr, first_label
+from involution.extras import MissingExtra
 from involution.models.pyramid import Backbone
 from involution.nn import Involution2d
 
@@ -178,7 +179,7 @@ def test_training_wants_targets():
 
 def test_tells_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModuleNotFoundError, match=r"involution\[transformers\]"):
+    with pytest.raises(MissingExtra, match=r"transformers is not installed; pip install .involution\[transformers\]"):
         detr(3, small_backbone())
 
 

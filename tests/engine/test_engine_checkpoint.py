@@ -30,7 +30,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     file, trace = tmp_path / "evil.ckpt", tmp_path / "ran"
     for old_format in (False, True):
         torch.save({"involution": Evil(trace)}, file, _use_new_zipfile_serialization=not old_format)
-        with pytest.raises(CheckpointError, match=r"evil\.ckpt: refused.*could run code"):
+        with pytest.raises(CheckpointError, match=r"evil\.ckpt is refused, nothing of it was run"):
             load_classifier(file)
     assert not trace.exists()
 
@@ -41,11 +41,11 @@ def test_what_is_no_checkpoint(tmp_path, trained):
     file = tmp_path / "other.ckpt"
     for content in (b"", b"some words", trained.read_bytes()[:5000]):
         file.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"other\.ckpt: (not a readable checkpoint|refused)"):
+        with pytest.raises(CheckpointError, match=r"other\.ckpt is (no checkpoint|damaged)"):
             load_classifier(file)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.txt", "words")
-    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+    with pytest.raises(CheckpointError, match="is damaged"):
         load_classifier(file)
     torch.save({"state_dict": {}}, file)
     with pytest.raises(CheckpointError, match="not a checkpoint of a training by `involution`"):
@@ -62,16 +62,18 @@ def changed(trained, tmp_path, change):
 
 def test_cards_that_do_not_fit(tmp_path, trained):
     file = changed(trained, tmp_path, lambda found: found["involution"].pop("classes"))
-    with pytest.raises(CheckpointError, match=r"description is incomplete.*classes"):
+    with pytest.raises(CheckpointError, match=r"changed\.ckpt: its card is incomplete: classes missing"):
         load_classifier(file)
     file = changed(trained, tmp_path, lambda found: found["involution"].update(task="detect"))
     with pytest.raises(CheckpointError, match="made for the task 'detect', wanted classify"):
         load_classifier(file)
     file = changed(trained, tmp_path, lambda found: found["involution"].update(classes=["a", "b"]))
-    with pytest.raises(CheckpointError, match=r"weights don't fit test_resnet: .*size mismatch"):
+    with pytest.raises(
+        CheckpointError, match=r"weights don't fit .*: 2 of another shape .*fc\.weight \(2, 96\) float wanted"
+    ):
         load_classifier(file)
     file = changed(trained, tmp_path, lambda found: found["involution"].update(model="rednet5"))
-    with pytest.raises(ConfigError, match="no model named 'rednet5'; did you mean rednet"):
+    with pytest.raises(CheckpointError, match=r"can't be made: no model named 'rednet5'; did you mean rednet"):
         load_classifier(file)
 
 
@@ -91,19 +93,21 @@ def test_weights_of_safetensors_and_their_head(tmp_path):
     assert load_weights(same, file) == []
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in same.state_dict().items())
     other = timm.create_model("test_resnet", num_classes=3)
-    assert load_weights(other, file) == ["fc.weight", "fc.bias"]
-
-    small = timm.create_model("test_resnet", in_chans=1)
+    assert load_weights(other, file) == [
+        f"{file}: the head starts afresh (fc.weight, fc.bias), the file's is of other classes"
+    ]
+    assert load_weights(timm.create_model("test_resnet", in_chans=1, num_classes=10), file) == [
+        f"{file}: the first convolution (conv1.0.weight) was adapted from 3 channels to 1"
+    ]
+    small = timm.create_model("test_efficientnet", num_classes=10)
     before = {name: value.clone() for name, value in small.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"weights of another network: 1 of another shape \(conv1\.0\.weight"):
+    with pytest.raises(CheckpointError, match=r"does not fit the model test_efficientnet: .* missing .* unexpected"):
         load_weights(small, file)
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
-    with pytest.raises(CheckpointError, match=r"missing .*unexpected"):
-        load_weights(timm.create_model("test_efficientnet", num_classes=10), file)
-    with pytest.raises(CheckpointError, match="no such file of weights"):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_weights(small, tmp_path / "none.safetensors")
     file.write_bytes(b"words")
-    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+    with pytest.raises(CheckpointError, match="is damaged"):
         load_weights(small, file)
 
 

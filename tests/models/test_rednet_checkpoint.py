@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from involution.models import CheckpointError, convert_checkpoint, load_checkpoint
 from involution.models.checkpoint import identify
-from involution.models.layouts import timm_name, to_timm_layout
+from involution.models.keys import timm_name, to_timm_layout
 from involution.models.variants import VARIANTS
 
 AUTHORS = [
@@ -172,14 +172,17 @@ def test_a_pickle_that_would_run_code_is_refused(form, attack, authors, paddle, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no checkpoint: wanted safetensors"),
+        (b"", "is no checkpoint: wanted a torch.save file, safetensors"),
         (b"<!DOCTYPE html><html>", "is no checkpoint, a web page saved in its place"),
-        (b"PK\x03\x04 cut off", "is broken"),
-        (b"\x80\x04cut off", "is broken"),
+        (b"PK\x03\x04 cut off", "is damaged"),
+        (b"\x80\x04cut off", "is damaged"),
         (pickle.dumps([1, 2, 3]), "holds no state dict: wanted tensors by name, got list"),
         (pickle.dumps({"layer1.0.conv1.weight": "text"}), "'layer1.0.conv1.weight' is of type str"),
         (pickle.dumps({"layer1.0.conv1.weight": np.array([None])}), "is of type array of object"),
-        (pickle.dumps({"weight": np.zeros(3)}), "no RedNet in this file: wanted entries like .* got weight"),
+        (
+            pickle.dumps({"weight": np.zeros(3)}),
+            "no part of this network in the file: wanted entries like .* got weight",
+        ),
     ],
     ids=["empty", "web page", "zip", "pickle", "list", "text", "objects", "other network"],
 )
@@ -192,13 +195,15 @@ def test_what_is_no_checkpoint(content, message, tmp_path):
 
 def test_broken_safetensors(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{broken")
-    with pytest.raises(CheckpointError, match="is broken"):
+    with pytest.raises(CheckpointError, match="is damaged"):
         load_checkpoint(nano(), tmp_path / "x.safetensors")
 
 
 def test_missing_file():
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint file nowhere\.pth"):
+    with pytest.raises(CheckpointError, match=r"no such checkpoint: nowhere\.pth"):
         load_checkpoint(nano(), "nowhere.pth")
+    with pytest.raises(CheckpointError, match=r"\. is a folder; wanted a checkpoint"):
+        load_checkpoint(nano(), ".")
 
 
 def test_one_report_of_all_that_does_not_fit(authors, tmp_path):
@@ -209,7 +214,7 @@ def test_one_report_of_all_that_does_not_fit(authors, tmp_path):
     state["backbone.bn1.num_batches_tracked"] = torch.zeros(())
     torch.save(state, tmp_path / "odd.pth")
     model = nano(seed=2)
-    with pytest.raises(CheckpointError, match=r"missing \(2\).*\n.*unexpected \(1\).*\n.*wrong shape") as caught:
+    with pytest.raises(CheckpointError, match=r": 2 missing \(.*\); 1 unexpected \(.*\); 2 of another shape") as caught:
         load_checkpoint(model, tmp_path / "odd.pth")
     assert caught.value.missing == ["conv1.4.bias", "layer2.1.conv2.generator.reduce.weight"]
     assert caught.value.unexpected == ["layer1.0.conv9.weight"]
@@ -225,13 +230,14 @@ def test_one_report_of_all_that_does_not_fit(authors, tmp_path):
 
 def test_entries_of_no_shape(authors, tmp_path):
     torch.save({name: torch.zeros(()) for name in authors}, tmp_path / "empty.pth")
-    with pytest.raises(CheckpointError, match=r"wrong shape or type \(193\)"):
+    with pytest.raises(CheckpointError, match=r"193 of another shape or type"):
         convert_checkpoint(tmp_path / "empty.pth", tmp_path / "out.safetensors")
 
 
 def test_another_depth_is_named(authors, tmp_path):
     torch.save(authors, tmp_path / "nano.pth")
-    with pytest.raises(CheckpointError, match=r"nano\.pth \(rednet_nano\) does not fit the model"):
+    wanted = r"nano\.pth holds rednet_nano, which does not fit rednet_micro \(choose the model rednet_nano, or other"
+    with pytest.raises(CheckpointError, match=wanted):
         load_checkpoint(timm.create_model("rednet_micro", num_classes=4), tmp_path / "nano.pth")
 
 

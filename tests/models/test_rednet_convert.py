@@ -35,8 +35,8 @@ def test_convert_does_not_overwrite(checkpoint, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no checkpoint file"), (b"<html>", "a web page saved in its place"), (b"\x80\x04.", "is broken")],
-    ids=["missing", "web page", "broken"],
+    [(None, "no such checkpoint"), (b"<html>", "a web page saved in its place"), (b"\x80\x04.", "is damaged")],
+    ids=["missing", "web page", "damaged"],
 )
 def test_convert_says_what_is_wrong(content, message, tmp_path, capsys):
     path = tmp_path / "in.pth"

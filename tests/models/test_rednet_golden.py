@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from involution.models.layouts import timm_name, to_timm_layout
+from involution.models.keys import timm_name, to_timm_layout
 
 
 @pytest.fixture(scope="module")

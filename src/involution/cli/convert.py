@@ -22,7 +22,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Convert the file and print what was found."""
-    from involution.models.checkpoint import CheckpointError
+    from involution.models.errors import CheckpointError
 
     suffix = Path(args.output).suffix
     try:
@@ -41,13 +41,14 @@ def run(args: Any) -> int:
 
 def _backbone(args: Any) -> list[str]:
     from involution.models.checkpoint import convert_checkpoint
-    from involution.models.layouts import shorten
+    from involution.models.errors import shorten
 
     report = convert_checkpoint(args.input, args.output, overwrite=args.force)
     stem = f"stem kernel {report.stem_kernel}" if report.stem_kernel else "convolutions"
     classes = f"{report.num_classes} classes" if report.num_classes else "no classifier"
     layout = {"authors": "the authors' layout", "paddle": "PaddlePaddle's layout", "timm": "our own layout"}
     lines = [f"found     {report.model}: {stem}, {classes}, {report.entries} entries in {layout[report.source]}"]
+    lines += [f"note      {note}" for note in report.notes]
     if report.left_out:
         lines.append(f"left out  {len(report.left_out)} entries: {shorten(report.left_out, 10)}")
         lines.append("          (to convert a whole detector or segmenter, end the output in .ckpt)")
@@ -60,7 +61,7 @@ def _backbone(args: Any) -> list[str]:
 
 
 def _network(args: Any) -> list[str]:
-    from involution.engine.convert import convert_network
+    from involution.engine.published_networks import convert_network
 
     report = convert_network(args.input, args.output, overwrite=args.force)
     network, task = report.network, report.task

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import box_convert
 
+from involution.extras import require
 from involution.models.pyramid import Backbone, parameters_outside
 
 __all__ = ["Detr", "conditional_detr", "detr"]
@@ -111,7 +112,7 @@ def detr(
 
     Raises:
         ValueError: An argument is wrong, or two do not go together.
-        ModuleNotFoundError: transformers is not installed.
+        MissingExtra: transformers is not installed.
 
     Example:
         >>> model = detr(80, "rednet26_stem7", min_size=64).eval()
@@ -145,7 +146,7 @@ def conditional_detr(
 
     Raises:
         ValueError: An argument is wrong, or two do not go together.
-        ModuleNotFoundError: transformers is not installed.
+        MissingExtra: transformers is not installed.
 
     Example:
         >>> model = conditional_detr(3, "rednet26_stem7", min_size=64, num_queries=7).eval()
@@ -157,10 +158,8 @@ def conditional_detr(
 
 
 def _build(kind: str, num_classes: int, backbone: str | Backbone, sizes: tuple[Any, ...], kwargs: Any) -> Detr:
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f'{kind} needs transformers: pip install "involution[transformers]"') from error
+    require("transformers")
+    import transformers
     from transformers.models.detr.modeling_detr import replace_batch_norm
 
     body = backbone if isinstance(backbone, Backbone) else Backbone(backbone, (4,))

@@ -3,110 +3,187 @@
 from __future__ import annotations
 
 import os
-import pickle
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from involution.engine.card import ModelCard
+from involution.models.checkpoint import check_entries
+from involution.models.errors import CheckpointError
+from involution.models.readers import check_tensors, read_file, shown
+
+__all__ = [
+    "CARD_KEY",
+    "CheckpointError",
+    "ModelCard",
+    "create_network",
+    "fill_network",
+    "network_weights",
+    "read_card",
+    "read_checkpoint",
+    "read_recipe",
+    "versions",
+]
 
 CARD_KEY = "involution"
 _PREFIX = "model."
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, broken, of another kind, or that would run code."""
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """All that is needed to use a trained network, apart from its weights.
-
-    Attributes:
-        task: `classify` or `detect`.
-        model: name in timm's registry, or of the detector.
-        model_args: further arguments of its constructor.
-        classes: class names in the order of the outputs.
-        input_size: (C, H, W).
-        mean: per channel, in units of 0 to 1.
-        std: per channel, in units of 0 to 1.
-        interpolation: of the resize, bilinear or bicubic.
-        crop_pct: the shorter side is resized to H / crop_pct, then the centre is cropped.
-        recipe: the settings of the training, as `RunConfig.to_dict` gives them.
-        versions: of the libraries that trained it.
-        category_ids: a detector's category ids in the data set, in the order of the classes.
-    """
-
-    task: str
-    model: str
-    model_args: dict[str, Any]
-    classes: list[str]
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    crop_pct: float
-    recipe: dict[str, Any]
-    versions: dict[str, str]
-    category_ids: list[int] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The card as plain types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
-        """The card behind `to_dict`; fields that another version added are left out."""
-        needed = [item.name for item in fields(cls) if item.default_factory is MISSING or item.name in values]
-        known = {name: values[name] for name in needed}
-        for name in ("input_size", "mean", "std"):
-            known[name] = tuple(known[name])
-        return cls(**known)
+Config = TypeVar("Config")
 
 
 def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The contents of a training checkpoint; nothing in it can run code.
+    """The contents of a training checkpoint; nothing in it can run code, and its weights are finite numbers.
 
     Raises:
-        CheckpointError: if the file is missing, is no checkpoint of this package, or would run code.
+        CheckpointError: if the file is missing, damaged, no checkpoint of this package, or would run code.
     """
-    file = Path(path)
-    if file.is_dir():
-        raise CheckpointError(f"{file} is a folder; wanted a checkpoint, such as best.ckpt in the folder of a run")
-    if not file.is_file():
-        raise CheckpointError(f"no such checkpoint: {file}")
-    try:
-        found = torch.load(file, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{file}: refused; it is no plain checkpoint and unpickling it could run code") from error
-    except Exception as error:
-        # the restricted reader fails in every way on bytes that are something else
-        raise CheckpointError(f"{file}: not a readable checkpoint ({type(error).__name__})") from error
+    found, _ = read_file(path, device)
     if not isinstance(found, dict) or not isinstance(found.get(CARD_KEY), dict) or "state_dict" not in found:
         raise CheckpointError(
-            f"{file}: not a checkpoint of a training by `involution` (no {CARD_KEY!r} entry); "
+            f"{path}: not a checkpoint of a training by `involution` (no {CARD_KEY!r} entry); "
             "weights alone are converted by `involution convert`"
         )
-    return found
+    if not isinstance(found["state_dict"], Mapping):
+        raise CheckpointError(f"{path}: its state_dict is {shown(found['state_dict'])}, wanted tensors by name")
+    return {**found, "state_dict": check_tensors(found["state_dict"], path)}
 
 
-def read_card(checkpoint: Mapping[str, Any], path: str | os.PathLike[str], task: str = "classify") -> ModelCard:
-    """The card in a checkpoint that `read_checkpoint` gave, if it is of this task."""
+def read_card(checkpoint: Mapping[str, Any], path: str | os.PathLike[str], task: str | None = None) -> ModelCard:
+    """The card in a checkpoint that `read_checkpoint` gave.
+
+    Args:
+        checkpoint: the contents.
+        path: the file, for messages.
+        task: the one that it must be of; None for any.
+
+    Raises:
+        CheckpointError: if it is incomplete, of another task, of a newer format, or has values that can't be.
+    """
     try:
         card = ModelCard.from_dict(checkpoint[CARD_KEY])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: its description is incomplete ({error})") from error
-    if card.task != task:
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if task is not None and card.task != task:
         raise CheckpointError(f"{path}: made for the task {card.task!r}, wanted {task}")
     return card
 
 
-def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def read_recipe(
+    card: ModelCard, path: str | os.PathLike[str], cls: type[Config], check: Callable[[Config], None] | None = None
+) -> Config:
+    """The settings that a checkpoint was trained with.
+
+    Args:
+        card: its card.
+        path: the file, for messages.
+        cls: the task's settings.
+        check: raises an error for settings that are out of range or do not go together.
+
+    Raises:
+        CheckpointError: for settings that there are not, or values that can't be.
+    """
+    from involution.engine.config import load_config
+
+    known: dict[str, Any] = cls().to_dict()  # type: ignore[attr-defined]
+    for name, value in card.recipe.items():
+        # what is no group could be taken for the name of a file with settings
+        if name not in known or isinstance(known[name], dict) != isinstance(value, dict):
+            raise CheckpointError(f"{path}: its recipe has {name} = {shown(value)}, which no {card.task} run has")
+    try:
+        config: Any = load_config(base=card.recipe, cls=cls)  # type: ignore[type-var]
+        if check is not None:
+            check(config)
+    # the parser fails in every way on values that are something else
+    except Exception as error:
+        raise CheckpointError(f"{path}: its recipe can't be used: {_line(error)}") from error
+    return config
+
+
+def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The network's part of a checkpoint's weights, under the network's own names."""
     weights = checkpoint["state_dict"].items()
     return {name.removeprefix(_PREFIX): value for name, value in weights if name.startswith(_PREFIX)}
+
+
+def fill_network(
+    path: str | os.PathLike[str],
+    checkpoint: Mapping[str, Any],
+    make: Callable[[], nn.Module],
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """A network with a checkpoint's weights, in eval mode.
+
+    What the card asks for is tried without memory first, and no more is made than the file has weights for.
+
+    Args:
+        path: the file, for messages.
+        checkpoint: its contents, as `read_checkpoint` gave them.
+        make: makes the network.
+        device: where the network goes.
+
+    Raises:
+        CheckpointError: if the network can't be made or the weights don't fit.
+    """
+    weights = network_weights(checkpoint)
+    with _limited(weights):
+        try:
+            with torch.device("meta"):
+                trial: nn.Module | None = make()
+        except _TooLarge as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        # some networks read a number that they have just made, which has none here
+        except Exception:
+            trial = None
+        if trial is not None:
+            _check_fit(path, weights, trial)
+        try:
+            network = make()
+        except Exception as error:
+            raise CheckpointError(f"{path}: its network can't be made: {_line(error)}") from error
+    _check_fit(path, weights, network)
+    network.load_state_dict(weights)
+    return network.to(device).eval()
+
+
+def _check_fit(path: str | os.PathLike[str], weights: Mapping[str, Tensor], network: nn.Module) -> None:
+    check_entries(weights, network.state_dict(), f"{path}: its weights don't fit the network that its card describes")
+
+
+class _TooLarge(RuntimeError):
+    """A network grows beyond its weights."""
+
+
+@contextmanager
+def _limited(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Stop the making of a network that has far more parameters than there are weights."""
+    # layers are replaced while a network is made
+    entries, numbers = 4 * len(weights) + 1000, 4 * sum(value.numel() for value in weights.values()) + 10_000_000
+    thread, made = threading.get_ident(), [0, 0]
+
+    def count(module: nn.Module, name: str, value: Tensor | None) -> None:
+        if value is None or threading.get_ident() != thread:
+            return
+        made[0] += 1
+        made[1] += value.numel()
+        if made[0] > entries or made[1] > numbers:
+            raise _TooLarge(
+                f"its card describes a far larger network than its weights are of ({len(weights)} entries, "
+                f"{sum(one.numel() for one in weights.values())} numbers)"
+            )
+
+    hooks = [
+        nn.modules.module.register_module_parameter_registration_hook(count),
+        nn.modules.module.register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def create_network(name: str, args: Mapping[str, Any], num_classes: int, channels: int) -> nn.Module:
@@ -120,13 +197,19 @@ def create_network(name: str, args: Mapping[str, Any], num_classes: int, channel
     import involution.models  # noqa: F401  (registers RedNet)
     from involution.data.errors import nearest
     from involution.engine.config import ConfigError
+    from involution.models.arguments import check_arguments, network_arguments
 
     if not timm.is_model(name):
         raise ConfigError(f"no model named {name!r}{nearest(name, timm.list_models())}")
     try:
+        if args:
+            check_arguments(name, args, network_arguments(name))
         return timm.create_model(name, num_classes=num_classes, in_chans=channels, **args)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{name} can't be made with {dict(args)}: {error}") from error
+    except _TooLarge:
+        raise
+    # arguments that are wrong make networks fail in every way
+    except Exception as error:
+        raise ConfigError(f"{name} can't be made with {shown(dict(args))}: {_line(error)}") from error
 
 
 def load_classifier(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
@@ -143,17 +226,16 @@ def load_classifier(path: str | os.PathLike[str], device: str | torch.device = "
         CheckpointError: if the file is missing, is no checkpoint of this package, or would run code.
     """
     checkpoint = read_checkpoint(path)
-    card = read_card(checkpoint, path)
-    network = create_network(card.model, card.model_args, len(card.classes), card.input_size[0])
-    try:
-        network.load_state_dict(network_weights(checkpoint))
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: its weights don't fit {card.model}: {_first_lines(error)}") from error
-    return network.to(device).eval(), card
+    card = read_card(checkpoint, path, "classify")
+
+    def make() -> nn.Module:
+        return create_network(card.model, card.model_args, len(card.classes), card.input_size[0])
+
+    return fill_network(path, checkpoint, make, device), card
 
 
-def _first_lines(error: RuntimeError) -> str:
-    return " ".join(str(error).split())[:300]
+def _line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:500]
 
 
 def versions() -> dict[str, str]:

@@ -4,56 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from involution.engine.checkpoint import CheckpointError, network_weights, read_checkpoint
+from involution.models.checkpoint import load_checkpoint
 
 
 def load_weights(model: nn.Module, path: str | Path) -> list[str]:
-    """Fill a network from a training checkpoint or a .safetensors file, except a head of another size.
+    """Fill a network from any file that `load_checkpoint` takes, except a head of another size.
 
     Args:
         model: one of timm's networks.
         path: the file.
 
     Returns:
-        Names of the head's parameters that were left as they were.
+        What a user should know, a line each: a head that starts afresh, a moving average that was taken, a first
+        convolution that was adapted.
 
     Raises:
         CheckpointError: if the file can't be read, or its weights don't belong to this network; the network
             is then unchanged.
     """
-    found = _read(Path(path))
-    wanted = model.state_dict()
-    classifier = model.get_classifier()  # type: ignore[operator]
-    heads = {name for name, module in model.named_modules() if module is classifier}
-    left = [
-        name
-        for name in wanted
-        if name.rpartition(".")[0] in heads and (name not in found or found[name].shape != wanted[name].shape)
-    ]
-    missing = sorted(wanted.keys() - found.keys() - set(left))
-    unexpected = sorted(found.keys() - wanted.keys())
-    misshapen = sorted(
-        name for name in wanted.keys() & found.keys() - set(left) if found[name].shape != wanted[name].shape
-    )
-    if missing or unexpected or misshapen:
-        report = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
-        parts = [f"{len(names)} {what} ({names[0]}, ...)" for what, names in report.items() if names]
-        raise CheckpointError(f"{path}: these are weights of another network: {', '.join(parts)}")
-    model.load_state_dict({name: wanted[name] if name in left else found[name] for name in wanted})
-    return left
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    if file.suffix != ".safetensors":
-        return network_weights(read_checkpoint(file))
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not file.is_file():
-        raise CheckpointError(f"no such file of weights: {file}")
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
+    report = load_checkpoint(model, path, ignore_head=None)
+    notes = [f"{path}: {note}" for note in report.notes]
+    if report.untouched:
+        notes.append(f"{path}: the head starts afresh ({', '.join(report.untouched)}), the file's is of other classes")
+    return notes

@@ -1,16 +1,11 @@
 """RedNet models, registered in timm by the import, and their checkpoints."""
 
-try:
-    import timm  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError('RedNet is built on timm: pip install "involution[models]"') from error
+from involution.extras import require
 
-from involution.models.checkpoint import (
-    CheckpointError,
-    CheckpointReport,
-    convert_checkpoint,
-    load_checkpoint,
-)
+require("timm")
+
+from involution.models.checkpoint import CheckpointReport, convert_checkpoint, load_checkpoint
+from involution.models.errors import CheckpointError
 from involution.models.fuse import FuseReport, fuse
 from involution.models.rednet import InvolutionBottleneck, RedNet, ResNetC
 from involution.models.variants import (

@@ -1,21 +1,25 @@
-"""RedNet checkpoints: read the authors', PaddlePaddle's and our own files, convert them to safetensors."""
+"""Checkpoints: load weights into any network of timm, convert the authors' and PaddlePaddle's files to safetensors."""
 
 import math
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
 from torch import nn
 
-from involution.models.layouts import CheckpointError, MappedState, Source, to_timm_layout
-from involution.models.readers import read_state_dict
+from involution.models.errors import CheckpointError
+from involution.models.keys import MappedState, Source, to_timm_layout
+from involution.models.matching import Matched, first_convolutions, head_names, match
+from involution.models.readers import Weights, read_weights
 from involution.models.rednet import RedNet
 from involution.models.variants import VARIANTS
 
-__all__ = ["CheckpointError", "CheckpointReport", "convert_checkpoint", "identify", "load_checkpoint"]
+__all__ = ["CheckpointReport", "convert_checkpoint", "identify", "load_checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,15 @@ class CheckpointReport:
     """What a checkpoint file was found to hold.
 
     Attributes:
-        model: Registered name of the model.
-        stem_kernel: Kernel size of the stem's involution; None in a convolution twin.
+        model: Name of the network in timm's registry.
+        stem_kernel: Kernel size of the stem's involution; None without one.
         in_chans: Channels of its input images.
         num_classes: Classes of its classifier, 0 without one.
         source: Layout of the file.
         entries: State dict entries taken.
         left_out: Entries of the file that were not taken.
+        untouched: Entries of the model that were left as they were.
+        notes: What a reader should know besides: a moving average was taken, a convolution adapted.
     """
 
     model: str
@@ -39,6 +45,8 @@ class CheckpointReport:
     source: Source
     entries: int
     left_out: list[str] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def identify(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -77,20 +85,24 @@ def identify(tensors: Mapping[str, torch.Tensor]) -> str:
     )
 
 
-def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool = False) -> CheckpointReport:
-    """Load a checkpoint file into ``model``, whole or not at all.
+def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool | None = False) -> CheckpointReport:
+    """Load weights into ``model``, whole or not at all.
+
+    A moving average in the file is taken before the plain weights beside it, and the first convolution is adapted where
+    the file's is for three channels and the model's is not: both as timm does, and told in the report's notes.
 
     Args:
-        model: A model of this package. Without a classifier (``num_classes=0``, ``features_only=True``), the
-            file's is left out.
-        path: File in the authors', PaddlePaddle's or this package's layout.
-        ignore_head: Leave the file's classifier out and the model's as it is, to train on other classes.
+        model: A network of timm, RedNet or another. Without a classifier (``num_classes=0``, ``features_only=True``),
+            the file's is left out.
+        path: A checkpoint of a training by this package, timm or torchvision, a converted file, or one of the authors'
+            or PaddlePaddle's.
+        ignore_head: Leave the file's classifier out and the model's as it is, to train on other classes; None does so
+            only where they differ in shape.
 
     Returns:
-        What the file holds and what of it was left out.
+        What the file holds, what of it was left out and what of the model was left as it was.
 
     Raises:
-        FileNotFoundError: No such file.
         CheckpointError: The file can't be read safely, or entries are missing, unexpected or of the wrong
             shape: all of them in one report. The model is unchanged.
 
@@ -100,18 +112,35 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool = F
         >>> load_checkpoint(rednet_nano(num_classes=4), "nano.pth", ignore_head=True).left_out
         ['fc.weight', 'fc.bias']
     """
-    state, report = _read(path)
-    wanted = model.state_dict()
-    if ignore_head or not any(name.startswith("fc.") for name in wanted):
-        head = [name for name in state.tensors if name.startswith("fc.")]
-        tensors = {name: value for name, value in state.tensors.items() if name not in head}
-        wanted = {name: value for name, value in wanted.items() if not name.startswith("fc.")}
-        report = replace(report, entries=len(tensors), left_out=[*report.left_out, *head])
+    weights = read_weights(path)
+    try:
+        found = match(model, weights.tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    wanted: dict[str, torch.Tensor] = model.state_dict()
+    heads = tuple(f"{name}." for name in head_names(model))
+    head = {name: value for name, value in wanted.items() if name.startswith(heads)}
+    if not head or ignore_head:
+        taken: dict[str, torch.Tensor] = {}
+    elif ignore_head is None:
+        taken = {name: found.head[name] for name in head if _fits(found.head.get(name), head[name])}
     else:
-        tensors = state.tensors
-    check_entries(tensors, wanted, f"{path} ({report.model}) does not fit the model")
-    model.load_state_dict(tensors, strict=not ignore_head)
-    return report
+        taken = found.head
+    left_out = [*found.left_out, *(name for name in found.head if name not in taken)]
+    untouched = [name for name in head if name not in taken] if ignore_head is not False else []
+    notes = _notes(weights)
+    channels = _adapt(model, found.tensors, wanted, notes)
+    tensors = {**found.tensors, **taken}
+    needed = {name: value for name, value in wanted.items() if name not in untouched}
+    try:
+        check_entries(tensors, needed, "", strange=found.strange)
+    except CheckpointError as error:
+        message = f"{path} {_misfit(model, weights)}"
+        raise CheckpointError(
+            message, missing=error.missing, unexpected=error.unexpected, mismatched=error.mismatched
+        ) from error
+    model.load_state_dict({**wanted, **tensors})
+    return _report(model, found, channels, len(tensors), left_out, untouched, notes)
 
 
 def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = False) -> CheckpointReport:
@@ -130,9 +159,9 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
         What was found and converted.
 
     Raises:
-        FileNotFoundError: No such file, or no folder to write to.
+        FileNotFoundError: No folder to write to.
         FileExistsError: ``dst`` exists and ``overwrite`` is not set.
-        CheckpointError: The file can't be read safely, is not a whole RedNet, or ``dst`` does not end in
+        CheckpointError: The file is missing, can't be read safely, is not a whole RedNet, or ``dst`` does not end in
             ``.safetensors``.
         OSError: The file can't be written.
 
@@ -177,9 +206,9 @@ def check_target(dst: str | Path, suffix: str, overwrite: bool) -> Path:
 
 
 def _read(path: str | Path) -> tuple[MappedState, CheckpointReport]:
-    tensors = read_state_dict(path)
+    weights = read_weights(path)
     try:
-        state = to_timm_layout(tensors)
+        state = to_timm_layout(weights.tensors)
         model = identify(state.tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -194,8 +223,83 @@ def _read(path: str | Path) -> tuple[MappedState, CheckpointReport]:
         source=state.source,
         entries=len(state.tensors),
         left_out=state.left_out,
+        notes=_notes(weights),
     )
     return state, report
+
+
+def _notes(weights: Weights) -> list[str]:
+    if not weights.average:
+        return []
+    return [f"the moving average of the weights was taken ({weights.entry}), not the plain ones beside it"]
+
+
+def _adapt(
+    model: nn.Module, tensors: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], notes: list[str]
+) -> int:
+    """Fit a first convolution for RGB to the model's channels as timm does; return the channels of the file's."""
+    from timm.models._manipulate import adapt_input_conv
+
+    channels = 3
+    for name in first_convolutions(model):
+        given, ours = tensors.get(name), wanted[name]
+        if given is None or given.dim() != 4 or ours.dim() != 4:
+            continue
+        channels = given.shape[1]
+        others = given.shape[:1] + given.shape[2:] == ours.shape[:1] + ours.shape[2:]
+        if channels == 3 != ours.shape[1] and others:
+            tensors[name] = adapt_input_conv(ours.shape[1], given)
+            notes.append(f"the first convolution ({name}) was adapted from 3 channels to {ours.shape[1]}")
+    return channels
+
+
+def _misfit(model: nn.Module, weights: Weights) -> str:
+    """Say that weights do not fit, and the network that they are of where the file tells."""
+    name = _architecture(model)
+    holds = weights.model if weights.model and timm.is_model(weights.model) else _recognised(weights)
+    if holds in (None, name):
+        return f"does not fit the model {name}"
+    return f"holds {holds}, which does not fit {name} (choose the model {holds}, or other weights)"
+
+
+def _recognised(weights: Weights) -> str | None:
+    # convolution twins could be anybody's ResNet
+    if not any(".generator." in name or ".conv2.conv1." in name for name in weights.tensors):
+        return None
+    try:
+        return identify(to_timm_layout(weights.tensors).tensors)
+    except CheckpointError:
+        return None
+
+
+def _architecture(model: nn.Module) -> str:
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    return config.get("architecture") or type(model).__name__
+
+
+def _report(
+    model: nn.Module,
+    found: Matched,
+    channels: int,
+    entries: int,
+    left_out: list[str],
+    untouched: list[str],
+    notes: list[str],
+) -> CheckpointReport:
+    name = _architecture(model)
+    model_cls, args = VARIANTS.get(name, (None, {}))
+    classes = [len(value) for value in found.head.values() if value.dim()]
+    return CheckpointReport(
+        model=name,
+        stem_kernel=args.get("stem_kernel", 3) if model_cls is RedNet else None,
+        in_chans=channels,
+        num_classes=classes[0] if classes else 0,
+        source=found.source,
+        entries=entries,
+        left_out=left_out,
+        untouched=untouched,
+        notes=notes,
+    )
 
 
 def _stem_kernel(tensors: Mapping[str, torch.Tensor]) -> int | None:
@@ -206,27 +310,42 @@ def _stem_kernel(tensors: Mapping[str, torch.Tensor]) -> int | None:
     return math.isqrt(span.shape[0] // max(1, conv.shape[0] // 16))
 
 
-def check_entries(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], message: str) -> None:
-    """Raise `CheckpointError` with ``message`` and every missing, unexpected and misshapen entry, if there is one."""
+def check_entries(
+    tensors: Mapping[str, torch.Tensor],
+    wanted: Mapping[str, torch.Tensor],
+    message: str,
+    *,
+    strange: Sequence[str] = (),
+) -> None:
+    """Raise `CheckpointError` with ``message`` and every missing, unexpected and misshapen entry, if there is one.
+
+    Args:
+        tensors: What there is.
+        wanted: What has to be there.
+        message: How the report begins.
+        strange: Entries that are unexpected besides.
+    """
     missing = [name for name in wanted if name not in tensors]
-    unexpected = [name for name in tensors if name not in wanted]
+    unexpected = [*(name for name in tensors if name not in wanted), *strange]
     mismatched = [
         f"{name} {_describe(wanted[name])} wanted, got {_describe(tensors[name])}"
         for name in wanted
-        if name in tensors and _describe(wanted[name]) != _describe(tensors[name])
+        if name in tensors and not _fits(tensors[name], wanted[name])
     ]
     if missing or unexpected or mismatched:
         raise CheckpointError(message, missing=missing, unexpected=unexpected, mismatched=mismatched)
 
 
-def _describe(tensor: torch.Tensor) -> str:
+def _fits(given: torch.Tensor | None, wanted: torch.Tensor) -> bool:
     # precision may differ, the kind of number may not
+    return given is not None and given.shape == wanted.shape and given.is_floating_point() == wanted.is_floating_point()
+
+
+def _describe(tensor: torch.Tensor) -> str:
     return f"{tuple(tensor.shape)} {'float' if tensor.is_floating_point() else 'integer'}"
 
 
 def _metadata(report: CheckpointReport) -> dict[str, str]:
-    import timm
-
     from involution import __version__
 
     return {

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from involution.models.checkpoint import identify
-from involution.models.layouts import CheckpointError, shorten, timm_name
+from involution.models.errors import CheckpointError, shorten
+from involution.models.keys import timm_name
 
 # an entry that only this kind of network has
 _KINDS = {

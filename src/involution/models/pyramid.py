@@ -19,14 +19,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-import involution.models.variants  # noqa: F401  (registers RedNet)
-from involution.models.checkpoint import load_checkpoint
+from involution.models.arguments import check_arguments, network_arguments
+from involution.models.checkpoint import CheckpointReport, load_checkpoint
 from involution.nn import Involution2d
 
 __all__ = ["Backbone", "FeaturePyramid", "Kind", "group_norm", "parameters_outside"]
 
 Kind = Literal["convolution", "involution"]
 NORMS = ("batch", "group")
+# a ResNet's stem and first stage
+_FROZEN = ("conv1", "bn1", "layer1")
 
 
 def group_norm(channels: int, **kwargs: Any) -> nn.GroupNorm:
@@ -41,9 +43,10 @@ class Backbone(nn.Module):
         name: Name in timm's registry: rednet50_stem7, its twin rednet50_conv, resnet50, …
         levels: Which of its features to give out, by place in ``feature_info``; for a RedNet 0 is the stem and
             i its i-th stage.
-        weights: File of trained weights, as `involution convert` or a training writes. Then the stem and the first
-            stage are frozen and every batch norm keeps its statistics, as published.
-        freeze: Freeze so (True) or train everything (False); by default as ``weights`` says.
+        weights: File of trained weights, as `load_checkpoint` takes it. Then the stem and the first stage are frozen
+            and every batch norm keeps its statistics, as published.
+        freeze: Freeze so (True) or train everything (False); by default as ``weights`` says. What is frozen is known
+            by a ResNet's names, RedNet's too.
         norm: ``batch``, or ``group`` for training from scratch by small batches.
         in_chans: Channels of the images.
         model_args: Further arguments of the network.
@@ -53,10 +56,11 @@ class Backbone(nn.Module):
         channels: Channels of each level.
         strides: Ratio of image size to each level's size.
         frozen: Whether stem, first stage and batch norms' statistics are frozen.
+        loaded: What was read from ``weights``, None without.
 
     Raises:
-        ValueError: No such network or norm, a freeze without weights, or group norm where weights of batch norms
-            are to be loaded.
+        ValueError: No such network, norm or argument, a freeze without weights or of a network that is no ResNet, or
+            group norm where weights of batch norms are to be loaded.
         CheckpointError: Weights of another network.
 
     Example:
@@ -86,6 +90,8 @@ class Backbone(nn.Module):
             raise ValueError("freeze=True needs weights: a frozen stem that was never trained sees nothing")
         if not timm.is_model(name):
             raise ValueError(f"no network {name!r} in timm's registry")
+        if model_args:
+            check_arguments(name, model_args, network_arguments(name))
         extra: dict[str, Any] = {"norm_layer": group_norm} if norm == "group" else {}
         body: Any = timm.create_model(
             name, features_only=True, out_indices=tuple(levels), in_chans=in_chans, **extra, **(model_args or {})
@@ -93,13 +99,19 @@ class Backbone(nn.Module):
         self.body = body
         self.channels: list[int] = body.feature_info.channels()
         self.strides: list[int] = body.feature_info.reduction()
-        if weights is not None and load:
-            load_checkpoint(self.body, weights)
         self.frozen = freeze if freeze is not None else weights is not None
+        parts = [part for part, _ in self.body.named_children()]
+        if self.frozen and not set(_FROZEN) <= set(parts):
+            raise ValueError(
+                f"{name} has no {', '.join(_FROZEN)} to freeze: its parts are {', '.join(parts)}; train all of it "
+                "with freeze=False"
+            )
+        self.loaded: CheckpointReport | None = None
+        if weights is not None and load:
+            self.loaded = load_checkpoint(self.body, weights)
         if self.frozen:
-            for entry, parameter in self.body.named_parameters():
-                if entry.startswith(("conv1.", "bn1.", "layer1.")):
-                    parameter.requires_grad_(False)
+            for part in _FROZEN:
+                self.body.get_submodule(part).requires_grad_(False)
             # the batch norms are to be in eval mode from the beginning
             self.train(self.training)
 

@@ -1,65 +1,221 @@
-"""Safe readers of checkpoint files: a file is data, none of it is ever executed."""
+"""The one reader of checkpoint files: a file is data, none of it is ever executed.
 
+What is checked: a ``torch.save`` archive by the checksums of all its parts, so that a flipped bit is refused. The older
+formats of PyTorch, safetensors and PaddlePaddle's pickles have no checksums: they are checked for what they must hold,
+and every file for weights that are numbers.
+"""
+
+import argparse
 import codecs
+import os
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from involution.models.layouts import CheckpointError
+from involution.models.errors import CheckpointError
 
 # the pickled magic number that opens torch.save's format before PyTorch 1.6
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+# bytes of the index of an archive: some 40,000 tensors, ten times as many as a large training keeps
+_LARGEST_INDEX = 3_000_000
+_LONGEST_NAME = 500
+# where a training keeps its weights; like timm, a moving average is preferred
+_ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
+_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_DTYPES |= {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a checkpoint file by name.
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint file holds for a network.
 
-    Reads safetensors, ``torch.save`` files (a state dict, or one under ``state_dict`` or ``model``) and
-    PaddlePaddle's pickles of NumPy arrays. PyTorch's files go through ``torch.load(weights_only=True)``,
-    PaddlePaddle's through an unpickler that rebuilds NumPy arrays and refuses everything else.
+    Attributes:
+        tensors: Entries by the file's names.
+        entry: The part of the file that they come from, such as ``state_dict_ema``; empty where they are all of it.
+        average: Whether a moving average was preferred to the plain weights beside it.
+        classes: Class names that mmcv's files may have.
+        model: Name of the network, where the file tells it.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    entry: str = ""
+    average: bool = False
+    classes: list[str] | None = None
+    model: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read the tensors of a checkpoint file by name, as `read_weights` does."""
+    return read_weights(path).tensors
+
+
+def read_weights(path: str | os.PathLike[str]) -> Weights:
+    """Read the weights in a checkpoint file.
+
+    Reads safetensors, ``torch.save`` files (a state dict, or one under ``state_dict`` or ``model``, as this package,
+    timm, torchvision and mmcv write them; a moving average under ``state_dict_ema`` or ``model_ema`` goes first, as in
+    timm) and PaddlePaddle's pickles of NumPy arrays.
 
     Args:
         path: The file.
 
     Raises:
-        FileNotFoundError: No such file.
-        CheckpointError: Not a checkpoint, broken, without tensors, or a pickle that asks for code to be run.
+        CheckpointError: As `read_file`, and where the file holds anything but numbers by name.
     """
-    return read_with_classes(path)[0]
+    file = Path(path)
+    content, metadata = read_file(file)
+    card = content.get("involution") if isinstance(content, Mapping) else None
+    named = [card.get("model")] if isinstance(card, Mapping) else [metadata.get("model")]
+    named += [content.get("arch")] if isinstance(content, Mapping) else []
+    classes, entry, beside = _classes(content), "", False
+    if isinstance(content, Mapping):
+        found = [name for name in _ENTRIES if isinstance(content.get(name), Mapping)]
+        if found:
+            entry, beside = found[0], len(found) > 1
+            content = content[entry]
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{file} holds no state dict: wanted tensors by name, got {type(content).__name__}")
+    return Weights(
+        tensors=check_tensors(content, file),
+        entry=entry,
+        average=beside and entry.endswith("_ema"),
+        classes=classes,
+        model=next((name for name in named if isinstance(name, str)), None),
+        metadata=metadata,
+    )
 
 
-def read_with_classes(path: str | Path) -> tuple[dict[str, torch.Tensor], list[str] | None]:
-    """Read as `read_state_dict` does, and the class names that mmcv's files may have under ``meta``.
+def read_file(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[Any, dict[str, str]]:
+    """Read a checkpoint file as it is: a mapping as a rule, and the metadata of a safetensors file.
+
+    PyTorch's files go through ``torch.load(weights_only=True)``, which rebuilds tensors, NumPy's arrays and an inert
+    ``argparse.Namespace``, and nothing else; PaddlePaddle's through an unpickler for NumPy arrays.
 
     Args:
         path: The file.
+        device: Where PyTorch's tensors go.
 
     Raises:
-        FileNotFoundError: No such file.
-        CheckpointError: As `read_state_dict`.
+        CheckpointError: No such file, one that can't be read, is no checkpoint or damaged, or a pickle that asks for
+            code to be run.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint file {path}")
-    with path.open("rb") as file:
-        head = file.read(64)
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
-        content = _read_safetensors(path)
-    elif head.startswith((b"PK\x03\x04", _LEGACY_TORCH)):
-        content = _read_torch(path)
-    elif head.startswith(b"\x80"):
-        content = _read_paddle(path)
-    else:
-        hint = ", a web page saved in its place" if head.lstrip().startswith(b"<") else ""
+    file = Path(path)
+    if file.is_dir():
+        raise CheckpointError(f"{file} is a folder; wanted a checkpoint, such as best.ckpt in the folder of a run")
+    if not file.is_file():
+        raise CheckpointError(f"no such checkpoint: {file}")
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(64)
+        if file.suffix == ".safetensors" or head[8:9] == b"{":
+            return _read_safetensors(file)
+        if head.startswith(b"PK\x03\x04"):
+            check_archive(file)
+            return _read_torch(file, device), {}
+        if head.startswith(_LEGACY_TORCH):
+            return _read_torch(file, device), {}
+        if head.startswith(b"\x80"):
+            return _read_paddle(file), {}
+    except OSError as error:
+        raise CheckpointError(f"can't read {file}: {error.strerror or error}") from error
+    hint = ", a web page saved in its place" if head.lstrip().startswith(b"<") else ""
+    raise CheckpointError(
+        f"{file} is no checkpoint{hint}: wanted a torch.save file, safetensors or PaddlePaddle's .pdparams, "
+        f"got a file that begins with {head[:16]!r}"
+    )
+
+
+def check_archive(file: Path) -> None:
+    """Raise `CheckpointError` unless all parts of a ``torch.save`` archive have the checksums that they came with."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+            index = max((part.file_size for part in parts if part.filename.endswith("data.pkl")), default=0)
+            stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+            whole = stored and sum(part.file_size for part in parts) <= file.stat().st_size
+            wrong = archive.testzip() if whole and index <= _LARGEST_INDEX else None
+    # Python's reader fails in every way on bytes that are something else
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise
+        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
+    if not whole:
+        raise CheckpointError(f"{file} is compressed or claims more than it holds, which no checkpoint does")
+    if index > _LARGEST_INDEX:
         raise CheckpointError(
-            f"{path} is no checkpoint{hint}: wanted safetensors, a torch.save file or PaddlePaddle's "
-            f".pdparams, got a file that begins with {head[:16]!r}"
+            f"{file}: its index has {index / 1e6:.1f} MB, which no checkpoint needs ({_LARGEST_INDEX / 1e6:.0f} MB)"
         )
-    return _tensors(content, path), _classes(content)
+    if wrong:
+        raise CheckpointError(f"{file} is damaged: the checksum of its part {wrong!r} is wrong; get the file again")
+
+
+def check_tensors(content: Mapping[Any, Any], file: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Return a state dict's entries as tensors, if each is an ordinary tensor of finite numbers by a name.
+
+    NumPy's arrays become tensors.
+
+    Args:
+        content: The state dict.
+        file: Where it comes from.
+
+    Raises:
+        CheckpointError: Another entry, or more numbers than the file has room for.
+    """
+    import numpy as np
+
+    tensors: dict[str, torch.Tensor] = {}
+    room = 4 * os.path.getsize(file) + 2**20
+    for name, value in content.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
+            # a copy: arrays from a pickle can be read-only or big-endian
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise CheckpointError(f"{file} holds more than tensors by name: {shown(name)} is of type {kind}")
+        if len(name) > _LONGEST_NAME:
+            raise CheckpointError(f"{file} holds an entry whose name has {len(name)} characters: {shown(name)}")
+        complaint = _complaint(value)
+        # tensors that share their numbers may look like any amount of them
+        room -= value.numel() * value.element_size() if complaint is None else 0
+        if complaint is None and room < 0:
+            complaint = "has more numbers than the file has room for"
+        if complaint is None and not bool(torch.isfinite(value).all()):
+            complaint = "has numbers that are infinite or none: the training that it comes from had diverged"
+        if complaint:
+            raise CheckpointError(f"{file}: {shown(name)} {complaint}")
+        tensors[name] = value
+    return tensors
+
+
+def shown(value: Any) -> str:
+    """A value from a file for a message: short, in one line, without control characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]} ..."
+
+
+def _complaint(tensor: torch.Tensor) -> str | None:
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.is_nested or tensor.is_quantized:
+        return "is no plain tensor"
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return "is a tensor without numbers or a sparse one, wanted a dense one"
+    if tensor.dtype not in _DTYPES:
+        return f"is of type {str(tensor.dtype).removeprefix('torch.')}, wanted floats or integers"
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        return "repeats its numbers, wanted each of them in the file"
+    return None
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _classes(content: Any) -> list[str] | None:
@@ -70,32 +226,39 @@ def _classes(content: Any) -> list[str] | None:
     return list(names)
 
 
-def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read_safetensors(file: Path) -> tuple[Any, dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
+        with safe_open(file, "pt") as content:
+            names: list[str] = content.keys()
+            return {name: content.get_tensor(name) for name in names}, dict(content.metadata() or {})
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is broken: {error}") from error
+        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(file: Path, device: str | torch.device) -> Any:
     try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            # what torch has to say about odd tensors is said by `check_tensors`
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|global|class|function) `?([\w.]+)", str(error))
         reason = f"its pickle asks for {wanted[1]}" if wanted else "its pickle holds more than tensors"
         raise CheckpointError(
-            f"{path} is refused, nothing of it was run: {reason}, which a checkpoint has no need of"
+            f"{file} is refused, nothing of it was run: {reason}, which a checkpoint has no need of"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is broken: {error}") from error
+    # the restricted reader fails in every way on bytes that are something else
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise
+        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
 
 
-def _numpy_globals() -> list[Any]:
-    # the training log in the authors' files holds NumPy scalars, named differently before NumPy 2
+def _harmless() -> list[Any]:
+    # the training log in the authors' files holds NumPy scalars, named differently before NumPy 2; timm's and
+    # torchvision's trainings keep their options, a record without any code
     import numpy as np
 
     reconstruct, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
@@ -105,7 +268,7 @@ def _numpy_globals() -> list[Any]:
         for function, name in ((reconstruct, "_reconstruct"), (scalar, "scalar"))
     ]
     dtypes = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")]
-    return [*named, np.ndarray, np.dtype, *dtypes]
+    return [*named, np.ndarray, np.dtype, *dtypes, argparse.Namespace]
 
 
 class _Refused(pickle.UnpicklingError):
@@ -152,38 +315,18 @@ def _latin1(text: str, encoding: str) -> bytes:
     return codecs.encode(text, "latin1")
 
 
-def _read_paddle(path: Path) -> Any:
+def _read_paddle(file: Path) -> Any:
     try:
-        with path.open("rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
+        with file.open("rb") as stream:
+            content = _ArrayUnpickler(stream, encoding="latin1").load()
     except _Refused as error:
         raise CheckpointError(
-            f"{path} is refused, nothing of it was run: its pickle asks for {error}, "
+            f"{file} is refused, nothing of it was run: its pickle asks for {error}, "
             "where only NumPy arrays by name are read"
         ) from error
     # a broken or hostile stream can raise nearly anything from the unpickler
     except Exception as error:
-        raise CheckpointError(f"{path} is broken: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
     if isinstance(content, Mapping):
         return {key: value for key, value in content.items() if key != "StructuredToParameterName@@"}
     return content
-
-
-def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path} holds no state dict: wanted tensors by name, got {type(content).__name__}")
-    import numpy as np
-
-    tensors: dict[str, torch.Tensor] = {}
-    for name, value in content.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
-            # a copy: arrays from a pickle can be read-only or big-endian
-            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            kind = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
-            raise CheckpointError(f"{path} holds more than tensors by name: {name!r} is of type {kind}")
-        tensors[name] = value
-    return tensors

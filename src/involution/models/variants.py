@@ -8,7 +8,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._builder import resolve_pretrained_cfg
 from torch import nn
 
-from involution.models.layouts import to_timm_layout
+from involution.models.keys import to_timm_layout
 from involution.models.rednet import RedNet, ResNetC
 
 __all__ = ["convolution_twin"]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import involution.models.variants  # noqa: F401  (registers RedNet)
+from involution.extras import require
 from involution.models.checkpoint import load_checkpoint
 from involution.models.pyramid import parameters_outside
 
@@ -66,7 +67,7 @@ def smp(
     Raises:
         ValueError: Another name.
         CheckpointError: Weights of another network.
-        ModuleNotFoundError: segmentation-models-pytorch is not installed.
+        MissingExtra: segmentation-models-pytorch is not installed.
 
     Example:
         >>> smp("smp_fpn", 19, "rednet26_stem7").eval()(torch.rand(1, 3, 64, 70)).shape
@@ -74,6 +75,7 @@ def smp(
     """
     if name not in _MODELS:
         raise ValueError(f"no segmenter {name!r}; choose from {', '.join(_MODELS)}")
+    require("segmentation_models_pytorch")
     import segmentation_models_pytorch
 
     build = getattr(segmentation_models_pytorch, _MODELS[name])

@@ -17,9 +17,10 @@ from involution.engine.detect_config import DETECTORS, DetectConfig, create_dete
 from involution.engine.files import atomic_path
 from involution.engine.segment import make_card as segmenter_card
 from involution.engine.segment_config import SegmentConfig, create_segmenter
-from involution.models.checkpoint import CheckpointError, check_entries, check_target
+from involution.models.checkpoint import check_entries, check_target
+from involution.models.errors import CheckpointError
 from involution.models.mmlab import MappedNetwork, map_network
-from involution.models.readers import read_with_classes
+from involution.models.readers import read_weights
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,15 @@ def convert_network(src: str | Path, dst: str | Path, *, overwrite: bool = False
         What was found, converted and left out.
 
     Raises:
-        FileNotFoundError: no such file, or no folder to write to.
+        FileNotFoundError: no folder to write to.
         FileExistsError: ``dst`` exists and ``overwrite`` is not set.
-        CheckpointError: the file can't be read safely, or lacks a part of the network.
+        CheckpointError: the file is missing, can't be read safely, or lacks a part of the network.
     """
     target = check_target(dst, ".ckpt", overwrite)
-    tensors, classes = read_with_classes(src)
+    weights = read_weights(src)
+    classes = weights.classes
     try:
-        network = map_network(tensors)
+        network = map_network(weights.tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{src}: {error}") from error
     if network.num_classes < 1 or (classes is not None and len(classes) != network.num_classes):

@@ -1,11 +1,13 @@
 """Key layouts of RedNet checkpoints: the authors', PaddlePaddle's, and this package's (timm's ResNet)."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+
+from involution.models.errors import CheckpointError, shorten
 
 Source = Literal["authors", "paddle", "timm"]
 
@@ -23,35 +25,6 @@ _GENERATOR = {"conv1.conv.": "reduce.", "conv1.bn.": "norm.", "conv2.conv.": "sp
 _GENERATOR_KEY = re.compile(r"^(conv1\.3|layer\d\.\d+\.conv2)\.(conv1\.conv\.|conv1\.bn\.|conv2\.conv\.)")
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that can't be read, recognised or fitted.
-
-    Attributes:
-        missing: Entries that the model has and the file lacks.
-        unexpected: Entries that the file has and the model lacks.
-        mismatched: Entries whose shape or kind of number differs, each with what was wanted and given.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        missing: Sequence[str] = (),
-        unexpected: Sequence[str] = (),
-        mismatched: Sequence[str] = (),
-    ) -> None:
-        self.missing, self.unexpected, self.mismatched = list(missing), list(unexpected), list(mismatched)
-        report = [message]
-        for title, entries in (
-            ("missing", self.missing),
-            ("unexpected", self.unexpected),
-            ("wrong shape or type", self.mismatched),
-        ):
-            if entries:
-                report.append(f"  {title} ({len(entries)}): {shorten(entries)}")
-        super().__init__("\n".join(report))
-
-
 @dataclass(frozen=True)
 class MappedState:
     """A checkpoint's entries under this package's names.
@@ -67,12 +40,6 @@ class MappedState:
     left_out: list[str] = field(default_factory=list)
 
 
-def shorten(entries: Sequence[str], limit: int = 20) -> str:
-    """Return ``entries`` as a comma-separated list, the end of a long one as a count."""
-    more = f", … and {len(entries) - limit} more" if len(entries) > limit else ""
-    return ", ".join(entries[:limit]) + more
-
-
 def timm_name(name: str) -> str:
     """Return this package's name for an entry in the authors' layout, without prefixes.
 
@@ -85,6 +52,11 @@ def timm_name(name: str) -> str:
             name = new + name.removeprefix(old)
             break
     return _GENERATOR_KEY.sub(lambda match: f"{match[1]}.generator.{_GENERATOR[match[2]]}", name)
+
+
+def is_resnet(keys: Iterable[str]) -> bool:
+    """Whether a ResNet's blocks are among the entries, as `to_timm_layout` wants them."""
+    return any(_BLOCK.match(key) for key in keys)
 
 
 def to_timm_layout(state_dict: Mapping[str, torch.Tensor]) -> MappedState:

@@ -1,0 +1,211 @@
+"""The card in a checkpoint: what the network is and how it wants its images.
+
+Its format has a number. A card of an older one is migrated, step by step; one of a newer is refused. A setting that is
+renamed, or leaves, is entered in `RENAMED`, and checkpoints from before go on working.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any
+
+from involution.models.arguments import plain
+from involution.models.errors import CheckpointError
+from involution.models.readers import shown
+
+# what this version writes; 0, without a number, is that of 0.1.0
+FORMAT = 1
+# task -> settings of format 0 and what they are called in format 1; None for those that left
+RENAMED: dict[str, dict[str, str | None]] = {"classify": {}, "detect": {}, "segment": {}}
+
+_LARGEST_SIDE = 2**15
+_LONGEST = 500
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is needed to use a trained network, apart from its weights.
+
+    Attributes:
+        task: `classify`, `detect` or `segment`.
+        model: name in timm's registry, or of the detector or segmenter.
+        model_args: further arguments of its constructor.
+        classes: class names in the order of the outputs.
+        input_size: (C, H, W); of a detector the shorter side and the limit of the longer one, of a segmenter twice the
+            shorter side, 0 for images as they are.
+        mean: per channel, in units of 0 to 1.
+        std: per channel, in units of 0 to 1.
+        interpolation: of the resize, bilinear or bicubic.
+        crop_pct: the shorter side is resized to H / crop_pct, then the centre is cropped.
+        recipe: the settings of the training, as `RunConfig.to_dict` gives them.
+        versions: of the libraries that trained it.
+        category_ids: a detector's category ids in the data set, in the order of the classes.
+    """
+
+    task: str
+    model: str
+    model_args: dict[str, Any]
+    classes: list[str]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    category_ids: list[int] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain types, with the number of its format."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
+        """The card behind `to_dict`, or behind an older version's.
+
+        Raises:
+            CheckpointError: for a card of a newer format, an incomplete one, or values that are none.
+        """
+        card = migrate(values)
+        missing = [one.name for one in fields(cls) if one.default_factory is MISSING and one.name not in card]
+        if missing:
+            raise CheckpointError(f"its card is incomplete: {', '.join(missing)} missing")
+        for name, (wanted, right) in _SCHEMA.items():
+            if name in card and not right(card[name]):
+                raise CheckpointError(f"its card has the {name} {shown(card[name])}, wanted {wanted}")
+        known = {one.name: card[one.name] for one in fields(cls) if one.name in card}
+        for name in ("input_size", "mean", "std"):
+            known[name] = tuple(known[name])
+        made = cls(**known)
+        channels = made.input_size[0]
+        if (len(made.mean), len(made.std)) != (channels, channels):
+            raise CheckpointError(
+                f"its card has {len(made.mean)} means and {len(made.std)} deviations for {channels} channels"
+            )
+        # of a detector the last is a limit, of a segmenter 0 stands for images as they are
+        sides = made.input_size[1:2] if made.task == "detect" else made.input_size[1:]
+        if max(sides) > _LARGEST_SIDE or (min(sides) < 1 and made.task != "segment"):
+            raise CheckpointError(
+                f"its card has the input_size {made.input_size}, wanted sides from 1 to {_LARGEST_SIDE} pixels"
+            )
+        if made.category_ids and len(made.category_ids) != len(made.classes):
+            raise CheckpointError(f"its card has {len(made.category_ids)} category ids for {len(made.classes)} classes")
+        return made
+
+
+def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A card of any format up to today's as one of today's; the given one stays as it is.
+
+    Args:
+        values: the card as it stands in the file, plain values.
+
+    Raises:
+        CheckpointError: for a card of a newer format, or one that is no card.
+    """
+    complaint = plain(values)
+    if complaint:
+        raise CheckpointError(f"its card {complaint}")
+    card: dict[str, Any] = deepcopy(dict(values))
+    number = card.pop("format", 0)
+    if not _integer(number) or number < 0:
+        raise CheckpointError(f"its card has the format {shown(number)}, wanted a number from 0 to {FORMAT}")
+    if number > FORMAT:
+        versions = card.get("versions")
+        writer = versions.get("involution") if isinstance(versions, dict) else None
+        known = isinstance(writer, str) and re.fullmatch(r"\d+(\.\d+){1,3}\w{0,10}", writer)
+        wanted = f'pip install "involution>={writer}"' if known else "pip install --upgrade involution"
+        raise CheckpointError(
+            f"written by a newer involution: its card has format {number}, this version reads up to {FORMAT}; {wanted}"
+        )
+    for step in _MIGRATIONS[number:]:
+        step(card)
+    return card
+
+
+def _from_0(card: dict[str, Any]) -> None:
+    recipe = card.get("recipe")
+    if isinstance(recipe, dict):
+        for old, new in RENAMED.get(str(card.get("task")), {}).items():
+            _rename(recipe, old, new)
+    # 0.1.0 handed it on to timm, which would download weights that the checkpoint replaces
+    model = recipe.get("model") if isinstance(recipe, dict) else None
+    settings = model if isinstance(model, dict) else {}
+    for args in (card.get("model_args"), settings.get("args"), settings.get("backbone_args")):
+        if isinstance(args, dict) and isinstance(args.get("pretrained"), bool):
+            del args["pretrained"]
+
+
+# the one at place i takes a card of format i to format i + 1
+_MIGRATIONS: list[Callable[[dict[str, Any]], None]] = [_from_0]
+
+
+def _rename(recipe: dict[str, Any], old: str, new: str | None) -> None:
+    """Move a setting, by dotted names; it leaves where ``new`` is None."""
+    *groups, name = old.split(".")
+    source: Any = recipe
+    for group in groups:
+        source = source.get(group) if isinstance(source, dict) else None
+    if not isinstance(source, dict) or name not in source:
+        return
+    value = source.pop(name)
+    if new is not None:
+        *groups, name = new.split(".")
+        target = recipe
+        for group in groups:
+            inner = target.setdefault(group, {})
+            if not isinstance(inner, dict):
+                return
+            target = inner
+        target[name] = value
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _word(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+
+
+def _list(value: Any, right: Callable[[Any], bool], least: int = 1) -> bool:
+    return isinstance(value, list | tuple) and len(value) >= least and all(map(right, value))
+
+
+def _by_name(value: Any, right: Callable[[Any], bool] = lambda _: True) -> bool:
+    return isinstance(value, dict) and all(map(right, value.values()))
+
+
+# field -> what is wanted, and whether a value is it
+_SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "task": ("a task's name", _word),
+    "model": ("a network's name", _word),
+    "model_args": ("arguments by name", _by_name),
+    "classes": ("class names", lambda value: _list(value, lambda one: isinstance(one, str))),
+    "input_size": (
+        "channels, height and width",
+        lambda value: _list(value, _place, 3) and len(value) == 3 and 1 <= value[0] <= 1024,
+    ),
+    "mean": ("a number for each channel", lambda value: _list(value, _number)),
+    "std": (
+        "a number greater than 0 for each channel",
+        lambda value: _list(value, lambda one: _number(one) and one > 0),
+    ),
+    "interpolation": ("bilinear or bicubic", lambda value: value in ("bilinear", "bicubic")),
+    "crop_pct": ("a share greater than 0 and at most 1", lambda value: _number(value) and 0 < value <= 1),
+    "recipe": ("settings by name", _by_name),
+    "versions": ("versions by name", lambda value: _by_name(value, lambda one: isinstance(one, str))),
+    "category_ids": ("whole numbers", lambda value: _list(value, _integer, 0)),
+    "position": ("the epoch and batch to go on with", lambda value: _list(value, _place, 2) and len(value) == 2),
+}
+
+
+def _place(value: Any) -> bool:
+    return _integer(value) and value >= 0

@@ -38,7 +38,7 @@ def test_what_is_no_image_is_refused(tmp_path):
     (tmp_path / "a.png").write_text("text")
     with pytest.raises(ImageError, match=r"a\.png: not an image in a known format"):
         limits.read_upload(tmp_path / "a.png")
-    with pytest.raises(ImageError, match=r"b\.png: can't be opened"):
+    with pytest.raises(ImageError, match=r"b\.png: no such file"):
         limits.read_upload(tmp_path / "b.png")
 
 

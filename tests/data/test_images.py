@@ -1,12 +1,16 @@
 import io
+import os
 import struct
+import sys
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from involution.data.images import ImageError, check_image, read_image
+from involution.data.images import ImageError, Reading, check_image, is_image, look, read_image, read_pixels
 
 
 def png_header(width, height):
@@ -50,7 +54,7 @@ def test_hostile_files_are_refused_by_name(tmp_path, content, cause):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(ImageError, match=r"can't be opened"):
+    with pytest.raises(ImageError, match="is a folder, not a file"):
         check_image(tmp_path)
 
 
@@ -94,3 +98,165 @@ def test_exif_orientation_is_applied(tmp_path):
     assert read_image(png).size == check_image(png) == (4, 8)
     Image.new("RGB", (8, 4)).save(png)
     assert check_image(png) == (8, 4)
+
+
+ARROW = np.array([[10, 60, 110], [160, 210, 250]], np.uint8)
+# what must be done to stored pixels to see them upright, by the EXIF standard
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize(
+    "options", [{"format": "PNG"}, {"format": "TIFF"}, {"format": "TIFF", "compression": "tiff_lzw"}], ids=str
+)
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_one_orientation_for_check_and_reader(tmp_path, options, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "picture"
+    Image.fromarray(ARROW).save(path, exif=exif, **options)
+    upright = UPRIGHT[orientation](ARROW)
+    header = look(path)
+    assert np.array_equal(np.asarray(read_image(path)), upright)
+    assert header.size == check_image(path) == upright.shape[::-1]
+    assert (header.stored, header.orientation) == ((3, 2), orientation)
+    ignore = Reading(exif="ignore")
+    assert np.array_equal(np.asarray(read_image(path, reading=ignore)), ARROW)
+    assert np.array_equal(read_pixels(path, ignore), ARROW)
+    assert check_image(path, ignore) == (3, 2)
+
+
+def test_an_orientation_behind_the_pixels_of_a_png_counts_for_neither(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(ARROW).save(file, "PNG", exif=exif)
+    data = file.getvalue()
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4], "big")]
+    end = data.index(b"IEND") - 4
+    path = tmp_path / "picture.png"
+    path.write_bytes(data[:start] + data[start + len(chunk) : end] + chunk + data[end:])
+    assert check_image(path) == read_image(path).size == (3, 2)
+
+
+def tiff16(values, sample_format):
+    """A TIFF of 16 bits, as scanners write it: the image library writes no signed one."""
+    pixels = np.asarray(values, dtype="<i2" if sample_format == 2 else "<u2")
+    height, width = pixels.shape
+    entries = [(256, width), (257, height), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, height)]
+    entries += [(279, pixels.nbytes), (339, sample_format)]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHIHH", t, 3, 1, v, 0) for t, v in entries)
+    return struct.pack("<2sHI", b"II", 42, 8 + pixels.nbytes) + pixels.tobytes() + directory + bytes(4)
+
+
+def grey(content, **options):
+    return np.asarray(read_image(content, reading=Reading(**options))).tolist()
+
+
+def test_integers_are_scaled_by_the_range_of_their_type_unless_told_otherwise():
+    computed = tiff16([[-32768, 0, 32767]], 2)
+    assert grey(computed) == [[0, 128, 255]]
+    assert grey(computed, value_range=(-1000, 2000)) == [[0, 85, 255]]
+    microscope = tiff16([[0, 2048, 4095]], 1)
+    assert grey(microscope) == [[0, 8, 16]]
+    assert grey(microscope, value_range=(0, 4095)) == [[0, 128, 255]]
+    # netpbm's own maximum is its type's range
+    assert grey(b"P5 3 1 4095\n" + np.array([0, 2048, 4095], ">u2").tobytes()) == [[0, 128, 255]]
+    # 8 bits stay as they are
+    assert grey(b"P5 2 1 255\n" + bytes([7, 200]), value_range=(0, 4095)) == [[7, 200]]
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "floats"), (np.int32, "32-bit integers")])
+def test_types_without_a_range_want_one(tmp_path, dtype, kind):
+    path = tmp_path / "picture.tif"
+    Image.fromarray(np.array([[-1000, 500, 2000]], dtype)).save(path)
+    for read in (read_image, check_image):
+        with pytest.raises(ImageError, match=f"{kind} have no range of their own; .*--data.value_range LOW HIGH"):
+            read(path)
+    reading = Reading(value_range=(-1000, 2000))
+    assert check_image(path, reading) == (3, 1)
+    assert np.asarray(read_image(path, reading=reading)).tolist() == [[0, 128, 255]]
+
+
+def test_pixels_that_are_no_numbers_are_refused(tmp_path):
+    path = tmp_path / "picture.tif"
+    Image.fromarray(np.array([[0, np.nan, np.inf]], np.float32)).save(path)
+    with pytest.raises(ImageError, match=r"1 pixels are no numbers \(NaN\)"):
+        read_image(path, reading=Reading(value_range=(0, 1)))
+
+
+def test_wrong_settings():
+    with pytest.raises(ValueError, match="exif must be apply or ignore, got 'maybe'"):
+        Reading(exif="maybe")
+    for wrong in ((1, 1), (5, 2), (float("nan"), 1)):
+        with pytest.raises(ValueError, match="value_range must be two numbers, the lower one first"):
+            Reading(value_range=wrong)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "JPEG2000", "BMP", "TIFF", "GIF", "PPM"])
+def test_images_are_known_by_their_content(tmp_path, kind):
+    path = tmp_path / "no suffix"
+    Image.new("RGB", (8, 4), (200, 10, 10)).save(path, kind)
+    assert is_image(path)
+    assert read_image(path).size == check_image(path) == (8, 4)
+    assert look(path).kind == kind
+
+
+def test_heic_says_what_opens_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "picture.heic"
+    path.write_bytes(b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(40))
+    assert is_image(path)
+    with pytest.raises(ImageError, match="an image in HEIC; `pip install pillow-heif` opens it, or save it as JPEG"):
+        read_image(path)
+
+
+def test_long_comments_of_a_gif_do_not_take_long(tmp_path):
+    path = tmp_path / "picture.gif"
+    Image.new("L", (4, 4)).save(path)
+    data = path.read_bytes()
+    start = 13 + (3 << ((data[10] & 7) + 1) if data[10] & 128 else 0)
+
+    def with_words(blocks):
+        return data[:start] + b"!\xfe" + (b"\xff" + b"a" * 255) * blocks + b"\0" + data[start:]
+
+    assert read_image(with_words(100)).size == (4, 4)
+    start_time = time.perf_counter()
+    with pytest.raises(ImageError, match="a GIF with more than 1,000,000 bytes of comments"):
+        read_image(with_words(80_000))
+    assert time.perf_counter() - start_time < 2
+
+
+def strange(folder):
+    """Paths that are no files to read, and why."""
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    return {
+        folder / "pipe.jpg": "is a named pipe, not a file",
+        folder / "loop.jpg": "can't be opened .*symbolic links",
+        folder / "gone.jpg": "no such file",
+        Path("/dev/null"): "is a device, not a file",
+        folder / ("a" * 300): "can't be opened .*too long",
+        folder / "a\0b.jpg": r"a\\x00b.jpg: can't be opened",
+        folder / "clear\x1b[2J.jpg": r"clear\\x1b\[2J.jpg: no such file",
+        Path(os.fsdecode(b"caf\xe9.jpg")): r"caf\\xe9.jpg: no such file",
+    }
+
+
+def test_what_is_no_file_is_told_in_one_line(tmp_path):
+    for path, why in strange(tmp_path).items():
+        for read in (read_image, check_image):
+            with pytest.raises(ImageError, match=why) as caught:
+                read(path)
+            assert str(caught.value).isprintable()
+        assert not is_image(path)

@@ -1,132 +1,361 @@
-"""Reading image files that somebody else made: sizes are checked before a pixel is decoded."""
+"""Reading image files that somebody else made: known by their content, sizes checked before a pixel is decoded.
+
+One rule makes 8-bit grey or RGB of every file. Integers of 8 and 16 bits are scaled by the range of their type. 32-bit
+integers and floats have no range of their own and want ``value_range``, which 16-bit files may have, too.
+"""
 
 from __future__ import annotations
 
+import functools
 import io
 import os
-import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from involution.data.errors import DataError, printable
+from involution.data.paths import why_unreadable
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
 MAX_PIXELS = 178_000_000
 # above this number of files headers are not read beforehand: it would take minutes
 CHECK_LIMIT = 50_000
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-# formats with decoders in the image library itself; the others call programs or are rarely seen
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# taken for images without a look inside
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".avif", ".jp2"),
+    *(".heic", ".heif"),
+)
+# formats with decoders in the image library itself, by the library's feature that they need; the others call programs
+# or are rarely seen
+_FORMATS = {
+    **dict.fromkeys(("JPEG", "PNG", "BMP", "TIFF", "GIF", "PPM")),
+    "WEBP": "webp",
+    "AVIF": "avif",
+    "JPEG2000": "jpg_2000",
+}
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+# the library joins the parts of a comment one by one
+_MAX_GIF_WORDS = 1_000_000
+_ORIENTATION = 0x0112
+_NO_RANGE = "have no range of their own; say which values become black and white: --data.value_range LOW HIGH"
 
 
 class ImageError(ValueError):
     """An image that can't be read; the message names the file and the cause."""
 
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(message))
 
-def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> Image:
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read.
+
+    Args:
+        exif: ``apply`` turns images upright as their EXIF orientation says, ``ignore`` takes the pixels as stored.
+        value_range: the values that become black and white, in files of more than 8 bits; None for the type's range.
+    """
+
+    exif: str = "apply"
+    value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.exif not in ("apply", "ignore"):
+            raise DataError(f"exif must be apply or ignore, got {self.exif!r}")
+        if self.value_range is not None and not -1e30 < self.value_range[0] < self.value_range[1] < 1e30:
+            raise DataError(f"value_range must be two numbers, the lower one first, got {list(self.value_range)}")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself.
+
+    Attributes:
+        size: width and height as `read_image` gives them.
+        stored: width and height as the pixels are stored.
+        orientation: EXIF's, 1 to 8; 1 is upright.
+        mode: the image library's name of the pixels: L, RGB, I;16, …
+        kind: the file's format: JPEG, PNG, …
+    """
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    orientation: int
+    mode: str
+    kind: str
+
+
+def read_image(
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, reading: Reading | None = None
+) -> Image:
     """Read an image as 8-bit grey or RGB, upright.
 
-    Transparent parts become white, 16-bit grey is scaled to 8 bits, the EXIF orientation is applied, and of
-    an animation the first frame is taken.
+    Transparent parts become white, more than 8 bits are scaled to 8, the EXIF orientation is applied, and of an
+    animation the first frame is taken.
 
     Args:
         source: a file, or its bytes.
         name: what an error calls the image; the path by default.
+        reading: how it is read.
 
     Returns:
         An image of mode `L` where the source is grey, else `RGB`.
 
     Raises:
-        ImageError: for a missing, empty, truncated or broken file, one that is no image, or one of more than
-            `MAX_PIXELS` pixels (refused before decoding).
+        ImageError: for a missing, empty, truncated or broken file, one that is no image, one whose values have no
+            range, or one of more than `MAX_PIXELS` pixels (refused before decoding).
     """
+    reading = reading or Reading()
     if isinstance(source, bytes):
         name = name or "image"
         if not source:
             raise ImageError(f"{name}: the file is empty (0 bytes)")
-        return _decode(io.BytesIO(source), name)
-    path = Path(source)
-    name = name or str(path)
-    try:
-        if path.stat().st_size == 0:
-            raise ImageError(f"{name}: the file is empty (0 bytes)")
-        with path.open("rb") as file:
-            return _decode(file, name)
-    except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise ImageError(f"{name}: can't be opened ({error.strerror})") from error
+        return _decode(io.BytesIO(source), name, reading)
+    with _opened(source, name) as (file, shown):
+        return _decode(file, shown, reading)
 
 
-def check_image(path: str | os.PathLike[str]) -> tuple[int, int]:
+def read_pixels(path: str | os.PathLike[str], reading: Reading | None = None) -> np.ndarray[Any, Any]:
+    """The values of an image file, [H, W] or [H, W, C], turned as `read_image` does; of a palette its places.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    import numpy as np
+
+    with _opened(path, None) as (file, name):
+        image = _loaded(_open(file, name), name, reading or Reading())
+        return np.asarray(image)
+
+
+def look(path: str | os.PathLike[str], reading: Reading | None = None) -> Header:
+    """Read an image file's header without decoding it; raises as `read_image` does."""
+    reading = reading or Reading()
+    with _opened(path, None) as (file, name):
+        image = _open(file, name)
+        orientation = _orientation(image, name)
+        stored = _stored_size(image)
+        turned = reading.exif == "apply" and orientation >= 5
+        if reading.value_range is None:
+            _type_range(image, name)
+        size = stored[::-1] if turned else stored
+        return Header(size, stored, orientation, image.mode, image.format or "")
+
+
+def check_image(path: str | os.PathLike[str], reading: Reading | None = None) -> tuple[int, int]:
     """Check an image file's header and size without decoding it; raises as `read_image` does.
 
     Returns:
         Width and height, upright, as `read_image` gives it.
     """
-    path = Path(path)
+    return look(path, reading).size
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's content is an image in a format that is read, or HEIC, which a package can open."""
     try:
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty (0 bytes)")
-        with path.open("rb") as file:
-            image = _open(file, str(path))
-            width, height = image.size
-            if image.format == "PNG" and "exif" not in image.info:
-                # the library would decode the whole image to look for it
-                return width, height
-            try:
-                turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
-            except (ValueError, SyntaxError, EOFError, struct.error) as error:
-                raise ImageError(f"{path}: broken image ({error})") from error
-            return (height, width) if turned else (width, height)
+        with _opened(path, None) as (file, name):
+            _open(file, name)
+    except HeicError:
+        return True
+    except ImageError:
+        return False
+    return True
+
+
+class HeicError(ImageError):
+    """An image in HEIC, and nothing that opens it."""
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], name: str | None) -> Iterator[tuple[BinaryIO, str]]:
+    name = name or os.fspath(path)
+    why = why_unreadable(path)
+    if why:
+        raise ImageError(f"{name}: {why}")
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115
     except OSError as error:
-        raise ImageError(f"{path}: can't be opened ({error.strerror or error})") from error
+        raise ImageError(f"{name}: can't be opened ({error.strerror or error})") from error
+    with file:
+        yield file, name
+
+
+@contextmanager
+def _library(name: str) -> Iterator[None]:
+    """Turn whatever the image library says of hostile bytes into one error."""
+    import PIL.Image
+
+    with warnings.catch_warnings():
+        # sizes are judged by our own limit, and broken metadata by what can be read of the pixels
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            yield
+        except ImageError:
+            raise
+        except PIL.Image.DecompressionBombError as error:
+            raise ImageError(f"{name}: too large to decode ({error})") from error
+        except Exception as error:
+            raise ImageError(f"{name}: broken or truncated image ({error or type(error).__name__})") from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    import PIL.features
+    import PIL.Image
+
+    PIL.Image.init()
+    wanted = [name for name, feature in _FORMATS.items() if feature is None or PIL.features.check(feature)]
+    return tuple(name for name in wanted if name in PIL.Image.OPEN)
 
 
 def _open(file: BinaryIO, name: str) -> Image:
     import PIL.Image
 
-    with warnings.catch_warnings():
-        # the size is judged below, by our own limit
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+    head = file.read(64)
+    if head[:4] == b"GIF8":
+        _refuse_gif_words(file, name)
+    file.seek(0)
+    if head[4:8] == b"ftyp" and (head[8:12] in _HEIC or any(brand in head[16:] for brand in _HEIC)):
+        return _open_heic(file, name)
+    with _library(name):
         try:
-            image = PIL.Image.open(file, formats=_FORMATS)
-        except PIL.Image.DecompressionBombError as error:
-            raise ImageError(f"{name}: too large to decode ({error})") from error
+            image = PIL.Image.open(file, formats=_formats())
         except PIL.UnidentifiedImageError as error:
             raise ImageError(f"{name}: not an image in a known format") from error
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise ImageError(f"{name}: broken image ({error})") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded")
     return image
 
 
-def _decode(file: BinaryIO, name: str) -> Image:
-    from PIL import ImageOps
-
-    image = _open(file, name)
-    try:
-        image.load()
-        image = ImageOps.exif_transpose(image)
-        return to_8_bit(image)
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, struct.error) as error:
-        raise ImageError(f"{name}: broken or truncated image ({error})") from error
-
-
-def to_8_bit(image: Image) -> Image:
-    """An opened image of any mode as `L` where it is grey, else `RGB`; transparent parts become white."""
+def _open_heic(file: BinaryIO, name: str) -> Image:
     import PIL.Image
 
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+    try:
+        import pillow_heif  # type: ignore[import-not-found, unused-ignore]
+    except ModuleNotFoundError as error:
+        raise HeicError(f"{name}: an image in HEIC; `pip install pillow-heif` opens it, or save it as JPEG") from error
+    with _library(name):
+        pillow_heif.register_heif_opener()
+        return PIL.Image.open(file, formats=("HEIF",))
+
+
+def _refuse_gif_words(file: BinaryIO, name: str) -> None:
+    """Refuse a GIF that has long comments before its first frame: joining their parts takes quadratic time."""
+    file.seek(10)
+    flags = file.read(3)[:1]
+    if flags and flags[0] & 128:
+        file.seek(3 << ((flags[0] & 7) + 1), os.SEEK_CUR)
+    words = 0
+    while file.read(1) == b"!":
+        file.seek(1, os.SEEK_CUR)
+        while (size := file.read(1)) and size[0]:
+            words += size[0]
+            if words > _MAX_GIF_WORDS:
+                raise ImageError(f"{name}: a GIF with more than {_MAX_GIF_WORDS:,} bytes of comments")
+            file.seek(size[0], os.SEEK_CUR)
+
+
+def _orientation(image: Image, name: str) -> int:
+    """EXIF's orientation of an image that is not decoded yet: the one place that decides it, for check and reader."""
+    if image.format == "PNG" and "exif" not in image.info:
+        # it may stand behind the pixels: the library would decode the whole image to look for it
+        return 1
+    with _library(name):
+        found: Any = image.getexif().get(_ORIENTATION)
+    return int(found) if found in range(1, 9) else 1
+
+
+def _stored_size(image: Image) -> tuple[int, int]:
+    if image.format == "TIFF":
+        # the library gives the size of the turned image here
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        return (tags[256], tags[257])
+    return image.size
+
+
+def _loaded(image: Image, name: str, reading: Reading) -> Image:
+    """Decode an image, turned as the reading says."""
+    import PIL.Image
+
+    orientation = _orientation(image, name)
+    with _library(name):
+        image.load()
+        if orientation == 1:
+            return image
+        turn = PIL.Image.Transpose
+        # how the stored pixels become upright, and the way back
+        upright = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE}
+        upright |= {6: turn.ROTATE_270, 7: turn.TRANSVERSE, 8: turn.ROTATE_90}
+        back = {**upright, 6: turn.ROTATE_90, 8: turn.ROTATE_270}
+        # of TIFF the library turns the pixels itself, and then forgets the orientation
+        done = image.format == "TIFF" and image.getexif().get(_ORIENTATION) is None
+        if done == (reading.exif == "apply"):
+            return image
+        return image.transpose((back if done else upright)[orientation])
+
+
+def _decode(file: BinaryIO, name: str, reading: Reading) -> Image:
+    opened = _open(file, name)
+    value_range = reading.value_range or _type_range(opened, name)
+    image = _loaded(opened, name, reading)
+    with _library(name):
+        return to_8_bit(image, value_range, name)
+
+
+def is_deep(image: Image) -> bool:
+    """Whether an image is grey of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _type_range(image: Image, name: str) -> tuple[float, float] | None:
+    """The values that an image's type can have, None for 8 bits.
+
+    Raises:
+        ImageError: for a type without a range of its own.
+    """
+    if not is_deep(image):
+        return None
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return (0.0, 65535.0)
+    if image.mode == "I" and image.format == "TIFF":
+        # the library reads signed 16 bits as 32
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        if tuple(tags.get(258, ())) == (16,):
+            return (-32768.0, 32767.0)
+    kind = "floats" if image.mode == "F" else "32-bit integers"
+    raise ImageError(f"{name}: {kind} {_NO_RANGE}")
+
+
+def to_8_bit(image: Image, value_range: tuple[float, float] | None = None, name: str = "image") -> Image:
+    """An opened image of any mode as `L` where it is grey, else `RGB`; transparent parts become white.
+
+    Args:
+        image: the image.
+        value_range: the values that become black and white where it has more than 8 bits; None for the type's range.
+        name: what an error calls it.
+
+    Raises:
+        ImageError: for values that have no range of their own, or are no numbers.
+    """
+    import PIL.Image
+
+    if is_deep(image):
         import numpy as np
 
+        low, high = value_range or _type_range(image, name) or (0.0, 1.0)
         pixels = np.asarray(image).astype(np.float64)
-        # 16-bit files keep their range; pixels beyond it, and floats, are stretched to what they hold
-        top = 65535.0 if image.mode != "F" and pixels.max(initial=0) <= 65535 else max(pixels.max(initial=0), 1e-12)
-        return PIL.Image.fromarray((pixels.clip(0, top) * (255.0 / top)).round().astype(np.uint8), mode="L")
+        if np.isnan(pixels).any():
+            raise ImageError(f"{name}: {int(np.isnan(pixels).sum())} pixels are no numbers (NaN)")
+        scaled = (pixels.clip(low, high) - low) * (255.0 / (high - low))
+        return PIL.Image.fromarray(scaled.round().astype(np.uint8), mode="L")
     if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = PIL.Image.new("RGBA", rgba.size, "white")

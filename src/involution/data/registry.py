@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from involution.data.errors import DataError, nearest
-from involution.data.records import DataSet
+from involution.data.images import Reading
+from involution.data.records import SPLITS, DataSet
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,38 @@ class Options:
         split_seed: draws the splits that the data set does not bring along.
         classes: file with the class names, one a line or a JSON list, in place of the data set's own.
         masks: check and decode the masks of boxes, too.
+        only: the one split that is wanted, for an evaluation: the others need not be there, and a folder without splits
+            is this one as a whole.
+        allow_empty: whether a class may have no training image.
+        exif: ``apply`` turns images upright as their EXIF orientation says, ``ignore`` takes the pixels as stored.
+        value_range: the values that become black and white in files of more than 8 bits; None for the type's range.
+        background: whether images without objects are trained on, too.
+        ignore_index: value of a label map whose pixels neither train nor count.
+        values: class of each value of a label map, such as ``{0: background, 255: lesion}``; None for places.
     """
 
     on_problem: str = "refuse"
     split_seed: int = 0
     classes: str | None = None
     masks: bool = False
+    only: str | None = None
+    allow_empty: bool = False
+    exif: str = "apply"
+    value_range: tuple[float, float] | None = None
+    background: bool = True
+    ignore_index: int | None = 255
+    values: dict[str, str] | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How the images are read."""
+        return Reading(self.exif, self.value_range)
 
     def __post_init__(self) -> None:
+        # a wrong setting shows before anything is looked for
+        _ = self.reading
+        if self.only is not None and self.only not in SPLITS:
+            raise DataError(f"no split named {self.only!r}; wanted train, val or test")
         if self.on_problem not in ("refuse", "skip"):
             raise DataError(f"on_problem must be refuse or skip, got {self.on_problem!r}")
 

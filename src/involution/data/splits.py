@@ -1,8 +1,48 @@
-from collections.abc import Sequence
+"""The parts of a data set: folders that bring them along, and cuts by chance where there are none."""
 
-import numpy as np
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from involution.data.errors import DataError
+from involution.data.findings import Findings
+from involution.data.records import SPLITS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# what the splits are called, in any case
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+
+def name_splits(names: Iterable[str], where: object, findings: Findings) -> dict[str, str]:
+    """Which of some names stand for splits, such as ``{"train": "Training", "val": "valid"}``.
+
+    Args:
+        names: names of folders.
+        where: the folder, for messages.
+        findings: told what was recognised where it is not the plain name.
+
+    Raises:
+        DataError: for two names of one split.
+    """
+    names = list(names)
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        fitting = [name for name in names if name.lower() in SPLIT_NAMES[split]]
+        if len(fitting) > 1:
+            raise DataError(f"{where}: {' and '.join(fitting)} both stand for {split}; keep one of them")
+        if fitting:
+            found[split] = fitting[0]
+    strange = [f"{name}/ as {split}" for split, name in found.items() if name != split]
+    if strange:
+        findings.note(f"{where}: taken {', '.join(strange)}")
+    return found
 
 
 def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -19,6 +59,7 @@ def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np
     Raises:
         DataError: if a class has too few samples to be in both pieces.
     """
+    import numpy as np
     from sklearn.model_selection import train_test_split
 
     try:

@@ -1,9 +1,12 @@
+import shutil
+
 import numpy as np
 import pytest
 from generated import image_folder
+from PIL import Image
 
 from involution.data.errors import DataError
-from involution.data.registry import open_data
+from involution.data.registry import Options, open_data
 
 
 def sizes(data):
@@ -27,6 +30,94 @@ def test_imagefolder_without_splits_is_cut_60_20_20(tmp_path):
     assert np.bincount(data.test.labels).tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("names", [("Train", "Val"), ("training", "validation"), ("TRAIN", "valid", "Testing")])
+def test_usual_names_of_splits_in_any_case(tmp_path, names):
+    image_folder(tmp_path, splits=names)
+    data = open_data("classify", f"imagefolder:{tmp_path}")
+    assert data.classes == ["ant", "bee", "cat"]
+    assert data.findings.used == dict(zip(("train", "val", "test"), (24,) * len(names), strict=False))
+    assert f"taken {names[0]}/ as train, {names[1]}/ as val" in data.findings.lines()[0]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    image_folder(tmp_path, splits=(".",), classes=("car", "plane", "train"), per_class=10)
+    assert open_data("classify", f"imagefolder:{tmp_path}").classes == ["car", "plane", "train"]
+
+
+def test_folders_that_are_surely_not_meant(tmp_path):
+    image_folder(tmp_path / "deep" / "images", splits=(".",))
+    with pytest.raises(DataError, match=r"only, images/; .*images/ has ant, bee, cat: is .*images meant"):
+        open_data("classify", f"imagefolder:{tmp_path / 'deep'}")
+    image_folder(tmp_path / "deeper" / "pets")
+    with pytest.raises(DataError, match=r"pets/ has test, train, val: is .*pets meant"):
+        open_data("classify", f"imagefolder:{tmp_path / 'deeper'}")
+    image_folder(tmp_path / "split", splits=("train/images", "val/images"))
+    with pytest.raises(DataError, match="one class folder only, images/"):
+        open_data("classify", f"imagefolder:{tmp_path / 'split'}")
+    image_folder(tmp_path / "two", splits=("train", "Train", "val"))
+    with pytest.raises(DataError, match="rain both stand for train; keep one"):
+        open_data("classify", f"imagefolder:{tmp_path / 'two'}")
+    image_folder(tmp_path / "no", splits=("train", "test"))
+    with pytest.raises(DataError, match="has train/, test/ but no val/"):
+        open_data("classify", f"imagefolder:{tmp_path / 'no'}")
+
+
+@pytest.mark.parametrize("splits", [(".",), ("train", "val")])
+def test_a_class_without_images_is_refused_by_name_or_allowed(tmp_path, splits):
+    image_folder(tmp_path, splits=splits, per_class=10)
+    (tmp_path / splits[0] / "unicorn").mkdir()
+    (tmp_path / splits[0] / "unicorn" / "readme.txt").write_text("none yet")
+    with pytest.raises(DataError, match=r"no images of unicorn; .*--data\.allow_empty true"):
+        open_data("classify", f"imagefolder:{tmp_path}")
+    data = open_data("classify", f"imagefolder:{tmp_path}", Options(allow_empty=True))
+    assert data.classes == ["ant", "bee", "cat", "unicorn"]
+    assert any("no images of unicorn" in line for line in data.findings.lines())
+
+
+def test_what_is_not_used_is_counted_and_named(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "train" / "ant" / "000.jpg").rename(tmp_path / "train" / "ant" / "000.jfif")
+    (tmp_path / "train" / "ant" / "001.jpg").rename(tmp_path / "train" / "ant" / "001")
+    shutil.copy(tmp_path / "val" / "ant" / "000.jpg", tmp_path / "train" / "loose.jpg")
+    (tmp_path / "train" / "ant" / "notes.txt").write_text("words")
+    shutil.rmtree(tmp_path / "val" / "cat")
+    data = open_data("classify", f"imagefolder:{tmp_path}")
+    assert data.findings.used == {"train": 24, "val": 16}
+    assert data.findings.notes == ["val: no images of cat"]
+    assert data.findings.ignored == {
+        "folders beside the splits": ["other/"],
+        "no images": ["ant/notes.txt"],
+        "images outside the class folders": ["train/loose.jpg"],
+    }
+
+
+def test_broken_images_are_left_out_where_allowed(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"))
+    (tmp_path / "train" / "ant" / "000.jpg").write_bytes(b"words")
+    data = open_data("classify", f"imagefolder:{tmp_path}", Options(on_problem="skip"))
+    assert data.findings.used == {"train": 23, "val": 24}
+    assert data.problems == ["train/ant/000.jpg: not an image in a known format"]
+
+
+def test_one_split_alone(tmp_path):
+    image_folder(tmp_path / "flat", splits=(".",))
+    data = open_data("classify", f"imagefolder:{tmp_path / 'flat'}", Options(only="test"))
+    assert {name: len(part) for name, part in data.parts.items()} == {"test": 24}
+    image_folder(tmp_path / "split", splits=("test",))
+    assert len(open_data("classify", f"imagefolder:{tmp_path / 'split'}", Options(only="test")).test) == 24
+    with pytest.raises(DataError, match="has no val/; it has test/"):
+        open_data("classify", f"imagefolder:{tmp_path / 'split'}", Options(only="val"))
+
+
+def test_readings_reach_the_images(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"))
+    file = tmp_path / "train" / "ant" / "000.png"
+    Image.fromarray(np.array([[0, 4095]], np.uint16)).save(file)
+    part = open_data("classify", f"imagefolder:{tmp_path}", Options(value_range=(0, 4095))).train
+    assert np.asarray(part[part.files.index(file)][0]).tolist() == [[0, 255]]
+
+
 def test_imagefolder_faults(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         open_data("classify", f"imagefolder:{tmp_path / 'none'}")
@@ -39,7 +130,7 @@ def test_imagefolder_faults(tmp_path):
         open_data("classify", f"imagefolder:{root}")
     (root / "val" / "dog").rmdir()
     (root / "train" / "ant" / "000.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 of 24 images.*000\.jpg.*empty"):
+    with pytest.raises(DataError, match=r"1 problem: train/ant/000\.jpg: the file is empty"):
         open_data("classify", f"imagefolder:{root}")
     few = image_folder(tmp_path / "few", splits=(".",), per_class=1)
     with pytest.raises(DataError, match="can't split 3 images of 3 classes"):

@@ -15,14 +15,16 @@ from involution.data.registry import Format, Options, register
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     root = Path(path)
-    if not (root / "train").is_dir() or not (root / "val").is_dir():
+    wanted = [options.only] if options.only else ["train", "val"]
+    if not all((root / split).is_dir() for split in wanted):
         raise DataError(
             f"imagenet in {root}: wanted train/ and val/, each with one folder per class (n01440764, ...), "
             "as torchvision lays it out"
         )
     opened = open_split_folders(spec, root, replace(options, classes=None))
     # ImageNet's test images bear no labels: its figures are those of val
-    parts = {split: opened.parts[split] for split in ("train", "val")}
+    parts = {split: part for split, part in opened.parts.items() if split != "test"}
+    opened.findings.used.pop("test", None)
     # every list of its names is in the order of its folders' names
     file = options.classes
     classes = name_classes(opened.classes, Path(file), spec, by_place=True) if file else _names(root, opened.classes)
@@ -44,6 +46,12 @@ def _names(root: Path, wnids: list[str]) -> list[str]:
         raise DataError(f"{meta}: not torchvision's class list; remove it ({type(error).__name__})") from error
 
 
+def _recognises(folder: Path) -> bool:
+    train = folder / "train"
+    names = [entry.name for entry in train.iterdir() if entry.is_dir()] if train.is_dir() else []
+    return bool(names) and all(name.startswith(("n0", "n1")) and name[1:].isdigit() for name in names)
+
+
 register(
     Format(
         name="imagenet",
@@ -51,5 +59,6 @@ register(
         syntax="imagenet:PATH",
         description="train/ and val/ of class folders, and perhaps meta.bin, as torchvision lays ImageNet out",
         open=_open,
+        recognises=_recognises,
     )
 )

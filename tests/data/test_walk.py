@@ -1,0 +1,49 @@
+import os
+
+import pytest
+from PIL import Image
+
+from involution.data.errors import DataError
+from involution.data.findings import Findings
+from involution.data.walk import images_below
+
+KINDS = {"a.jpg": "JPEG", "b.JPG": "JPEG", "c.jfif": "JPEG", "d.avif": "AVIF", "e": "PNG", "f.dat": "WEBP"}
+KINDS |= {"g.JPG~": "JPEG", "deep/er/h.png": "PNG"}
+
+
+def fill(folder):
+    for name, kind in KINDS.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / name, kind)
+
+
+def test_by_content_and_what_is_not_taken_is_named(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "a.jpg~").write_bytes((tmp_path / "a.jpg").read_bytes())
+    (tmp_path / "notes.txt").write_text("words")
+    (tmp_path / "Thumbs.db").write_bytes(b"\xd0\xcf")
+    (tmp_path / "strange").write_text("words")
+    (tmp_path / ".DS_Store").write_text("words")
+    (tmp_path / ".cache").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / ".cache" / "x.png")
+    os.mkfifo(tmp_path / "pipe")
+    findings = Findings()
+    found = images_below(tmp_path, findings)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == sorted(KINDS)
+    assert findings.ignored == {
+        "hidden": [".DS_Store", ".cache"],
+        "no images": ["Thumbs.db", "notes.txt", "strange"],
+        "is a named pipe, not a file": ["pipe"],
+        "copies that an editor left": ["a.jpg~"],
+    }
+    assert {path.name for path in images_below(tmp_path, deep=False)} == {name for name in KINDS if "/" not in name}
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    fill(tmp_path / "real")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "circle").symlink_to(tmp_path / "real")
+    assert len(images_below(tmp_path / "set")) == len(KINDS)
+    with pytest.raises(DataError, match="none: can't be opened"):
+        images_below(tmp_path / "none")

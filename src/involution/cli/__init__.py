@@ -37,6 +37,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     ("app",): ("involution.cli.app", "a web page: predictions, and the kernels at the pixel you click"),
     ("info",): ("involution.cli.info", "what this installation can do"),
 }
+_LONGEST = 600
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -79,19 +80,16 @@ def _main(words: list[str]) -> int:
 def _call(command: tuple[str, ...], argv: list[str]) -> int:
     try:
         require("jsonargparse", "rich")
-        from jsonargparse import ArgumentError, ArgumentParser
+        from jsonargparse import ArgumentError
+
+        from involution.engine.parser import make_parser
     except ImportError as error:
         return _cannot_import(error)
     try:
         module: Any = importlib.import_module(COMMANDS[command][0])
         # one module for a mode of several tasks
         module = module.for_task(command[0]) if hasattr(module, "for_task") else module
-        parser = ArgumentParser(
-            prog=f"involution {' '.join(command)}",
-            description=module.__doc__ or COMMANDS[command][1],
-            exit_on_error=False,
-            allow_abbrev=False,
-        )
+        parser = make_parser(prog=f"involution {' '.join(command)}", description=module.__doc__ or COMMANDS[command][1])
         module.add_arguments(parser)
         if hasattr(module, "prepare"):
             argv = module.prepare(argv)
@@ -143,6 +141,8 @@ def _usage(message: str, parser: object) -> str:
     )
     text = re.sub(r"Expected an? (.*?)\. Got value: (.*)", r"wanted \1, got \2", text)
     text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null")
+    # a value can be as long as a file
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
     for action in actions:
         # an option is called by what the user types
         if action.option_strings:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from involution.data.augment import AugmentConfig
 from involution.data.errors import nearest
+from involution.data.yaml import read_yaml
+from involution.engine.parser import config_action, make_parser
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -232,16 +234,14 @@ def add_config_arguments(parser: ArgumentParser, cls: type[RunConfig] = Classify
     """Give a jsonargparse parser `--config` and every setting of a task."""
     from jsonargparse import ActionYesNo
 
-    parser.add_argument("--config", action="config", help="YAML file with settings, read before the options")
+    parser.add_argument("--config", action=config_action(), help="YAML file with settings, read before the options")
     parser.add_argument("--compile", action=ActionYesNo, default=False, help="compile the network by torch.compile")
     parser.add_class_arguments(cls, skip={"compile"})
 
 
 @functools.lru_cache
 def _parser(cls: Any) -> ArgumentParser:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
+    parser = make_parser()
     add_config_arguments(parser, cls)
     return parser
 
@@ -283,13 +283,12 @@ def load_config(
     Raises:
         ConfigError: for an unknown recipe or setting, or a value of the wrong type.
     """
-    import yaml
     from jsonargparse import ArgumentError
 
     settings: dict[str, Any] = dict(base or {})
     parser: ArgumentParser = _parser(cls)  # type: ignore[arg-type]
     if recipe is not None:
-        settings = yaml.safe_load(recipe_path(recipe, cls.task).read_text(encoding="utf-8"))
+        settings = read_yaml(recipe_path(recipe, cls.task))
     for key, value in (overrides or {}).items():
         if key not in config_keys(cls):
             raise ConfigError(f"no setting named {key!r}{nearest(key, config_keys(cls))}")

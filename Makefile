@@ -55,19 +55,18 @@ format: $(STAMP) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## the operator against its baselines; results into benchmarks/results/
-	$(BIN)/python benchmarks/operator.py
-	$(BIN)/python benchmarks/operator.py --contiguous
+bench: $(STAMP) ## the operator against eager unfold; results into benchmarks/results/
+	$(BIN)/python benchmarks/run.py operator
 
-bench-cpu: $(STAMP) ## the C++ kernels against PyTorch's other ways on a CPU; results into benchmarks/results/
-	$(BIN)/python benchmarks/cpu.py
+bench-cpu: $(STAMP) ## the CPU's kernels against PyTorch's other ways; results into benchmarks/results/
+	$(BIN)/python benchmarks/run.py cpu
 
 bench-detection: $(STAMP) ## the detectors against torchvision's, ResNet-50's, at 800×1344; results into benchmarks/results/
-	$(BIN)/python benchmarks/detection.py
+	$(BIN)/python benchmarks/run.py detection
 
-# from a bare checkout, too: PYTHONPATH=src python benchmarks/gpu.py
+# from a bare checkout, too: PYTHONPATH=src python benchmarks/run.py gpu
 bench-gpu: $(STAMP) ## the GPU kernels against PyTorch's other ways on a GPU; results into benchmarks/results/
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/run.py gpu --compile
 
 wheel: $(STAMP) ## build dist/*.whl
 	rm -rf dist

@@ -6,7 +6,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import generated
+import commands
+import results
 from pygments.lexers.special import TextLexer
 
 from involution import __version__
@@ -19,7 +20,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 # figures of the measured tables come from the files of results
 myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
-myst_substitutions = generated.tables()
+myst_substitutions = results.tables()
 
 # `name` in a docstring is a link where there is such a thing, and code where there is none
 default_role = "py:obj"
@@ -51,7 +52,7 @@ def setup(app: Any) -> None:
 
     def add_commands(app: Any, name: str, source: list[str]) -> None:
         if name == "reference/command-line":
-            source[0] += generated.commands()
+            source[0] += commands.commands()
 
     app.connect("source-read", add_commands)
     # its text says nothing of a change in the commands

@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import generated
+import results
 
 from involution.studies.tables import Table
 
 README = Path(__file__).parent.parent / "README.md"
-DETECTORS = {"retinanet": "RetinaNet", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
 NECKS = {
     "RedNet, convolution neck": "convolution neck",
     "RedNet, involution neck": "involution neck",
@@ -33,7 +32,7 @@ def filled(text: str) -> str:
 
 
 def _networks() -> str:
-    rows = {row["model"]: row for row in generated.rows("cost_cpu-avx512_torch2.14.1.csv")}
+    rows = {row["model"]: row for row in results.rows("cost")}
     cells = []
     for depth in (26, 38, 50, 101, 152):
         rednet, twin = rows[f"rednet{depth}"], rows[f"rednet{depth}_conv"]
@@ -53,14 +52,14 @@ def _networks() -> str:
 
 
 def _speed() -> str:
-    row = generated.rows("cpu_avx512_torch2.14.1.csv")[0]
-    return f"\n{_bare(generated.tables()['measured_short'])}\n\n{_machine(row)}\n"
+    row = results.rows("cpu")[0]
+    return f"\n{_bare(results.short().markdown())}\n\n{_machine(row)}\n"
 
 
 def _detectors() -> str:
     cells = []
-    for family, title in DETECTORS.items():
-        rows = generated.rows(f"detection_{family}_cpu-avx512_torch2.14.1.csv")
+    for family, title in results.FAMILIES.items():
+        rows = results.rows(f"detection-{family}")
         for measure in dict.fromkeys(row["measure"] for row in rows):
             ratios = {row["candidate"]: f"{row['p50_ratio']:.2f}" for row in rows if row["measure"] == measure}
             cells.append([f"{title}, {measure}", *(ratios.get(neck, "") for neck in NECKS)])

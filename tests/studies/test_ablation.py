@@ -9,7 +9,7 @@ from involution.studies import ablation_table, plots
 from involution.studies.ablation import load_study, parse_settings, study_path
 from involution.studies.ablation_table import separation
 from involution.studies.errors import StudyError
-from involution.studies.timing import provenance, write_csv
+from involution.studies.origin import write_csv
 
 # millions of parameters and thousand millions of multiply-adds of RedNet-50, counted by running the authors' code
 COSTS = {
@@ -190,7 +190,7 @@ def test_table_of_what_was_measured(measured, tmp_path):
     assert [row["accuracy_mean"] for row in rows] == [71.0, 80.0]
     assert rows[0]["accuracy_std"] == pytest.approx(2**0.5, abs=1e-3)
     assert rows[0]["parameters"] < rows[1]["parameters"]
-    text = ablation_table.markdown(study, rows, provenance())
+    text = ablation_table.markdown(study, rows)
     assert "| kernel | 3 (base) |" in text
     assert "| 71.0 ± 1.4 | 2 |" in text
     assert "| 80.0 (1 diverged) | 1 |" in text

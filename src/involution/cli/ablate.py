@@ -45,7 +45,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Train what is missing, print the table and write it; returns 0, or 130 when interrupted."""
-    # what is missing shall be missed before the work
+    # a package that is missing is reported before the work
     import matplotlib  # noqa: F401
     import scipy  # noqa: F401
     from rich.console import Console
@@ -74,7 +74,7 @@ def run(args: Any) -> int:
     if records:
         rows = ablation_table.rows(study, records)
         _show(console, study, rows)
-        _say(console, f"written to {output}: {', '.join(_write(study, rows, output))}")
+        _say(console, _write(study, rows, output))
     return 130 if interrupted else 0
 
 
@@ -118,16 +118,9 @@ def _show(console: Any, study: Any, rows: list[dict[str, Any]]) -> None:
         _say(console, line)
 
 
-def _write(study: Any, rows: list[dict[str, Any]], output: Path) -> list[str]:
-    from involution.engine.files import atomic_path
+def _write(study: Any, rows: list[dict[str, Any]], output: Path) -> str:
+    from involution.cli.measuring import write_study
     from involution.studies import ablation_table, plots
-    from involution.studies.timing import provenance, write_csv
 
-    write_csv(output / "ablate.csv", rows)
-    with atomic_path(output / "ablate.md") as temporary:
-        temporary.write_text(ablation_table.markdown(study, rows, provenance()), encoding="utf-8")
     figure = plots.ablation_figure(rows, ablation_table.separations(rows))
-    if figure is None:
-        return ["ablate.csv", "ablate.md"]
-    plots.save(figure, output / "ablate.png")
-    return ["ablate.csv", "ablate.md", "ablate.png"]
+    return write_study(output, "ablate", rows, ablation_table.markdown(study, rows), figure)

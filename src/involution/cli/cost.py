@@ -43,16 +43,17 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Count, measure, print the table and write it; returns 0."""
-    # what is missing shall be missed before the work
+    # a package that is missing is reported before the work
     import matplotlib  # noqa: F401
     import torch
     from rich.console import Console
 
-    from involution.cli.measuring import Steps, check_measuring, show
-    from involution.engine.files import atomic_path, make_folder
+    from involution.cli.measuring import Steps, show, start_as_command, write_study
+    from involution.engine.files import make_folder
     from involution.studies import cost_table, plots
-    from involution.studies.timing import provenance, write_csv
+    from involution.studies.suites import check_numbers
 
+    check_numbers(args.batch, args.seconds, args.threads)
     names = list(dict.fromkeys(args.models or cost_table.default_models()))
     cost_table.check_models(names)
     for name in names:
@@ -61,7 +62,7 @@ def run(args: Any) -> int:
     output = Path(args.output)
     make_folder(output)
     if batches:
-        check_measuring("cost", batches, args.seconds, args.threads)
+        start_as_command("cost")
     if args.threads:
         torch.set_num_threads(args.threads)
     console = Console()
@@ -80,13 +81,6 @@ def run(args: Any) -> int:
     show(console, cost_table.table(rows))
     for line in cost_table.notes(rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    write_csv(output / "cost.csv", rows)
-    with atomic_path(output / "cost.md") as temporary:
-        temporary.write_text(cost_table.markdown(rows, provenance()), encoding="utf-8")
-    written = ["cost.csv", "cost.md"]
-    figure = plots.accuracy_figure(rows)
-    if figure is not None:
-        plots.save(figure, output / "cost.png")
-        written.append("cost.png")
-    console.print(f"written to {output}: {', '.join(written)}", highlight=False, markup=False, soft_wrap=True)
+    written = write_study(output, "cost", rows, cost_table.markdown(rows), plots.accuracy_figure(rows))
+    console.print(written, highlight=False, markup=False, soft_wrap=True)
     return 0

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from involution.studies.environment import start_for_measuring
-from involution.studies.errors import StudyError
+from involution.engine.files import atomic_path
+from involution.studies.origin import start_for_measuring, write_csv
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from involution.studies.tables import Table
 
 
-def check_measuring(command: str, batches: Sequence[int], seconds: float, threads: int | None) -> None:
-    """Check what the commands have in common, and start anew for measuring where this process is the command.
-
-    Raises:
-        StudyError: For numbers that make no sense.
-    """
-    if min(batches) < 1:
-        raise StudyError(f"--batch must be 1 or more, got {min(batches)}")
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise StudyError(f"--seconds must be 0 or more, got {seconds}")
-    if threads is not None and threads < 1:
-        raise StudyError(f"--threads must be 1 or more, got {threads}")
-    # called from Python the process is the caller's
+def start_as_command(command: str, *, dry_run: bool = False) -> None:
+    """Start anew for measuring where this process is the command; called from Python the process is the caller's."""
     if sys.argv[1:2] == [command]:
-        start_for_measuring()
+        start_for_measuring(dry_run=dry_run)
 
 
 class Steps:
@@ -90,3 +81,28 @@ def show(console: Console, table: Table) -> None:
         wide = console.options.update(width=1000)
         console.width = max(console.width, Measurement.get(console, wide, shown).maximum)
     console.print(shown)
+
+
+def write_study(output: Path, name: str, rows: Iterable[Mapping[str, Any]], text: str, figure: Figure | None) -> str:
+    """Write rows as CSV, tables as Markdown, and a figure where there is one.
+
+    Args:
+        output: The folder.
+        name: Of the files, without ending.
+        rows: Of the study.
+        text: The Markdown.
+        figure: The plot.
+
+    Returns:
+        A line that says what was written where.
+    """
+    from involution.studies import plots
+
+    write_csv(output / f"{name}.csv", rows)
+    with atomic_path(output / f"{name}.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    written = [f"{name}.csv", f"{name}.md"]
+    if figure is not None:
+        plots.save(figure, output / f"{name}.png")
+        written.append(f"{name}.png")
+    return f"written to {output}: {', '.join(written)}"

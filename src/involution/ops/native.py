@@ -69,7 +69,7 @@ BACKEND = Backend(
     operators=OPERATORS,
     dtypes=DTYPES,
     absence=lambda: _absence,
-    # measured (benchmarks/cpu.py): at nearly every stage of RedNet, in inference and in training
+    # measured (`make bench-cpu`): at nearly every stage of RedNet, in inference and in training
     prefers_fused=True,
     variant=instruction_set,
 )

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from ..data.errors import nearest
-from ..engine.checks import check_config
-from ..engine.config import ClassifyConfig, config_keys, load_config
-from .cost import multiply_adds
-from .errors import StudyError
-from .published import CLASSIFIERS
+from involution.data.errors import nearest
+from involution.engine.checks import check_config
+from involution.engine.config import ClassifyConfig, config_keys, load_config
+from involution.studies.cost import multiply_adds
+from involution.studies.errors import StudyError
+from involution.studies.published import CLASSIFIERS
 
 _ARGS = "model.args."
 # what the study itself sets in each run
@@ -132,7 +132,7 @@ class Study:
         name = self.cost.get("model", "")
         if name not in CLASSIFIERS:
             return None
-        from ..models.rednet import RedNet
+        from involution.models.rednet import RedNet
 
         defaults = {key: value.default for key, value in inspect.signature(RedNet).parameters.items()}
         args = self._cost_args(point)
@@ -326,7 +326,7 @@ def _check_keys(settings: Mapping[str, Any], where: str) -> None:
 
 
 def _model_arguments() -> list[str]:
-    from ..models.rednet import RedNet
+    from involution.models.rednet import RedNet
 
     return [name for name, value in inspect.signature(RedNet).parameters.items() if value.kind is value.KEYWORD_ONLY]
 
@@ -369,7 +369,7 @@ def _counted(name: str, args: Mapping[str, Any], channels: int, size: int, class
 def _count(name: str, args: str, channels: int, size: int, classes: int | None) -> tuple[int, int]:
     import timm
 
-    from .. import models  # noqa: F401, registers RedNet with timm
+    from involution import models  # noqa: F401, registers RedNet with timm
 
     head: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     with torch.device("meta"):

@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 
-from ..data.classification import open_dataset
-from ..engine.config import ClassifyConfig
-from ..engine.files import atomic_path, make_folder
-from .ablation import Run, Study
-from .errors import StudyError
-from .moved_digits import NAME as EMBEDDED
-from .moved_digits import make_moved_digits
-from .timing import provenance
+from involution.data.classification import open_dataset
+from involution.engine.config import ClassifyConfig
+from involution.engine.files import atomic_path, make_folder
+from involution.studies.ablation import Run, Study
+from involution.studies.errors import StudyError
+from involution.studies.moved_digits import NAME as EMBEDDED
+from involution.studies.moved_digits import make_moved_digits
+from involution.studies.origin import provenance
 
 MARKER = "study.json"
 # a run is the same wherever it lies and on whatever it is done
@@ -138,8 +138,8 @@ def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:
     Raises:
         KeyboardInterrupt: After Ctrl-C; the run has left its checkpoint.
     """
-    from ..engine.callbacks import TrainingDiverged, TrainingInterrupted
-    from ..engine.classify import evaluate
+    from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
+    from involution.engine.classify import evaluate
 
     config = replace(_placed(run.config, folder), name=run.name, output=str(folder / "runs"))
     record: dict[str, Any] = {"settings": _compared(run.config), "seed": run.config.seed, "title": run.title}
@@ -180,9 +180,9 @@ def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:
 
 
 def _train(config: ClassifyConfig) -> None:
-    from ..engine.checkpoint import CARD_KEY, read_card, read_checkpoint
-    from ..engine.classify import train
-    from ..engine.fit import in_epochs
+    from involution.engine.checkpoint import CARD_KEY, read_card, read_checkpoint
+    from involution.engine.classify import train
+    from involution.engine.fit import in_epochs
 
     last = config.run_dir / "last.ckpt"
     if not last.is_file():
@@ -193,7 +193,7 @@ def _train(config: ClassifyConfig) -> None:
     found = read_checkpoint(last)
     card = read_card(found, last)
     data = open_dataset(config.data.spec, split_seed=config.data.split_seed, classes=config.data.classes)
-    epochs = in_epochs(config, len(data.train)).trainer.epochs  # type: ignore[arg-type]
+    epochs = in_epochs(config, len(data.train)).trainer.epochs
     if found[CARD_KEY]["position"][0] < epochs:
         # the folder may have been moved
         train(replace(config, output=card.recipe["output"]), progress=False, resume=last)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .ablation import Point, Study, network_cost
-from .tables import Table
+from involution.studies.ablation import Point, Study, network_cost
+from involution.studies.tables import Table, document
 
 SIGNIFICANCE = 0.05
 HOW = (
@@ -206,14 +206,6 @@ def notes(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, HOW]
 
 
-def markdown(study: Study, rows: Sequence[Mapping[str, Any]], origin: Mapping[str, str]) -> str:
-    """Return the table and its notes in Markdown.
-
-    Args:
-        study: The study.
-        rows: Of `rows`.
-        origin: What `timing.provenance` returns.
-    """
-    lines = [f"- {line}" for line in notes(study, rows)]
-    where = ", ".join(f"{key} {value}" for key, value in origin.items())
-    return "\n".join([table(study, rows).markdown(), *lines, f"- Made by involution ablate: {where}.", ""])
+def markdown(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of `rows` and its notes in Markdown."""
+    return document([table(study, rows)], notes(study, rows), "ablate")

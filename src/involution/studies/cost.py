@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..detection import faster_rcnn, mask_rcnn, retinanet
-from ..nn import Involution2d
-from ..segmentation import semantic_fpn, upernet
+from involution.detection import faster_rcnn, mask_rcnn, retinanet
+from involution.nn import Involution2d
+from involution.segmentation import semantic_fpn, upernet
 
 # proposals and masks of the authors' tool, whatever the image
 _PROPOSALS, _MASKS = 1000, 100

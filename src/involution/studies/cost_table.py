@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from .cost import authors_cost, authors_pass, multiply_adds
-from .environment import kernels, out_of_memory
-from .errors import StudyError
-from .published import CLASSIFIERS, DETECTORS, PUBLISHED, SEGMENTERS
-from .tables import Table
-from .timing import _percentiles, interleaved_samples, peak_memory
+from involution.studies.cost import authors_cost, authors_pass, multiply_adds
+from involution.studies.errors import StudyError
+from involution.studies.harness import interleaved, out_of_memory, peak_memory, percentiles
+from involution.studies.origin import kernels
+from involution.studies.published import CLASSIFIERS, DETECTORS, PUBLISHED, SEGMENTERS
+from involution.studies.tables import Table, document, spread
 
 SMALLEST = 32
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,14 +38,14 @@ DETECTION = (
 
 def known_models() -> list[str]:
     """Return the names that `count` knows: RedNets and twins, torchvision's ResNet-50, the published recipes."""
-    from ..models.variants import VARIANTS
+    from involution.models.variants import VARIANTS
 
     return [*VARIANTS, "resnet50", *DETECTORS, *SEGMENTERS]
 
 
 def check_models(names: Iterable[str]) -> None:
     """Raise `StudyError` for a name that `known_models` has not."""
-    from ..data.errors import nearest
+    from involution.data.errors import nearest
 
     known = known_models()
     for name in names:
@@ -80,19 +80,19 @@ def build(name: str) -> nn.Module:
     import timm
     import torchvision
 
-    from .. import models  # noqa: F401, registers RedNet with timm
+    from involution import models  # noqa: F401, registers RedNet with timm
 
     model: nn.Module
     if name == "resnet50":
         model = torchvision.models.resnet50()
     elif name in DETECTORS:
-        from ..engine.config import load_config
-        from ..engine.detect_config import DetectConfig, create_detector
+        from involution.engine.config import load_config
+        from involution.engine.detect_config import DetectConfig, create_detector
 
         model = create_detector(load_config(name, cls=DetectConfig), 80, weights=False)
     elif name in SEGMENTERS:
-        from ..engine.config import load_config
-        from ..engine.segment_config import SegmentConfig, create_segmenter
+        from involution.engine.config import load_config
+        from involution.engine.segment_config import SegmentConfig, create_segmenter
 
         model = create_segmenter(load_config(name, cls=SegmentConfig), 19, weights=False)
     else:
@@ -189,20 +189,20 @@ def measure(
         rows[name] = setting | rows[name]
         tick()
     # the progress is a candidate like any other: shown between the models' calls, and its time left out
-    samples = interleaved_samples({"": tick, **calls}, seconds=seconds * max(len(calls), 1), min_rounds=7)
+    samples = interleaved({"": tick, **calls}, seconds=seconds * max(len(calls), 1))
     for name in calls:
-        rows[name] |= _times(samples[name], "ms")
+        rows[name] |= percentiles(samples[name], "ms", 3)
         rows[name]["images_per_s"] = round(1e3 * batch / rows[name]["p50_ms"], 2)
         if (twin := f"{name.removesuffix('_stem7')}_conv") in calls:
             ratios = [one / other for one, other in zip(samples[name], samples[twin], strict=True)]
-            rows[name] |= _times(ratios, "of_twin")
+            rows[name] |= percentiles(ratios, "of_twin", 3)
     return rows
 
 
 def _prepare(
     name: str, batch: int, size: tuple[int, int], dtype: torch.dtype, folded: bool, device: str
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
-    from ..models import fuse
+    from involution.models import fuse
 
     torch.manual_seed(0)
     model = build(name)
@@ -219,11 +219,6 @@ def _prepare(
     call()
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     return call, {"weight_bytes": weights, "peak_bytes": peak_memory(call)}
-
-
-def _times(values: list[float], suffix: str) -> dict[str, float]:
-    timing = _percentiles(values)
-    return {f"{p}_{suffix}": round(getattr(timing, p), 3) for p in ("p20", "p50", "p80")}
 
 
 _SCORES = {"top1": "top-1", "box_ap": "box AP", "miou": "mIoU"}
@@ -261,14 +256,11 @@ def _known(row: Mapping[str, Any], key: str, form: str) -> str:
 def _measured_cells(row: Mapping[str, Any]) -> list[str]:
     if "p50_ms" not in row:
         return [str(row.get("batch", "")), row.get("note", ""), "", "", ""]
-    ratio = ""
-    if "p50_of_twin" in row:
-        ratio = f"{row['p50_of_twin']:.2f} ({row['p20_of_twin']:.2f}–{row['p80_of_twin']:.2f})"
     return [
         str(row["batch"]),
-        f"{row['p50_ms']:.1f} ({row['p20_ms']:.1f}–{row['p80_ms']:.1f})",
+        spread(row, "ms", ".1f"),
         f"{row['images_per_s']:.1f}",
-        ratio,
+        spread(row, "of_twin", ".2f"),
         f"{row['peak_bytes'] / 1e6:.1f}",
     ]
 
@@ -293,16 +285,9 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], origin: Mapping[str, str]) -> str:
-    """Return the table and its notes in Markdown.
-
-    Args:
-        rows: Of `count`, with those of `measure`.
-        origin: What `timing.provenance` returns.
-    """
-    lines = [f"- {line}" for line in notes(rows)]
-    where = ", ".join(f"{key} {value}" for key, value in origin.items())
-    return "\n".join([table(rows).markdown(), *lines, f"- Made by involution cost: {where}.", ""])
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of `all_rows` and its notes in Markdown."""
+    return document([table(rows)], notes(rows), "cost")
 
 
 def default_models() -> list[str]:

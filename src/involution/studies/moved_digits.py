@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.splits import stratified_split
+from involution.data.splits import stratified_split
 
 NAME = "moved-digits"
 SPLITS = {"train": 500, "val": 100, "test": 1197}

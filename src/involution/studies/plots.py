@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.files import atomic_path
+from involution.engine.files import atomic_path
+from involution.studies.origin import machine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .ablation_table import Separation
-    from .bench import Limit
+    from involution.studies.ablation_table import Separation
+    from involution.studies.bench_table import Limit
 
 # blue and orange differ for every kind of colour vision, and in grey
 _BLUE, _ORANGE, _GREEN, _GREY = "#1f5fa8", "#c8550b", "#3b8f5a", "#5a5a5a"
@@ -179,7 +180,7 @@ def limits_figure(limits: Sequence[Limit], caption: str) -> Figure | None:
     """Draw which share of the machine's measured limits the kernels reach on each layer.
 
     Args:
-        limits: Of `bench.limits`.
+        limits: Of `bench_table.limits`.
         caption: Machine and versions.
 
     Returns:
@@ -233,10 +234,7 @@ def _colors(number: int) -> list[Any]:
 
 
 def _where(row: Mapping[str, Any]) -> str:
-    from .timing import provenance
-
-    origin = provenance()
-    return f"{origin['device']}, torch {origin['torch']}, kernels {row['kernels']}, {row['dtype']}; bars: p20 to p80"
+    return f"{machine()}, {row['dtype']}; bars: p20 to p80"
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -23,7 +23,7 @@ BACKEND = Backend(
     dtypes=launch.DTYPES,
     absence=lambda: absence,
     kernels=_KERNELS,
-    # not measured yet (benchmarks/gpu.py)
+    # not measured yet (`make bench-gpu`)
     prefers_fused=False,
     limits={
         name: f"more than {launch.MAX_FEATURES} reduced features" for name in _KERNELS if name.startswith("dynamic")

@@ -1,8 +1,14 @@
-"""The published detectors against torchvision's with a ResNet-50, and what the neck's involution holds in memory."""
+"""The published detectors against torchvision's with a ResNet-50, and what the neck's involution holds in memory.
+
+The stem and the first stage are frozen and the backbone's batch norms keep their statistics, as published, in the
+counterpart, too. Weights are random; the classifiers are set so that as much is found as by a trained detector: a
+prediction ends with the most detections that it may return.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,109 +17,74 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .. import detection
-from ..nn import Involution2d
-from ..ops import involution2d
-from .baselines import unfold_involution2d
-from .timing import interleaved_ratios, peak_memory
+from involution import detection
+from involution.nn import Involution2d
+from involution.ops import involution2d
+from involution.studies.baselines import unfold_involution2d
+from involution.studies.harness import Measurement, Options, Row, Suite, measure
 
 FAMILIES = ("retinanet", "faster_rcnn", "mask_rcnn", "neck")
 BASE = "ResNet-50"
 _NECK_BASE = "involution"
 _CATEGORIES = 80
 
-Row = dict[str, Any]
+Candidates = dict[str, Callable[[], Any]]
 
 
-def run(
-    families: tuple[str, ...] = FAMILIES,
-    *,
-    size: tuple[int, int] = (800, 1344),
-    batch: int = 1,
-    device: str = "cpu",
-    seconds: float = 1.0,
-    rounds: int = 3,
-    backbone: str = "rednet50_stem7",
-    unfold: bool = True,
-) -> Iterator[Row]:
-    """Time a training step and a prediction of each detector, and measure what they hold in memory.
+@dataclass(frozen=True)
+class _Setting:
+    # images of height and width, multiples of 32; how long is measured
+    size: tuple[int, int]
+    batch: int
+    seconds: float
+    rounds: int
+    backbone: str
+    device: str
 
-    The stem and the first stage are frozen and the backbone's batch norms keep their statistics, as published, in the
-    counterpart, too. Weights are random; the classifiers are set so that as much is found as by a trained detector: a
-    prediction ends with the most detections that it may return.
-
-    Args:
-        families: Of `FAMILIES`.
-        size: Height and width of the images, multiples of 32.
-        batch: Images.
-        device: Where it runs.
-        seconds: Least time for each measurement.
-        rounds: Least rounds of each measurement.
-        backbone: Of the detectors.
-        unfold: Also measure the neck by unfold, which holds many times the memory.
-
-    Yields:
-        A row for each candidate: what was measured, milliseconds and the ratio to the base's time in the same round,
-        each as p20, p50 and p80, and the most bytes of tensors held at once, beyond those from before the call.
-
-    Raises:
-        ValueError: An unknown family.
-        AssertionError: If the forms of the neck's layer compute different things.
-    """
-    for family in families:
-        if family not in FAMILIES:
-            raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
-        if family == "neck":
-            yield from _neck(size, batch, device, seconds, rounds, unfold)
-        else:
-            yield from _detectors(family, size, batch, device, seconds, rounds, backbone)
+    def measure(self, family: str, name: str, candidates: Candidates, base: str) -> Iterator[Row]:
+        columns: Row = {"family": family, "measure": name, "layer": "", "batch": self.batch}
+        columns |= {"height": self.size[0], "width": self.size[1]}
+        return measure(candidates, base, seconds=self.seconds, rounds=self.rounds, **columns)
 
 
-def _detectors(
-    family: str, size: tuple[int, int], batch: int, device: str, seconds: float, rounds: int, backbone: str
-) -> Iterator[Row]:
+def _plan(options: Options) -> Iterator[Measurement]:
+    # smaller images have too few proposals to end with 100 detections
+    size = (128, 160) if options.dry_run else (256, 320) if options.quick else (800, 1344)
+    settings = options.filled(
+        batches=(1,), seconds=0 if options.dry_run or options.quick else 1.0, rounds=2 if options.dry_run else 3
+    )
+    backbone = "rednet26_stem7" if options.dry_run else "rednet50_stem7"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for batch in settings.batches:
+        setting = _Setting(size, batch, settings.seconds, settings.rounds, backbone, device)
+        for family in options.parts:
+            rows = partial(_neck, setting) if family == "neck" else partial(_detectors, family, setting)
+            yield Measurement(f"{family}, batch {batch}", rows)
+
+
+def _detectors(family: str, setting: _Setting) -> Iterator[Row]:
     kinds = [("convolution", "convolution"), ("involution", "convolution"), ("involution", "involution")]
     if family == "retinanet":
         kinds = kinds[:2]
-    limits = {"min_size": min(size), "max_size": max(size)}
+    limits = {"min_size": min(setting.size), "max_size": max(setting.size)}
     torch.manual_seed(0)
     models: dict[str, Any] = {BASE: _counterpart(family, limits)}
     for neck, head in kinds:
         name = f"RedNet, {neck} neck" + (" and head" if head == "involution" else "")
         extra = {} if family == "retinanet" else {"head": head}
-        models[name] = getattr(detection, family)(_CATEGORIES, backbone, neck=neck, **extra, **limits)
+        models[name] = getattr(detection, family)(_CATEGORIES, setting.backbone, neck=neck, **extra, **limits)
     for name, model in models.items():
         _freeze(model.backbone.body if name == BASE else model.backbone.backbone.body)
         _make_confident(model)
-        model.to(device)
-    images = [torch.rand(3, *size, device=device) for _ in range(batch)]
-    targets = [_target(size, device) for _ in images]
-    calls: dict[str, dict[str, Callable[[], Any]]] = {
+        model.to(setting.device)
+    images = [torch.rand(3, *setting.size, device=setting.device) for _ in range(setting.batch)]
+    targets = [_target(setting.size, setting.device) for _ in images]
+    calls: dict[str, Candidates] = {
         "training step": {name: partial(_step, model, images, targets) for name, model in models.items()},
         "prediction": {name: partial(_predict, model, images) for name, model in models.items()},
     }
-    for measure, candidates in calls.items():
-        yield from _measured(family, measure, batch, size, candidates, BASE, seconds, rounds)
-
-
-def _measured(
-    family: str,
-    measure: str,
-    batch: int,
-    size: tuple[int, int],
-    candidates: dict[str, Callable[[], Any]],
-    base: str,
-    seconds: float,
-    rounds: int,
-) -> Iterator[Row]:
-    times, ratios = interleaved_ratios(candidates, base, seconds=seconds, min_rounds=rounds)
-    for name, time in times.items():
-        row: Row = {"family": family, "measure": measure, "candidate": name, "base": base}
-        row |= {"batch": batch, "height": size[0], "width": size[1]}
-        for percentile in ("p20", "p50", "p80"):
-            row[f"{percentile}_ms"] = round(getattr(time, percentile), 3)
-            row[f"{percentile}_ratio"] = round(getattr(ratios[name], percentile), 3)
-        yield {**row, "peak_bytes": peak_memory(candidates[name])}
+    for name, candidates in calls.items():
+        yield from setting.measure(family, name, candidates, BASE)
 
 
 def _counterpart(family: str, limits: dict[str, int]) -> Any:
@@ -169,18 +140,19 @@ def _predict(model: Any, images: list[Tensor]) -> None:
         raise AssertionError(f"only {[len(result['scores']) for result in found]} detections: too little was timed")
 
 
-def _neck(size: tuple[int, int], batch: int, device: str, seconds: float, rounds: int, unfold: bool) -> Iterator[Row]:
+def _neck(setting: _Setting) -> Iterator[Row]:
     """Measure the neck's layer on the finest level, a quarter of the image's size."""
     torch.manual_seed(0)
-    layer = Involution2d(256, 7).to(device).eval()
-    x = torch.randn(batch, 256, size[0] // 4, size[1] // 4, device=device)
+    height, width = setting.size
+    layer = Involution2d(256, 7).to(setting.device).eval()
+    x = torch.randn(setting.batch, 256, height // 4, width // 4, device=setting.device)
     grad = torch.randn_like(x)
     forms: dict[str, Callable[[Tensor], Tensor]] = {
         _NECK_BASE: layer,
         "map, then involution": lambda x: involution2d(x, layer.generator(x), None, 1, 3),
+        # 11 GB of memory at 800×1344
+        "map, then unfold": lambda x: unfold_involution2d(x, layer.generator(x), 1, 3),
     }
-    if unfold:
-        forms["map, then unfold"] = lambda x: unfold_involution2d(x, layer.generator(x), 1, 3)
 
     def forward(form: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.inference_mode():
@@ -193,8 +165,12 @@ def _neck(size: tuple[int, int], batch: int, device: str, seconds: float, rounds
     truth = forward(forms[_NECK_BASE])
     for form in list(forms.values())[1:]:
         torch.testing.assert_close(forward(form), truth, rtol=1e-3, atol=1e-3 * float(truth.abs().max()))
-    for measure, call in (("forward", forward), ("forward+backward", step)):
-        candidates: dict[str, Callable[[], Any]] = {name: partial(call, form) for name, form in forms.items()}
-        for row in _measured("neck", measure, batch, size, candidates, _NECK_BASE, seconds, rounds):
-            held = row["peak_bytes"] / (truth.numel() * truth.element_size())
-            yield {**row, "peak_per_output": round(held, 2)}
+    for name, call in (("forward", forward), ("forward+backward", step)):
+        candidates: Candidates = {title: partial(call, form) for title, form in forms.items()}
+        for row in setting.measure("neck", name, candidates, _NECK_BASE):
+            if "peak_bytes" in row:
+                row["peak_per_output"] = round(row["peak_bytes"] / (truth.numel() * truth.element_size()), 2)
+            yield row
+
+
+SUITE = Suite(FAMILIES, _plan)

@@ -1,0 +1,108 @@
+"""The tables that README and the site show, from the files of results."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from involution.studies import ablation, ablation_table, bench_table, cost_table, harness, origin, suites
+from involution.studies.tables import Table, spread
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+# whose results are shown
+MACHINE = "amd-epyc-avx512_torch2.14.1"
+FAMILIES = {"retinanet": "RetinaNet", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
+
+
+def tables() -> dict[str, str]:
+    """Return each table of the page of measured figures, in Markdown, by the name that it has there."""
+    operator = rows("cpu")
+    cost = cost_table.table(rows("cost"))
+    targets = suites.load("cpu").targets(operator)
+    found = {
+        "measured_short": short(),
+        "measured_ratios": bench_table.ratio_table(operator),
+        "measured_limits": bench_table.limit_table(bench_table.limits(operator)),
+        "measured_layers": _layers(operator),
+        "measured_targets": bench_table.target_table(targets),
+        "measured_count": _columns(cost, "Counted and published", range(7)),
+        "measured_time": _columns(cost, "Measured", (0, 8, 9, 10, 11)),
+        "measured_neck": _detection("neck", "The neck's finest level"),
+        **{f"measured_{family}": _detection(family, title) for family, title in FAMILIES.items()},
+        "measured_ablate": ablation_table.table(ablation.load_study("paper"), rows("ablate")),
+    }
+    return {name: table.markdown() for name, table in found.items()}
+
+
+def rows(study: str) -> list[dict[str, Any]]:
+    """Return the rows of a study's results."""
+    return origin.read_csv(RESULTS / f"{study}_{MACHINE}.csv")
+
+
+def _columns(table: Table, title: str, chosen: Sequence[int]) -> Table:
+    """Return some columns of a table that is too wide for a page."""
+    header, *cells = ([row[column] for column in chosen] for row in (table.header, *table.rows))
+    return Table(title, header, cells, table.labels)
+
+
+_SHORT = {
+    "RedNet-50 ÷ ResNet-50, inference, batch norms folded": ("inference", "RedNet-50, folded", "ResNet-50, folded"),
+    "RedNet-50 ÷ ResNet-50, training step": ("training", "RedNet-50", "ResNet-50"),
+    "RedNet-50 by unfold ÷ ResNet-50, inference": ("inference", "RedNet-50 by unfold", "ResNet-50, folded"),
+    "unfold ÷ involution, forward": ("forward", "unfold", "involution"),
+    "unfold ÷ involution, forward and backward": ("forward+backward", "unfold", "involution"),
+    "depthwise 7×7 convolution ÷ involution, forward": ("forward", "depthwise 7×7", "involution"),
+}
+_SHORT_MEMORY = {
+    "peak memory of unfold ÷ involution, forward": ("forward", "unfold", "involution"),
+    "peak memory of unfold ÷ involution, forward and backward": ("forward+backward", "unfold", "involution"),
+}
+
+
+def short() -> Table:
+    """Return the figures that matter most: networks and the operator over their bases."""
+    timed = rows("cpu")
+    held = [row for row in rows("operator") if row["memory_format"] == "channels_last"]
+    batches = sorted({row["batch"] for row in timed})
+    cells = []
+    for chosen, found, key in ((_SHORT, timed, "p50_ratio"), (_SHORT_MEMORY, held, "peak_bytes")):
+        for title, which in chosen.items():
+            at = [harness.ratios([row for row in found if row["batch"] == n], *which, key) for n in batches]
+            cells.append([title, *(f"{statistics.median(ratios):.2f}" if ratios else "" for ratios in at)])
+    return Table("Time ÷ time, and memory ÷ memory", ["", *(f"batch {batch}" for batch in batches)], cells)
+
+
+def _layers(found: list[dict[str, Any]]) -> Table:
+    names = ("involution", "depthwise 7×7", "unfold")
+    times = {
+        (row["layer"], row["batch"], row["measure"], row["candidate"]): f"{row['p50_ms']:.2f}"
+        for row in found
+        if row["measure"] in ("forward", "forward+backward")
+    }
+    keys = dict.fromkeys((layer, batch) for layer, batch, *_ in times)
+    cells = [
+        [
+            layer,
+            str(batch),
+            *(times[layer, batch, mode, name] for mode in ("forward", "forward+backward") for name in names),
+        ]
+        for layer, batch in sorted(keys, key=lambda key: key[1])
+    ]
+    header = ["layer", "batch", *(f"{mode}: {name}" for mode in ("forward", "with backward") for name in names)]
+    return Table("RedNet-50's different involution layers, ms (median)", header, cells)
+
+
+def _detection(part: str, title: str) -> Table:
+    found = rows(f"detection-{part}")
+    cells = [
+        [
+            row["measure"],
+            row["candidate"],
+            spread(row, "ms", ",.0f"),
+            spread(row, "ratio", ".2f"),
+            f"{row['peak_bytes'] / 1e6:,.0f}",
+        ]
+        for row in found
+    ]
+    header = ["measure", "candidate", "ms (p20–p80)", f"÷ {found[0]['base']} (p20–p80)", "peak memory, MB"]
+    return Table(f"{title}, one image of 800×1344 pixels", header, cells, labels=2)

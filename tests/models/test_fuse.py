@@ -167,7 +167,7 @@ def test_involution_takes_over_a_norm(kind, relu):
     involution.fuse_norm(norm, relu)
     torch.testing.assert_close(involution(x), expected.relu() if relu else expected)
     assert "followed by norm" in repr(involution)
-    with pytest.raises(ValueError, match="taken over already"):
+    with pytest.raises(ValueError, match="already absorbed a norm"):
         involution.fuse_norm(norm)
 
 

@@ -54,12 +54,12 @@ def test_questions_that_have_no_answer():
         serving("involuton2d", "cpu")
     with pytest.raises(ValueError, match=r"'softmax'; there are involution2d, .*dynamic_involution2d_backward"):
         serving("softmax", "cpu")
-    with pytest.raises(ValueError, match="no kernel takes int64; use one of float16, bfloat16, float32, float64"):
+    with pytest.raises(ValueError, match="no kernel supports int64; use one of float16, bfloat16, float32, float64"):
         serving("involution2d", "cpu", torch.int64)
 
 
 def test_a_name_is_taken_once():
-    with pytest.raises(ValueError, match="a backend named 'plain' already"):
+    with pytest.raises(ValueError, match="already a backend named 'plain'"):
         backends.register(backends.BACKENDS["plain"])
 
 
@@ -134,12 +134,12 @@ def test_a_backend_is_one_record_and_one_registration():
         + """
 rows = {row.operator: row for row in served() if row.device == "cpu"}
 assert (rows["involution2d"].kernel, rows["involution2d"].tag) == ("Toy", "toy")
-assert rows["involution2d"].why_not == "plain PyTorch serves float16, bfloat16, float64"
+assert rows["involution2d"].why_not == "plain PyTorch handles float16, bfloat16, float64"
 assert rows["dynamic_involution2d"].why_not.endswith(", more than 4 features")
 assert rows["involution3d"].kernel == "plain PyTorch"
 assert rows["involution3d"].why_not == "no Toy kernel for this operator; INVOLUTION_NATIVE=0"
 row = backends.serving("involution2d", "cpu", torch.float64)
-assert (row.backend, row.why_not) == ("plain", "the Toy kernels do not take float64; INVOLUTION_NATIVE=0")
+assert (row.backend, row.why_not) == ("plain", "the Toy kernels do not support float64; INVOLUTION_NATIVE=0")
 
 assert backends.prefers_fused(torch.device("cpu"), torch.float32)
 assert not backends.prefers_fused(torch.device("cpu"), torch.float64)
@@ -169,12 +169,12 @@ def wide(size=5):
     x, reduced = torch.randn(1, 16, size, size), torch.randn(1, 8, size, size)
     return involution.dynamic_involution2d(x, reduced, torch.randn(1, 3, 3, 8), padding="same")
 
-message = "plain PyTorch serves, which is slower: dynamic_involution2d: too many features"
+message = "using plain PyTorch, which is slower: dynamic_involution2d: too many features"
 assert told(lambda: wide(0)) == []
 assert told(wide) == [message]
 assert told(wide) == []
 x, w = torch.zeros(1, 4, 3, 3).double(), torch.zeros(1, 1, 1, 1, 3, 3).double()
-message = "plain PyTorch serves, which is slower: involution2d: the Toy kernels do not take float64"
+message = "using plain PyTorch, which is slower: involution2d: the Toy kernels do not support float64"
 assert told(lambda: involution.involution2d(x, w)) == [message]
 """
     )
@@ -197,7 +197,7 @@ def test_a_backend_that_is_not_here_registers_nothing():
 @pytest.mark.parametrize(("value", "error"), [("", False), ("yes", True)])
 def test_a_wrong_switch_is_one_line_at_import_and_an_error_at_the_first_call(value, error):
     program = "import torch, involution as i; i.involution2d(torch.zeros(1, 4, 3, 3), torch.zeros(1, 1, 1, 1, 3, 3))"
-    message = "INVOLUTION_NATIVE must be 0 (never), 1 (always) or unset (where it is); got 'yes'"
+    message = "INVOLUTION_NATIVE must be 0 (never), 1 (always) or unset (if available); got 'yes'"
     environment = {**os.environ, "INVOLUTION_NATIVE": value}
     for code in (program.partition(";")[0], program):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

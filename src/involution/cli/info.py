@@ -24,7 +24,7 @@ def run(args: Namespace) -> int:
     console = Console()
     console.print(*_versions(), sep="\n", highlight=False)
     table = Table(
-        "operator", "device", "kernel", "why not a faster one", title="which kernel serves", title_justify="left"
+        "operator", "device", "kernel", "why not a faster one", title="which kernel runs", title_justify="left"
     )
     for row in served():
         table.add_row(row.operator, row.device, row.kernel, row.why_not)

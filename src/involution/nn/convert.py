@@ -1,4 +1,4 @@
-"""Put involutions in the place of the convolutions of an existing network."""
+"""Replace the convolutions of an existing network by involutions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,15 +50,15 @@ def convert_conv_to_involution(
 ) -> ConversionReport:
     """Replace the k×k convolutions (k > 1) of a network by involutions of the same output size, in place.
 
-    Each makes room for a fresh involution (there is no way to carry a convolution's weights over), on its device, in
-    its dtype and with its stride, dilation, padding mode and bias. Where the convolution changes the number of
-    channels, a 1×1 convolution projects first. Left as they are, and listed with the reason: convolutions whose input
-    has fewer than 16 channels (an image; generate kernels from features instead), whose channels are not divisible
-    into groups, transposed and lazy ones.
+    Each is replaced by a newly initialised involution (a convolution's weights can't be carried over) with the same
+    device, dtype, stride, dilation, padding mode and bias. If the convolution changes the number of channels, a 1×1
+    convolution projects first. Some convolutions stay, and are listed with the reason: those whose input has fewer than
+    16 channels (such as an image; generate kernels from features instead), those whose channels are not divisible into
+    groups, and transposed and lazy ones.
 
     Args:
         model: Any network.
-        kernel_size: Size of the involutions; default is each convolution's own. (RedNet puts 7×7 for 3×3.)
+        kernel_size: Size of the involutions; by default each convolution's own. (RedNet replaces 3×3 by 7×7.)
         select: Called with the name and the convolution; False leaves it as it is.
         **options: Further arguments for `Involution2d`: groups, group_channels, reduction_ratio, norm_layer, act_layer.
 
@@ -66,9 +66,9 @@ def convert_conv_to_involution(
         A report with the network, what was replaced and what was not; ``print(report)`` shows it.
 
     Raises:
-        TypeError: If an option is none of `Involution2d`'s.
-        ValueError: If an option's value is out of range for every convolution alike (kernel_size, groups,
-            group_channels, reduction_ratio). The network is unchanged.
+        TypeError: If an option is not one of `Involution2d`'s.
+        ValueError: If the value of an option is out of range whatever the convolution (kernel_size, groups,
+            group_channels, reduction_ratio). The network is then unchanged.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(64, 10, 1))
@@ -81,10 +81,10 @@ def convert_conv_to_involution(
     _at_least_1("kernel_size", kernel_size)
     report = ConversionReport(model)
     before = _count(model)
-    # all are built before the first is put in: an option that fails leaves the network as it was
+    # build all before inserting the first, so that an invalid option leaves the network unchanged
     involutions: dict[nn.Module, nn.Module] = {}
     places: dict[str, nn.Module] = {}
-    # a convolution that stands in several places becomes one involution in all of them
+    # a shared convolution becomes one shared involution
     for name, module in model.named_modules(remove_duplicate=False):
         if not _is_spatial_convolution(module):
             continue
@@ -108,7 +108,7 @@ def _at_least_1(name: str, value: int | None) -> None:
 
 
 def _is_spatial_convolution(module: nn.Module) -> bool:
-    # exact types and their lazy and transposed kin; a subclass may compute anything
+    # exact types and their lazy and transposed variants; a subclass may compute anything
     kin = nn.modules.conv._ConvNd
     return isinstance(module, kin) and any(k > 1 for k in module.kernel_size)
 

@@ -13,7 +13,7 @@ from ..ops.backends import prefers_fused
 from ..ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
 from ..ops.dynamic import affine
 
-# a symbolic tracer records these calls whole, as it does the operators': what they ask of sizes can't be traced
+# torch.fx records these calls as one node, like the operators, because their checks of sizes can't be traced
 torch.fx.wrap("_pool_windows")
 torch.fx.wrap("_pad_input")
 
@@ -35,9 +35,9 @@ def foldable(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
 class KernelGenerator(nn.Module):
     """Generate the kernel map from features: one kernel for each output position and group (paper, section 3.2).
 
-    Under stride the features of each ``stride``-sized cell are averaged first. Then a 1×1 convolution reduces the
-    channels, followed by norm and activation, and a second one, with bias, spans the kernels; no softmax. With
-    ``reduction_ratio=None`` a single 1×1 convolution does both (the paper's linear form).
+    With a stride, the features of each ``stride``-sized cell are averaged first. Then a 1×1 convolution reduces the
+    channels, followed by norm and activation, and a second one, with bias, expands them to the kernels; there is no
+    softmax. With ``reduction_ratio=None`` a single 1×1 convolution does both (the paper's linear form).
 
     Attributes:
         reduce, norm, act: The reduction (identities in the linear form).
@@ -110,18 +110,18 @@ class KernelGenerator(nn.Module):
 def _fused_is_faster(generator: KernelGenerator, x: Tensor) -> bool:
     if not isinstance(x, Tensor) or not prefers_fused(x.device, x.dtype):
         return False
-    # an exported or traced program keeps the plain operator, for which other runtimes have a translation
+    # an exported or traced program keeps the plain operator, which other runtimes can translate
     if torch.compiler.is_exporting() or torch.jit.is_tracing() or type(generator.span) is not nn.Conv2d:
         return False
-    # a generator of the user's own makes the map its own way
+    # a custom generator makes the map its own way
     if type(generator).forward is not KernelGenerator.forward or "forward" in vars(generator):
         return False
-    # whoever watches the map gets to see it
+    # hooks must be able to see the map
     return not any(m._forward_hooks or m._forward_pre_hooks for m in (generator, generator.span))
 
 
 class _Involution(nn.Module):
-    # what the dimensions share
+    # shared by all dimensions
     dims: ClassVar[int]
 
     def __init__(
@@ -178,7 +178,7 @@ class _Involution(nn.Module):
             **factory,
         )
         self.bias = nn.Parameter(torch.empty(self.channels, **factory)) if bias else None
-        # what `fuse_norm` took over
+        # set by `fuse_norm`
         self.scale: Tensor | None
         self.shift: Tensor | None
         self.register_buffer("scale", None)
@@ -209,17 +209,17 @@ class _Involution(nn.Module):
 
     @torch.no_grad()
     def fuse_norm(self, norm: nn.Module, relu: bool = False) -> None:
-        """Take over the batch norm that follows, and the ReLU after it, for inference.
+        """Absorb the batch norm that follows, and the ReLU after it, for inference.
 
-        From then on the module puts out ``relu(norm(involution(x)))``, in one pass where it runs fused; buffers
-        ``scale`` and ``shift [C_out]`` are in its state_dict. A bias goes into the shift.
+        From then on the module computes ``relu(norm(involution(x)))``, in one pass if it runs fused. The buffers
+        ``scale`` and ``shift [C_out]`` are added to its state_dict. A bias becomes part of the shift.
 
         Args:
             norm: A BatchNorm in evaluation mode with running statistics of ``C_out`` channels.
             relu: Whether a ReLU follows it.
 
         Raises:
-            ValueError: If the norm is another one, or the module has taken over one already.
+            ValueError: If the norm is of another kind, or the module has already absorbed one.
 
         Example:
             >>> involution, norm = Involution2d(16, 7).eval(), torch.nn.BatchNorm2d(16).eval()
@@ -230,7 +230,7 @@ class _Involution(nn.Module):
             True
         """
         if self.scale is not None:
-            raise ValueError("a norm was taken over already; a second one can't be")
+            raise ValueError("this module has already absorbed a norm; it can't absorb another")
         if not foldable(norm) or norm.num_features != self.channels:
             raise ValueError(
                 f"norm must be a BatchNorm of {self.channels} channels in eval mode with running statistics; got {norm}"
@@ -270,7 +270,7 @@ class _Involution(nn.Module):
         raise NotImplementedError
 
     def extra_repr(self) -> str:
-        """Return the geometry, and whatever differs from the default."""
+        """Return the geometry and every option that differs from its default."""
         parts = [f"{self.in_channels}", f"kernel_size={self.kernel_size}"]
         if self.channels != self.in_channels:
             parts.append(f"out_channels={self.channels}")
@@ -295,9 +295,9 @@ class _Involution(nn.Module):
 class Involution1d(_Involution):
     """Involution over sequences: `Involution2d` in one dimension.
 
-    ``padding=(left, right)`` pads each side by its own; ``(dilation·(K − 1), 0)`` looks into the past only: the
-    kernel of a position is generated at its window's centre, which then lies in the past as well (under stride as long
-    as ``stride − 1 ≤ dilation·(K − 1) / 2``, for the mean over ``stride`` samples begins there).
+    ``padding=(left, right)`` pads the sides separately. With ``(dilation·(K − 1), 0)`` it is causal: the kernel of a
+    position is generated at the centre of its window, which then lies in the past as well (with a stride, as long as
+    ``stride − 1 ≤ dilation·(K − 1) / 2``, because the mean over ``stride`` samples starts there).
 
     Shape:
         - Input: ``[N, C, L]``
@@ -315,29 +315,29 @@ class Involution1d(_Involution):
 
 
 class Involution2d(_Involution):
-    """Involution over images (arXiv 2103.06255): takes the place of a k×k convolution in any network.
+    """Involution over images (arXiv 2103.06255): replaces a k×k convolution in any network.
 
-    A small generator makes, from the feature at each output window's centre, the kernel of that window, shared by the
-    channels of a group; then the kernels are applied. Parameters are initialised as RedNet does: kaiming normal (fan
-    out, relu) for the generator's convolutions, 0 for biases, 1 and 0 for the norm.
+    From the feature at the centre of each output window, a small generator computes the kernel of that window, shared
+    by the channels of a group; then the kernels are applied. Parameters are initialised as in RedNet: kaiming normal
+    (fan out, relu) for the generator's convolutions, 0 for biases, 1 and 0 for the norm.
 
     Args:
         channels: Channels C of the input.
         kernel_size: Size K of the generated kernels, an int or (vertical, horizontal); odd, even, asymmetric.
         stride: Step of the window.
         padding: ``"same"`` (``ceil(size / stride)`` outputs; even kernels get the extra padding on the right), an int,
-            a pair of items for the dimensions, each an int or a (leading, trailing) pair.
+            or one item per dimension, each an int or a (leading, trailing) pair.
         dilation: Distance between taps.
-        groups: Number of kernels G generated for a position; a divisor of the channels. Default: see `group_channels`.
-        group_channels: Channels that share one kernel, used where `groups` is not given; fewer channels make one group.
+        groups: Number of kernels G generated per position; a divisor of the channels. By default see `group_channels`.
+        group_channels: Channels that share one kernel, if `groups` is not given; fewer channels form one group.
         reduction_ratio: The generator's hidden width is ``C / reduction_ratio``; None for one linear layer.
         out_channels: If it differs from `channels`, a 1×1 convolution (no bias) projects the input first.
         bias: Add a learned bias to the output.
         norm_layer: Norm after the reduction, called with its width; a batch norm by default, None for none.
         act_layer: Activation after it; None for none.
         padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
-        device: Of the parameters.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Dtype of the parameters.
 
     Shape:
         - Input: ``[N, C, H, W]``
@@ -396,13 +396,13 @@ def _group_count(channels: int, groups: int | None, group_channels: int) -> int:
 def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, dilation: tuple) -> Tensor:
     """Return the mean feature of the ``stride``-sized cell at the centre of each output window.
 
-    Cells that stick out of the image see its border repeated, so odd sizes under stride give ``ceil(size / stride)``
-    cells; where sizes divide this is plain average pooling.
+    Cells that extend beyond the image see its border repeated, so odd sizes with a stride give ``ceil(size / stride)``
+    cells; where sizes divide evenly this is plain average pooling.
     """
     dims = len(stride)
     if x.dim() != dims + 2:
         raise ValueError(f"Involution{dims}d: input must be [N, C] and {dims} spatial sizes; got {list(x.shape)}")
-    # asks whether the window fits, before pooling fails with a message of its own
+    # check that the window fits, before pooling fails with its own message
     output_size(x.shape[2:], kernel_size, stride, padding, dilation)
     pads: list[int] = []
     for size, k, s, (leading, trailing), d in zip(x.shape[2:], kernel_size, stride, padding, dilation, strict=True):
@@ -416,7 +416,7 @@ def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, 
         else:
             last = ((size + leading + trailing - reach - 1) // s + 1) * s + first - size
         pads = [-first, last, *pads]
-    # a symbolic size stays in the program, for sizes that it has not seen
+    # a symbolic size stays in the program, for sizes it has not seen
     if any(not isinstance(pad, int) or pad != 0 for pad in pads):
         compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
         x = _replicate(x, pads) if compiling else F.pad(x, pads, mode="replicate")

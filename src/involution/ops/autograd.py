@@ -1,4 +1,4 @@
-"""What the bilinear operators need beside kernels: derivatives, fake kernels, autocast and vmap.
+"""What the bilinear operators need besides kernels: derivatives, fake kernels, autocast and vmap.
 
 Each of the three operators of a dimension is linear in both of its tensors, and their derivatives are the same three
 operators again. With ``F`` the forward, ``I`` the gradient of the input and ``W`` that of the map::
@@ -7,8 +7,8 @@ operators again. With ``F`` the forward, ``I`` the gradient of the input and ``W
     I(y, w):  ȳ = F(x̄, w)   w̄ = W(y, x̄)
     W(y, x):  ȳ = F(x, w̄)   x̄ = I(y, w̄)
 
-so derivatives of any order and mode are there. They hang on the ``Autograd`` dispatch key, for
-`torch.library.register_autograd` has no jvp and returns zero tangents without a word. Under a torch.func transform
+which gives derivatives of any order and mode. They are registered on the ``Autograd`` dispatch key, because
+`torch.library.register_autograd` has no jvp and silently returns zero tangents. Under a torch.func transform
 `call` applies a `torch.autograd.Function` above the dispatcher, where functorch sees its jvp and vmap rules.
 """
 
@@ -36,7 +36,7 @@ def operator(kind: str, dims: int) -> torch._ops.OpOverload:
 
 
 def call(kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
-    """Call an operator so that every transform of PyTorch sees its derivatives.
+    """Call an operator so that every PyTorch transform sees its derivatives.
 
     Args:
         kind: ``""``, ``"_grad_input"`` or ``"_grad_weight"``.
@@ -130,7 +130,7 @@ class _Bilinear(torch.autograd.Function):
 
 
 class _Dispatched(torch.autograd.Function):
-    # below the dispatcher; without setup_context, which inspects signatures at each call, for twice the time
+    # below the dispatcher; without setup_context, which takes twice the time by inspecting signatures at each call
 
     @staticmethod
     def forward(ctx: Any, keyset: DispatchKeySet, kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
@@ -161,7 +161,7 @@ def redispatch_below_autograd(op: torch._ops.OpOverload, keyset: DispatchKeySet,
 
 def needs_derivative(*tensors: Tensor | None) -> bool:
     """Return whether reverse or forward mode has to record an operation on these tensors."""
-    # torch.autograd.forward_ad has no public question for "is a level open"
+    # torch.autograd.forward_ad has no public way to ask whether a level is open
     if forward_ad._current_level >= 0:
         return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
@@ -183,7 +183,7 @@ def cast_for_autocast(*tensors: Any) -> tuple:
 
 
 def register_autocast(op: torch._ops.OpOverload) -> None:
-    """Let an operator take part in autocast, in the context's own dtype: `torch.library`'s own way fixes one."""
+    """Register an operator for autocast with the context's dtype; `torch.library.register_autocast` would fix one."""
     for device in _AUTOCAST_DEVICES:
         own_key = DispatchKeySet(getattr(DispatchKey, f"Autocast{device}"))
         LIBRARY.impl(op, partial(_autocast_kernel, op, own_key), f"Autocast{device}")

@@ -1,4 +1,4 @@
-"""Every rule about the operators' arguments, and its message."""
+"""Every rule about the operators' arguments, with its message."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -24,9 +24,9 @@ def per_dimension(name: str, value: IntOrTuple, dims: int, minimum: int = 1) -> 
 
     Raises:
         TypeError: If it is neither.
-        ValueError: If it has another length, or a number is below `minimum`.
+        ValueError: If it has the wrong length, or a number is below `minimum`.
     """
-    # the common case at once: a small call is mostly its checks
+    # the common case first: a small call spends most of its time on checks
     if type(value) is int and value >= minimum:
         return (value,) * dims
     values: Any = (value,) * dims if _is_int(value) else value
@@ -42,9 +42,9 @@ def per_dimension(name: str, value: IntOrTuple, dims: int, minimum: int = 1) -> 
 def per_side(padding: Padding, dims: int, kernel_size: Sequence[int], dilation: Sequence[int]) -> Any:
     """Return a tuple of (leading, trailing) padding per dimension, or for ``"same"`` of (leading, None).
 
-    Accepted are an int, a sequence of `dims` items each an int or a (leading, trailing) pair, in one dimension a flat
-    (left, right) pair, and ``"same"``: the leading side gets ``dilation·(kernel_size − 1) // 2``, the trailing
-    one what makes ``ceil(size / stride)`` outputs.
+    It accepts an int; a sequence of `dims` items, each an int or a (leading, trailing) pair; in one dimension also a
+    flat (left, right) pair; and ``"same"``, for which the leading side gets ``dilation·(kernel_size − 1) // 2`` and
+    the trailing side whatever gives ``ceil(size / stride)`` outputs.
     """
     if type(padding) is int and padding >= 0:
         return ((padding, padding),) * dims
@@ -83,7 +83,7 @@ def output_size(
         -(-x // s) if trailing is None else (x + leading + trailing - d * (k - 1) - 1) // s + 1
         for x, k, s, (leading, trailing), d in zip(input_size, kernel_size, stride, padding, dilation, strict=True)
     )
-    # with "same" only an empty input has an empty output
+    # with "same", only an empty input has an empty output
     if _concrete() and any(y < 1 and trailing is not None for y, (_, trailing) in zip(size, padding, strict=True)):
         raise ValueError(
             f"the window {_extent(kernel_size, dilation)} does not fit into an input of {tuple(input_size)} with"
@@ -126,13 +126,13 @@ def _geometry(
     padding: Padding,
     dilation: IntOrTuple,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Check sizes and geometry; the tensors are their shapes here."""
+    """Check sizes and geometry; tensors are given as their shapes."""
     name, map_axes = _NAMES[dims], _MAP_AXES[dims]
     stride = per_dimension("stride", stride, dims)
     dilation = per_dimension("dilation", dilation, dims)
     kernel_size, map_size = weight[2 : 2 + dims], weight[2 + dims :]
     sides = per_side(padding, dims, kernel_size, dilation)
-    # a symbolic size can't be compared without narrowing what the exported program takes
+    # comparing a symbolic size would narrow the sizes that the exported program accepts
     if _concrete():
         batch, channels = input[:2]
         groups = weight[1]
@@ -187,7 +187,7 @@ def _dynamic_geometry(
     padding: Padding,
     dilation: IntOrTuple,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Check sizes and geometry; the tensors are their shapes here."""
+    """Check sizes and geometry; tensors are given as their shapes."""
     name = "dynamic_involution2d"
     stride = per_dimension("stride", stride, 2)
     dilation = per_dimension("dilation", dilation, 2)
@@ -214,13 +214,13 @@ def _dynamic_geometry(
     return stride, tuple(leading for leading, _ in sides), dilation
 
 
-# a small call is mostly its checks: sizes that have passed once pass again
+# a small call spends most of its time on checks: sizes that have passed once pass again
 _remembered_geometry = lru_cache(maxsize=1024)(_geometry)
 _remembered_dynamic_geometry = lru_cache(maxsize=1024)(_dynamic_geometry)
 
 
 def _numbers(*values: object) -> bool:
-    """Return whether all are plain ints: no symbols, not traced, nothing that equals an int but isn't one."""
+    """Return whether all are plain ints: not symbolic, not traced, and not another type that compares equal."""
     return not torch.compiler.is_compiling() and all(type(n) is int for n in values) and _concrete()
 
 
@@ -229,7 +229,7 @@ def _is_int(value: object) -> bool:
 
 
 def _concrete() -> bool:
-    # sizes that a program records are no numbers to compare
+    # sizes recorded by a tracer can't be compared
     return not torch.compiler.is_exporting() and not torch.jit.is_tracing()
 
 
@@ -260,7 +260,7 @@ def _alike(name: str, input: Tensor, **others: Tensor | None) -> None:
             raise ValueError(
                 f"{name}: input and {argument} must be on one device; got {input.device} and {value.device}"
             )
-        # inside autocast mixed types are the rule, and the operator casts them
+        # inside autocast mixed types are normal, and the operator casts them
         if value.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
             raise TypeError(
                 f"{name}: input and {argument} must have one dtype; got {input.dtype} and {value.dtype}."

@@ -1,7 +1,7 @@
-"""The fused operator: generates the kernel map from reduced features and applies it, in one call.
+"""The fused operator: generates the kernel map from reduced features and applies it in one call.
 
-Only the input and the reduced features are saved for backward; the map is computed again there. The plain form here
-does hold the map while it runs; a native kernel need not.
+Only the input and the reduced features are saved for backward, which computes the map again. The plain form here holds
+the map while it runs; a native kernel need not.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def dynamic_call(
     padding: Size,
     dilation: Size,
 ) -> Tensor:
-    """Call the fused operator so that every transform of PyTorch sees its derivatives."""
+    """Call the fused operator so that every PyTorch transform sees its derivatives."""
     if torch._C._are_functorch_transforms_active():
         return plain(input, reduced, span_weight, span_bias, stride, padding, dilation)
     return _OP(input, reduced, span_weight, span_bias, stride, padding, dilation)
@@ -49,7 +49,7 @@ def affine_call(
     shift: Tensor | None,
     relu: bool,
 ) -> Tensor:
-    """Call the fused operator with what follows it in inference: ``relu(scale[c] · out + shift[c])``."""
+    """Call the fused operator with the epilogue that follows it in inference: ``relu(scale[c] · out + shift[c])``."""
     function = _composed if torch._C._are_functorch_transforms_active() else _AFFINE
     return function(input, reduced, span_weight, span_bias, stride, padding, dilation, scale, shift, relu)
 
@@ -98,7 +98,7 @@ def _gradients(
     dilation: Size,
     output_mask: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    # differentiable; a gradient that nobody asked for is an empty tensor
+    # differentiable; a gradient that was not requested is an empty tensor
     geometry = (stride, padding, dilation)
     groups, *kernel_size = span_weight.shape[:3]
     # one empty tensor each: outputs of an operator must not alias
@@ -214,14 +214,14 @@ def _fake_backward(
 
 def plain_backward(*args: Any) -> tuple[Tensor, ...]:
     """Compute the gradients by the unfused operators: the plain form of ``dynamic_involution2d_backward``."""
-    # in the memory formats that the fake kernel promises
+    # in the memory formats promised by the fake kernel
     grads = _gradients(*args)
     wanted = (output_format(args[0]),) * 2 + (torch.contiguous_format,) * 2
     return tuple(g if g.numel() == 0 else g.contiguous(memory_format=f) for g, f in zip(grads, wanted, strict=True))
 
 
 def _vmap_rule(op: torch._ops.OpOverload) -> Any:
-    # one call for each sample: span weights that differ between samples fit into no single call
+    # one call per sample, because a single call can't have different span weights for different samples
     def rule(info: Any, in_dims: tuple, *args: Any) -> tuple[Any, Any]:
         def sample(i: int) -> Any:
             chosen = zip(args, in_dims, strict=True)

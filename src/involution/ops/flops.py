@@ -1,6 +1,6 @@
-"""FLOP formulas for `torch.utils.flop_counter.FlopCounterMode`, two for a multiply-add as everywhere in it.
+"""FLOP formulas for `torch.utils.flop_counter.FlopCounterMode`, counting two per multiply-add as it does.
 
-The counter's module costs 100 ms and more to import, so the formulas are registered when somebody else imports it.
+The counter's module takes 100 ms or more to import, so the formulas are registered when something else imports it.
 """
 
 import math

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 
 
 def _overridable(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    # as functions of torch: a symbolic tracer of torch.fx records the call whole, a tensor subclass may take it over
+    # like torch's own functions: torch.fx records the call as one node, and a tensor subclass can override it
     @wraps(function)
     def public(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         values = (*args, *kwargs.values())
@@ -36,11 +36,11 @@ def involution2d(
     padding: Padding = 0,
     dilation: IntOrTuple = 1,
 ) -> Tensor:
-    """Apply to every position its own kernel, shared by the channels of a group (arXiv 2103.06255, section 3).
+    """Apply a separate kernel at every position, shared by the channels of a group (arXiv 2103.06255, section 3).
 
     ``out[n, c, i, j] = Σ_{u,v} weight[n, g, u, v, i, j] · input[n, c, i·s − p + u·d, j·s − p + v·d]`` with
-    ``g = c // (C/G)``, reads outside the input being zero. It is to `torch.nn.functional.conv2d` what its name says:
-    the kernel depends on the position and not on the channel.
+    ``g = c // (C/G)``; reads outside the input are zero. It is the inverse of `torch.nn.functional.conv2d`: the kernel
+    depends on the position and not on the channel.
 
     Args:
         input: ``[N, C, H, W]`` in float16, bfloat16, float32 or float64, with any strides. Half types are accumulated
@@ -57,7 +57,7 @@ def involution2d(
 
     Raises:
         TypeError: If an argument has the wrong type, or dtypes differ.
-        ValueError: If sizes or devices don't fit; the message names those wanted and given.
+        ValueError: If sizes or devices don't match; the message names the expected and given ones.
 
     Example:
         >>> x = torch.randn(2, 32, 14, 14)
@@ -78,7 +78,7 @@ def involution1d(
     padding: Padding = 0,
     dilation: IntOrTuple = 1,
 ) -> Tensor:
-    """Apply involution over sequences; as `involution2d` in one dimension.
+    """Apply involution to sequences: `involution2d` in one dimension.
 
     Args:
         input: ``[N, C, L]``.
@@ -93,7 +93,7 @@ def involution1d(
 
     Raises:
         TypeError: If an argument has the wrong type, or dtypes differ.
-        ValueError: If sizes or devices don't fit.
+        ValueError: If sizes or devices don't match.
 
     Example:
         >>> x = torch.randn(2, 8, 100)
@@ -101,7 +101,7 @@ def involution1d(
         torch.Size([2, 8, 100])
     """
     (s,), (p,), (d,) = involution_arguments(1, input, weight, bias, stride, padding, dilation)
-    # one row of an image
+    # a sequence is an image with one row
     output = call("", input.unsqueeze(2), weight.unsqueeze(2).unsqueeze(4), (1, s), (0, p), (1, d))
     return _with_bias(output.squeeze(2), bias)
 
@@ -115,7 +115,7 @@ def involution3d(
     padding: Padding = 0,
     dilation: IntOrTuple = 1,
 ) -> Tensor:
-    """Apply involution over volumes; as `involution2d` in three dimensions.
+    """Apply involution to volumes: `involution2d` in three dimensions.
 
     Args:
         input: ``[N, C, D, H, W]``.
@@ -130,7 +130,7 @@ def involution3d(
 
     Raises:
         TypeError: If an argument has the wrong type, or dtypes differ.
-        ValueError: If sizes or devices don't fit.
+        ValueError: If sizes or devices don't match.
 
     Example:
         >>> x = torch.randn(1, 16, 4, 8, 8)
@@ -155,31 +155,31 @@ def dynamic_involution2d(
     shift: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """Generate the kernels and apply them at once, so that a backend need never hold the kernel map.
+    """Generate the kernels and apply them in one pass, so that the whole kernel map need never be in memory.
 
     The map is ``weight[n, g, u, v, i, j] = Σ_r span_weight[g, u, v, r] · reduced[n, r, i, j] + span_bias[g, u, v]``;
-    the rest is `involution2d`. Saved for backward are the input and the reduced features only; the map is computed
+    the rest is `involution2d`. Only the input and the reduced features are saved for backward; the map is computed
     again.
 
     Args:
         input: ``[N, C, H, W]``.
-        reduced: ``[N, R, H_o, W_o]``, what the kernel generator's reduction left: one feature for each output position.
+        reduced: ``[N, R, H_o, W_o]``, the output of the generator's reduction: one feature vector per output position.
         span_weight: ``[G, K_h, K_w, R]``.
         span_bias: ``[G, K_h, K_w]`` or None.
-        stride: As in `involution2d`, and so padding and dilation.
+        stride: As in `involution2d`, like padding and dilation.
         padding: Zeros around the input.
         dilation: Distance between taps.
-        scale: ``[C]`` or None; the output's channels are multiplied by it, as by a folded norm's.
+        scale: ``[C]`` or None; multiplies the output's channels, as the scale of a folded norm does.
         shift: ``[C]`` or None; added after that.
-        relu: Negative outputs become 0 at the end. These three cost next to nothing where a kernel serves the
-            operator and no derivative is needed; else they are operations of their own.
+        relu: Set negative outputs to 0 at the end. These three cost almost nothing if a kernel runs the operator and
+            no derivative is needed; otherwise they are separate operations.
 
     Returns:
         ``[N, C, H_o, W_o]``.
 
     Raises:
         TypeError: If an argument has the wrong type, or dtypes differ.
-        ValueError: If sizes or devices don't fit.
+        ValueError: If sizes or devices don't match.
 
     Example:
         >>> x, reduced = torch.randn(2, 32, 14, 14), torch.randn(2, 8, 14, 14)

@@ -1,4 +1,4 @@
-"""Which kernel serves what on this machine, and why not the faster one."""
+"""Which kernel runs each operator on this machine, and why a faster one does not."""
 
 import torch
 
@@ -7,7 +7,7 @@ from .schema import OPERATORS
 
 
 def served(dtype: torch.dtype = torch.float32) -> list[Serving]:
-    """Return what serves each operator on the CPU and on the accelerator, if there is one."""
+    """Return the kernel that runs each operator on the CPU and on the accelerator, if there is one."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     devices = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
     return [serving(operator, device, dtype) for operator in OPERATORS for device in devices]

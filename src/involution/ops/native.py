@@ -1,8 +1,8 @@
-"""The C++ library of CPU kernels: finds it, loads it, remembers why it could not.
+"""Finds and loads the C++ library of CPU kernels, and remembers why it could not.
 
-The library is optional: where it is missing the plain forms serve, and the first call on the CPU warns once.
-``INVOLUTION_NATIVE=0`` does without it in silence; with ``INVOLUTION_NATIVE=1`` a missing library is an error.
-``INVOLUTION_CPU`` chooses the instruction set, which is otherwise the best that the processor has.
+The library is optional: without it the plain forms run, and the first call on the CPU warns once. With
+``INVOLUTION_NATIVE=0`` it is not used and nothing warns; with ``INVOLUTION_NATIVE=1`` a missing library is an error.
+``INVOLUTION_CPU`` chooses the instruction set, which is otherwise the best one the processor has.
 """
 
 import ctypes
@@ -19,11 +19,11 @@ _CHOICE = "INVOLUTION_CPU"
 
 _absence: Absence | None = Absence("not looked for yet")
 reason: str | None = "not looked for yet"
-"""Why the library is not loaded; None where it is."""
+"""Why the library is not loaded; None if it is."""
 
 
 def load() -> None:
-    """Load the library, which registers its kernels for the CPU; afterwards `reason` says why not, or is None."""
+    """Load the library, which registers its kernels for the CPU; `reason` then says why it failed, or is None."""
     global reason, _absence
     _absence = switch(_SWITCH) or _load()
     reason = None if _absence is None else _absence.reason
@@ -51,7 +51,7 @@ def instruction_set() -> str | None:
 
 
 def instruction_sets() -> list[str]:
-    """Return the names of all that the library has and this processor runs, the best first; needs the library."""
+    """Return the names of those in the library that this processor can run, best first; needs the library."""
     return (_asked("involution_instruction_sets") or "").split(", ")
 
 

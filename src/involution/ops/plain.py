@@ -1,4 +1,4 @@
-"""The record of the plain PyTorch forms, which serve where no other kernel does."""
+"""The record of the plain PyTorch forms, which run wherever no other kernel does."""
 
 from collections.abc import Callable
 from typing import Any

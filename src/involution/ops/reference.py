@@ -1,8 +1,8 @@
-"""The plain PyTorch forms: the oracle of every test, and the kernels that serve where no faster one does.
+"""The plain PyTorch forms: the oracle of every test, and the kernels that run where there is no faster one.
 
-`loop` is the definition, read off the formula. The shift-and-accumulate forms walk over the K_h·K_w taps and add, for
-each, the shifted input times that tap's weights into the output: their extra memory is a small multiple of the output,
-never K² times it, in both directions. `composite` is the same out of place, made of differentiable operations only.
+`loop` is the definition, straight from the formula. The shift-and-accumulate forms go over the K_h·K_w taps and, for
+each, add the shifted input times that tap's weights to the output: their extra memory is a small multiple of the
+output, never K² times it, forward and backward. `composite` does the same out of place, with differentiable operations.
 Half types are accumulated in float32. Every function takes two or three spatial dimensions.
 """
 
@@ -29,7 +29,7 @@ def loop(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: S
     Args:
         input: ``[N, C, *spatial]``.
         weight: ``[N, G, *kernel_size, *output spatial]``.
-        stride: one per spatial dimension, as padding (leading) and dilation.
+        stride: one per spatial dimension, like padding (leading) and dilation.
         padding: leading padding.
         dilation: distance between taps.
 
@@ -61,7 +61,7 @@ def padding_to_fit(
 ) -> list[tuple[int, int]]:
     """Return (leading, trailing) padding per dimension after which the windows cover the input exactly.
 
-    Negative numbers crop what no window reads. Python integers throughout, so no size is too large.
+    Negative numbers crop what no window reads. Everything is Python integers, so no size is too large.
     """
     return [
         (p, (y - 1) * s + (k - 1) * d + 1 - p - x)
@@ -75,7 +75,7 @@ def _pad_argument(pads: list[tuple[int, int]]) -> list[int]:
 
 
 def _windows(padded: Tensor, kernel_size: Size, stride: Size, dilation: Size) -> list[Tensor]:
-    # one view [..., *output spatial] for each tap in order; needs no trailing rest, see `padding_to_fit`
+    # one view [..., *output spatial] for each tap in order; the windows must fit exactly, see `padding_to_fit`
     dims = len(kernel_size)
     windows = padded
     for k, s, d in zip(kernel_size, stride, dilation, strict=True):
@@ -102,7 +102,7 @@ def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _zeros(shape: Size, like: Tensor) -> Tensor:
-    # in the memory format and, for half types, the accumulation type that belong to the activation `like`
+    # with the memory format and, for half types, the accumulation type that go with the activation `like`
     return torch.empty(
         tuple(shape),
         dtype=_accumulation_dtype(like.dtype),
@@ -176,7 +176,7 @@ def shift_grad_weight(
 def composite(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilation: Size) -> Tensor:
     """Apply involution by differentiable operations, out of place; arguments as `loop`.
 
-    For the callers whom an opaque operator can't serve: a torch.func transform inside torch.compile, and functionalize.
+    For callers that can't use an opaque operator: a torch.func transform inside torch.compile, and functionalize.
     """
     dims = input.dim() - 2
     kernel_size, output_size = weight.shape[2 : 2 + dims], weight.shape[2 + dims :]
@@ -208,7 +208,7 @@ def span(reduced: Tensor, span_weight: Tensor, span_bias: Tensor | None) -> Tens
 def pointwise(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply a 1×1 convolution ``weight [outputs, inputs]`` to ``features [N, inputs, H, W]``, empty ones as well."""
     if features.numel() == 0:
-        # convolutions refuse to have no pixel
+        # convolutions refuse inputs without pixels
         output = torch.einsum("oi,nihw->nohw", weight, features)
         return output if bias is None else output + bias[:, None, None]
     return F.conv2d(features, weight[:, :, None, None], bias)

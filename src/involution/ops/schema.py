@@ -7,15 +7,15 @@ Three operators per dimension, each linear in both of its tensors (geometry = ``
     involution2d_grad_weight(grad, input, groups, kernel_size, *geometry) -> gradient of weight
 
 with ``input [N, C, H, W]``, ``weight [N, G, K_h, K_w, H_o, W_o]``, ``grad`` and output ``[N, C, H_o, W_o]``. The output
-size is the map's own and ``padding`` is the leading one (top, left): reads outside the input are zero, so a
-trailing padding needs no argument. The same for 3-D with depth in front. The geometry is of plain integers, as a
-convolution's stride and dilation are: torch.jit.trace can't record lists of symbolic ones.
+size is that of the map, and ``padding`` is the leading one (top, left): reads outside the input are zero, so trailing
+padding needs no argument. 3-D is the same with depth in front. The geometry consists of plain integers, like the
+stride and dilation of a convolution, because torch.jit.trace can't record lists of symbolic ones.
 
-The fused pair generates the map from what remains of the feature after reduction, and applies it::
+The fused pair generates the map from the reduced features and applies it::
 
     dynamic_involution2d(input, reduced, span_weight, span_bias, *geometry) -> output
     dynamic_involution2d_backward(grad, input, reduced, span_weight, span_bias, *geometry, output_mask)
-        -> gradients of input, reduced, span_weight, span_bias (an empty tensor where the mask says no)
+        -> gradients of input, reduced, span_weight, span_bias (an empty tensor where the mask is False)
 
 and, for inference, with the norm and activation that follow it (``scale`` and ``shift [C]``)::
 
@@ -23,8 +23,8 @@ and, for inference, with the norm and activation that follow it (``scale`` and `
 
 with ``reduced [N, R, H_o, W_o]``, ``span_weight [G, K_h, K_w, R]``, ``span_bias [G, K_h, K_w]``.
 
-Every kernel allocates alike (`output_format`): activations in the memory format of the activation that comes in,
-the gradient of a map with its taps innermost where that activation is channels_last, else contiguous.
+Every kernel allocates its outputs alike (`output_format`): activations in the memory format of the given activation,
+the gradient of a map with its taps innermost if that activation is channels_last, and contiguous otherwise.
 """
 
 import torch
@@ -57,7 +57,7 @@ _define(
     f"dynamic_involution2d_backward(Tensor grad, {_dynamic}, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 OPERATORS = tuple(_names)
-"""Their names, without the namespace."""
+"""The names of the operators, without the namespace."""
 
 
 def output_format(activation: torch.Tensor) -> torch.memory_format:

@@ -71,7 +71,7 @@ def test_too_many_programs_or_pixels_are_refused():
 
 def test_mixed_dtypes_are_refused():
     x = torch.empty(1, 1, 2, 2)
-    assert next(launch.refusals((x, x.half()), 1)) == "tensors of several dtypes: torch.float16, torch.float32"
+    assert next(launch.refusals((x, x.half()), 1)) == "tensors with different dtypes: torch.float16, torch.float32"
 
 
 @pytest.mark.parametrize(("tiles", "columns"), [(1, 1), (5, 1), (10_000, 4), (10_000, 5000), (7, 300)])

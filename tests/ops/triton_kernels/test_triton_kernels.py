@@ -265,7 +265,7 @@ def test_the_plain_form_serves_the_rest(monkeypatch):
     geometry = [1, 1], [1, 1], [1, 1]
     with pytest.raises(backends.Unsupported, match=r"torch\.float64: the kernels compute in float32"):
         launchers.forward(x, w, *geometry)
-    with pytest.warns(backends.BackendWarning, match=r"involution2d: the Triton kernels do not take float64"):
+    with pytest.warns(backends.BackendWarning, match=r"involution2d: the Triton kernels do not support float64"):
         served = SERVED["involution2d"](x, w, *geometry)
     torch.testing.assert_close(served, reference.shift_forward(x, w, *geometry))
     reduced, span = torch.randn(1, 300, 5, 5, device=DEVICE), torch.randn(1, 3, 3, 300, device=DEVICE)
@@ -397,7 +397,7 @@ def test_info_tells_what_serves_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
     rows = {row.operator: row for row in info.served() if row.device == "cuda"}
     assert rows["involution2d"].kernel == rows["dynamic_involution2d"].kernel == "Triton"
-    assert rows["involution2d"].why_not == "plain PyTorch serves float64"
+    assert rows["involution2d"].why_not == "plain PyTorch handles float64"
     assert "more than 256 reduced features" in rows["dynamic_involution2d_backward"].why_not
     assert rows["involution3d"].kernel == "plain PyTorch"
     assert rows["involution3d"].why_not == "no Triton kernel for this operator"

@@ -1,8 +1,8 @@
 """GPU kernels in Triton: launchers, callable on tensors of a GPU, or of the CPU under ``TRITON_INTERPRET=1``.
 
 The arguments are those of the operators in ``involution/ops/schema.py``. Nothing here imports triton before the first
-call, and a call that the kernels can't serve raises `Unsupported` with the reason; the operators then take the
-plain form. With ``INVOLUTION_TRITON=0`` in the environment they always do, with ``1`` a missing triton is an error.
+call, and a call that the kernels can't handle raises `Unsupported` with the reason; the operators then use the plain
+form. With ``INVOLUTION_TRITON=0`` in the environment they always do; with ``1`` a missing triton is an error.
 """
 
 import contextlib
@@ -83,7 +83,7 @@ def dynamic_forward(
             _require(parameter.shape == input.shape[1:2], "one scale and shift for each channel", parameter, input)
     output = _empty((*input.shape[:2], *reduced.shape[2:]), input)
     call = _Dynamic("dynamic_forward", input, reduced, span_weight, span_bias, stride, padding, dilation)
-    # the epilogue's parameters may stay in float32 beside half types
+    # the epilogue's parameters may stay in float32 with half types
     call.launch(
         (input, reduced, *call.span, _contiguous(scale, input), _contiguous(shift, input), output),
         (input, reduced, output),
@@ -153,11 +153,11 @@ def dynamic_backward(
 
 
 def _require(condition: bool, wanted: str, *tensors: Tensor) -> None:
-    # a kernel would read beside its tensors
+    # a kernel would read out of bounds
     devices = {t.device for t in tensors}
     if not condition or len(devices) > 1:
         got = ", ".join(f"{tuple(t.shape)} on {t.device}" for t in tensors)
-        raise ValueError(f"the GPU kernels want {wanted}, on one device; got {got}")
+        raise ValueError(f"the GPU kernels need {wanted}, on one device; got {got}")
 
 
 def _require_map(activation: Tensor, name: str, weight: Tensor) -> None:
@@ -177,7 +177,7 @@ def _empty(size: Size, like: Tensor) -> Tensor:
 
 
 def _contiguous(parameter: Tensor | None, stand_in: Tensor) -> Tensor:
-    # a kernel's pointers are never null; one that isn't read may point anywhere
+    # a kernel's pointers must not be null; one that isn't read may point anywhere
     return stand_in if parameter is None else parameter.contiguous()
 
 
@@ -225,7 +225,7 @@ def _bilinear(
 
 
 class _Dynamic:
-    # what the four fused kernels have in common
+    # shared by the four fused kernels
 
     def __init__(
         self,
@@ -302,7 +302,7 @@ class _Dynamic:
 def _precision() -> str:
     if interpreting():
         return "float32"
-    # of float32's products; as exact as the plain form, unless PyTorch's own switch allows less
+    # precision of float32 products: as exact as the plain form, unless PyTorch's switch allows less
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
@@ -314,12 +314,12 @@ def _refuse(tensors: Sequence[Tensor | None], programs: int, features: int = 0) 
 def _start(name: str, programs: int, args: tuple, constants: dict[str, Any], *, wide: bool) -> None:
     device = args[0].device
     if device.type == "cpu" and not interpreting():
-        raise RuntimeError("a Triton kernel got tensors of the CPU: move them to a GPU, or set TRITON_INTERPRET=1")
+        raise RuntimeError("a Triton kernel got CPU tensors: move them to a GPU, or set TRITON_INTERPRET=1")
     if reason is not None:
         raise RuntimeError(f"there are no GPU kernels: {reason}")
     from . import kernels
 
-    # Triton launches on the current device, whichever tensors it gets
+    # Triton launches on the current device, whatever device the tensors are on
     here = contextlib.nullcontext() if device.type == "cpu" else torch.accelerator.device_index(device.index)
     config = launch.config(name, args[0].dtype)
     options: dict[str, Any] = {"num_warps": config.warps, "num_stages": config.stages}

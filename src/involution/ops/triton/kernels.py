@@ -1,11 +1,11 @@
-"""The GPU kernels: nothing but `triton.jit` functions. What they are launched with is in launch.py.
+"""The GPU kernels: only `triton.jit` functions. Their launch parameters are in launch.py.
 
-A program computes a tile of pixels × groups × channels of a group, some taps at a time. Tensors come with their
-strides, so any memory order is read and written where it lies. All sums are in float32 and in a fixed order: results
+A program computes a tile of pixels × groups × channels of a group, a few taps at a time. Tensors are passed with their
+strides, so any memory order is read and written in place. All sums are in float32 and in a fixed order: results
 are deterministic.
 
-The taps are a tile's first axis: Triton deals a tensor's last axes out to the threads first, so that a thread
-holds all taps of what it computes, has their loads under way together, and sums without asking other threads.
+The taps are a tile's first axis: Triton distributes a tensor's last axes among the threads first, so a thread holds all
+taps of what it computes, keeps their loads in flight together, and sums without communicating with other threads.
 
 The fused kernels generate a tile's kernels by `tl.dot` for a few taps at a time, TAPS × GROUPS columns of the span,
 which never leave registers. Names of axes in comments: T taps, P pixels, G groups, C channels of a group.
@@ -17,7 +17,7 @@ import triton.language as tl
 
 @triton.jit
 def _wide(index, WIDE: tl.constexpr):
-    """Return an index in as many bits as its products with a stride need."""
+    """Return an index with as many bits as its product with a stride needs."""
     return index.to(tl.int64) if WIDE else index
 
 
@@ -86,7 +86,7 @@ def _reader(
     return y, x, there & (y < out_height) & (x < out_width)
 
 
-# a line for each kind of argument: pointers, sizes, tiles, each tensor's strides, geometry
+# one line per kind of argument: pointers, sizes, tiles, each tensor's strides, geometry
 # fmt: off
 
 
@@ -212,7 +212,7 @@ def _map_gradient(
             0.0,
         )
         total += tl.sum(gradient.to(tl.float32)[None, :, :, :] * value.to(tl.float32), axis=3)
-    # a gradient of infinity times the zero outside the image would be NaN
+    # an infinite gradient times the zero outside the image would be NaN
     return tl.where(inside[:, :, None], total, 0.0)
 
 
@@ -259,7 +259,7 @@ def grad_weight(
 def _product(a, b, PRECISION: tl.constexpr):
     """Multiply matrices, summing in float32."""
     if PRECISION == "float32":
-        # the interpreter would take bfloat16's bits for integers
+        # the interpreter would treat the bits of bfloat16 as integers
         return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
     else:
         return tl.dot(a, b, input_precision=PRECISION)
@@ -307,7 +307,7 @@ def dynamic_forward(
     FEATURES: tl.constexpr, PRECISION: tl.constexpr,
     TAPS: tl.constexpr, PIXELS: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
 ):
-    """Generate a tile's kernels from r and apply them; then, where asked for, scale, shift and ReLU."""
+    """Generate a tile's kernels from r and apply them; then optionally scale, shift and apply ReLU."""
     n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
     group_block = tl.program_id(0) // channel_blocks % group_blocks
     row = pixel // out_width
@@ -349,7 +349,7 @@ def dynamic_forward(
     if HAS_SHIFT:
         total += tl.load(shift + c, of_group, 0.0).to(tl.float32)[None, :, :]
     if RELU:
-        # a NaN stays one
+        # NaN stays NaN
         total = tl.where(total < 0, 0.0, total)
     target = out + n * o_n + (row * o_h + column * o_w)[:, None, None] + (c * o_c)[None, :, :]
     tl.store(target, total.to(out.dtype.element_ty), mine[:, None, None] & of_group[None, :, :])
@@ -368,7 +368,7 @@ def dynamic_grad_input(
     HAS_BIAS: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr,
     PIXELS: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
 ):
-    """Write the input's gradient, the kernels generated again at the output pixels that read it."""
+    """Write the input's gradient, generating the kernels again at the output pixels that read it."""
     n, pixel, group, channel = _place(pixel_blocks, group_blocks, channel_blocks, PIXELS, GROUPS, CHANNELS, WIDE)
     group_block = tl.program_id(0) // channel_blocks % group_blocks
     row = pixel // width
@@ -458,7 +458,7 @@ def dynamic_grad_span(
     TAPS: tl.constexpr, PIXELS: tl.constexpr, GROUPS: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr,
 ):
     """Write each split's part of the gradients of span and bias."""
-    # the splits are added up afterwards, always in the same order
+    # the splits are summed afterwards, always in the same order
     tap_blocks = (K_H * K_W + TAPS - 1) // TAPS
     program = tl.program_id(0)
     first_tap = program % tap_blocks * TAPS

@@ -1,4 +1,4 @@
-"""What the GPU kernels are launched with: tiles, grids, address widths. Plain arithmetic, without triton or a GPU."""
+"""Launch parameters of the GPU kernels: tiles, grids, address widths. Plain arithmetic; needs no triton and no GPU."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 MAX_PROGRAMS = 2**31 - 1
-"""CUDA's limit of a grid's first axis, the only one used."""
+"""CUDA's limit for the first axis of a grid, the only one used."""
 MAX_FEATURES = 256
 """The most reduced features that the fused kernels keep in registers."""
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 MAX_REGISTERS = 255
-"""NVIDIA's limit for a thread. Told so, the assembler does not spill some to fit more programs on a processor."""
+"""NVIDIA's limit per thread. Without it, the assembler spills registers to fit more programs on a processor."""
 
-# a matrix product's least size in each direction
+# the smallest size of a matrix product in each direction
 _DOT = 16
 
 
@@ -29,9 +29,9 @@ class Config:
         groups: The most groups at a time.
         channels: The most channels of a group at a time.
         warps: Warps of a program.
-        stages: Iterations of a loop whose loads are under way at once, where they feed a matrix product.
-        tuned: Device and Triton version on which it was found by measurement; None where it is a design's choice, by
-            what the compiler says of registers, shared memory and instructions.
+        stages: Loop iterations whose loads are in flight together, if they feed a matrix product.
+        tuned: Device and Triton version on which it was measured to be best; None if it was chosen by design, from
+            the compiler's report on registers, shared memory and instructions.
     """
 
     elements: int
@@ -46,16 +46,16 @@ class Config:
 _UNFUSED = "forward", "grad_input", "grad_weight"
 _OF_MAP_GRADIENT = "dynamic_grad_reduced", "dynamic_grad_span"
 CONFIGS = {
-    # 64 channels are 128 bytes of a half type, a line of the cache
+    # 64 channels are 128 bytes in a half type, one cache line
     **{(name, size): Config(8192, 4, 64, 64, 4, 3) for name in _UNFUSED for size in (2, 4)},
     # 16 columns of the span for a matrix product; a tile of more groups and fewer taps needs twice the registers,
     # and so does a product in full float32
     ("dynamic_forward", 2): Config(8192, 16, 4, 16, 4, 3),
     ("dynamic_forward", 4): Config(4096, 16, 4, 16, 8, 2),
-    # each tap has features of its own, which more groups share
+    # each tap has its own features, which several groups share
     ("dynamic_grad_input", 2): Config(4096, 1, 8, 16, 4, 3),
     ("dynamic_grad_input", 4): Config(4096, 1, 8, 16, 8, 3),
-    # more stages spill on sm_80
+    # more stages would spill on sm_80
     **{(name, 2): Config(8192, 16, 4, 16, 4, 2) for name in _OF_MAP_GRADIENT},
     **{(name, 4): Config(4096, 16, 4, 16, 8, 1) for name in _OF_MAP_GRADIENT},
 }
@@ -63,7 +63,7 @@ CONFIGS = {
 
 
 def config(kernel: str, dtype: torch.dtype) -> Config:
-    """Return a kernel's configuration for a dtype; for one that it does not take, that of the widest that it does."""
+    """Return a kernel's configuration for a dtype; for an unsupported one, that of the widest supported dtype."""
     return CONFIGS[kernel, min(dtype.itemsize, 4)]
 
 
@@ -87,7 +87,7 @@ class Blocks:
 
 
 def power_of_two(size: int) -> int:
-    """Return the least power of two that is not below ``size``."""
+    """Return the smallest power of two that is at least ``size``."""
     return 1 << max(0, size - 1).bit_length()
 
 
@@ -97,7 +97,7 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def tile(config: Config, taps: int, pixels: int, groups: int, group_width: int) -> Tile:
-    """Choose an unfused kernel's tile for a kernel of so many taps on an image of so many pixels."""
+    """Choose an unfused kernel's tile, given the number of taps and pixels."""
     taps = min(power_of_two(taps), config.taps)
     channels = min(power_of_two(group_width), config.channels)
     groups = min(power_of_two(groups), max(1, config.groups // channels))
@@ -105,11 +105,11 @@ def tile(config: Config, taps: int, pixels: int, groups: int, group_width: int) 
 
 
 def fused_tile(config: Config, groups: int, group_width: int, features: int) -> Tile:
-    """Choose a fused kernel's tile: where the groups are few it takes more taps at a time, up to 16 columns."""
+    """Choose a fused kernel's tile: with few groups it covers more taps at a time, up to 16 columns."""
     channels = min(power_of_two(group_width), config.channels)
     groups = min(power_of_two(groups), config.groups)
     taps = min(config.taps, max(1, _DOT // groups))
-    # many features leave registers for fewer pixels
+    # with many features, fewer pixels fit into the registers
     pixels = config.elements // (taps * groups * channels) // (2 if features > 128 else 1)
     return Tile(min(64, max(_DOT, pixels)), groups, channels, taps)
 
@@ -125,15 +125,15 @@ def blocks(tile: Tile, pixels: int, groups: int, group_width: int) -> Blocks:
 
 
 def splits(tiles: int, columns: int, programs: int = 1024) -> int:
-    """Return into how many parts the sum over all tiles of pixels is split, given programs for so many column blocks.
+    """Return how many parts the sum over all tiles of pixels is split into, given the number of column blocks.
 
-    From sizes alone, never from the device: the order of the sum, and so its bits, are the same everywhere.
+    It depends only on sizes, never on the device, so the order of the sum, and thus every bit, is the same everywhere.
     """
     return max(1, min(tiles, ceil_div(programs, columns)))
 
 
 def is_wide(*tensors: Tensor) -> bool:
-    """Return whether an image of any of the tensors reaches over 2³¹ elements, so that its offsets need 64 bits."""
+    """Return whether an image in any of the tensors spans more than 2³¹ elements, so that offsets need 64 bits."""
     return any(extent(t.shape[1:], t.stride()[1:]) >= 2**31 for t in tensors)
 
 
@@ -143,10 +143,10 @@ def extent(size: Sequence[int], stride: Sequence[int]) -> int:
 
 
 def refusals(tensors: Sequence[Tensor | None], programs: int, features: int = 0) -> Iterator[str]:
-    """Yield each reason why the kernels can't serve a call; the plain form does then."""
+    """Yield each reason why the kernels can't handle a call; the plain form then does."""
     dtypes = {t.dtype for t in tensors if t is not None}
     if len(dtypes) > 1:
-        yield f"tensors of several dtypes: {', '.join(sorted(map(str, dtypes)))}"
+        yield f"tensors with different dtypes: {', '.join(sorted(map(str, dtypes)))}"
     elif not dtypes <= set(DTYPES):
         yield f"{dtypes.pop()}: the kernels compute in float32"
     if features > MAX_FEATURES:

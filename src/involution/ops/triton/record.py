@@ -1,4 +1,4 @@
-"""The record of the GPU kernels: they serve CUDA (ROCm too) and XPU."""
+"""The record of the GPU kernels, for CUDA (including ROCm) and XPU."""
 
 from collections.abc import Callable
 from typing import Any

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from involution.data.boxes import Box, BoxRecord, Scene
 from involution.data.errors import DataError
-from involution.data.findings import Findings
-from involution.data.images import ImageError, read_image
+from involution.data.findings import Findings, some
+from involution.data.images import ImageError, Reading, read_image
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.run_lengths import decode_mask
@@ -30,13 +30,15 @@ class BoxDataset(Dataset[Any]):
     Args:
         record: the images.
         masks: decode the masks, too.
+        reading: how images are read.
     """
 
-    def __init__(self, record: BoxRecord, masks: bool = False) -> None:
+    def __init__(self, record: BoxRecord, masks: bool = False, reading: Reading | None = None) -> None:
         if not record.scenes:
             raise DataError(f"{record.source}: no images")
         self.record = record
         self.masks = masks
+        self.reading = reading or Reading()
 
     def __len__(self) -> int:
         return len(self.record.scenes)
@@ -46,14 +48,14 @@ class BoxDataset(Dataset[Any]):
         scenes = [scene for scene in self.record.scenes if _objects(scene)]
         if not scenes:
             raise DataError(f"{self.record.source}: no images with annotations")
-        return BoxDataset(replace(self.record, scenes=scenes), self.masks)
+        return BoxDataset(replace(self.record, scenes=scenes), self.masks, self.reading)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
         from torchvision import tv_tensors
         from torchvision.transforms.v2 import functional as F
 
         scene = self.record.scenes[index]
-        image = tv_tensors.Image(F.pil_to_tensor(read_image(scene.file).convert("RGB")))
+        image = tv_tensors.Image(F.pil_to_tensor(read_image(scene.file, reading=self.reading).convert("RGB")))
         size = (scene.height, scene.width)
         if tuple(image.shape[1:]) != size:
             raise ImageError(
@@ -90,6 +92,62 @@ class DetectionData(DataSet[BoxDataset]):
         return self.train.record.category_ids
 
 
+def split_record(record: BoxRecord, findings: Findings, options: Options) -> dict[str, BoxRecord]:
+    """Cut the images of a record that brings no splits by chance, 80 / 20 into train and val.
+
+    Where one split alone is wanted, all of them are it.
+    """
+    if options.only:
+        return {options.only: record}
+    count = len(record.scenes)
+    if count < 2:
+        raise DataError(f"{record.source}: {count} images are too few for train and val")
+    order = np.random.default_rng(options.split_seed).permutation(count)
+    held = set(order[: max(1, round(0.2 * count))].tolist())
+    findings.note(
+        f"{record.source}: one set of images, split 80 / 20 into train and val by split_seed {options.split_seed}"
+    )
+    chosen = {"train": [i for i in range(count) if i not in held], "val": sorted(held)}
+    return {split: replace(record, scenes=[record.scenes[i] for i in places]) for split, places in chosen.items()}
+
+
+def _tell_objects(split: str, record: BoxRecord, findings: Findings) -> None:
+    """Say which objects are not trained on, and which classes have none."""
+    crowds, thin = [], []
+    missing = set(range(len(record.classes)))
+    for scene in record.scenes:
+        for box in scene.boxes:
+            name = f"{split} {scene.file.name}"
+            if box.crowd:
+                crowds.append(name)
+                continue
+            missing.discard(box.label)
+            x, y, width, height = box.xywh
+            # what is left when it is cut at the border
+            width, height = min(x + width, scene.width) - max(x, 0), min(y + height, scene.height) - max(y, 0)
+            if min(width, height) < 1:
+                thin.append(name)
+    if crowds:
+        findings.ignore("crowds, neither trained on nor missed", *crowds)
+    if thin:
+        findings.ignore("boxes under a pixel, not trained on", *thin)
+    if missing:
+        findings.note(f"{split}: no objects of {', '.join(record.classes[label] for label in sorted(missing))}")
+
+
+def _with_background(train: BoxDataset, findings: Findings, options: Options) -> BoxDataset:
+    empty = [scene.file.name for scene in train.record.scenes if not _objects(scene)]
+    if not empty:
+        return train
+    if len(empty) == len(train):
+        raise DataError(f"{train.record.source}: no images with annotations")
+    if options.background:
+        findings.note(f"train: images without objects, trained on as background: {some(empty)}")
+        return train
+    findings.ignore("images without objects", *empty)
+    return train.with_objects()
+
+
 def detection_data(
     spec: str, where: Path, records: dict[str, BoxRecord], findings: Findings, options: Options
 ) -> DetectionData:
@@ -99,7 +157,7 @@ def detection_data(
         DataError: for problems that are not to be skipped, splits without images, or of other classes.
     """
     findings.settle(where, options.on_problem)
-    parts = {split: BoxDataset(record, options.masks) for split, record in records.items()}
+    parts = {split: BoxDataset(record, options.masks, options.reading) for split, record in records.items()}
     first, *others = records.items()
     for split, record in others:
         if (record.category_ids, record.classes) != (first[1].category_ids, first[1].classes):
@@ -107,5 +165,12 @@ def detection_data(
                 f"{where}: {first[0]} and {split} have different categories "
                 f"({len(first[1].classes)} and {len(record.classes)})"
             )
+    for split, record in records.items():
+        _tell_objects(split, record, findings)
+        shared = {scene.file for scene in record.scenes} & {scene.file for scene in first[1].scenes}
+        if split != first[0] and shared:
+            findings.note(f"{split}: images that are in {first[0]}, too: {some(sorted(file.name for file in shared))}")
+    if "train" in parts:
+        parts["train"] = _with_background(parts["train"], findings, options)
     findings.used.update({split: len(part) for split, part in parts.items()})
     return DetectionData(spec, first[1].classes, parts, findings)

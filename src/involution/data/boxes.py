@@ -88,14 +88,22 @@ class BoxRecord:
         return annotation if box.mask is None else {**annotation, "segmentation": box.mask}
 
 
-def box_complaint(xywh: tuple[float, float, float, float], width: int, height: int) -> str | None:
-    """What is wrong with a box in an image of this size, None for nothing."""
+def box_complaint(xywh: tuple[float, float, float, float], width: int, height: int, share: float = 0.0) -> str | None:
+    """What is wrong with a box in an image of this size, None for nothing.
+
+    Args:
+        xywh: left, top, width and height.
+        width: of the image in pixels.
+        height: of the image in pixels.
+        share: of the image's longer side that it may reach out besides two pixels.
+    """
+    slack = _SLACK + share * max(width, height)
     x, y, box_width, box_height = xywh
     shown = list(xywh)
     if box_width <= 0 or box_height <= 0:
         return f"box of zero area: {shown}"
     right, bottom = x + box_width, y + box_height
-    if min(x, y) < -_SLACK or right > width + _SLACK or bottom > height + _SLACK:
+    if min(x, y) < -slack or right > width + slack or bottom > height + slack:
         return f"box {shown} reaches out of an image of {width} x {height}"
     if min(right, width) <= max(x, 0) or min(bottom, height) <= max(y, 0):
         return f"box {shown} lies outside an image of {width} x {height}"

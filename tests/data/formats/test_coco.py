@@ -11,8 +11,6 @@ from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
 from involution.data.errors import DataError
-from involution.data.findings import Findings
-from involution.data.formats.coco import read_split
 from involution.data.registry import Options, open_data
 from involution.data.run_lengths import decode_mask, expand
 
@@ -215,13 +213,14 @@ def test_other_categories_in_val_are_refused(root):
 def test_layout(root):
     (root / "images").mkdir()
     (root / "val2017").rename(root / "images" / "val2017")
-    assert read_split(root, "val", Findings()).scenes[0].file.parent == root / "images" / "val2017"
+    assert open_root(root).val.record.scenes[0].file.parent == root / "images" / "val2017"
     (root / "images" / "val2017").rename(root / "elsewhere")
+    (root / "images").rmdir()
     with pytest.raises(DataError, match="no folder val2017/"):
-        read_split(root, "val", Findings())
+        open_root(root)
     (root / "annotations" / "instances_val2017.json").unlink()
     with pytest.raises(DataError, match=r"instances_val\*\.json, found none"):
-        read_split(root, "val", Findings())
+        open_root(root)
 
 
 def test_the_record_is_the_file_again(root):
@@ -230,3 +229,148 @@ def test_the_record_is_the_file_again(root):
     assert written["images"] == read["images"]
     assert written["annotations"] == sorted(read["annotations"], key=lambda item: item["image_id"])
     assert written["categories"] == sorted(CATEGORIES, key=lambda item: item["id"])
+
+
+def small(count=4, first=1):
+    """Annotations of some images of 64 x 48, a box in each."""
+    images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in range(first, first + count)]
+    boxes = [annotation(i, image["id"], 1, [4, 5, 20, 30], SQUARE) for i, image in enumerate(images, 1)]
+    categories = [{"id": 1, "name": "person"}]
+    return {"images": images, "annotations": boxes, "categories": categories}
+
+
+def pictures(folder, numbers, suffix=""):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in numbers:
+        PIL.Image.new("RGB", (64, 48), (i, i, i)).save(folder / f"{i}{suffix}.png")
+
+
+def test_as_roboflow_exports_it(tmp_path):
+    for split, numbers in (("train", [1, 2, 3]), ("valid", [4, 5]), ("test", [6])):
+        pictures(tmp_path / split, numbers)
+        file = tmp_path / split / "_annotations.coco.json"
+        file.write_text(json.dumps(small(len(numbers), first=numbers[0])), encoding="utf-8-sig")
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 3, "val": 2, "test": 1}
+    assert data.findings.lines() == [f"{tmp_path}: taken valid/ as val"]
+    assert open_data("detect", str(tmp_path)).classes == ["person"]
+    assert open_root(tmp_path, only="test").findings.used == {"test": 1}
+
+
+def test_as_cvat_exports_it(tmp_path):
+    pictures(tmp_path / "images" / "default", range(1, 11))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_default.json").write_text(json.dumps(small(10)))
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 8, "val": 2}
+    assert "one set of images, split 80 / 20 into train and val by split_seed 0" in data.findings.notes[0]
+    ids = [{scene.id for scene in part.record.scenes} for part in data.parts.values()]
+    assert ids[0] | ids[1] == set(range(1, 11))
+    other = open_root(tmp_path, split_seed=1).val.record.scenes
+    assert {scene.id for scene in other} != ids[1]
+    assert open_root(tmp_path, only="val").findings.used == {"val": 10}
+
+
+NAMES = {
+    "images\\1.png": "1.png",
+    "images/a%20b.png": "a b.png",
+    "/label-studio/data/upload/7/2.png": "2.png",
+    "C:\\Users\\me\\3.png": "3.png",
+    "https://example.com/data/upload/4.png?x=1": "4.png",
+    "elsewhere/5.png": "5.png",
+}
+
+
+def test_as_label_studio_exports_it(tmp_path):
+    pictures(tmp_path / "images", range(1, 6))
+    PIL.Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a b.png")
+    content = small(len(NAMES))
+    for image, name in zip(content["images"], NAMES, strict=True):
+        image["file_name"] = name
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    data = open_root(tmp_path, only="val")
+    assert [scene.file.name for scene in data.val.record.scenes] == list(NAMES.values())
+    assert "all: image files found by the last part of their name: 4 (/label-studio" in data.findings.lines()[0]
+
+
+def test_a_last_part_of_a_name_must_be_unique(root):
+    data = content("train")
+    data["images"][0]["file_name"] = "/somewhere/0.png"
+    write(root, "train", data)
+    (root / "train2017" / "more").mkdir()
+    PIL.Image.new("RGB", (64, 48)).save(root / "train2017" / "more" / "0.png")
+    with pytest.raises(DataError, match=r"train image 1: file_name '/somewhere/0.png' could be any of 2 files"):
+        open_root(root)
+
+
+def test_one_picture_under_two_ids_is_a_problem(root):
+    data = content("train")
+    data["images"][1]["file_name"] = "0.png"
+    write(root, "train", data)
+    with pytest.raises(DataError, match=r"train image 2: the same file as image 1: 0\.png"):
+        open_root(root)
+
+
+def test_two_categories_of_one_name_are_refused(root):
+    write(root, "train", {**content("train"), "categories": [*CATEGORIES, {"id": 5, "name": "person"}]})
+    with pytest.raises(DataError, match="two categories have the name 'person'"):
+        open_root(root)
+
+
+def test_what_is_not_trained_on_is_named(root):
+    data = content("train")
+    data["annotations"][3]["bbox"] = [5, 5, 0.5, 9]
+    write(root, "train", data)
+    PIL.Image.new("RGB", (64, 48)).save(root / "train2017" / "extra.png")
+    findings = open_root(root).findings
+    assert findings.ignored == {
+        "images without an entry in the annotations": ["extra.png", "2.png"],
+        "crowds, neither trained on nor missed": ["train 0.png", "val 0.png"],
+        "boxes under a pixel, not trained on": ["train 1.png"],
+    }
+
+
+def test_images_without_objects_are_background_or_left_out(root):
+    data = open_root(root)
+    assert len(data.train) == 3
+    assert "train: images without objects, trained on as background: 1 (2.png)" in data.findings.notes
+    data = open_root(root, background=False)
+    assert (len(data.train), len(data.val)) == (2, 2)
+    assert data.findings.ignored["images without objects"] == ["2.png"]
+    assert data.findings.used == {"train": 2, "val": 2}
+
+
+def turned(root, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    for i in range(3):
+        PIL.Image.new("RGB", (48, 64) if orientation > 4 else (64, 48)).save(root / "train2017" / f"{i}.png", exif=exif)
+
+
+def test_sizes_of_stored_pixels_name_exif(root):
+    turned(root, 6)
+    assert open_root(root).train[0][0].shape == (3, 48, 64)
+    data = content("train")
+    for image in data["images"]:
+        image |= {"width": 48, "height": 64}
+    data["annotations"] = data["annotations"][:1]
+    write(root, "train", data)
+    with pytest.raises(DataError, match=r"64 x 48 pixels, but .* for 48 x 64: EXIF orientation 6 turns it"):
+        open_root(root)
+    stored = open_root(root, exif="ignore")
+    assert stored.train[0][0].shape == (3, 64, 48)
+    assert "train: EXIF orientation ignored: 3 (0.png, 1.png, 2.png)" in stored.findings.notes
+
+
+def test_a_turn_that_leaves_the_size_is_told(root):
+    turned(root, 3)
+    notes = open_root(root).findings.notes
+    assert notes[0].startswith(
+        "train: turned upright by their EXIF orientation, the boxes taken to be those of the upright"
+    )
+
+
+def test_a_setting_of_exif_that_does_not_fit_names_the_other(root):
+    turned(root, 8)
+    with pytest.raises(DataError, match=r"orientation 8 would turn it; .*--data\.exif apply"):
+        open_root(root, exif="ignore")

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from involution.data.box_files import ImageNames, check_files
 from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.errors import DataError
-from involution.data.findings import Findings
-from involution.data.images import CHECK_LIMIT, ImageError, check_image
+from involution.data.findings import Findings, some
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.run_lengths import is_number, mask_complaint
 from involution.data.text import read_json
-
-# what an annotation is known by, and what is made of it
-Categories = Mapping[int, str]
+from involution.data.walk import images_below
 
 
 def open_coco_folder(spec: str, path: Path, options: Options) -> DataSet[Any]:
-    """Open a folder with ``annotations/instances_*.json`` whose names begin with train and val.
-
-    The images are in ``PATH/NAME`` or ``PATH/images/NAME``; NAME is what follows ``instances_``: train2017, val, …
-    """
-    from involution.data.box_dataset import detection_data
+    """Open a folder in one of the layouts of `find_files`."""
+    from involution.data.box_dataset import detection_data, split_record
+    from involution.data.coco_layouts import find_files
 
     findings = Findings()
-    records = {split: read_split(path, split, findings, options.masks) for split in ("train", "val")}
+    files = find_files(path, findings, (options.only,) if options.only else ("train", "val"))
+    if options.only and options.only in files:
+        files = {options.only: files[options.only]}
+    names = {split: ImageNames(found.folders) for split, found in files.items()}
+    records = {split: read_split(found.file, names[split], split, findings, options) for split, found in files.items()}
+    if not options.only:
+        _tell_unlisted(list(names.values()), findings)
+    if "all" in records:
+        records = split_record(records["all"], findings, options)
     return detection_data(spec, path, records, findings, options)
 
 
@@ -36,28 +40,41 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     return open_coco_folder(spec, Path(path), options)
 
 
-def read_split(root: Path, split: str, findings: Findings, masks: bool = False) -> BoxRecord:
-    """Read and check one split; what is malformed goes to the findings."""
-    file, folder = _find(root, split)
+def _tell_unlisted(names: list[ImageNames], findings: Findings) -> None:
+    """Say which images beside the listed ones have no entry in any annotation file."""
+    taken = {file for found in names for file in found.taken}
+    folders = dict.fromkeys(found.folders[0] for found in names)
+    unlisted = [file.name for folder in folders for file in images_below(folder) if file not in taken]
+    if unlisted:
+        findings.ignore("images without an entry in the annotations", *unlisted)
+
+
+def read_split(file: Path, names: ImageNames, split: str, findings: Findings, options: Options) -> BoxRecord:
+    """Read and check one annotation file; what is malformed goes to the findings.
+
+    Args:
+        file: the annotation file.
+        names: finds its images.
+        split: what entries are told by: ``train image 7``.
+        findings: told of what can't be used.
+        options: how it is opened.
+    """
     content = _parse(file)
     categories = _categories(file, content["categories"])
     order = sorted(categories)
     label_of = {category: label for label, category in enumerate(order)}
-    images = _images(content["images"], folder, split, findings)
-    boxes: dict[int, list[Box]] = {key: [] for key in images}
-    left_out = {_id(item) for item in content["images"] if _id(item) not in images}
+    scenes = _images(content["images"], names, split, findings, options)
+    boxes: dict[int, list[Box]] = {key: [] for key in scenes}
+    left_out = {_id(item) for item in content["images"] if _id(item) not in scenes}
     seen: set[Any] = set()
     for item in content["annotations"]:
-        reason = _complaint(item, images, left_out, categories, seen, masks)
+        reason = _complaint(item, scenes, left_out, categories, seen, options.masks)
         if reason:
             findings.problem(f"{split} annotation {_id(item)}", reason)
         elif reason is None:
-            boxes[item["image_id"]].append(_box(item, label_of, masks))
-    scenes = [
-        Scene(key, folder / item["file_name"], item["width"], item["height"], tuple(boxes[key]))
-        for key, item in images.items()
-    ]
-    return BoxRecord(file, [categories[key] for key in order], order, scenes)
+            boxes[item["image_id"]].append(_box(item, label_of, options.masks))
+    whole = [replace(scene, boxes=tuple(boxes[key])) for key, scene in scenes.items()]
+    return BoxRecord(file, [categories[key] for key in order], order, whole)
 
 
 def _box(item: Mapping[str, Any], label_of: Mapping[int, int], masks: bool) -> Box:
@@ -69,20 +86,6 @@ def _box(item: Mapping[str, Any], label_of: Mapping[int, int], masks: bool) -> B
         item["segmentation"] if masks else None,
         item["id"],
     )
-
-
-def _find(root: Path, split: str) -> tuple[Path, Path]:
-    if not root.is_dir():
-        raise DataError(f"no such folder: {root}")
-    files = sorted((root / "annotations").glob(f"instances_{split}*.json"))
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise DataError(f"{root}: wanted one annotations/instances_{split}*.json, found {found}")
-    name = files[0].stem.removeprefix("instances_")
-    for folder in (root / name, root / "images" / name):
-        if folder.is_dir():
-            return files[0], folder
-    raise DataError(f"{root}: no folder {name}/ or images/{name}/ with the images of {files[0].name}")
 
 
 def _parse(file: Path) -> dict[str, list[Any]]:
@@ -101,6 +104,8 @@ def _categories(file: Path, items: list[Any]) -> dict[int, str]:
             raise DataError(f"{file}: a category needs a whole number as id and a name, got {str(item)[:80]}")
         if item["id"] in categories:
             raise DataError(f"{file}: two categories have the id {item['id']}")
+        if item["name"] in categories.values():
+            raise DataError(f"{file}: two categories have the name {item['name']!r}; merge them, or rename one")
         categories[item["id"]] = item["name"]
     if not categories:
         raise DataError(f"{file}: no categories")
@@ -112,52 +117,54 @@ def _id(item: Any) -> Any:
     return key if isinstance(key, int | str) else "without an id"
 
 
-def _images(items: list[Any], folder: Path, split: str, findings: Findings) -> dict[int, dict[str, Any]]:
-    images: dict[int, dict[str, Any]] = {}
-    check: Callable[[Any], str | None] = _image_complaint(folder, len(items) <= CHECK_LIMIT)
-    with ThreadPoolExecutor(8) as pool:
-        reasons = list(pool.map(check, items))
-    for item, reason in zip(items, reasons, strict=True):
-        if reason is None and item["id"] in images:
-            reason = "its id appears twice"
-        if reason:
-            findings.problem(f"{split} image {_id(item)}", reason)
+def _images(items: list[Any], names: ImageNames, split: str, findings: Findings, options: Options) -> dict[int, Scene]:
+    """The images that can be used by their ids, still without boxes."""
+    files: list[tuple[str, Path, tuple[int, int] | None]] = []
+    ids: list[int] = []
+    owner: dict[Path, int] = {}
+    known: set[int] = set()
+    unsized: list[str] = []
+    for item in items:
+        found = _image_file(item, names)
+        if not isinstance(found, Path):
+            findings.problem(f"{split} image {_id(item)}", found)
+        elif item["id"] in known:
+            findings.problem(f"{split} image {item['id']}", "its id appears twice")
+        elif found in owner:
+            findings.problem(f"{split} image {item['id']}", f"the same file as image {owner[found]}: {found.name}")
         else:
-            images[item["id"]] = item
-    return images
+            owner[found] = item["id"]
+            size = (item["width"], item["height"]) if item.get("width") is not None else None
+            unsized += [] if size else [found.name]
+            files.append((f"{split} image {item['id']}", found, size))
+            ids.append(item["id"])
+            known.add(item["id"])
+    names.tell(findings, split)
+    if unsized:
+        findings.note(
+            f"{split}: images without width and height in the annotations, taken from the files: {some(unsized)}"
+        )
+    sizes = check_files(files, options.reading, findings, split)
+    return {
+        key: Scene(key, file, *size, ())
+        for key, (_, file, _), size in zip(ids, files, sizes, strict=True)
+        if size is not None
+    }
 
 
-def _image_complaint(folder: Path, open_files: bool) -> Callable[[Any], str | None]:
-    def complain(item: Any) -> str | None:
-        if not isinstance(item, dict) or not isinstance(item.get("id"), int):
-            return "no whole number as id"
-        name = item.get("file_name")
-        if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            return f"file_name {name!r} is no path below the folder of images"
-        size = (item.get("width"), item.get("height"))
-        if not all(isinstance(side, int) and side > 0 for side in size):
-            return f"width and height {size} are not whole numbers above 0"
-        path = folder / name
-        if not path.is_file():
-            return f"no such file: {path}"
-        return _file_complaint(path, (item["width"], item["height"])) if open_files else None
-
-    return complain
-
-
-def _file_complaint(path: Path, size: tuple[int, int]) -> str | None:
-    try:
-        found = check_image(path)
-    except ImageError as error:
-        return str(error)
-    if found != size:
-        return f"{path.name} has {found[0]} x {found[1]} pixels, not {size[0]} x {size[1]}"
-    return None
+def _image_file(item: Any, names: ImageNames) -> Path | str:
+    """The file of an entry, or what is wrong with it."""
+    if not isinstance(item, dict) or not isinstance(item.get("id"), int):
+        return "no whole number as id"
+    size = (item.get("width"), item.get("height"))
+    if size != (None, None) and not all(isinstance(side, int) and side > 0 for side in size):
+        return f"width and height {size} are not whole numbers above 0"
+    return names.find(item.get("file_name"))
 
 
 def _complaint(
     item: Any,
-    images: Mapping[int, Any],
+    images: Mapping[int, Scene],
     left_out: set[Any],
     categories: Mapping[int, str],
     seen: set[Any],
@@ -182,14 +189,19 @@ def _complaint(
     box = item.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
         return f"bbox wants four numbers, got {str(box)[:80]}"
-    width, height = images[image_id]["width"], images[image_id]["height"]
+    width, height = images[image_id].width, images[image_id].height
     x, y, box_width, box_height = box
     reason = box_complaint((x, y, box_width, box_height), width, height)
     return reason or (mask_complaint(item.get("segmentation"), height, width) if masks else None)
 
 
 def _recognises(folder: Path) -> bool:
-    return any((folder / "annotations").glob("instances_*.json"))
+    from involution.data.coco_layouts import find_files
+
+    try:
+        return bool(find_files(folder, Findings(), ()))
+    except DataError:
+        return False
 
 
 register(
@@ -197,7 +209,8 @@ register(
         name="coco",
         task="detect",
         syntax="coco:PATH",
-        description="annotations/instances_train*.json and instances_val*.json, images in folders of their names",
+        description="annotations/instances_train*.json and instances_val*.json, images in folders of their names; "
+        "or as Roboflow, CVAT and Label Studio export it",
         open=_open,
         recognises=_recognises,
     )

@@ -1,0 +1,132 @@
+"""The image files behind boxes: found by the names that annotations give, and compared with the sizes they state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote, urlsplit
+
+from involution.data.findings import Findings, some
+from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look
+from involution.data.walk import images_below
+
+Size = tuple[int, int]
+
+
+class ImageNames:
+    """Finds the image file that an annotation means.
+
+    A name is a path below one of the folders; as tools of labelling write it, it may have backslashes, be URL-encoded,
+    or be absolute or a whole address: then the one file of its base name is taken.
+
+    Args:
+        folders: where to look, in this order; base names are looked for in and below the first.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = list(folders)
+        self.by_base_name: list[str] = []
+        self.taken: set[Path] = set()
+        self._index: dict[str, list[Path]] | None = None
+
+    def find(self, name: object) -> Path | str:
+        """The file of that name, or why there is none."""
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            return f"file_name {name!r} is no path below the folder of images"
+        slashed = name.replace("\\", "/")
+        plain = unquote(urlsplit(slashed).path if "://" in slashed else slashed)
+        if ".." in PurePosixPath(plain).parts:
+            return f"file_name {name!r} is no path below the folder of images"
+        outside = plain.startswith("/") or PureWindowsPath(plain).is_absolute() or "://" in slashed
+        for candidate in () if outside else (name, slashed, plain):
+            for folder in self.folders:
+                if (folder / candidate).is_file():
+                    self.taken.add(folder / candidate)
+                    return folder / candidate
+        found = self._by_base_name(PurePosixPath(plain).name)
+        if len(found) == 1:
+            self.by_base_name.append(name)
+            self.taken.add(found[0])
+            return found[0]
+        if found:
+            return f"file_name {name!r} could be any of {len(found)} files of that name"
+        return f"no such file: {name if outside else self.folders[0] / plain}"
+
+    def _by_base_name(self, name: str) -> list[Path]:
+        if self._index is None:
+            self._index = {}
+            for file in images_below(self.folders[0]) if self.folders[0].is_dir() else []:
+                self._index.setdefault(file.name, []).append(file)
+        return self._index.get(name, [])
+
+    def tell(self, findings: Findings, where: str) -> None:
+        """Say which names were found by their last part alone."""
+        if self.by_base_name:
+            findings.note(f"{where}: image files found by the last part of their name: {some(self.by_base_name)}")
+
+
+def check_files(
+    files: Sequence[tuple[str, Path, Size | None]], reading: Reading, findings: Findings, where: str
+) -> list[Size | None]:
+    """Compare image files with the sizes that their annotations state.
+
+    Args:
+        files: what an entry is called, its file, and the width and height that the annotations are for, None for those
+            of the file.
+        reading: how images are read.
+        findings: told of each file that can't be read or has another size.
+        where: what messages begin with: ``train``.
+
+    Returns:
+        Width and height of each image, None for one that was complained about.
+    """
+    few = len(files) <= CHECK_LIMIT
+    if not few:
+        findings.note(f"{where}: {len(files):,} images, which are not checked beforehand")
+
+    def check(item: tuple[str, Path, Size | None]) -> Header | str | None:
+        _, file, size = item
+        if not few and size is not None:
+            return None
+        try:
+            return look(file, reading)
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        headers = list(pool.map(check, files))
+    sizes: list[Size | None] = []
+    turned: list[str] = []
+    for (entry, file, size), header in zip(files, headers, strict=True):
+        reason = header if isinstance(header, str) else None
+        if isinstance(header, Header):
+            reason = _size_complaint(file, size, header, reading)
+            if header.orientation > 1 and not reason:
+                turned.append(file.name)
+        if reason:
+            findings.problem(entry, reason)
+        sizes.append(None if reason else header.size if isinstance(header, Header) else size)
+    if turned and reading.exif == "apply":
+        findings.note(
+            f"{where}: turned upright by their EXIF orientation, the boxes taken to be those of the upright images: "
+            f"{some(turned)}; --data.exif ignore if they are those of the stored pixels"
+        )
+    elif turned:
+        findings.note(f"{where}: EXIF orientation ignored: {some(turned)}")
+    return sizes
+
+
+def _size_complaint(file: Path, size: Size | None, header: Header, reading: Reading) -> str | None:
+    if size is None or size == header.size:
+        return None
+    shown, wanted = (f"{pair[0]} x {pair[1]}" for pair in (header.size, size))
+    # the size with the other setting
+    upright = header.stored[::-1] if header.orientation >= 5 else header.stored
+    if size == (header.stored if reading.exif == "apply" else upright):
+        doing, other = ("turns", "ignore") if reading.exif == "apply" else ("would turn", "apply")
+        return (
+            f"{file.name} has {shown} pixels, but its annotations are for {wanted}: EXIF orientation "
+            f"{header.orientation} {doing} it; mend the annotations, or set --data.exif {other}"
+        )
+    return f"{file.name} has {shown} pixels, not {wanted}"

@@ -1,0 +1,233 @@
+"""Pascal VOC's XML files, one for each image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+from xml.etree import ElementTree
+
+from involution.data.box_files import check_files
+from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
+from involution.data.errors import DataError
+from involution.data.findings import Findings, some
+from involution.data.images import EXTENSIONS
+from involution.data.records import SPLITS, DataSet
+from involution.data.registry import Format, Options, register
+from involution.data.splits import SPLIT_NAMES
+from involution.data.text import read_lines, read_names, read_text
+
+_IMAGES = ("JPEGImages", "images", "Images")
+_ANNOTATIONS = ("Annotations", "annotations")
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What one XML file says."""
+
+    file: Path
+    image: Path
+    size: tuple[int, int] | None
+    # class, corners, difficult
+    objects: list[tuple[str, tuple[float, float, float, float], bool]]
+
+
+def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
+    from involution.data.box_dataset import detection_data, split_record
+
+    root, findings = Path(path), Findings()
+    if not root.is_dir():
+        raise DataError(f"no such folder: {root}")
+    if options.masks:
+        raise DataError(
+            f"{spec}: Pascal VOC's boxes have no masks; wanted a detector without, or coco or yolo with polygons"
+        )
+    files = _find(root, options.only)
+    pages = {split: _pages(found, split, findings) for split, found in files.items()}
+    classes = _classes(root, pages, findings)
+    first = _first_pixel([page for found in pages.values() for page in found], findings)
+    records: dict[str, BoxRecord] = {}
+    number = 1
+    for split, found in pages.items():
+        records[split] = _record(root, split, found, classes, first, number, findings, options)
+        number += len(found)
+    if "all" in records:
+        records = split_record(records["all"], findings, options)
+    return detection_data(spec, root, records, findings, options)
+
+
+def _find(root: Path, only: str | None) -> dict[str, list[tuple[Path, list[Path]]]]:
+    """XML files of each split with the folders of their images, or of ``all`` where there are no splits."""
+    pages = next((root / name for name in _ANNOTATIONS if (root / name).is_dir()), root)
+    images = [folder for name in _IMAGES if (folder := root / name).is_dir()] + [pages]
+    lists = root / "ImageSets" / "Main"
+    wanted = (only,) if only else ("train", "val")
+    found: dict[str, list[tuple[Path, list[Path]]]] = {}
+    for split in SPLITS:
+        for name in SPLIT_NAMES[split]:
+            file = lists / f"{name}.txt"
+            if file.is_file():
+                found[split] = [(pages / f"{line.split()[0]}.xml", images) for line in read_lines(file) if line]
+                break
+            folder = root / name
+            if folder.is_dir():
+                places = [folder, *(folder / inner for inner in _IMAGES)]
+                found[split] = [(page, places) for page in sorted(folder.rglob("*.xml"))]
+                break
+    if not found:
+        found["all"] = [(page, images) for page in sorted(pages.glob("*.xml"))]
+        if not found["all"]:
+            raise DataError(f"{root}: no Annotations/*.xml, and no XML files beside images")
+        return found
+    missing = [split for split in wanted if not found.get(split)]
+    if missing:
+        raise DataError(f"{root}: no annotations of {' and '.join(missing)}; found those of {', '.join(found)}")
+    return {split: files for split, files in found.items() if files and (not only or split == only)}
+
+
+def _pages(files: Sequence[tuple[Path, list[Path]]], split: str, findings: Findings) -> list[_Page]:
+    pages: list[_Page] = []
+    for file, folders in files:
+        try:
+            found = _page(file, folders)
+        except DataError as error:
+            found = str(error).removeprefix(f"{file}: ")
+        if isinstance(found, str):
+            findings.problem(f"{split} {file.name}", found)
+        else:
+            pages.append(found)
+    return pages
+
+
+def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
+    text = read_text(file)
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        return "declares XML entities, which no annotation needs"
+    try:
+        # what it says of its encoding was settled in reading
+        root = ElementTree.fromstring(text.split("?>", 1)[-1] if text.lstrip().startswith("<?xml") else text)
+    except ElementTree.ParseError as error:
+        return f"broken XML ({error})"
+    if root.tag != "annotation":
+        return f"wanted an <annotation>, got <{root.tag}>"
+    image = _image(file, (root.findtext("filename") or "").strip(), folders)
+    if image is None:
+        return f"no image {root.findtext('filename')} or of the name {file.stem}"
+    size = tuple(_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    whole = all(side is not None and side > 0 for side in size)
+    objects = []
+    for place, item in enumerate(root.findall("object"), 1):
+        corners = tuple(_number(item.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
+        name = (item.findtext("name") or "").strip()
+        if not name or any(value is None for value in corners):
+            return f"object {place} lacks its name or the four numbers of its bndbox"
+        objects.append((name, corners, (item.findtext("difficult") or "0").strip() == "1"))
+    return _Page(file, image, tuple(int(side) for side in size) if whole else None, objects)  # type: ignore[arg-type]
+
+
+def _image(file: Path, name: str, folders: Sequence[Path]) -> Path | None:
+    base = PureWindowsPath(name).name
+    for folder in (*folders, file.parent):
+        if base and (folder / base).is_file():
+            return folder / base
+        for suffix in EXTENSIONS:
+            for candidate in (folder / f"{file.stem}{suffix}", folder / f"{file.stem}{suffix.upper()}"):
+                if candidate.is_file():
+                    return candidate
+    return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _classes(root: Path, pages: dict[str, list[_Page]], findings: Findings) -> list[str]:
+    named = sorted({name for found in pages.values() for page in found for name, _, _ in page.objects})
+    if not named:
+        raise DataError(
+            f"{root}: no objects in its XML files{f': {findings.problems[0]}' if findings.problems else ''}"
+        )
+    for name in ("classes.txt", "labels.txt", "labelmap.txt"):
+        if (root / name).is_file():
+            # CVAT writes colours behind the names
+            classes = read_names(root / name, least=1) if name != "labelmap.txt" else _label_map(root / name)
+            unknown = sorted(set(named) - set(classes))
+            if unknown:
+                raise DataError(f"{root}: objects of classes that {name} does not name: {some(unknown)}")
+            return classes
+    findings.note(f"classes as the XML files name them: {', '.join(named)}")
+    return named
+
+
+def _label_map(file: Path) -> list[str]:
+    names = [line.split(":")[0] for line in read_lines(file) if line and not line.startswith("#")]
+    return [name for name in names if name != "background"]
+
+
+def _first_pixel(pages: Sequence[_Page], findings: Findings) -> int:
+    """Whether the first pixel is 1, as in Pascal VOC itself, or 0, as where a corner is 0 or no whole number."""
+    corners = [corner for page in pages for _, found, _ in page.objects for corner in found]
+    first = 0 if any(corner < 1 or corner != int(corner) for corner in corners) else 1
+    findings.note(f"boxes read as counted from {first}" + (", the last pixel included" if first else ""))
+    return first
+
+
+def _record(
+    root: Path,
+    split: str,
+    pages: Sequence[_Page],
+    classes: list[str],
+    first: int,
+    number: int,
+    findings: Findings,
+    options: Options,
+) -> BoxRecord:
+    sizes = check_files(
+        [(f"{split} {page.file.name}", page.image, page.size) for page in pages], options.reading, findings, split
+    )
+    scenes: list[Scene] = []
+    owners: dict[Path, str] = {}
+    for key, (page, size) in enumerate(zip(pages, sizes, strict=True), number):
+        if size is None:
+            continue
+        if page.image in owners:
+            findings.problem(f"{split} {page.file.name}", f"the same image as {owners[page.image]}: {page.image.name}")
+            continue
+        owners[page.image] = page.file.name
+        boxes: list[Box] = []
+        for name, (left, top, right, bottom), difficult in page.objects:
+            box = (left - first, top - first, right - left + first, bottom - top + first)
+            complaint = box_complaint(box, *size)
+            if complaint:
+                findings.problem(f"{split} {page.file.name}", complaint)
+            else:
+                # what the data set calls difficult neither counts as missed nor as wrong
+                boxes.append(Box(classes.index(name), box, crowd=difficult))
+        scenes.append(Scene(key, page.image, *size, tuple(boxes)))
+    return BoxRecord(root, classes, list(range(1, len(classes) + 1)), scenes)
+
+
+def _recognises(folder: Path) -> bool:
+    try:
+        files = _find(folder, None)
+    except DataError:
+        return False
+    return any(file for found in files.values() for file in found)
+
+
+register(
+    Format(
+        name="voc",
+        task="detect",
+        syntax="voc:PATH",
+        description="Pascal VOC: Annotations/*.xml, JPEGImages/ and ImageSets/Main/, or XML files beside the images",
+        open=_open,
+        recognises=_recognises,
+    )
+)

@@ -1,0 +1,134 @@
+"""Pascal VOC's XML files in the layouts that tools write, and how broken ones are told."""
+
+import PIL.Image
+import pytest
+
+from involution.data.errors import DataError
+from involution.data.registry import Options, open_data
+
+
+def page(name, objects, size=(40, 20)):
+    items = "".join(
+        f"<object><name>{label}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
+        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        for label, (x1, y1, x2, y2), difficult in objects
+    )
+    sides = f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>" if size else ""
+    return f"<annotation><filename>{name}</filename>{sides}{items}</annotation>"
+
+
+OBJECTS = [("dog", (1, 1, 10, 5), 0), ("cat", (11, 6, 40, 20), 0)]
+
+
+def fill(images, pages, numbers, objects=OBJECTS):
+    for folder in (images, pages):
+        folder.mkdir(parents=True, exist_ok=True)
+    for i in numbers:
+        PIL.Image.new("RGB", (40, 20)).save(images / f"{i:06}.png")
+        (pages / f"{i:06}.xml").write_text(page(f"{i:06}.png", objects))
+
+
+@pytest.fixture
+def root(tmp_path):
+    fill(tmp_path / "JPEGImages", tmp_path / "Annotations", range(1, 6))
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("000001\n000002\n000003\n")
+    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("000004  1\n000005 -1\n")
+    return tmp_path
+
+
+def open_root(root, **options):
+    return open_data("detect", f"voc:{root}", Options(**options))
+
+
+def test_pascal_counts_pixels_from_one(root):
+    data = open_root(root)
+    assert (data.classes, data.category_ids) == (["cat", "dog"], [1, 2])
+    assert data.findings.used == {"train": 3, "val": 2}
+    _, target = data.train[0]
+    assert target["boxes"].tolist() == [[0, 0, 10, 5], [10, 5, 40, 20]]
+    assert target["labels"].tolist() == [1, 0]
+    assert data.findings.notes == [
+        "classes as the XML files name them: cat, dog",
+        "boxes read as counted from 1, the last pixel included",
+    ]
+    assert open_data("detect", str(root)).classes == ["cat", "dog"]
+
+
+def test_others_count_from_zero(root):
+    file = root / "Annotations" / "000001.xml"
+    file.write_text(page("000001.png", [("dog", (0, 0, 10.5, 5), 0)]))
+    data = open_root(root)
+    assert data.train[0][1]["boxes"].tolist() == [[0, 0, 10.5, 5]]
+    assert data.train[1][1]["boxes"].tolist() == [[1, 1, 10, 5], [11, 6, 40, 20]]
+    assert "boxes read as counted from 0" in data.findings.notes
+
+
+def test_difficult_objects_do_not_count(root):
+    (root / "Annotations" / "000001.xml").write_text(page("000001.png", [*OBJECTS, ("cat", (1, 1, 5, 5), 1)]))
+    data = open_root(root)
+    assert len(data.train[0][1]["labels"]) == 2
+    assert [item["iscrowd"] for item in data.train.record.to_coco()["annotations"][:3]] == [0, 0, 1]
+    assert data.findings.ignored == {"crowds, neither trained on nor missed": ["train 000001.png"]}
+
+
+def test_as_roboflow_exports_it(tmp_path):
+    for split, numbers in (("train", (1, 2)), ("valid", (3,))):
+        fill(tmp_path / split, tmp_path / split, numbers)
+    assert open_root(tmp_path).findings.used == {"train": 2, "val": 1}
+
+
+def test_as_labelimg_writes_it(tmp_path):
+    fill(tmp_path, tmp_path, range(10))
+    # its path was another machine's, its size unknown, its image renamed
+    (tmp_path / "000001.xml").write_text(page("C:\\\\photos\\\\cat.jpg", OBJECTS, size=None), encoding="utf-8-sig")
+    (tmp_path / "classes.txt").write_text("dog\ncat\nhorse\n")
+    data = open_root(tmp_path)
+    assert data.classes == ["dog", "cat", "horse"]
+    assert data.findings.used == {"train": 8, "val": 2}
+    assert "train: no objects of horse" in data.findings.notes
+
+
+BROKEN = {
+    "entities": ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "declares XML entities"),
+    "cut": ("<annotation><filename>", "broken XML"),
+    "other": ("<html/>", "wanted an <annotation>, got <html>"),
+    "no image": (page("x.png", []), "no image x.png or of the name 000009"),
+    "no name": (page("000001.png", [("", (1, 1, 5, 5), 0)]), "object 1 lacks its name"),
+    "no number": (page("000001.png", [("cat", (1, 1, "nan", 5), 0)]), "object 1 lacks its name or the four numbers"),
+    "outside": (page("000001.png", [("cat", (1, 1, 90, 5), 0)]), "reaches out of an image of 40 x 20"),
+    "reversed": (page("000001.png", [("cat", (9, 9, 3, 3), 0)]), "box of zero area"),
+    "size": (page("000001.png", OBJECTS, (20, 40)), r"000001\.png has 40 x 20 pixels, not 20 x 40"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_named_and_refused_or_skipped(root, name):
+    text, message = BROKEN[name]
+    number = "000009" if name == "no image" else "000001"
+    (root / "Annotations" / f"{number}.xml").write_text(text)
+    if name == "no image":
+        (root / "ImageSets" / "Main" / "train.txt").write_text("000009\n000002\n000003\n")
+    with pytest.raises(DataError, match=rf"1 problem: train {number}\.xml: .*{message}"):
+        open_root(root)
+    assert len(open_root(root, on_problem="skip").problems) == 1
+
+
+def test_one_image_of_two_files_is_a_problem(root):
+    (root / "Annotations" / "000002.xml").write_text(page("000001.png", OBJECTS))
+    with pytest.raises(DataError, match=r"train 000002\.xml: the same image as 000001\.xml: 000001\.png"):
+        open_root(root)
+
+
+def test_what_can_not_be_opened(root, tmp_path_factory):
+    with pytest.raises(DataError, match="Pascal VOC's boxes have no masks"):
+        open_root(root, masks=True)
+    (root / "classes.txt").write_text("cat\n")
+    with pytest.raises(DataError, match=r"objects of classes that classes\.txt does not name: 1 \(dog\)"):
+        open_root(root)
+    (root / "ImageSets" / "Main" / "val.txt").unlink()
+    with pytest.raises(DataError, match="no annotations of val; found those of train"):
+        open_root(root)
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(DataError, match="no Annotations/"):
+        open_root(empty)

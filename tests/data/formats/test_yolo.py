@@ -1,0 +1,168 @@
+"""YOLO's text files in the layouts that tools write, and how broken lines are told."""
+
+import PIL.Image
+import pytest
+import torch
+import yaml
+
+from involution.data.errors import DataError
+from involution.data.registry import Options, open_data
+
+LINES = "1 0.5 0.5 0.25 0.5\n0 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n"
+
+
+def fill(root, split, numbers, images="images/{}", labels="labels/{}", lines=LINES):
+    for i in numbers:
+        for folder, name, write in (
+            (images, f"{i}.png", lambda path: PIL.Image.new("RGB", (40, 20)).save(path)),
+            (labels, f"{i}.txt", lambda path: path.write_text(lines)),
+        ):
+            path = root / folder.format(split) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path)
+
+
+def settings(root, **content):
+    (root / "data.yaml").write_text(yaml.safe_dump({"names": ["cat", "dog"], **content}, sort_keys=False))
+
+
+def open_root(root, **options):
+    return open_data("detect", f"yolo:{root}", Options(**options))
+
+
+@pytest.fixture
+def root(tmp_path):
+    fill(tmp_path, "train", (1, 2, 3))
+    fill(tmp_path, "val", (4, 5))
+    settings(tmp_path, path="/datasets/pets", train="images/train", val="images/val", nc=2)
+    return tmp_path
+
+
+def test_boxes_and_polygons(root):
+    data = open_root(root)
+    assert (data.classes, data.category_ids) == (["cat", "dog"], [0, 1])
+    assert data.findings.used == {"train": 3, "val": 2}
+    image, target = data.train[0]
+    assert image.shape == (3, 20, 40)
+    assert torch.allclose(target["boxes"], torch.tensor([[15.0, 5, 25, 15], [4, 4, 12, 12]]))
+    assert target["labels"].tolist() == [1, 0]
+    ids = [scene.id for part in data.parts.values() for scene in part.record.scenes]
+    assert ids == [1, 2, 3, 4, 5]
+    assert open_data("detect", str(root)).classes == ["cat", "dog"]
+
+
+def test_polygons_are_masks(tmp_path):
+    fill(tmp_path, "train", (1, 2), lines=LINES.splitlines()[1])
+    fill(tmp_path, "val", (3,), lines=LINES.splitlines()[1])
+    settings(tmp_path, train="images/train", val="images/val")
+    mask = open_root(tmp_path, masks=True).train[0][1]["masks"][0]
+    assert mask.sum() == 64
+    assert (mask[4:12, 4:12] == 1).all()
+    fill(tmp_path, "val", (4,))
+    with pytest.raises(DataError, match=r"val 4\.txt line 1: a box without a polygon, but masks are wanted"):
+        open_root(tmp_path, masks=True)
+
+
+def test_as_roboflow_exports_it(tmp_path):
+    fill(tmp_path, "train", (1, 2), "{}/images", "{}/labels")
+    fill(tmp_path, "valid", (3,), "{}/images", "{}/labels")
+    settings(tmp_path, train="../train/images", val="../valid/images", names={0: "cat", 1: "dog"})
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 2, "val": 1}
+    assert len(data.val[0][1]["labels"]) == 2
+
+
+def test_as_label_studio_exports_it(tmp_path):
+    fill(tmp_path, "", range(10), "images", "labels")
+    (tmp_path / "classes.txt").write_bytes("cat\r\ndog\r\n".encode("utf-16"))
+    data = open_root(tmp_path)
+    assert data.classes == ["cat", "dog"]
+    assert data.findings.used == {"train": 8, "val": 2}
+    assert any("split 80 / 20" in note for note in data.findings.notes)
+
+
+def test_as_darknet_lists_it(tmp_path):
+    fill(tmp_path, "", range(4), "obj_train_data", "obj_train_data")
+    for split, numbers in (("train", (0, 1, 2)), ("val", (3,))):
+        lines = "".join(f"obj_train_data/{i}.png\n" for i in numbers)
+        (tmp_path / f"{split}.txt").write_text(lines)
+    settings(tmp_path, train="train.txt", val="val.txt")
+    assert open_root(tmp_path).findings.used == {"train": 3, "val": 1}
+
+
+BROKEN = {
+    "2 0.5 0.5 0.2 0.2": "class 2, but there are 2 names, from 0 on",
+    "-1 0.5 0.5 0.2 0.2": "class -1",
+    "0.5 0.5 0.5 0.2 0.2": "class 0.5",
+    "0 20 10 8 4": r"wanted shares of the image from 0 to 1, got 20; are these pixels\?",
+    "0 0.5 0.5 0.2": "wanted a class and 4 numbers of a box, or 3 points or more",
+    "0 0.5 0.5 0.2 0.2 0.9": "wanted a class and 4 numbers",
+    "0 0.5 0.5 0 0.2": "box of zero area",
+    "0 nan 0.5 0.2 0.2": "wanted shares of the image from 0 to 1, got nan",
+    "cat 0.5 0.5 0.2 0.2": "wanted numbers, got cat",
+    "0 1 1 1 1": "reaches out of an image of 40 x 20",
+}
+
+
+@pytest.mark.parametrize("line", BROKEN)
+def test_broken_lines_are_named_and_refused_or_skipped(root, line):
+    (root / "labels" / "train" / "2.txt").write_text(f"{LINES}\n{line}\n")
+    with pytest.raises(DataError, match=rf"1 problem: train 2\.txt line 4: .*{BROKEN[line]}"):
+        open_root(root)
+    data = open_root(root, on_problem="skip")
+    assert [len(data.train[i][1]["labels"]) for i in range(3)] == [2, 2, 2]
+
+
+def test_images_without_labels_and_labels_without_images(root):
+    (root / "labels" / "train" / "1.txt").unlink()
+    (root / "labels" / "train" / "2.txt").write_text("")
+    (root / "labels" / "train" / "9.txt").write_text(LINES)
+    findings = open_root(root).findings
+    assert findings.notes == [
+        "train: images without a text file of labels, taken to show no object: 1 (1.png)",
+        "train: images without objects, trained on as background: 2 (1.png, 2.png)",
+    ]
+    assert findings.ignored == {"labels of train without an image": ["9.txt"]}
+    for file in (root / "labels" / "train").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="none of the 3 images of train has its text file of labels"):
+        open_root(root)
+
+
+def test_two_images_of_one_name_share_no_labels(root):
+    PIL.Image.new("RGB", (40, 20)).save(root / "images" / "train" / "1.jpg")
+    with pytest.raises(DataError, match=r"train 1\.png: shares its labels with 1\.jpg"):
+        open_root(root)
+
+
+def test_the_same_images_in_both_splits_are_told(root):
+    settings(root, train="images/train", val="images/train")
+    assert "val: images that are in train, too: 3 (1.png, 2.png, 3.png)" in open_root(root).findings.notes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("names: [cat, dog]\nnc: 3\ntrain: images/train\nval: images/val", "nc is 3, but there are 2 names"),
+        ("names: {0: cat, 2: dog}\ntrain: images/train", "names wants the numbers 0 to 1"),
+        ("names: [cat, no]\ntrain: images/train", "names must be texts, got .*False"),
+        ("names: [cat, cat]\ntrain: images/train", "wanted different class names"),
+        ("train: images/train", "no names"),
+        ("names: [cat, dog]\ntrain: images/training", "no such folder or list of images: images/training"),
+        ("names: [cat, dog]\ntrain: images/train", "no images of val; found those of train"),
+        ("names: [cat, dog]\nkpt_shape: [17, 3]", "holds key points"),
+        ("a: &a [1, 2]\nb: [*a, *a]", "YAML aliases"),
+        ("names: [cat", "broken YAML"),
+        ("- cat", "wanted settings such as names"),
+    ],
+)
+def test_wrong_settings_files(root, content, message):
+    (root / "data.yaml").write_text(content)
+    with pytest.raises(DataError, match=message):
+        open_root(root)
+
+
+def test_no_names_at_all(root):
+    (root / "data.yaml").unlink()
+    with pytest.raises(DataError, match=r"no class names; wanted data\.yaml with names, or classes\.txt"):
+        open_root(root)

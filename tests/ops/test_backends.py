@@ -66,7 +66,7 @@ def test_a_name_is_taken_once():
 def test_reasons_of_a_backend():
     record = Backend("toy", "Toy", ("CPU",), ("involution2d",), HALF, lambda: None)
     assert record.why_not("involution2d", torch.float16) is None
-    assert record.why_not("involution2d", torch.float32) == "the Toy kernels do not take float32"
+    assert record.why_not("involution2d", torch.float32) == "the Toy kernels do not support float32"
     assert record.why_not("involution3d", torch.float16) == "no Toy kernel for this operator"
     gone = Backend("toy", "Toy", ("CPU",), ("involution2d",), HALF, lambda: Absence("no battery"))
     assert gone.why_not("involution2d", torch.float16) == "no battery"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from involution.data.images import ImageError, Reading, check_image, is_image, look, read_image, read_pixels
+from involution.data.images import ImageError, Reading, check_image, is_image, look, open_pixels, read_image
 
 
 def png_header(width, height):
@@ -130,7 +130,8 @@ def test_one_orientation_for_check_and_reader(tmp_path, options, orientation):
     assert (header.stored, header.orientation) == ((3, 2), orientation)
     ignore = Reading(exif="ignore")
     assert np.array_equal(np.asarray(read_image(path, reading=ignore)), ARROW)
-    assert np.array_equal(read_pixels(path, ignore), ARROW)
+    with open_pixels(path, ignore) as image:
+        assert np.array_equal(np.asarray(image), ARROW)
     assert check_image(path, ignore) == (3, 2)
 
 

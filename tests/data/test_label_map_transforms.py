@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from involution.data.label_maps import IGNORED
+from involution.data.label_code import IGNORED
 from involution.data.transforms import CropWithLimit, segmentation_eval_transform, segmentation_transform
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

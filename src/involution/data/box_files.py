@@ -101,7 +101,7 @@ def check_files(
     for (entry, file, size), header in zip(files, headers, strict=True):
         reason = header if isinstance(header, str) else None
         if isinstance(header, Header):
-            reason = _size_complaint(file, size, header, reading)
+            reason = size_complaint(file, size, header, reading)
             if header.orientation > 1 and not reason:
                 turned.append(file.name)
         if reason:
@@ -117,7 +117,8 @@ def check_files(
     return sizes
 
 
-def _size_complaint(file: Path, size: Size | None, header: Header, reading: Reading) -> str | None:
+def size_complaint(file: Path, size: Size | None, header: Header, reading: Reading) -> str | None:
+    """What is wrong with an image whose annotations are for this size, None for nothing or no size."""
     if size is None or size == header.size:
         return None
     shown, wanted = (f"{pair[0]} x {pair[1]}" for pair in (header.size, size))

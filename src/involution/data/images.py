@@ -20,7 +20,6 @@ from involution.data.errors import DataError, printable
 from involution.data.paths import why_unreadable
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image
 
 MAX_PIXELS = 178_000_000
@@ -121,17 +120,19 @@ def read_image(
         return _decode(file, shown, reading)
 
 
-def read_pixels(path: str | os.PathLike[str], reading: Reading | None = None) -> np.ndarray[Any, Any]:
-    """The values of an image file, [H, W] or [H, W, C], turned as `read_image` does; of a palette its places.
+@contextmanager
+def open_pixels(path: str | os.PathLike[str], reading: Reading | None = None) -> Iterator[Image]:
+    """An image file decoded as it is, in the mode that it has, turned as `read_image` does.
 
     Raises:
         ImageError: as `read_image`.
     """
-    import numpy as np
-
     with _opened(path, None) as (file, name):
-        image = _loaded(_open(file, name), name, reading or Reading())
-        return np.asarray(image)
+        opened = _open(file, name)
+        image = _loaded(opened, name, reading or Reading())
+        # a turned copy does not know its file's format any more
+        image.format = opened.format
+        yield image
 
 
 def look(path: str | os.PathLike[str], reading: Reading | None = None) -> Header:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from involution.data.box_files import size_complaint
 from involution.data.errors import DataError
-from involution.data.findings import Findings
-from involution.data.images import CHECK_LIMIT, ImageError, check_image, read_image
+from involution.data.findings import Findings, some
+from involution.data.images import CHECK_LIMIT, ImageError, Reading, look, read_image
+from involution.data.label_code import IGNORED, LabelCode
 from involution.data.records import DataSet
 from involution.data.registry import Options
 
-# pixels that neither train nor count
-IGNORED = 255
 Pair = tuple[Path, Path]
+# of the pixels that are ignored: with more of them, and a class that occurs nowhere, it is surely that class
+_MUCH = 0.2
 
 
 class LabelMaps(Dataset[Any]):
@@ -28,12 +30,14 @@ class LabelMaps(Dataset[Any]):
 
     Args:
         pairs: files of images and of their label maps.
-        table: label of each value from 0 to 255 in the files.
+        code: what the values of the maps mean.
+        reading: how images and maps are read.
     """
 
-    def __init__(self, pairs: Sequence[Pair], table: Tensor) -> None:
+    def __init__(self, pairs: Sequence[Pair], code: LabelCode, reading: Reading | None = None) -> None:
         self.pairs = list(pairs)
-        self.table = table
+        self.code = code
+        self.reading = reading or Reading()
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -43,8 +47,8 @@ class LabelMaps(Dataset[Any]):
         from torchvision.transforms.v2 import functional as F
 
         file, label_file = self.pairs[index]
-        image = tv_tensors.Image(F.pil_to_tensor(read_image(file).convert("RGB")))
-        labels = tv_tensors.Mask(self.table[torch.from_numpy(read_labels(label_file)).long()])
+        image = tv_tensors.Image(F.pil_to_tensor(read_image(file, reading=self.reading).convert("RGB")))
+        labels = tv_tensors.Mask(torch.from_numpy(self.code.read(label_file, self.reading)).long())
         if labels.shape != image.shape[1:]:
             raise ImageError(f"{label_file}: {_size(labels)} pixels, but its image {file.name} has {_size(image)}")
         return image, labels
@@ -54,86 +58,102 @@ def _size(tensor: Tensor) -> str:
     return f"{tensor.shape[-1]} x {tensor.shape[-2]}"
 
 
-def read_labels(file: Path) -> np.ndarray[Any, Any]:
-    """The values [H, W] (uint8) of a label map: a grey or palette PNG.
-
-    Raises:
-        ImageError: for a file that can't be read, or one in colour.
-    """
-    import PIL.Image
-
-    check_image(file)
-    try:
-        with PIL.Image.open(file) as image:
-            if image.mode not in ("L", "P", "1"):
-                raise ImageError(f"{file}: wanted a label map of one channel with 8 bits, got mode {image.mode}")
-            values: np.ndarray[Any, Any] = np.array(image, dtype=np.uint8)
-    except (OSError, SyntaxError) as error:
-        raise ImageError(f"{file}: broken or truncated image ({error})") from error
-    return values
-
-
 def segmentation_data(
-    spec: str,
-    root: Path,
-    classes: list[str],
-    table: Tensor,
-    pairs: dict[str, list[Pair]],
-    options: Options,
-    strict: bool,
+    spec: str, root: Path, code: LabelCode, pairs: dict[str, list[Pair]], findings: Findings, options: Options
 ) -> DataSet[LabelMaps]:
     """A segmentation data set from the pairs of files of its splits, checked.
 
     Args:
         spec: what it was opened by.
         root: its folder.
-        classes: class names.
-        table: label of each value from 0 to 255 in the files.
+        code: what the values of the maps mean.
         pairs: files of images and label maps of each split.
+        findings: what the format found.
         options: how it is opened.
-        strict: whether each value must be a class or ``IGNORED``; else values of no class are ignored pixels.
 
     Raises:
-        DataError: for a split without usable images, or problems that are not to be skipped.
+        DataError: for a split without usable images, problems that are not to be skipped, or maps that are surely not
+            meant so.
     """
-    findings = Findings()
     parts: dict[str, LabelMaps] = {}
-    check: Callable[[Pair], str | None] = lambda pair: _complaint(pair, len(classes) if strict else None)  # noqa: E731
+    counts: dict[str, np.ndarray[Any, Any]] = {}
     for split, files in pairs.items():
-        with ThreadPoolExecutor(8) as pool:
-            complaints = list(pool.map(check, files[:CHECK_LIMIT]))
-        complaints += [None] * (len(files) - len(complaints))
-        for (file, _), complaint in zip(files, complaints, strict=True):
-            if complaint:
-                findings.problem(f"{split}/{file.name}", complaint)
-        whole = [pair for pair, complaint in zip(files, complaints, strict=True) if complaint is None]
+        whole, counts[split] = _check(files, split, code, findings, options.reading)
         if not whole:
             first = f": {findings.problems[0]}" if findings.problems else ""
             raise DataError(f"{root}: no usable images in {split}{first}")
-        parts[split] = LabelMaps(whole, table)
+        parts[split] = LabelMaps(whole, code, options.reading)
         findings.used[split] = len(whole)
     findings.settle(root, options.on_problem)
-    return DataSet(spec, classes, parts, findings)
+    for split, count in counts.items():
+        _tell_classes(root, split, count, code, findings, options)
+    return DataSet(spec, code.classes, parts, findings)
 
 
-def _complaint(pair: Pair, limit: int | None) -> str | None:
-    """What is wrong with a pair of files; ``limit`` is the number of classes where all other values are wrong."""
-    import PIL.Image
+def _check(
+    files: list[Pair], split: str, code: LabelCode, findings: Findings, reading: Reading
+) -> tuple[list[Pair], np.ndarray[Any, Any]]:
+    """The pairs that can be used, and the pixels of each label in them."""
 
+    def look_at(pair: Pair) -> np.ndarray[Any, Any] | str:
+        try:
+            return _pixels(pair, code, reading)
+        except ImageError as error:
+            return str(error)
+
+    if len(files) > CHECK_LIMIT:
+        findings.note(f"{split}: of {len(files):,} images the first {CHECK_LIMIT:,} are checked beforehand")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(look_at, files[:CHECK_LIMIT]))
+    total = np.zeros(256, np.int64)
+    whole: list[Pair] = []
+    void: list[str] = []
+    for pair, counts in zip(files, found, strict=False):
+        if isinstance(counts, str):
+            findings.problem(f"{split}/{pair[0].name}", counts.removeprefix(f"{pair[0]}: "))
+            continue
+        whole.append(pair)
+        total += counts
+        if counts[IGNORED] == counts.sum():
+            void.append(pair[1].name)
+    if void:
+        findings.ignore(f"label maps of {split} in which no pixel counts", *void)
+    return whole + files[CHECK_LIMIT:], total
+
+
+def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> np.ndarray[Any, Any]:
+    """Pixels of each label [256] of a label map that fits its image."""
     file, label_file = pair
-    try:
-        size = check_image(file)
-        if not label_file.is_file():
-            return f"no label map {label_file}"
-        if limit is not None:
-            values = read_labels(label_file)
-            wrong = values[(values >= limit) & (values != IGNORED)]
-            if wrong.size:
-                return f"{label_file}: label {wrong[0]} found, but there are {limit} classes (and {IGNORED}, ignored)"
-        check_image(label_file)
-        with PIL.Image.open(label_file) as labels:
-            if size != labels.size:
-                return f"{label_file}: {labels.size} pixels, but its image {file.name} has {size}"
-    except ImageError as error:
-        return str(error)
-    return None
+    header = look(file, reading)
+    if not label_file.is_file():
+        raise ImageError(f"no label map {label_file}")
+    labels = code.read(label_file, reading)
+    complaint = size_complaint(file, labels.shape[::-1], header, reading)
+    if complaint:
+        raise ImageError(f"{label_file}: {complaint}")
+    return np.bincount(labels.ravel(), minlength=256)
+
+
+def _tell_classes(
+    root: Path, split: str, counts: np.ndarray[Any, Any], code: LabelCode, findings: Findings, options: Options
+) -> None:
+    """Say which classes occur nowhere; refuse maps from which nothing, or surely not what was meant, can be learnt."""
+    missing = [name for name, count in zip(code.classes, counts, strict=False) if not count]
+    if not missing:
+        return
+    share = counts[IGNORED] / max(counts.sum(), 1)
+    alone = len(code.classes) - len(missing) <= 1
+    training = split == "train" and not options.allow_empty
+    if training and counts[IGNORED] and (alone or share > _MUCH) and options.values is None:
+        wanted = "{" + ", ".join(f"{value}: {name}" for value, name in zip((0, 255), code.classes, strict=False)) + "}"
+        raise DataError(
+            f"{root}: in {split} the value {options.ignore_index}, which means ignored, covers {share:.0%} of the "
+            f"pixels, and {', '.join(missing[:5])} occurs nowhere; if it is a class, say so: --data.values '{wanted}'; "
+            "if all is as it should be: --data.allow_empty true"
+        )
+    if training and alone:
+        raise DataError(
+            f"{root}: in {split} no pixel is {', '.join(missing[:5])}: there is nothing to tell apart; mend the maps "
+            "or classes.txt, or allow it: --data.allow_empty true"
+        )
+    findings.note(f"{split}: no pixels of {some(missing, 5)}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from involution.data.formats.cityscapes import cityscapes_classes
-from involution.data.label_maps import IGNORED, LabelMaps
+from involution.data.label_code import IGNORED
+from involution.data.label_maps import LabelMaps
 from involution.data.records import DataSet
 from involution.data.registry import Options, open_data
 

@@ -3,7 +3,7 @@ import PIL.Image
 import pytest
 
 from involution.data.errors import DataError
-from involution.data.label_maps import IGNORED
+from involution.data.label_code import IGNORED
 from involution.data.registry import open_data
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from involution.data.errors import DataError
-from involution.data.label_maps import IGNORED
+from involution.data.label_code import IGNORED
 from involution.data.registry import Options, open_data
 
 
@@ -47,11 +47,11 @@ BROKEN = {
     ),
     "size": (
         lambda root: save(root / "labels/train/1.png", np.zeros((30, 20), np.uint8)),
-        r"\(20, 30\) pixels, but its image 1\.jpg has \(30, 20\)",
+        r"labels/train/1\.png: 1\.jpg has 30 x 20 pixels, not 20 x 30",
     ),
     "colour": (
         lambda root: save(root / "labels/train/1.png", np.zeros((20, 30, 3), np.uint8)),
-        "one channel with 8 bits, got mode RGB",
+        "a label map of one channel, got mode RGB; for maps in colour put the colours into classes",
     ),
     "image": (lambda root: (root / "train/1.jpg").write_bytes(b"x"), r"1\.jpg: not an image"),
     "truncated": (
@@ -80,3 +80,186 @@ def test_incomplete_folders(masks):
     (masks / "classes.txt").unlink()
     with pytest.raises(DataError, match="wanted the class names"):
         open_data("segment", f"masks:{masks}")
+
+
+def tiny(root, values, split="train", name="a", image=(8, 8), suffix=".png", mode=None):
+    """An image and its label map, made of some values in stripes."""
+    save(root / split / f"{name}.jpg", np.zeros((*image, 3), np.uint8))
+    stripes = np.resize(np.array(values, np.uint8), (8, 8))
+    save(root / "labels" / split / f"{name}{suffix}", stripes, mode)
+
+
+def binary(root, values, classes="background\nlesion\n"):
+    for split in ("train", "val"):
+        tiny(root, values, split)
+    (root / "classes.txt").write_text(classes)
+
+
+def open_root(root, **options):
+    return open_data("segment", f"masks:{root}", Options(**options))
+
+
+@pytest.mark.parametrize("values", [[0, 255], [0] * 63 + [255]])
+def test_255_as_a_class_is_refused_and_can_be_told(tmp_path, values):
+    binary(tmp_path, values)
+    told = (
+        r"the value 255, which means ignored, covers \d+% of the pixels, and lesion occurs nowhere; .*--data\.values "
+    )
+    with pytest.raises(DataError, match=told + "'{0: background, 255: lesion}'"):
+        open_root(tmp_path)
+    data = open_root(tmp_path, values={0: "background", 255: "lesion"})
+    assert data.train[0][1].unique().tolist() == [0, 1]
+    # without a file of names, and as a command line gives numbers
+    (tmp_path / "classes.txt").unlink()
+    data = open_root(tmp_path, values={"255": "lesion", "0": "background"})
+    assert data.classes == ["lesion", "background"]
+    assert data.train[0][1].flatten()[0] == 1
+
+
+def test_another_value_may_be_the_ignored_one(tmp_path):
+    binary(tmp_path, [0, 1, 7])
+    with pytest.raises(DataError, match=r"label 7 found, but there are 2 classes \(values 0, 1, 255\)"):
+        open_root(tmp_path)
+    assert open_root(tmp_path, ignore_index=7).train[0][1].unique().tolist() == [0, 1, 255]
+    assert open_root(tmp_path, values={0: "lesion", 1: "background", 7: None}).train[0][1][0, :3].tolist() == [
+        1,
+        0,
+        255,
+    ]
+    for options, message in (
+        ({"values": {0: "sky"}}, "'sky' is none of the classes background, lesion"),
+        ({"values": {"x": "lesion"}}, "values wants numbers from 0 to 255"),
+        ({"values": {300: "lesion"}}, "values wants numbers from 0 to 255"),
+        ({"ignore_index": 300}, "ignore_index must be from 0 to 255 or null, got 300"),
+        ({"ignore_index": None}, "label 7 found, but there are 2 classes"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_root(tmp_path, **options)
+
+
+def test_nothing_to_tell_apart_is_refused_or_allowed(tmp_path):
+    binary(tmp_path, [0])
+    with pytest.raises(DataError, match="in train no pixel is lesion: there is nothing to tell apart"):
+        open_root(tmp_path)
+    assert "train: no pixels of 1 (lesion)" in open_root(tmp_path, allow_empty=True).findings.lines()
+
+
+def test_a_class_that_occurs_nowhere_and_maps_without_a_pixel_that_counts_are_told(tmp_path):
+    binary(tmp_path, [0, 1], "background\nlesion\nscar\n")
+    tiny(tmp_path, [255], name="void", split="val")
+    findings = open_root(tmp_path).findings
+    assert findings.notes == ["train: no pixels of 1 (scar)", "val: no pixels of 1 (scar)"]
+    assert findings.ignored == {"label maps of val in which no pixel counts": ["void.png"]}
+
+
+COLOURS = {
+    "classes.txt": ("background 0 0 0\nroad 128 64 128\n", ["background", "road"]),
+    "labelmap.txt": ("background:0,0,0::\nroad:128,64,128::\n", ["background", "road"]),
+    "label_colors.txt": ("0 0 0\tback ground\n128 64 128\troad\n", ["back ground", "road"]),
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
+def test_maps_in_colour(tmp_path, name, mode):
+    text, classes = COLOURS[name]
+    (tmp_path / name).write_text(text)
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, 4:] = (128, 64, 128)
+    for split in ("train", "val"):
+        save(tmp_path / split / "a.jpg", pixels)
+        if mode == "P":
+            places = PIL.Image.fromarray((pixels[..., 0] > 0).astype(np.uint8) + 3)
+            places.putpalette([9] * 9 + [0, 0, 0, 128, 64, 128])
+            (tmp_path / "labels" / split).mkdir(parents=True)
+            places.save(tmp_path / "labels" / split / "a.png")
+        else:
+            save(tmp_path / "labels" / split / "a.png", pixels, mode)
+    data = open_root(tmp_path)
+    assert data.classes == classes
+    assert (data.train[0][1][:, 4:] == 1).all()
+    assert (data.train[0][1][:, :4] == 0).all()
+    pixels[0, 0] = (1, 2, 3)
+    save(tmp_path / "labels" / "train" / "a.png", pixels)
+    with pytest.raises(DataError, match=r"1 colours are no class's, such as \(1, 2, 3\)"):
+        open_root(tmp_path)
+
+
+def test_a_map_saved_as_jpeg_says_why(tmp_path):
+    binary(tmp_path, [0, 1])
+    (tmp_path / "labels" / "train" / "a.png").unlink()
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
+    save(tmp_path / "labels" / "train" / "a.jpg", noise)
+    with pytest.raises(DataError, match="JPEG changes values, save it as PNG"):
+        open_root(tmp_path)
+
+
+def test_maps_of_16_bits(tmp_path):
+    binary(tmp_path, [0, 1])
+    save(tmp_path / "labels" / "train" / "a.png", np.resize(np.array([0, 1], np.uint16), (8, 8)))
+    assert open_root(tmp_path).train[0][1].unique().tolist() == [0, 1]
+    save(tmp_path / "labels" / "train" / "a.png", np.resize(np.array([0, 999], np.uint16), (8, 8)))
+    with pytest.raises(DataError, match="label 999 found"):
+        open_root(tmp_path)
+
+
+def test_subfolders_and_shared_maps(tmp_path):
+    binary(tmp_path, [0, 1])
+    tiny(tmp_path, [0, 1], name="city/b")
+    tiny(tmp_path, [0, 1], name="city/c", suffix="_mask.png")
+    save(tmp_path / "labels" / "train" / "old.png", np.zeros((8, 8), np.uint8))
+    data = open_root(tmp_path)
+    assert [file.name for file, _ in data.train.pairs] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert data.findings.ignored == {"label maps of train without an image": ["old.png"]}
+    assert data.findings.notes == ["train: label maps with an ending of their own: 1 (c_mask.png)"]
+    save(tmp_path / "train" / "a.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DataError, match=r"train/a\.png: shares its label map with a\.jpg"):
+        open_root(tmp_path)
+
+
+LAYOUTS = [
+    ("images/{}", "masks/{}", ("train", "val")),
+    ("{}/images", "{}/masks", ("train", "val")),
+    ("images/{}", "annotations/{}", ("training", "validation")),
+    ("{}", "labels/{}", ("Train", "Val")),
+]
+
+
+@pytest.mark.parametrize(("images", "labels", "splits"), LAYOUTS)
+def test_layouts(tmp_path, images, labels, splits):
+    for split in splits:
+        save(tmp_path / images.format(split) / "a.jpg", np.zeros((8, 8, 3), np.uint8))
+        save(tmp_path / labels.format(split) / "a.png", np.resize(np.array([0, 1], np.uint8), (8, 8)))
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    assert open_root(tmp_path).findings.used == {"train": 1, "val": 1}
+    assert open_data("segment", str(tmp_path)).classes == ["sky", "road"]
+
+
+def test_one_set_is_split_by_chance(tmp_path):
+    for i in range(10):
+        save(tmp_path / "images" / f"{i}.jpg", np.zeros((8, 8, 3), np.uint8))
+        save(tmp_path / "masks" / f"{i}.png", np.resize(np.array([0, 1], np.uint8), (8, 8)))
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 8, "val": 2}
+    assert "split 80 / 20" in data.findings.notes[0]
+    assert open_root(tmp_path, only="val").findings.used == {"val": 10}
+
+
+def test_exif_turns_image_and_map_alike_or_is_named(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    labels = np.zeros((8, 6), np.uint8)
+    labels[:4] = 1
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        PIL.Image.new("RGB", (8, 6)).save(tmp_path / split / "a.jpg", exif=exif)
+        save(tmp_path / "labels" / split / "a.png", labels)
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    image, found = open_root(tmp_path).train[0]
+    assert image.shape[1:] == found.shape == (8, 6)
+    save(tmp_path / "labels" / "train" / "a.png", labels.T)
+    with pytest.raises(DataError, match=r"EXIF orientation 6 turns it; .*--data\.exif ignore"):
+        open_root(tmp_path)
+    save(tmp_path / "labels" / "val" / "a.png", labels.T)
+    assert open_root(tmp_path, exif="ignore").train[0][0].shape == (3, 6, 8)

@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from involution.data.errors import DataError
+from involution.data.findings import Findings
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
+    from involution.data.label_code import LabelCode
     from involution.data.label_maps import segmentation_data
 
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"no such folder: {root}")
-    classes, table = _table()
-    pairs = {split: _pairs(root, split) for split in ("train", "val")}
-    return segmentation_data(spec, root, classes, table, pairs, options, strict=False)
+    pairs = {split: _pairs(root, split) for split in ([options.only] if options.only else ["train", "val"])}
+    return segmentation_data(spec, root, LabelCode(*_table()), pairs, Findings(), options)
 
 
 def cityscapes_classes() -> list[str]:
@@ -29,15 +30,15 @@ def cityscapes_classes() -> list[str]:
     return _table()[0]
 
 
-def _table() -> tuple[list[str], Tensor]:
+def _table() -> tuple[list[str], np.ndarray[Any, Any]]:
     """The 19 classes that are evaluated, and the label of each of the data set's ids."""
-    import torch
+    import numpy as np
     from torchvision.datasets import Cityscapes
 
-    from involution.data.label_maps import IGNORED
+    from involution.data.label_code import IGNORED
 
     evaluated = [item for item in Cityscapes.classes if 0 <= item.train_id < IGNORED]
-    table = torch.full((256,), IGNORED)
+    table = np.full(256, IGNORED)
     for item in evaluated:
         table[item.id] = item.train_id
     return [item.name for item in sorted(evaluated, key=lambda item: item.train_id)], table

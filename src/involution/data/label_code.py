@@ -1,0 +1,156 @@
+"""What the values or colours of label maps mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from involution.data.errors import DataError
+from involution.data.images import ImageError, Reading, is_deep, open_pixels
+from involution.data.text import read_lines, read_names
+
+if TYPE_CHECKING:
+    from involution.data.registry import Options
+
+# pixels that neither train nor count
+IGNORED = 255
+# a value that stands for no class
+_UNKNOWN = -1
+Colour = tuple[int, int, int]
+# name 128 64 0, name: 128,64,0:: (CVAT), 128 64 0 name (CamVid)
+_NAME_FIRST = re.compile(r"(.*?)[\s:,;]+(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})[\s:,;]*")
+_COLOUR_FIRST = re.compile(r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})[\s:,;]+(.*)")
+
+
+@dataclass(frozen=True)
+class LabelCode:
+    """From the values or colours of label maps to labels.
+
+    Attributes:
+        classes: class names; a label is a place in this list.
+        table: [256], label of each value, ``IGNORED``, or -1 for a value that is none; None for maps in colour.
+        colours: label of each colour; None for maps of values.
+    """
+
+    classes: list[str]
+    table: np.ndarray[Any, Any] | None = None
+    colours: Mapping[Colour, int] | None = None
+
+    def read(self, file: Path, reading: Reading) -> np.ndarray[Any, Any]:
+        """The labels [H, W] (uint8) of a label map, turned as the reading says.
+
+        Raises:
+            ImageError: for a file that can't be read, or that holds something else.
+        """
+        with open_pixels(file, reading) as image:
+            kind = f"; {image.format} changes values, save it as PNG" if image.format == "JPEG" else ""
+            if self.colours is not None:
+                return self._of_colours(np.asarray(image.convert("RGB")), file, kind)
+            if image.mode not in ("L", "P", "1") and not (is_deep(image) and image.mode != "F"):
+                raise ImageError(
+                    f"{file}: wanted a label map of one channel, got mode {image.mode}; for maps in colour put the "
+                    "colours into classes.txt, such as: road 128 64 128"
+                )
+            return self._of_values(np.asarray(image), file, kind)
+
+    def _of_values(self, values: np.ndarray[Any, Any], file: Path, kind: str) -> np.ndarray[Any, Any]:
+        table: Any = self.table
+        found = values.astype(np.int64)
+        outside = (found < 0) | (found > 255)
+        labels = table[found.clip(0, 255)]
+        labels[outside] = _UNKNOWN
+        if (labels == _UNKNOWN).any():
+            wrong = np.unique(found[labels == _UNKNOWN])
+            known = [str(value) for value in np.flatnonzero(table != _UNKNOWN)]
+            shown = f"{', '.join(known[:12])}{', …' if len(known) > 12 else ''}"
+            first = ", ".join(map(str, wrong[:3])) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+            raise ImageError(
+                f"{file}: label {first} found, but there are {len(self.classes)} classes (values {shown}){kind}"
+            )
+        return labels.astype(np.uint8)
+
+    def _of_colours(self, pixels: np.ndarray[Any, Any], file: Path, kind: str) -> np.ndarray[Any, Any]:
+        colours: Any = self.colours
+        codes = pixels.astype(np.int64) @ np.array([65536, 256, 1])
+        found, places = np.unique(codes, return_inverse=True)
+        known = {(red << 16) + (green << 8) + blue: label for (red, green, blue), label in colours.items()}
+        labels = np.array([known.get(int(code), _UNKNOWN) for code in found])
+        if (labels == _UNKNOWN).any():
+            wrong = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in found[labels == _UNKNOWN]]
+            raise ImageError(f"{file}: {len(wrong)} colours are no class's, such as {wrong[0]}{kind}")
+        return labels[places].reshape(codes.shape).astype(np.uint8)
+
+
+def by_value(classes: Sequence[str], options: Options) -> LabelCode:
+    """The code of maps whose values are the classes' places, or what the options say.
+
+    Raises:
+        DataError: for values or names that do not fit.
+    """
+    table = np.full(256, _UNKNOWN)
+    ignore = options.ignore_index
+    if ignore is not None and not 0 <= ignore <= 255:
+        raise DataError(f"ignore_index must be from 0 to 255 or null, got {ignore}")
+    if options.values is None:
+        table[: len(classes)] = np.arange(len(classes))
+        if ignore is not None:
+            # where it is a class's place as well, that class is what does not count
+            table[ignore] = IGNORED
+        return LabelCode(list(classes), table)
+    if ignore is not None:
+        table[ignore] = IGNORED
+    for value, name in _values(options.values).items():
+        if name is not None and name not in classes:
+            raise DataError(f"values: {name!r} is none of the classes {', '.join(classes)}")
+        table[value] = IGNORED if name is None else list(classes).index(name)
+    return LabelCode(list(classes), table)
+
+
+def _values(values: Mapping[Any, Any]) -> dict[int, str | None]:
+    found: dict[int, str | None] = {}
+    for value, name in values.items():
+        if not str(value).strip().isdigit() or int(value) > 255 or not isinstance(name, str | None):
+            raise DataError(f"values wants numbers from 0 to 255 with the names of classes, got {value}: {name}")
+        found[int(value)] = name
+    return found
+
+
+def classes_of_values(values: Mapping[Any, Any]) -> list[str]:
+    """Names of the classes that a setting of values has, in their order."""
+    return list(dict.fromkeys(name for name in _values(values).values() if name is not None))
+
+
+def read_classes(file: Path) -> tuple[list[str], dict[Colour, int] | None]:
+    """Class names of label maps, and their colours where every line has one: ``road 128 64 128``.
+
+    Raises:
+        DataError: for a file that can't be read, names or colours that appear twice.
+    """
+    lines = read_lines(file) if file.suffix.lower() != ".json" else []
+    pairs = [_coloured(line) for line in lines]
+    if not pairs or not all(pairs):
+        return read_names(file, most=IGNORED), None
+    names = [name for name, _ in pairs if name]  # type: ignore[misc]
+    colours = {colour: label for label, (_, colour) in enumerate(pairs)}  # type: ignore[misc]
+    if len(set(names)) < len(pairs) or len(colours) < len(pairs):
+        raise DataError(f"{file}: wanted different class names, each with a colour of its own")
+    if any(value > 255 for colour in colours for value in colour):
+        raise DataError(f"{file}: colours have values from 0 to 255")
+    return names, colours
+
+
+def _coloured(line: str) -> tuple[str, Colour] | None:
+    match = _NAME_FIRST.fullmatch(line)
+    if match:
+        name, *colour = match.groups()
+    elif match := _COLOUR_FIRST.fullmatch(line):
+        *colour, name = match.groups()
+    else:
+        return None
+    red, green, blue = map(int, colour)
+    return name.strip(), (red, green, blue)

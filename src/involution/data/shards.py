@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
 from involution.data.errors import DataError
-from involution.data.images import read_image
+from involution.data.findings import Findings
+from involution.data.images import EXTENSIONS, Reading, read_image
+from involution.data.paths import why_unreadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_IMAGES = ("jpg", "jpeg", "png", "webp")
+_IMAGES = tuple(suffix[1:] for suffix in EXTENSIONS)
+_BLOCK = 512
+# headers that hold a long name or further fields, and their largest size
+_FIELDS = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+_MAX_HEADER = 1_000_000
+
+
+class _Member(tarfile.TarInfo):
+    """A header whose size can be true."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in _FIELDS and found.size > _MAX_HEADER):
+            raise DataError(f"{found.name}: a size of {found.size:,} bytes")
+        return found
 
 
 class ShardDataset(Dataset[tuple[Any, int]]):
@@ -27,35 +48,48 @@ class ShardDataset(Dataset[tuple[Any, int]]):
     Args:
         shards: tar files.
         num_classes: labels must be below it.
+        findings: told which members are not read.
+        reading: how images are read.
     """
 
-    def __init__(self, shards: Sequence[Path], num_classes: int) -> None:
+    def __init__(
+        self, shards: Sequence[Path], num_classes: int, findings: Findings, reading: Reading | None = None
+    ) -> None:
         # (shard, offset, size, key) of each image
         self.entries: list[tuple[int, int, int, str]] = []
         self.labels: list[int] = []
         self.shards = list(shards)
+        self.reading = reading or Reading()
+        others: Counter[str] = Counter()
         for number, shard in enumerate(self.shards):
-            self._index(number, shard, num_classes)
+            self._index(number, shard, num_classes, others)
         if not self.entries:
             raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls")
+        if others:
+            kinds = ", ".join(f"{kind} ({count:,})" for kind, count in others.most_common(5))
+            findings.note(f"{self.shards[0].name} and its like: members that are not read: {kinds}")
 
-    def _index(self, number: int, shard: Path, num_classes: int) -> None:
+    def _index(self, number: int, shard: Path, num_classes: int, others: Counter[str]) -> None:
         from webdataset.tariterators import base_plus_ext
 
         images: dict[str, tuple[int, int]] = {}
         labels: dict[str, int] = {}
-        try:
-            with tarfile.open(shard, "r:") as archive:
-                for member in archive:
-                    key, extension = base_plus_ext(member.name)
-                    if not member.isfile() or key is None:
-                        continue
-                    if extension.lower() in _IMAGES:
-                        images[key] = (member.offset_data, member.size)
-                    elif extension.lower() == "cls":
-                        labels[key] = _label(archive, member, shard, num_classes)
-        except (tarfile.TarError, OSError) as error:
-            raise DataError(f"{shard}: not a readable, uncompressed tar file ({error})") from error
+        for archive, member in _members(shard):
+            key, extension = base_plus_ext(member.name)
+            kind = "" if key is None else extension.lower()
+            if not member.isfile() or (kind not in _IMAGES and kind != "cls"):
+                others["folders and links" if not member.isfile() else f".{kind}" if kind else "no suffix"] += 1
+                continue
+            if member.issparse():
+                raise DataError(f"{shard}: {member.name} is stored sparse, which is not read; pack it anew")
+            if key in (images if kind in _IMAGES else labels):
+                raise DataError(f"{shard}: two {'images' if kind in _IMAGES else '.cls members'} of the sample {key}")
+            if kind == "cls":
+                labels[key] = _label(archive, member, shard, num_classes)
+            elif member.size:
+                images[key] = (member.offset_data, member.size)
+            else:
+                raise DataError(f"{shard}: {member.name} is empty (0 bytes)")
         alone = sorted(images.keys() ^ labels.keys())
         if alone:
             raise DataError(f"{shard}: {len(alone)} samples lack their image or .cls member, such as {alone[0]}")
@@ -70,7 +104,41 @@ class ShardDataset(Dataset[tuple[Any, int]]):
         number, offset, size, key = self.entries[index]
         with self.shards[number].open("rb") as file:
             file.seek(offset)
-            return read_image(file.read(size), name=f"{self.shards[number]}:{key}"), self.labels[index]
+            name = f"{self.shards[number]}:{key}"
+            return read_image(file.read(size), name=name, reading=self.reading), self.labels[index]
+
+
+def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The members of a tar file, to its very end.
+
+    Raises:
+        DataError: for a file that is none, or broken anywhere: the library ends in silence at a broken header.
+    """
+    why = why_unreadable(shard)
+    if why:
+        raise DataError(f"{shard}: {why}")
+    length = shard.stat().st_size
+    end = 0
+    try:
+        with tarfile.open(shard, "r:", tarinfo=_Member) as archive:
+            for member in archive:
+                # links and folders have no content, whatever size they claim
+                size = member.size if member.isfile() and not member.issparse() else 0
+                if size < 0 or member.offset_data + size > length:
+                    raise DataError(f"{shard}: {member.name} claims {member.size:,} bytes, more than the file has left")
+                end = member.offset_data + -(-size // _BLOCK) * _BLOCK
+                whole = not member.issparse()
+                yield archive, member
+        with shard.open("rb") as file:
+            file.seek(end)
+            rest = file.read(_BLOCK)
+    except DataError as error:
+        raise DataError(str(error) if str(error).startswith(str(shard)) else f"{shard}: {error}") from error
+    except Exception as error:
+        # whatever the library makes of hostile headers
+        raise DataError(f"{shard}: not a readable, uncompressed tar file ({error})") from error
+    if end and whole and rest.strip(b"\0"):
+        raise DataError(f"{shard}: a broken header at byte {end:,}, behind {member.name}")
 
 
 def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, num_classes: int) -> int:

@@ -1,3 +1,4 @@
+import io
 import tarfile
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from generated import add, picture, shards
 
 from involution.data.errors import DataError
-from involution.data.registry import open_data
+from involution.data.registry import Options, open_data
 
 
 def test_webdataset_by_brace_pattern_and_folder(tmp_path):
@@ -53,3 +54,98 @@ def test_webdataset_faults(tmp_path):
     (tmp_path / "classes.json").unlink()
     with pytest.raises(DataError, match="no class names"):
         open_data("classify", f"webdataset:{tmp_path}")
+
+
+def header(name, size, kind=b"0", magic=b"ustar\x0000"):
+    """A tar header of 512 bytes; size is what its field holds, eleven octal digits or base-256."""
+    field = size if isinstance(size, bytes) else b"%011o\0" % size
+    head = name.encode().ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + field + b"00000000000\0"
+    rest = kind + bytes(100) + magic + bytes(32 + 32 + 16 + 155 + 12)
+    check = sum(head) + sum(rest) + 8 * 32
+    return (head + b"%06o\0 " % check + rest)[:512]
+
+
+def base_256(value):
+    return b"\x80" + value.to_bytes(11, "big") if value >= 0 else b"\xff" + (256**11 + value).to_bytes(11, "big")
+
+
+def picture_bytes():
+    file = io.BytesIO()
+    picture(0, 0).save(file, "JPEG")
+    return file.getvalue()
+
+
+def padded(content):
+    return content + bytes(-len(content) % 512)
+
+
+def pax(**fields):
+    text = b""
+    for key, value in fields.items():
+        line = f" {key}={value}\n"
+        text += f"{len(line) + len(str(len(line) + 2))}{line}".encode()
+    return header("./PaxHeaders/x", len(text), b"x") + padded(text)
+
+
+JPEG = picture_bytes()
+SAMPLE = header("a.jpg", len(JPEG)) + padded(JPEG) + header("a.cls", 1) + padded(b"0")
+END = bytes(1024)
+SPARSE = pax(**{"GNU.sparse.major": 1, "GNU.sparse.minor": 0})
+HOSTILE = {
+    "negative size": (header("b.jpg", base_256(-512)) + END, "a size of -512 bytes"),
+    "negative by pax": (pax(size=-512) + header("b.jpg", 0) + END, "claims -512 bytes|a size of -512|tar file"),
+    "too large": (header("b.jpg", base_256(2**60)) + END, "claims 1,152,921,504,606,846,976 bytes"),
+    "too large by pax": (pax(size=10**15) + header("b.jpg", 0) + END, "claims 1,000,000,000,000,000 bytes"),
+    "size in words": (pax(size="many") + header("b.jpg", 0) + END, "tar file|claims|broken header|0 bytes"),
+    "long name of any length": (header("x", 2**33 - 1, b"L") + END, "a size of 8,589,934,591 bytes"),
+    "sparse": (header("b.jpg", 0, b"S") + END, "b.jpg is stored sparse, which is not read|tar file"),
+    "sparse by pax": (
+        pax(**{"GNU.sparse.major": 1, "GNU.sparse.minor": 0}) + header("b.jpg", 512) + bytes(512) + END,
+        "sparse|tar",
+    ),
+    "broken header": (b"x" * 512 + END, "a broken header at byte"),
+    "cut": (header("b.jpg", 4000) + bytes(100), "claims 4,000 bytes, more than the file has left"),
+    "empty": (header("b.jpg", 0) + END, r"b\.jpg is empty"),
+    "twice": (header("a.png", len(JPEG)) + padded(JPEG) + END, "two images of the sample a"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_headers_end_in_one_line(tmp_path, name):
+    shards(tmp_path, names=("train-0", "val-0"))
+    more, message = HOSTILE[name]
+    (tmp_path / "train-1.tar").write_bytes(SAMPLE + more)
+    with pytest.raises(DataError, match=rf"train-1\.tar: .*({message})") as caught:
+        open_data("classify", f"webdataset:{tmp_path}")
+    assert str(caught.value).isprintable()
+
+
+def test_long_names_and_sizes_in_base_256_are_read(tmp_path):
+    shards(tmp_path, names=("train-0", "val-0"))
+    name = "n" * 180
+    long = header("././@LongLink", len(name) + 5, b"L", b"ustar  \0") + padded(f"{name}.jpg\0".encode())
+    long += header("n.jpg", base_256(len(JPEG)), magic=b"ustar  \0") + padded(JPEG)
+    other = pax(path=f"{name}.cls") + header("n.cls", 1) + padded(b"2")
+    (tmp_path / "train-1.tar").write_bytes(SAMPLE + long + other + END)
+    data = open_data("classify", f"webdataset:{tmp_path}")
+    assert len(data.train) == 14
+    assert data.train[13][1] == 2
+    assert data.train[13][0].size == (24, 20)
+
+
+def test_members_that_are_not_read_are_told(tmp_path):
+    shards(tmp_path, names=("train-0", "val-0"))
+    with tarfile.open(tmp_path / "train-0.tar", "a") as archive:
+        add(archive, "00000.json", b"{}")
+        add(archive, "readme", b"words")
+    notes = open_data("classify", f"webdataset:{tmp_path}").findings.notes
+    assert notes == ["train-0.tar and its like: members that are not read: .json (1), no suffix (1)"]
+
+
+def test_a_class_without_images_is_refused_or_allowed(tmp_path):
+    shards(tmp_path, names=("train-0", "val-0"))
+    (tmp_path / "classes.json").write_text('["ant", "bee", "cat", "unicorn"]')
+    with pytest.raises(DataError, match="no training images of unicorn"):
+        open_data("classify", f"webdataset:{tmp_path}")
+    data = open_data("classify", f"webdataset:{tmp_path}", Options(allow_empty=True, only="val"))
+    assert data.findings.used == {"val": 12}

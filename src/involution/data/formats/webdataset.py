@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,39 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     from involution.data.shards import ShardDataset
     from involution.data.splits import stratified_split
 
-    splits = expand_shards(path)
-    folder = splits["train"][0].parent
+    splits = expand_shards(path, options.only)
+    findings = Findings()
+    folder = next(files[0] for files in splits.values() if files).parent
     beside = [folder / name for name in ("classes.txt", "classes.json") if (folder / name).is_file()]
     if options.classes is None and not beside:
         raise DataError(f"{spec}: no class names; put classes.txt (one a line) beside the shards or give a file")
     classes = read_names(Path(options.classes) if options.classes else beside[0])
-    parts: dict[str, Any] = {split: ShardDataset(files, len(classes)) for split, files in splits.items() if files}
-    if "val" not in parts:
+    parts: dict[str, Any] = {
+        split: ShardDataset(files, len(classes), findings, options.reading) for split, files in splits.items() if files
+    }
+    for split, part in parts.items():
+        missing = [name for label, name in enumerate(classes) if label not in set(part.labels)]
+        if missing and split == "train" and not options.allow_empty:
+            raise DataError(
+                f"{spec}: no training images of {', '.join(missing[:5])}; mend the class names, or allow it: "
+                "--data.allow_empty true"
+            )
+        if missing:
+            findings.note(f"{split}: no images of {', '.join(missing[:5])}")
+    if "val" not in parts and not options.only:
+        findings.note(f"{spec}: no val shards; a tenth of the training images becomes val")
         train = parts["train"]
         keep, val = stratified_split(train.labels, VAL_SHARE, options.split_seed)
         parts = {**parts, "train": Subset(train, keep.tolist()), "val": Subset(train, val.tolist())}
-    return classification_data(spec, classes, parts, Findings(), options)
+    return classification_data(spec, classes, parts, findings, replace(options, classes=None))
 
 
-def expand_shards(pattern: str) -> dict[str, list[Path]]:
+def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]]:
     """Shards per split, told apart by file names that begin with train, val or test.
 
     Args:
         pattern: a folder of tar files, or a brace pattern such as `data/{train,val}-{000..031}.tar`.
+        only: the one split that is wanted.
 
     Raises:
         DataError: for missing shards, addresses that are no local files, or names of no split.
@@ -53,14 +68,15 @@ def expand_shards(pattern: str) -> dict[str, list[Path]]:
     missing = [str(file) for file in files if not file.is_file()]
     if not files or missing:
         raise DataError(f"webdataset:{pattern}: no such shards: {', '.join(missing[:3]) or 'no *.tar found'}")
-    splits = {split: [file for file in files if file.name.startswith(split)] for split in SPLITS}
-    strange = [file.name for file in files if not file.name.startswith(SPLITS)]
-    if strange or not splits["train"]:
+    splits = {split: [file for file in files if file.name.lower().startswith(split)] for split in SPLITS}
+    strange = [file.name for file in files if not file.name.lower().startswith(SPLITS)]
+    wanted = only or "train"
+    if strange or not splits[wanted]:
         raise DataError(
             f"webdataset:{pattern}: shard names must begin with train, val or test (found "
-            f"{', '.join(strange[:3]) or 'no train shards'})"
+            f"{', '.join(strange[:3]) or f'no {wanted} shards'})"
         )
-    return splits
+    return {only: splits[only]} if only else splits
 
 
 register(

@@ -10,7 +10,7 @@ from involution import cli
 def commands() -> str:
     """Return a section for each command with what its --help prints."""
     sections = []
-    for words in cli.COMMANDS:
+    for words in cli.commands():
         out = io.StringIO()
         before = os.environ.get("COLUMNS")
         os.environ["COLUMNS"] = "88"

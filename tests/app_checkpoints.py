@@ -3,28 +3,27 @@
 import torch
 from explain_checkpoint import save_checkpoint
 
-from involution.engine import detect, segment
-from involution.engine.config import load_config
-from involution.engine.detect_config import DetectConfig, create_detector
-from involution.engine.segment_config import SegmentConfig, create_segmenter
+from involution.engine.loading import make_card
+from involution.engine.tasks.detect.config import DetectConfig, create_detector
+from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
 
 CLASSES = ["one", "<b>two</b>", "three"]
 
 
 def save_detector(path, name="mask_rcnn"):
     torch.manual_seed(2)
-    config = load_config("digit-scenes", {"model.name": name}, cls=DetectConfig)
-    model = create_detector(config, len(CLASSES), weights=False)
+    config = DetectConfig.load("digit-scenes", {"model.name": name})
+    model = create_detector(config, len(CLASSES), False)
     with torch.no_grad():
         # sure of the second class everywhere
         model.roi_heads.box_predictor.cls_score.bias[2] += 5
-    return _save(path, model, detect.make_card(config, CLASSES, [1, 2, 3]))
+    return _save(path, model, make_card(config, CLASSES, [1, 2, 3]))
 
 
 def save_segmenter(path):
     torch.manual_seed(3)
-    config = load_config("digit-scenes", {}, cls=SegmentConfig)
-    return _save(path, create_segmenter(config, len(CLASSES), weights=False), segment.make_card(config, CLASSES))
+    config = SegmentConfig.load("digit-scenes", {})
+    return _save(path, create_segmenter(config, len(CLASSES), False), make_card(config, CLASSES))
 
 
 def _save(path, model, card):

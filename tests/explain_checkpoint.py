@@ -19,7 +19,7 @@ def save_checkpoint(path, name="rednet_nano", channels=1, side=16, crop_pct=1.0,
         std=(0.25,) * channels,
         interpolation="bilinear",
         crop_pct=crop_pct,
-        recipe={},
+        recipe={"model": {"name": name}, "data": {"channels": channels}},
         versions={},
     )
     weights = {f"model.{key}": value for key, value in model.state_dict().items()}

@@ -12,8 +12,8 @@ from involution.demo import figures
 from involution.demo.kernels import notable_positions
 from involution.demo.report import hardest, model_row
 from involution.demo.run import MARKER, DemoError, DemoResult, ModelRuns, SeedRun, prepare_folder
+from involution.engine import ClassificationFigures, TrainResult
 from involution.engine.callbacks import TrainingInterrupted
-from involution.engine.classify import EvalResult, TrainResult
 from involution.predict import ClassificationResult
 
 
@@ -165,7 +165,7 @@ def test_an_interrupted_demo_says_where_it_is_and_can_be_started_anew(tmp_path, 
     def stopped(*args, **kwargs):
         raise TrainingInterrupted(None)
 
-    monkeypatch.setattr("involution.engine.classify.train", stopped)
+    monkeypatch.setattr("involution.engine.run.train", stopped)
     folder = tmp_path / "demo"
     assert main(["demo", "--out", str(folder)]) == 130
     assert f"interrupted; finished runs are in {folder}" in capsys.readouterr().err
@@ -174,7 +174,7 @@ def test_an_interrupted_demo_says_where_it_is_and_can_be_started_anew(tmp_path, 
 
 def seed_run(tmp_path, seed, top1):
     train = TrainResult(tmp_path, tmp_path, tmp_path, 10.0 + seed, 100.0, 0.5, [])
-    test = EvalResult(top1, 1.0, 0.1, torch.eye(2), 4, 50.0, ["a", "b"], "test")
+    test = ClassificationFigures(top1, 1.0, 0.1, torch.eye(2), 4, 50.0, ["a", "b"], "test")
     return SeedRun(seed, train, test)
 
 
@@ -193,9 +193,9 @@ def test_hardest_are_those_with_the_least_probability_of_the_truth(tmp_path):
         Image.new("L", (2, 2)).save(tmp_path / f"{name}.png")
         files[name] = str(tmp_path / f"{name}.png")
     predictions = [
-        ClassificationResult(files["x"], ("a", "b"), (0.9, 0.1), 0.0),
-        ClassificationResult(files["y"], ("a", "b"), (0.6, 0.4), 0.0),
-        ClassificationResult(files["z"], ("b", "a"), (0.8, 0.2), 0.0),
+        ClassificationResult(files["x"], 0.0, ("a", "b"), (0.9, 0.1)),
+        ClassificationResult(files["y"], 0.0, ("a", "b"), (0.6, 0.4)),
+        ClassificationResult(files["z"], 0.0, ("b", "a"), (0.8, 0.2)),
     ]
     result = DemoResult(tmp_path, [], dict.fromkeys(files.values(), "a"), predictions, 0.0)
     found = hardest(result, count=2)

@@ -38,7 +38,7 @@ MAY_IMPORT = {
 # of the standard library alone, and for every part
 FOR_ALL = {"extras"}
 # imports that still close a circle
-CIRCLES = [("involution.engine.setup", "involution.engine.callbacks")]
+CIRCLES: list[tuple[str, str]] = []
 # nobody but the engine knows the training library
 ENGINE_ONLY = {"lightning", "pytorch_lightning", "torchmetrics"}
 

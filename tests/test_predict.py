@@ -12,14 +12,14 @@ from PIL import Image
 import involution.models  # noqa: F401  (registers RedNet)
 from involution.cli import main
 from involution.data.images import ImageError
+from involution.engine import ConfigError
 from involution.engine.checkpoint import ModelCard
 from involution.predict import (
+    ClassificationPredictor,
     ClassificationResult,
-    Classifier,
     PredictError,
     SkippedImage,
     find_images,
-    write_results,
 )
 
 
@@ -38,7 +38,7 @@ def save_checkpoint(path, channels):
         std=(0.25,) * channels,
         interpolation="bilinear",
         crop_pct=1.0,
-        recipe={},
+        recipe={"model": {"name": "rednet_nano_conv"}, "data": {"channels": channels}},
         versions={},
     )
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -58,7 +58,7 @@ def grey_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(colour_checkpoint):
-    return Classifier.from_checkpoint(colour_checkpoint, "cpu")
+    return ClassificationPredictor.from_checkpoint(colour_checkpoint, "cpu")
 
 
 def picture(seed=0, size=(20, 24)):
@@ -106,7 +106,9 @@ def test_scores_are_those_of_the_model(classifier):
 
 
 def test_prepare_scales_and_normalises(grey_checkpoint):
-    tensor = Classifier.from_checkpoint(grey_checkpoint, "cpu").prepare(Image.new("RGB", (40, 30), (255, 255, 255)))
+    tensor = ClassificationPredictor.from_checkpoint(grey_checkpoint, "cpu").prepare(
+        Image.new("RGB", (40, 30), (255, 255, 255))
+    )
     # (1 - 0.5) / 0.25, less the rounding of grey to 8 bits
     torch.testing.assert_close(tensor, torch.full((1, 16, 16), 2.0), atol=0.02, rtol=0)
 
@@ -155,7 +157,7 @@ def test_predict_stops_at_an_unreadable_image(classifier, folder):
 @pytest.mark.parametrize("channels", ["grey", "colour"])
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "I;16", "CMYK"])
 def test_every_mode_is_read_as_the_same_picture(mode, channels, tmp_path, request):
-    classifier = Classifier.from_checkpoint(request.getfixturevalue(f"{channels}_checkpoint"), "cpu")
+    classifier = ClassificationPredictor.from_checkpoint(request.getfixturevalue(f"{channels}_checkpoint"), "cpu")
     grey = picture().convert("L")
     if mode == "I;16":
         image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
@@ -192,10 +194,10 @@ def test_sizes_below_one_are_refused(classifier, options):
 
 
 def test_unknown_devices_are_refused(colour_checkpoint):
-    with pytest.raises(PredictError, match="no device named 'gpu'; wanted auto, cpu"):
-        Classifier.from_checkpoint(colour_checkpoint, "gpu")
-    with pytest.raises(PredictError, match="device cuda:99 is not there"):
-        Classifier.from_checkpoint(colour_checkpoint, "cuda:99")
+    with pytest.raises(ConfigError, match="no device named 'gpu'; wanted auto, cpu"):
+        ClassificationPredictor.from_checkpoint(colour_checkpoint, "gpu")
+    with pytest.raises(ConfigError, match="device cuda:99 is not there"):
+        ClassificationPredictor.from_checkpoint(colour_checkpoint, "cuda:99")
 
 
 def test_find_images_takes_files_folders_and_globs(folder):
@@ -213,13 +215,18 @@ def test_find_images_takes_files_folders_and_globs(folder):
 
 
 def test_results_as_json_and_csv(tmp_path):
-    done = ClassificationResult("a, b.png", ("ü", "y"), (0.75, 0.25), 0.5)
+    def write(path, results):
+        with ClassificationPredictor.open_output(path) as add:
+            for number, result in enumerate(results):
+                add(result, f"{number}")
+
+    done = ClassificationResult("a, b.png", 0.5, ("ü", "y"), (0.75, 0.25))
     results = [done, SkippedImage("c.png", "the file is empty (0 bytes)")]
-    write_results(tmp_path / "new" / "out.json", results)
+    write(tmp_path / "new" / "out.json", results)
     found = json.loads((tmp_path / "new" / "out.json").read_text(encoding="utf-8"))
     assert found["results"] == [{"file": "a, b.png", "labels": ["ü", "y"], "scores": [0.75, 0.25], "seconds": 0.5}]
     assert found["skipped"] == [{"file": "c.png", "reason": "the file is empty (0 bytes)"}]
-    write_results(tmp_path / "out.csv", results)
+    write(tmp_path / "out.csv", results)
     with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {

@@ -20,9 +20,9 @@ def decoded(url):
 def test_names_are_never_markup():
     nasty = "<script>x</script>"
     results = [
-        ClassificationResult("image 0", (nasty,), (1.0,), 0.01),
-        DetectionResult("image", (6, 8), (nasty,), (1,), (0.9,), ((1.0, 1.0, 5.0, 5.0),), 0.01),
-        SegmentationResult("image", (nasty,), {nasty: 1.0}, 0.01, torch.zeros(6, 8, dtype=torch.uint8)),
+        ClassificationResult("image 0", 0.01, (nasty,), (1.0,)),
+        DetectionResult("image", 0.01, (6, 8), (nasty,), (1,), (0.9,), ((1.0, 1.0, 5.0, 5.0),)),
+        SegmentationResult("image", 0.01, (nasty,), {nasty: 1.0}, torch.zeros(6, 8, dtype=torch.uint8)),
     ]
     html = predictions_html(IMAGE, [Prediction(nasty, 5, result) for result in results])
     html += notice(nasty, wrong=True)
@@ -53,7 +53,7 @@ def test_the_chosen_pixel_is_framed():
 
 
 def test_times_and_figures_can_be_read():
-    rows = ClassificationResult("image 0", ("seven", "one"), (0.98765, 0.01), 0.0123)
+    rows = ClassificationResult("image 0", 0.0123, ("seven", "one"), (0.98765, 0.01))
     html = predictions_html(IMAGE, [Prediction("net", 141_130, rows), Prediction("other", 2_000_000, rows)])
     assert html.count("<b>12.3 ms</b>") == 2
     assert "0.14 M" in html
@@ -63,7 +63,7 @@ def test_times_and_figures_can_be_read():
 
 
 def test_nothing_found():
-    empty = DetectionResult("image", (6, 8), (), (), (), (), 1.5)
+    empty = DetectionResult("image", 1.5, (6, 8), (), (), (), ())
     html = predictions_html(IMAGE, [Prediction("net", 1, empty)])
     assert "Found: nothing" in html
     assert "1.5 s" in html

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from involution import __version__
-from involution.cli import COMMANDS, main
+from involution.cli import commands, main
 
 
 def complaint(capsys):
@@ -20,7 +20,7 @@ def test_version_and_help(capsys):
     assert capsys.readouterr().out == f"involution {__version__}\n"
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(" ".join(command) in text for command in COMMANDS)
+    assert all(" ".join(command) in text for command in commands())
     assert main([]) == 2
     assert main(["classify", "--help"]) == 0
 
@@ -56,12 +56,12 @@ def test_it_is_a_module_too():
 
 
 def test_faults_of_the_program_are_not_hidden(monkeypatch):
-    from involution.cli import classify_eval
+    from involution.cli.eval import EvalCommand
 
-    def broken(args):
+    def broken(self, args):
         raise ValueError("a bug")
 
-    monkeypatch.setattr(classify_eval, "run", broken)
+    monkeypatch.setattr(EvalCommand, "run", broken)
     with pytest.raises(ValueError, match="a bug"):
         main(["classify", "eval", "--checkpoint", "x.ckpt"])
 

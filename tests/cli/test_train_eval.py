@@ -10,7 +10,7 @@ import torch
 from generated import image_folder
 
 from involution.cli import main
-from involution.engine.module import Classifier
+from involution.engine.tasks.classify.module import ClassificationTask
 
 FAST = [
     *("--model.name", "test_resnet"),
@@ -87,7 +87,8 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--devices", "0"], "devices must be 1 or more, got 0"),
         (["--augment.flip", "3"], "augment.flip must be from 0 to 1, got 3.0"),
         (["--augment.crop_scale", "[0.9,0.1]"], "augment.crop_scale must be two shares, the smaller one first"),
-        (["--augment.scale", "[0,1]"], "augment.scale must be two factors"),
+        (["--augment.scale", "[0,1]"], "augment.scale must be greater than 0, got [0.0, 1.0]"),
+        (["--augment.scale", "[2,1]"], "augment.scale must be two factors, the smaller one first"),
         (["--trainer.label_smoothing", "2"], "trainer.label_smoothing must be from 0 to 1, got 2.0"),
         (["--trainer.accelerator", "foo"], "can't run on devices=1, trainer.accelerator=foo"),
         (["--trainer.accelerator=cpu", "--trainer.precision=16-mixed"], "choose bf16-mixed"),
@@ -156,7 +157,7 @@ def test_a_full_disk_fails_in_one_line(tmp_path, capsys, monkeypatch):
 
 def test_ctrl_c_in_an_evaluation(tmp_path, capsys, monkeypatch):
     assert train(tmp_path, "--trainer.epochs=1", "--name", "a") == 0
-    monkeypatch.setattr(Classifier, "test_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(ClassificationTask, "test_step", lambda *_: signal.raise_signal(signal.SIGINT))
     assert main(["classify", "eval", "--checkpoint", str(tmp_path / "a" / "best.ckpt")]) == 130
     assert "interrupted" in capsys.readouterr().err
 

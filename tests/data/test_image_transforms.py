@@ -1,8 +1,8 @@
 import pytest
 import torch
+from involution.data.augment import AugmentConfig
 from PIL import Image
 
-from involution.data.augment import AugmentConfig
 from involution.data.transforms import eval_transform, to_channels, train_transforms
 
 PLAIN = {"crop_scale": None, "flip": 0.0}

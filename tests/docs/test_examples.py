@@ -45,7 +45,7 @@ def command_lines():
 
 
 def parser_of(words):
-    module = importlib.import_module(cli.COMMANDS[words][0])
+    module = importlib.import_module(cli.commands()[words][0])
     module = module.for_task(words[0]) if hasattr(module, "for_task") else module
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     module.add_arguments(parser)
@@ -61,7 +61,7 @@ def parse(line):
         return
     # torchrun ... -m involution
     argv = argv[argv.index("involution") + 1 :]
-    words = next(tuple(argv[:n]) for n in (2, 1) if tuple(argv[:n]) in cli.COMMANDS)
+    words = next(tuple(argv[:n]) for n in (2, 1) if tuple(argv[:n]) in cli.commands())
     parser, module = parser_of(words)
     # printing the settings would end the process
     rest = [word for word in argv[len(words) :] if word != "--print_config"]
@@ -93,7 +93,10 @@ def test_a_wrong_command_line_would_fail():
 
 def test_every_option_that_the_text_names_exists():
     known = {
-        option for words in cli.COMMANDS for action in parser_of(words)[0]._actions for option in action.option_strings
+        option
+        for words in cli.commands()
+        for action in parser_of(words)[0]._actions
+        for option in action.option_strings
     }
     named = {
         (name, option)

@@ -3,8 +3,8 @@ import signal
 import pytest
 import torch
 
-from involution.engine.config import load_config
-from involution.engine.module import Classifier
+from involution.engine.tasks.classify.config import ClassifyConfig
+from involution.engine.tasks.classify.module import ClassificationTask
 
 FAST = {
     # an ordinary network in place of RedNet: these tests are about the engine
@@ -32,7 +32,7 @@ def make_config(tmp_path):
 
     def make(name="run", recipe="digits", **changes):
         overrides = {key.replace("__", "."): value for key, value in changes.items()}
-        return load_config(recipe, {**FAST, "output": str(tmp_path), "name": name, **overrides})
+        return ClassifyConfig.load(recipe, {**FAST, "output": str(tmp_path), "name": name, **overrides})
 
     return make
 
@@ -42,7 +42,7 @@ def press_ctrl_c(monkeypatch):
     """Make the n-th call of a method of the training module press Ctrl-C."""
 
     def arm(method, call):
-        original = getattr(Classifier, method)
+        original = getattr(ClassificationTask, method)
         calls = []
 
         def wrapped(self, *args):
@@ -51,6 +51,6 @@ def press_ctrl_c(monkeypatch):
                 signal.raise_signal(signal.SIGINT)
             return original(self, *args)
 
-        monkeypatch.setattr(Classifier, method, wrapped)
+        monkeypatch.setattr(ClassificationTask, method, wrapped)
 
     return arm

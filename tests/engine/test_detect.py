@@ -17,19 +17,21 @@ from pycocotools.cocoeval import COCOeval
 
 import involution.models  # noqa: F401
 from involution.cli import main
-from involution.data.coco import CocoDataset, open_coco
 from involution.data.errors import DataError
+from involution.data.registry import Options, open_data
 from involution.data.scenes import make_digit_scenes
 from involution.detection import first_label
+from involution.engine import evaluate, load, train
 from involution.engine.callbacks import TrainingInterrupted
-from involution.engine.checkpoint import CheckpointError, load_classifier, network_weights, read_checkpoint
-from involution.engine.coco_metrics import FIGURES, average_precision
-from involution.engine.config import ConfigError, load_config, recipe_names
-from involution.engine.detect import Detector, coco_results, evaluate, load_detector, train
-from involution.engine.detect_config import DetectConfig, create_detector
+from involution.engine.checkpoint import CheckpointError, network_weights, read_checkpoint
+from involution.engine.config import ConfigError, recipe_names
+from involution.engine.loading import make_card
 from involution.engine.optimizer import param_groups
 from involution.engine.schedule import lr_factor
-from involution.predict import Detector as Predictor
+from involution.engine.tasks.detect.coco_metrics import FIGURES, average_precision
+from involution.engine.tasks.detect.config import DetectConfig, create_detector
+from involution.engine.tasks.detect.module import DetectionTask
+from involution.predict import DetectionPredictor
 
 GAP = 5
 SMALL_DETR = {
@@ -66,7 +68,7 @@ def make_config(root, tmp_path):
     def make(name="run", recipe="digit-scenes", **changes):
         overrides = {key.replace("__", "."): value for key, value in changes.items()}
         fast = {"output": str(tmp_path), "name": name, "data.spec": f"coco:{root}", "trainer.epochs": 2}
-        return load_config(recipe, {**fast, **overrides}, cls=DetectConfig)
+        return DetectConfig.load(recipe, {**fast, **overrides})
 
     return make
 
@@ -84,7 +86,7 @@ def trained(root, tmp_path_factory):
         "optimizer.lr": 0.003,
         "schedule.warmup_epochs": 0,
     }
-    return train(load_config("digit-scenes", changes, cls=DetectConfig), progress=False)
+    return train(DetectConfig.load("digit-scenes", changes), progress=False)
 
 
 def by_hand(root, results, kind):
@@ -122,18 +124,22 @@ def test_category_ids_survive_the_round_trip(name, make_config, root):
     if name.endswith("detr"):
         own["model__levels"] = [3]
     config = make_config(model__name=name, **own)
-    data = open_coco(config.data.spec, masks=True)["val"]
-    model = create_detector(config, 10, weights=False)
+    data = open_data("detect", config.data.spec, Options(masks=True)).val
+    model = create_detector(config, 10, False)
     results = []
-    for _, target in CocoDataset(data, masks=True):
+    card = make_card(config, data.record.classes, data.record.category_ids)
+    task = DetectionTask(model, config, card, 1, data)
+    for _, target in data:
         found = {
             "boxes": torch.as_tensor(target["boxes"]),
             "labels": target["labels"] + first_label(model),
             "scores": torch.ones(len(target["labels"])),
             "masks": torch.as_tensor(target["masks"])[:, None].float(),
         }
-        results += coco_results(found, target["image_id"], data.category_ids, first_label(model))
-    results = json.loads(json.dumps(results))
+        task.model = lambda images, found=found: [found]
+        task.validation_step(([None], [target]), 0)
+    results = json.loads(json.dumps(task.detections))
+    data = data.record
     assert by_hand(root, results, "bbox")["ap"] == pytest.approx(1)
     assert average_precision(data, results)["ap"] == pytest.approx(1)
     assert average_precision(data, results, "segm")["ap"] == pytest.approx(1)
@@ -152,7 +158,7 @@ def test_history_and_figures(trained):
 
 def test_same_seed_same_weights_and_a_resumed_run_too(make_config, monkeypatch):
     whole = train(make_config("whole"), progress=False)
-    original, calls = Detector.training_step, []
+    original, calls = DetectionTask.training_step, []
 
     def stopping(self, *args):
         calls.append(1)
@@ -160,10 +166,10 @@ def test_same_seed_same_weights_and_a_resumed_run_too(make_config, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return original(self, *args)
 
-    monkeypatch.setattr(Detector, "training_step", stopping)
+    monkeypatch.setattr(DetectionTask, "training_step", stopping)
     with pytest.raises(TrainingInterrupted) as stop:
         train(make_config("cut"), progress=False)
-    monkeypatch.setattr(Detector, "training_step", original)
+    monkeypatch.setattr(DetectionTask, "training_step", original)
     resumed = train(make_config("cut"), progress=False, resume=stop.value.checkpoint)
     weights = [read_checkpoint(result.last)["state_dict"] for result in (whole, resumed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -184,7 +190,7 @@ def test_weights_of_a_classifier_freeze_stem_and_first_stage(make_config, tmp_pa
     config = make_config(model__weights=str(file), trainer__epochs=1)
     result = train(config, progress=False)
     before = torch.load(file, weights_only=True)
-    after = load_detector(result.last)[0].state_dict()
+    after = load(result.last)[0].state_dict()
     inside = {name.removeprefix("backbone.backbone.body."): value for name, value in after.items()}
     for name, value in before.items():
         frozen = name.startswith(("conv1", "bn1", "layer1")) or "running" in name
@@ -202,7 +208,7 @@ def test_detr_trains_evaluates_and_predicts(make_config, root, tmp_path, capsys)
     assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
     # the weights that the training began with are not needed any more
     file.unlink()
-    model, card = load_detector(result.last)
+    model, card = load(result.last)
     saved = network_weights(read_checkpoint(result.last))
     assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
     assert card.category_ids == [GAP * digit for digit in range(1, 11)]
@@ -255,7 +261,7 @@ def test_predict(trained, root, tmp_path, capsys):
 
 
 def test_predictor_leaves_out_uncertain_objects(trained, root):
-    predictor = Predictor.from_checkpoint(trained.best, "cpu")
+    predictor = DetectionPredictor.from_checkpoint(trained.best, "cpu")
     file = root / "val" / "000000.png"
     everything, certain = predictor.predict(file, score=0.0), predictor.predict(file, score=0.3)
     assert certain.scores == tuple(score for score in everything.scores if score >= 0.3)
@@ -267,7 +273,7 @@ def test_predictor_leaves_out_uncertain_objects(trained, root):
     [
         ({"model__name": "yolo"}, "no detector named 'yolo'"),
         ({"model__backbone": "rednet_nanno"}, "did you mean rednet_nano"),
-        ({"model__neck": "attention"}, "neck must be convolution or involution"),
+        ({"model__neck": "attention"}, "model.neck must be convolution or involution, got 'attention'"),
         ({"model__name": "retinanet", "model__head": "involution"}, "retinanet's head has no involutions"),
         ({"model__name": "detr", "model__neck": "involution"}, "detr has no pyramid"),
         ({"model__name": "detr", "model__levels": [2, 3]}, "must be one stage for detr"),
@@ -278,7 +284,7 @@ def test_predictor_leaves_out_uncertain_objects(trained, root):
         ({"data__min_size": []}, "data.min_size"),
         ({"data__min_size": [300], "data__max_size": 200}, "none above data.max_size"),
         ({"data__batch_size": 100}, "only 24"),
-        ({"data__on_problem": "ignore"}, "refuse or skip"),
+        ({"data__on_problem": "ignore"}, "data.on_problem must be refuse or skip, got 'ignore'"),
         ({"augment__flip": 2.0}, "augment.flip must be from 0 to 1"),
         ({"trainer__label_smoothing": 0.1}, "label_smoothing is of classification"),
         ({"schedule__decay": "step"}, "needs schedule.milestones"),
@@ -292,7 +298,7 @@ def test_refuses(make_config, changes, message, tmp_path):
 
 def test_other_checkpoints_and_data_are_refused(trained, tmp_path):
     with pytest.raises(CheckpointError, match="made for the task 'detect', wanted classify"):
-        load_classifier(trained.best)
+        load(trained.best, task="classify")
     with pytest.raises(DataError, match="no such folder"):
         evaluate(trained.best, "coco:/no/such")
     make_digit_scenes(tmp_path / "scenes", {"train": 1, "val": 1})
@@ -342,7 +348,7 @@ def imagenet_weights(tmp_path_factory):
 @pytest.mark.parametrize("recipe", PUBLISHED)
 def test_published_recipe(recipe, imagenet_weights):
     lr, warmup, clip, parameters = PUBLISHED[recipe]
-    config = load_config(recipe, {"model.weights": imagenet_weights}, cls=DetectConfig)
+    config = DetectConfig.load(recipe, {"model.weights": imagenet_weights})
     trainer, data = config.trainer, config.data
     assert (config.optimizer.name, config.optimizer.lr, config.optimizer.momentum) == ("momentum", lr, 0.9)
     assert (trainer.epochs, trainer.clip_grad_norm, data.batch_size) == (12, clip, 16)
@@ -370,7 +376,7 @@ def test_published_recipe(recipe, imagenet_weights):
 
 
 def test_published_detr(imagenet_weights):
-    config = load_config("coco-detr", {"model.weights": imagenet_weights}, cls=DetectConfig)
+    config = DetectConfig.load("coco-detr", {"model.weights": imagenet_weights})
     assert (config.trainer.epochs, config.trainer.clip_grad_norm, config.data.batch_size) == (300, 0.1, 64)
     model = create_detector(config, 80, weights=True)
     groups = {group["lr"]: group for group in param_groups(model, config.optimizer)}
@@ -398,5 +404,5 @@ def test_published_recipe_takes_two_steps(recipe, root, tmp_path, imagenet_weigh
         "schedule.milestones": [1],
         "output": str(tmp_path),
     }
-    result = train(load_config(recipe, changes, cls=DetectConfig), progress=False)
+    result = train(DetectConfig.load(recipe, changes), progress=False)
     assert np.isfinite(result.history[0]["train_loss"])

@@ -8,20 +8,20 @@ import sys
 import pytest
 import torch
 
-from involution.engine.classify import evaluate, train
-from involution.engine.module import Classifier
+from involution.engine import evaluate, train
+from involution.engine.tasks.classify.module import ClassificationTask
 
 WORKER = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from involution.engine.classify import train, evaluate
-from involution.engine.setup import is_main_process
-from involution.engine.config import load_config
-from involution.engine.module import Classifier
+from involution.engine import evaluate, train
+from involution.engine.process import is_main_process
+from involution.engine.tasks.classify.config import ClassifyConfig
+from involution.engine.tasks.classify.module import ClassificationTask
 
 seen = []
-original = Classifier.training_step
+original = ClassificationTask.training_step
 
 def record(self, batch, batch_idx):
     # batch norm by its running statistics: a device's share of the batch is then as good as all of it
@@ -29,8 +29,8 @@ def record(self, batch, batch_idx):
     seen.append([float(image.double().sum()) for image in batch[0]])
     return original(self, batch, batch_idx)
 
-Classifier.training_step = record
-config = load_config("digits", json.loads(sys.argv[1]))
+ClassificationTask.training_step = record
+config = ClassifyConfig.load("digits", json.loads(sys.argv[1]))
 result = train(config, progress=False)
 torch.save(seen, sys.argv[2] + str(int(not is_main_process())))
 found = evaluate(result.last, devices=config.devices, accelerator="cpu", batch_size=100)
@@ -88,13 +88,13 @@ def test_two_processes_compute_what_one_computes(tmp_path, torchrun):
 
 
 def test_accumulated_steps_are_those_of_the_whole_batch(make_config, monkeypatch):
-    original = Classifier.training_step
+    original = ClassificationTask.training_step
 
     def frozen_norm(self, batch, batch_idx):
         self.model.eval()
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(Classifier, "training_step", frozen_norm)
+    monkeypatch.setattr(ClassificationTask, "training_step", frozen_norm)
     same = {"trainer.precision": "64-true", "trainer.epochs": 1}
     whole = train(make_config("whole", **same), progress=False)
     parts = train(make_config("parts", **same, trainer__accumulate=4), progress=False)

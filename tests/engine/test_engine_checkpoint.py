@@ -6,8 +6,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from involution.engine.checkpoint import CheckpointError, load_classifier
-from involution.engine.classify import evaluate, train
+from involution.engine import evaluate, load, train
+from involution.engine.checkpoint import CheckpointError
 from involution.engine.config import ConfigError
 from involution.engine.files import atomic_path
 from involution.engine.weights import load_weights
@@ -31,25 +31,25 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     for old_format in (False, True):
         torch.save({"involution": Evil(trace)}, file, _use_new_zipfile_serialization=not old_format)
         with pytest.raises(CheckpointError, match=r"evil\.ckpt is refused, nothing of it was run"):
-            load_classifier(file)
+            load(file)
     assert not trace.exists()
 
 
 def test_what_is_no_checkpoint(tmp_path, trained):
     with pytest.raises(CheckpointError, match="no such checkpoint"):
-        load_classifier(tmp_path / "none.ckpt")
+        load(tmp_path / "none.ckpt")
     file = tmp_path / "other.ckpt"
     for content in (b"", b"some words", trained.read_bytes()[:5000]):
         file.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"other\.ckpt is (no checkpoint|damaged)"):
-            load_classifier(file)
+            load(file)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.txt", "words")
     with pytest.raises(CheckpointError, match="is damaged"):
-        load_classifier(file)
+        load(file)
     torch.save({"state_dict": {}}, file)
     with pytest.raises(CheckpointError, match="not a checkpoint of a training by `involution`"):
-        load_classifier(file)
+        load(file)
 
 
 def changed(trained, tmp_path, change):
@@ -63,18 +63,18 @@ def changed(trained, tmp_path, change):
 def test_cards_that_do_not_fit(tmp_path, trained):
     file = changed(trained, tmp_path, lambda found: found["involution"].pop("classes"))
     with pytest.raises(CheckpointError, match=r"changed\.ckpt: its card is incomplete: classes missing"):
-        load_classifier(file)
+        load(file)
     file = changed(trained, tmp_path, lambda found: found["involution"].update(task="detect"))
     with pytest.raises(CheckpointError, match="made for the task 'detect', wanted classify"):
-        load_classifier(file)
+        load(file)
     file = changed(trained, tmp_path, lambda found: found["involution"].update(classes=["a", "b"]))
     with pytest.raises(
         CheckpointError, match=r"weights don't fit .*: 2 of another shape .*fc\.weight \(2, 96\) float wanted"
     ):
-        load_classifier(file)
+        load(file)
     file = changed(trained, tmp_path, lambda found: found["involution"].update(model="rednet5"))
     with pytest.raises(CheckpointError, match=r"can't be made: no model named 'rednet5'; did you mean rednet"):
-        load_classifier(file)
+        load(file)
 
 
 def test_evaluation_on_other_data(tmp_path, trained):

@@ -4,7 +4,7 @@ import signal
 import torch
 
 from involution.data.arrays import digits
-from involution.engine.loader import EvalBatches, EvalImages, TrainBatches, TrainImages, derive_seed, make_loader
+from involution.engine.loader import EvalBatches, EvalItems, TrainBatches, TrainItems, derive_seed, make_loader
 
 
 def indices(batches):
@@ -47,17 +47,17 @@ def test_evaluation_sees_each_image_once_without_padding():
     assert [len(EvalBatches(23, 5, rank, 3)) for rank in range(3)] == [len(part) for part in parts]
 
 
-def noise(image):
-    return image.float() + torch.rand(1)
+def noise(image, target):
+    return image.float() + torch.rand(1), target
 
 
-def as_float(image):
-    return image.float()
+def as_float(image, target):
+    return image.float(), target
 
 
 def test_augmentation_depends_on_seed_epoch_and_image_alone():
     def images(seed, cache=False):
-        return TrainImages(digits(), as_float, noise, seed, cache)
+        return TrainItems(digits(), noise, seed, as_float, cache)
 
     one = images(0)[0, 5][0]
     torch.rand(7)
@@ -71,7 +71,7 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone():
 
 def test_worker_processes_change_nothing():
     def first(workers):
-        loader = make_loader(TrainImages(digits(), as_float, noise, 0), TrainBatches(32, 16), workers, pin_memory=False)
+        loader = make_loader(TrainItems(digits(), noise, 0, as_float), TrainBatches(32, 16), workers, pin_memory=False)
         return [image for image, _ in loader]
 
     assert all(torch.equal(a, b) for a, b in zip(first(0), first(1), strict=True))
@@ -90,7 +90,7 @@ def test_cached_evaluation_reads_once():
 
     for cache, reads in ((True, 1), (False, 2)):
         seen.clear()
-        images = EvalImages(Source(), as_float, cache)
+        images = EvalItems(Source(), as_float, cache)
         assert images[2][1] == images[2][1] == 2
         assert len(seen) == reads
 

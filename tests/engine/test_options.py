@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from involution.data.classification import open_dataset
-from involution.engine import classify, setup
+from involution.engine import ClassifyConfig, run, train, trainer
 from involution.engine.callbacks import InterruptFlag, RunRecorder
-from involution.engine.classify import train
-from involution.engine.config import config_keys
+from involution.engine.settings import setting_names
+from involution.engine.task import get_task
 
 CHANGES_WEIGHTS = {
     "seed": 1,
@@ -91,16 +90,18 @@ ELSEWHERE = {
 def small_data(monkeypatch):
     """128 training and 32 validation images: two steps an epoch."""
 
-    def opened(*args, **kwargs):
-        data = open_dataset(*args, **kwargs)
+    original = run.open_data
+
+    def opened(*args):
+        data = original(*args)
         parts = {"train": data.train.subset(np.arange(128)), "val": data.val.subset(np.arange(32))}
         return replace(data, parts=parts)
 
-    monkeypatch.setattr(classify, "open_dataset", opened)
+    monkeypatch.setattr(run, "open_data", opened)
 
 
 def test_no_setting_is_forgotten():
-    assert CHANGES_WEIGHTS.keys() | WITH_BASE.keys() | ELSEWHERE == set(config_keys())
+    assert CHANGES_WEIGHTS.keys() | WITH_BASE.keys() | ELSEWHERE == set(setting_names(ClassifyConfig))
 
 
 def result(make_config, name, changes):
@@ -131,10 +132,12 @@ def test_setting_changes_the_weights(make_config, baseline, key):
 def parts(make_config, **changes):
     """Module, trainer and loaders of a run that is not started."""
     config = make_config(**changes)
-    data = open_dataset("digits", classes=config.data.classes)
-    module = setup.make_module(config, data, 4, fresh=True)
-    trainer = setup.make_trainer(config, RunRecorder(config.run_dir, InterruptFlag()), progress=False)
-    return module, trainer, *setup.make_loaders(config, data, trainer, (0, 0))
+    spec = get_task("classify")
+    data = run.open_data(spec, config)
+    module = run.make_module(spec, config, data, 4, fresh=True)
+    made = trainer.make_trainer(config, RunRecorder(config.run_dir, InterruptFlag()), progress=False)
+    images = spec.train_set(config, data)
+    return module, made, *run.make_loaders(spec, config, data, images, made, (0, 0))
 
 
 def test_settings_of_how_and_where(make_config, monkeypatch, tmp_path):
@@ -182,17 +185,15 @@ def test_settings_of_how_and_where(make_config, monkeypatch, tmp_path):
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not torch.equal(val_loader.dataset[0][0][0], parts(make_config)[3].dataset[0][0][0])
     assert changed.card.classes[3] == "digit 3"
-    assert setup.placement(make_config(devices=2))["devices"] == 2
+    assert trainer.placement(make_config(devices=2))["devices"] == 2
 
 
-def test_channels_last_compile_and_other_precisions_train(make_config):
+def test_channels_last_and_double_precision_train(make_config):
     config = make_config(
         trainer__channels_last=True, trainer__precision="64-true", trainer__epochs=1, data__batch_size=64
     )
-    assert (
-        torch.load(train(config, progress=False).last, weights_only=True)["state_dict"]["model.fc.weight"].dtype
-        == torch.float64
-    )
+    found = torch.load(train(config, progress=False).last, weights_only=True)["state_dict"]
+    assert found["model.fc.weight"].dtype == torch.float64
 
 
 @pytest.mark.slow

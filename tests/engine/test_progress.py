@@ -2,8 +2,8 @@ import re
 
 import pytest
 
+from involution.engine import train
 from involution.engine.callbacks import TrainingInterrupted
-from involution.engine.classify import train
 
 
 def test_one_line_an_epoch_where_the_output_is_no_terminal(make_config, capsys):

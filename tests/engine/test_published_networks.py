@@ -9,9 +9,8 @@ from mmlab_replica import CLASSES, HEAD, WIDTH, Network
 from involution.cli import main
 from involution.data.scenes import make_digit_scenes
 from involution.data.segmentation import cityscapes_classes
-from involution.engine.detect import load_detector
+from involution.engine import load
 from involution.engine.published_networks import convert_network
-from involution.engine.segment import load_segmenter
 from involution.models import CheckpointError
 from involution.models.pyramid import Backbone
 
@@ -44,7 +43,7 @@ def same(ours, theirs):
 
 @pytest.mark.parametrize("neck", [CONV, INV])
 def test_retinanet(neck, tmp_path):
-    model, theirs, report = converted(authors.retinanet(neck), tmp_path, load_detector)
+    model, theirs, report = converted(authors.retinanet(neck), tmp_path, load)
     assert (report.network.kind, report.network.backbone, report.network.neck) == ("retinanet", "rednet26_stem7", neck)
     assert not report.network.left_out
     assert not report.network.filled
@@ -58,7 +57,7 @@ def test_retinanet(neck, tmp_path):
 
 @pytest.mark.parametrize(("neck", "head", "masks"), [(CONV, CONV, True), (INV, CONV, False), (INV, INV, True)])
 def test_two_stages(neck, head, masks, tmp_path):
-    model, theirs, report = converted(authors.mask_rcnn(neck, head, masks), tmp_path, load_detector)
+    model, theirs, report = converted(authors.mask_rcnn(neck, head, masks), tmp_path, load)
     kind = "mask_rcnn" if masks else "faster_rcnn"
     assert (report.network.kind, report.network.neck, report.network.head) == (kind, neck, head)
     assert not report.network.left_out
@@ -83,14 +82,14 @@ def test_two_stages(neck, head, masks, tmp_path):
 
 @pytest.mark.parametrize("neck", [CONV, INV])
 def test_semantic_fpn(neck, tmp_path):
-    model, theirs, report = converted(authors.semantic_fpn(neck), tmp_path, load_segmenter)
+    model, theirs, report = converted(authors.semantic_fpn(neck), tmp_path, load)
     assert (report.task, report.network.kind, report.network.neck) == ("segment", "semantic_fpn", neck)
     with torch.no_grad():
         same(model(x := image()), theirs.semantic_fpn(x))
 
 
 def test_upernet(tmp_path):
-    model, theirs, report = converted(authors.upernet(), tmp_path, load_segmenter)
+    model, theirs, report = converted(authors.upernet(), tmp_path, load)
     assert report.network.widths == {"head_channels": HEAD, "auxiliary_channels": HEAD}
     model.eval()
     with torch.no_grad():

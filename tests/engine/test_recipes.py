@@ -5,18 +5,19 @@ import torch
 from generated import image_folder, shards
 from torch import nn
 
-from involution.engine import classify, setup
+from involution.engine import evaluate, run, train
 from involution.engine.checkpoint import ModelCard
-from involution.engine.classify import evaluate, train
-from involution.engine.config import load_config, recipe_names
-from involution.engine.module import Classifier
+from involution.engine.config import recipe_names
+from involution.engine.task import get_task
+from involution.engine.tasks.classify.config import ClassifyConfig
+from involution.engine.tasks.classify.module import ClassificationTask
 
 
 @pytest.fixture
 def steps(monkeypatch):
     """Learning rate, loss, images and labels of every step."""
     seen = []
-    original = Classifier.training_step
+    original = ClassificationTask.training_step
 
     def record(self, batch, batch_idx):
         loss = original(self, batch, batch_idx)
@@ -24,14 +25,16 @@ def steps(monkeypatch):
         seen.append({"lr": rate, "loss": float(loss.detach()), "images": batch[0], "labels": batch[1]})
         return loss
 
-    monkeypatch.setattr(Classifier, "training_step", record)
+    monkeypatch.setattr(ClassificationTask, "training_step", record)
     return seen
 
 
 def recipe(recipe_name, tmp_path, **changes):
     # small pictures and batches, so that two steps of the real network take seconds
     small = {"output": str(tmp_path / "runs"), "data.workers": 0, "data.batch_size": 8, "data.image_size": 64}
-    return load_config(recipe_name, {**small, **{key.replace("__", "."): value for key, value in changes.items()}})
+    return ClassifyConfig.load(
+        recipe_name, {**small, **{key.replace("__", "."): value for key, value in changes.items()}}
+    )
 
 
 def test_all_recipes_are_here():
@@ -39,7 +42,7 @@ def test_all_recipes_are_here():
 
 
 def test_imagenet_is_the_published_recipe(tmp_path, steps):
-    config = load_config("imagenet")
+    config = ClassifyConfig.load("imagenet")
     assert (config.optimizer.name, config.optimizer.lr, config.data.batch_size) == ("sgd", 0.8, 2048)
     assert (config.trainer.epochs, config.trainer.label_smoothing) == (130, 0.1)
     assert (config.data.image_size, config.data.crop_pct, config.data.interpolation) == (224, 0.875, "bilinear")
@@ -62,7 +65,7 @@ def test_imagenet_is_the_published_recipe(tmp_path, steps):
 
 
 def test_published_label_smoothing(tmp_path):
-    config = load_config("imagenet")
+    config = ClassifyConfig.load("imagenet")
     # the right one of 1000 classes is aimed at 0.9 + 0.1 / 1000, each other one at 0.1 / 1000
     logits = torch.randn(4, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 500, 999])
@@ -70,7 +73,7 @@ def test_published_label_smoothing(tmp_path):
     targets[range(4), labels] = 0.9001
     wanted = -(targets * logits.log_softmax(1)).sum(1).mean()
     card = ModelCard("classify", "", {}, list(map(str, range(1000))), (3, 1, 1), (), (), "", 1.0, {}, {})
-    loss = Classifier(nn.Identity(), config, card, 1).training_step((logits, labels), 0)
+    loss = ClassificationTask(nn.Identity(), config, card, 1).training_step((logits, labels), 0)
     assert float(loss) == pytest.approx(float(wanted), rel=1e-12)
 
 
@@ -91,7 +94,7 @@ def test_imagenet_modern_on_webdataset(tmp_path, steps):
     assert "current_model_state" in found
     decays = {group["weight_decay"] for group in found["optimizer_states"][0]["param_groups"]}
     assert decays == {0.0, 0.02}
-    modern = load_config("imagenet-modern")
+    modern = ClassifyConfig.load("imagenet-modern")
     assert (modern.optimizer.name, modern.trainer.precision) == ("lamb", "bf16-mixed")
     assert modern.augment.mixup
     assert modern.augment.cutmix
@@ -107,8 +110,8 @@ def test_finetune_starts_from_weights_with_a_new_head(tmp_path, steps):
     changes["data.spec"] = f"imagefolder:{other}"
     config = recipe("finetune", tmp_path, **changes, model__weights=str(before.best))
 
-    data = classify.open_dataset(config.data.spec)
-    start = setup.make_module(config, data, 2, fresh=True).model.state_dict()
+    data = run.open_data(get_task("classify"), config)
+    start = run.make_module(get_task("classify"), config, data, 2, fresh=True).model.state_dict()
     kept = torch.load(before.best, weights_only=True)["state_dict"]
     head = [name for name in start if name.startswith("fc")]
     assert all(torch.equal(start[name], kept[f"model.{name}"]) for name in start if name not in head)
@@ -127,7 +130,7 @@ def test_finetune_starts_from_weights_with_a_new_head(tmp_path, steps):
 
 
 def test_digits_recipe(tmp_path, steps):
-    config = load_config("digits", {"output": str(tmp_path), "data.batch_size": 512, "trainer.epochs": 1})
+    config = ClassifyConfig.load("digits", {"output": str(tmp_path), "data.batch_size": 512, "trainer.epochs": 1})
     assert (config.model.name, config.data.image_size, config.data.channels) == ("rednet_nano", 16, 1)
     result = train(config, progress=False)
     assert len(steps) == 2

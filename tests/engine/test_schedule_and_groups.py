@@ -4,7 +4,8 @@ import pytest
 import timm
 import torch
 
-from involution.engine.config import ConfigError, OptimizerConfig, ScheduleConfig, load_config
+from involution.engine import ClassifyConfig
+from involution.engine.config import ConfigError, OptimizerConfig, ScheduleConfig
 from involution.engine.optimizer import make_optimizer, param_groups
 from involution.engine.schedule import check_schedule, lr_factor
 
@@ -31,7 +32,7 @@ STEPS = 625
     ],
 )
 def test_published_imagenet_schedule(step, rate):
-    config = load_config("imagenet")
+    config = ClassifyConfig.load("imagenet")
     assert config.optimizer.lr * lr_factor(step, STEPS, 130, config.schedule) == pytest.approx(rate, abs=1e-12)
 
 
@@ -62,7 +63,7 @@ def model():
 
 
 def test_published_recipe_decays_every_parameter(model):
-    optimizer = make_optimizer(model, load_config("imagenet").optimizer)
+    optimizer = make_optimizer(model, ClassifyConfig.load("imagenet").optimizer)
     assert type(optimizer) is torch.optim.SGD
     (group,) = optimizer.param_groups
     assert len(group["params"]) == len(list(model.parameters()))
@@ -79,7 +80,7 @@ def test_norms_and_biases_without_decay(model):
 
 
 def test_head_learns_faster(model):
-    groups = param_groups(model, load_config("finetune").optimizer)
+    groups = param_groups(model, ClassifyConfig.load("finetune").optimizer)
     head = {id(p) for p in model.get_classifier().parameters()}
     for group in groups:
         fast = {id(p) in head for p in group["params"]}
@@ -92,7 +93,7 @@ def test_momentum_reaches_every_kind_of_optimizer(model):
     assert make_optimizer(model, OptimizerConfig(name="adamw", momentum=0.8)).param_groups[0]["betas"][0] == 0.8
     assert make_optimizer(model, OptimizerConfig(name="momentum", momentum=0.8)).param_groups[0]["momentum"] == 0.8
     assert not make_optimizer(model, OptimizerConfig(name="momentum")).param_groups[0]["nesterov"]
-    assert type(make_optimizer(model, load_config("imagenet-modern").optimizer)).__name__ == "Lamb"
+    assert type(make_optimizer(model, ClassifyConfig.load("imagenet-modern").optimizer)).__name__ == "Lamb"
 
 
 def test_unknown_optimizer(model):

@@ -14,13 +14,14 @@ import involution.models  # noqa: F401
 from involution.cli import main
 from involution.data.errors import DataError
 from involution.data.scenes import make_digit_scenes
+from involution.engine import evaluate, load, train
 from involution.engine.checkpoint import CheckpointError, read_checkpoint
-from involution.engine.config import ConfigError, load_config, recipe_names
-from involution.engine.detect import load_detector
+from involution.engine.config import ConfigError, recipe_names
+from involution.engine.loading import make_card
 from involution.engine.optimizer import param_groups
 from involution.engine.schedule import lr_factor
-from involution.engine.segment import Segmenter, evaluate, intersection_over_union, load_segmenter, make_card, train
-from involution.engine.segment_config import SEGMENTERS, SegmentConfig, create_segmenter
+from involution.engine.tasks.segment.config import SEGMENTERS, SegmentConfig, create_segmenter
+from involution.engine.tasks.segment.module import SegmentationTask, intersection_over_union
 
 # smp's parameters are its own: less than the published layouts' (no 3×3 output convolutions, no auxiliary head)
 SMP = {
@@ -40,7 +41,7 @@ def make_config(root, tmp_path):
     def make(name="run", recipe="digit-scenes", **changes):
         overrides = {key.replace("__", "."): value for key, value in changes.items()}
         fast = {"output": str(tmp_path), "name": name, "data.spec": f"masks:{root}", "trainer.epochs": 2}
-        return load_config(recipe, {**fast, **overrides}, cls=SegmentConfig)
+        return SegmentConfig.load(recipe, {**fast, **overrides})
 
     return make
 
@@ -57,7 +58,7 @@ def trained(root, tmp_path_factory):
         "trainer.precision": "32-true",
         "schedule.warmup_epochs": 0,
     }
-    return train(load_config("digit-scenes", changes, cls=SegmentConfig), progress=False)
+    return train(SegmentConfig.load("digit-scenes", changes), progress=False)
 
 
 def labels_of(root, split="val"):
@@ -119,7 +120,7 @@ def test_ignored_pixels_neither_train_nor_count(root, make_config, tmp_path):
 def test_dice_loss_is_added_to_the_cross_entropy(make_config):
     config = make_config(model__dice_weight=0.5)
     classes = ["a", "b", "c"]
-    task = Segmenter(torch.nn.Identity(), config, make_card(config, classes), 1)
+    task = SegmentationTask(torch.nn.Identity(), config, make_card(config, classes), 1)
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 3, 4, 5), torch.randint(0, 2, (2, 4, 5))
     labels[0, 0] = 255
@@ -190,8 +191,8 @@ def test_every_segmenter_trains_and_comes_back(name, make_config):
 @pytest.mark.parametrize("name", SMP)
 def test_smp_has_counts_of_its_own(name):
     args, parameters = SMP[name]
-    config = load_config(None, {"model.name": name, "model.args": args}, cls=SegmentConfig)
-    assert sum(p.numel() for p in create_segmenter(config, 19, weights=False).parameters()) == parameters
+    config = SegmentConfig.load(None, {"model.name": name, "model.args": args})
+    assert sum(p.numel() for p in create_segmenter(config, 19, False).parameters()) == parameters
 
 
 def test_weights_of_the_backbone_train_on(make_config, tmp_path):
@@ -237,7 +238,7 @@ def test_refuses(make_config, changes, message, tmp_path):
 
 def test_other_checkpoints_and_data_are_refused(trained, root, tmp_path):
     with pytest.raises(CheckpointError, match="made for the task 'segment', wanted detect"):
-        load_detector(trained.best)
+        load(trained.best, task="detect")
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
     names = (copy / "classes.txt").read_text().split()
@@ -272,13 +273,13 @@ def test_there_are_no_other_recipes():
 
 @pytest.mark.parametrize("recipe", PUBLISHED)
 def test_published_recipe(recipe):
-    config = load_config(recipe, cls=SegmentConfig)
+    config = SegmentConfig.load(recipe)
     assert (config.optimizer.name, config.optimizer.lr, config.optimizer.momentum) == ("momentum", 0.01, 0.9)
     assert (config.trainer.steps, config.data.batch_size, config.trainer.sync_batchnorm) == (80_000, 8, True)
     augment = config.augment
     assert (augment.scale, augment.crop, augment.class_limit) == ((0.5, 2.0), (512, 1024), 0.75)
     assert (augment.flip, augment.photometric, config.data.min_size) == (0.5, True, 1024)
-    model = create_segmenter(config, 19, weights=False)
+    model = create_segmenter(config, 19, False)
     groups = param_groups(model, config.optimizer)
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.01, 5e-4)]
     assert sum(p.numel() for p in groups[0]["params"]) == PUBLISHED[recipe]
@@ -306,6 +307,6 @@ def test_published_recipe_takes_two_steps(recipe, root, tmp_path):
         "trainer.steps": 2,
         "output": str(tmp_path),
     }
-    result = train(load_config(recipe, changes, cls=SegmentConfig), progress=False)
+    result = train(SegmentConfig.load(recipe, changes), progress=False)
     assert math.isfinite(result.history[0]["train_loss"])
-    assert load_segmenter(result.last)[1].task == "segment"
+    assert load(result.last)[1].task == "segment"

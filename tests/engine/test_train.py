@@ -3,9 +3,8 @@ import csv
 import pytest
 import torch
 
+from involution.engine import evaluate, load, train
 from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
-from involution.engine.checkpoint import load_classifier
-from involution.engine.classify import evaluate, train
 from involution.engine.config import ConfigError
 
 # whatever could break an exact resumption: averaging, dropout, mixing, accumulation, momentum
@@ -85,7 +84,7 @@ def test_a_run_leaves_checkpoints_and_logs(make_config):
 
 def test_the_checkpoint_tells_all_that_its_use_needs(make_config):
     result = train(make_config(trainer__epochs=1, data__crop_pct=0.9), progress=False)
-    model, card = load_classifier(result.best)
+    model, card = load(result.best)
     assert not model.training
     assert (card.task, card.model, card.model_args) == ("classify", "test_resnet", {})
     assert card.classes == [str(i) for i in range(10)]
@@ -99,7 +98,7 @@ def test_the_checkpoint_tells_all_that_its_use_needs(make_config):
 def test_moving_average_is_what_is_kept_and_evaluated(make_config):
     result = train(make_config(trainer__ema_decay=0.5, trainer__epochs=1), progress=False)
     found = torch.load(result.best, weights_only=True)
-    model, _ = load_classifier(result.best)
+    model, _ = load(result.best)
     name = "layer1.0.conv1.weight"
     assert torch.equal(model.state_dict()[name], found["state_dict"][f"model.{name}"])
     assert not torch.equal(model.state_dict()[name], found["current_model_state"][f"model.{name}"])

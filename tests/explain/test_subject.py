@@ -44,12 +44,12 @@ def test_what_is_outside_or_cut_off_is_refused(tmp_path):
 
 
 def test_input_is_what_prediction_gives_the_network(tmp_path):
-    from involution.predict import Classifier
+    from involution.predict import ClassificationPredictor
 
     checkpoint = save_checkpoint(tmp_path / "a.ckpt", channels=3, crop_pct=0.9)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
     view = Subject.from_checkpoint(checkpoint).view(image)
-    assert torch.equal(view.input[0], Classifier.from_checkpoint(checkpoint, "cpu").prepare(image))
+    assert torch.equal(view.input[0], ClassificationPredictor.from_checkpoint(checkpoint, "cpu").prepare(image))
     torch.testing.assert_close(view.picture.permute(2, 0, 1), (view.input[0] * 0.25 + 0.5).clamp(0, 1))
 
 
@@ -109,23 +109,21 @@ def test_telling_positions_differ_and_stand_apart():
 
 
 def _detector_checkpoint(path, recipe):
-    from involution.engine import detect
-    from involution.engine.config import load_config
-    from involution.engine.detect_config import DetectConfig, create_detector
+    from involution.engine.loading import make_card
+    from involution.engine.tasks.detect.config import DetectConfig, create_detector
 
-    config = load_config(recipe, {"model.weights": None}, cls=DetectConfig)
-    card = detect.make_card(config, ["ant", "bee"], [1, 2])
-    return _save(path, create_detector(config, 2, weights=False), card)
+    config = DetectConfig.load(recipe, {"model.weights": None})
+    card = make_card(config, ["ant", "bee"], [1, 2])
+    return _save(path, create_detector(config, 2, False), card)
 
 
 def _segmenter_checkpoint(path, recipe):
-    from involution.engine import segment
-    from involution.engine.config import load_config
-    from involution.engine.segment_config import SegmentConfig, create_segmenter
+    from involution.engine.loading import make_card
+    from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
 
-    config = load_config(recipe, {"model.neck": "involution"}, cls=SegmentConfig)
-    card = segment.make_card(config, ["ground", "ant", "bee"])
-    return _save(path, create_segmenter(config, 3, weights=False), card)
+    config = SegmentConfig.load(recipe, {"model.neck": "involution"})
+    card = make_card(config, ["ground", "ant", "bee"])
+    return _save(path, create_segmenter(config, 3, False), card)
 
 
 def _save(path, network, card):

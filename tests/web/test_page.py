@@ -15,7 +15,7 @@ from involution.app import limits
 from involution.app.checkpoints import Checkpoint
 from involution.app.networks import stage_kernels
 from involution.app.render import kernels_html, picture
-from involution.predict import Classifier, Detector, Segmenter
+from involution.predict import ClassificationPredictor, DetectionPredictor, SegmentationPredictor
 
 KERNELS, RESULTS, MESSAGE = "#kernels", "#results", "#message .note"
 
@@ -60,7 +60,7 @@ def wait_rows(page, expected, card=0):
 
 
 def expected_rows(server, run, image):
-    found = Classifier.from_checkpoint(server.runs / run / "best.ckpt", "cpu").predict([image])[0]
+    found = ClassificationPredictor.from_checkpoint(server.runs / run / "best.ckpt", "cpu").predict([image])[0]
     return [(label, f"{100 * score:.1f} %") for label, score in zip(found.labels, found.scores, strict=True)]
 
 
@@ -160,7 +160,7 @@ def test_boxes_masks_and_maps(server, open_page):
     choose(page, as_file(image))
     select(page, "Checkpoint", "mask_rcnn on rednet_nano · scenes")
     wait_text(page, RESULTS, "mask_rcnn")
-    found = Detector.from_checkpoint(server.runs / "scenes/best.ckpt", "cpu").predict(image)
+    found = DetectionPredictor.from_checkpoint(server.runs / "scenes/best.ckpt", "cpu").predict(image)
     assert set(found.labels) == {"<b>two</b>"}
     expected = [(label, f"{100 * score:.1f} %") for label, score in zip(found.labels, found.scores, strict=True)]
     wait_rows(page, expected[:12])
@@ -169,7 +169,7 @@ def test_boxes_masks_and_maps(server, open_page):
     # names of classes are text, never markup
     assert page.locator(f"{RESULTS} .card b").count() == 1
     select(page, "Checkpoint", "semantic_fpn on rednet_nano · segments")
-    shares = Segmenter.from_checkpoint(server.runs / "segments/best.ckpt", "cpu").predict(image).shares
+    shares = SegmentationPredictor.from_checkpoint(server.runs / "segments/best.ckpt", "cpu").predict(image).shares
     wait_rows(page, [(name, f"{100 * share:.1f} %") for name, share in shares.items()])
     assert page.locator(f"{RESULTS} .swatch").count() == len(shares)
     wait_text(page, KERNELS, "backbone.body.layer3.1.conv2")

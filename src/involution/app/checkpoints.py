@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .errors import AppError
 
-_TASKS = ("classify", "detect", "segment")
 _RUNS = Path("runs")
 _TWIN = "_conv"
 
@@ -39,11 +38,12 @@ class Checkpoint:
             CheckpointError: If there is none in it.
         """
         from involution.engine.checkpoint import CARD_KEY, CheckpointError, read_card, read_checkpoint
+        from involution.engine.task import task_names
 
         found = read_checkpoint(path)
         task = str(found[CARD_KEY].get("task"))
-        if task not in _TASKS:
-            raise CheckpointError(f"{path}: made for the task {task!r}, wanted {', '.join(_TASKS)}")
+        if task not in task_names():
+            raise CheckpointError(f"{path}: made for the task {task!r}, wanted {', '.join(task_names())}")
         card = read_card(found, path, task)
         backbone = card.model_args.get("backbone")
         head = card.model if backbone else ""

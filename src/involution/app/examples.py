@@ -13,8 +13,8 @@ _SCENES = (11, 12, 13)
 
 
 @cache
-def example_images() -> tuple[tuple[str, str, Image], ...]:
-    """(task it suits, name, image) of each example: handwritten digits 8×8, scenes of them 128×128."""
+def example_images() -> tuple[tuple[tuple[str, ...], str, Image], ...]:
+    """(tasks it suits, name, image) of each example: handwritten digits 8×8, scenes of them 128×128."""
     import numpy as np
     import PIL.Image
 
@@ -23,10 +23,11 @@ def example_images() -> tuple[tuple[str, str, Image], ...]:
 
     unseen = digits_splits(0)[2]
     pixels, labels = unseen.images[:, 0].numpy(), unseen.labels.numpy()
-    found = [
-        ("classify", f"Digit {digit}", PIL.Image.fromarray(pixels[labels == digit][0], mode="L")) for digit in _DIGITS
+    found: list[tuple[tuple[str, ...], str, Image]] = [
+        (("classify",), f"Digit {digit}", PIL.Image.fromarray(pixels[labels == digit][0], mode="L"))
+        for digit in _DIGITS
     ]
     for number, seed in enumerate(_SCENES):
         scene, _, _ = compose_scene(pixels / 255.0, labels, np.random.default_rng(seed))
-        found.append(("detect", f"Scene {number + 1}", PIL.Image.fromarray(scene)))
+        found.append((("detect", "segment"), f"Scene {number + 1}", PIL.Image.fromarray(scene)))
     return tuple(found)

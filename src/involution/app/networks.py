@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from involution.explain import Subject, View, involution_layers, layer_map
-from involution.predict import (
-    ClassificationResult,
-    Classifier,
-    DetectionResult,
-    Detector,
-    SegmentationResult,
-    Segmenter,
-)
-from involution.predict.files import find_device
+from involution.predict import Predictor, Result, find_device, load_predictor
 
 from .checkpoints import Checkpoint
 from .errors import AppError
@@ -29,7 +20,6 @@ from .errors import AppError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Result: TypeAlias = ClassificationResult | DetectionResult | SegmentationResult
 # groups of kernels that are shown, and as many of a convolution's filters
 MOST_GROUPS = 4
 _IN_MEMORY = 6
@@ -86,13 +76,12 @@ def predict(checkpoint: Checkpoint, image: Image) -> Prediction:
         AppError: If a `time_limit` around this is over.
     """
     before = _predictor.cache_info().misses
-    network = _predictor(checkpoint.task, checkpoint.path)
-    call = _CALLS[checkpoint.task]
+    network = _predictor(checkpoint.path)
     if _predictor.cache_info().misses > before:
         # the first run makes what later ones find: its time tells nothing
-        call(network, image)
+        network.predict(image)
     parameters = sum(part.numel() for part in network.model.parameters())
-    return Prediction(checkpoint.title, parameters, call(network, image))
+    return Prediction(checkpoint.title, parameters, network.predict(image))
 
 
 def stage_kernels(
@@ -171,25 +160,9 @@ def _fixed(twin: nn.Module, layer: str, count: int) -> Tensor | None:
     return convolution.weight.detach().float().cpu()[channels, channels]
 
 
-def _classify(network: Any, image: Image) -> Result:
-    return network.predict([image])[0]
-
-
-def _find(network: Any, image: Image) -> Result:
-    return network.predict(image)
-
-
-_READERS: dict[str, Callable[[Path], Any]] = {
-    "classify": Classifier.from_checkpoint,
-    "detect": Detector.from_checkpoint,
-    "segment": Segmenter.from_checkpoint,
-}
-_CALLS: dict[str, Callable[[Any, Image], Result]] = {"classify": _classify, "detect": _find, "segment": _find}
-
-
 @lru_cache(_IN_MEMORY)
-def _predictor(task: str, path: Path) -> Any:
-    return _READERS[task](path)
+def _predictor(path: Path) -> Predictor[Any]:
+    return load_predictor(path)
 
 
 @lru_cache(_IN_MEMORY)

@@ -123,7 +123,7 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
         everything(choose.upload, _read, [choose])
         for number, button in enumerate(buttons):
             everything(button.click, lambda number=number: _fresh(examples[number][2]), [])
-        start = next((number for number, item in enumerate(examples) if _suits(item[0], offered[0])), 0)
+        start = next((number for number, item in enumerate(examples) if offered[0].task in item[0]), 0)
         everything(page.load, lambda: _fresh(examples[start][2]), [])
         shown.clear(lambda: (None, "", ""), None, [image, results, kernels], **_READING)
 
@@ -144,10 +144,6 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
 def _twin_path(first: Checkpoint, offered: Sequence[Checkpoint]) -> str:
     twin = twin_of(first, offered)
     return str(twin.path) if twin else _NOTHING
-
-
-def _suits(task: str, checkpoint: Checkpoint) -> bool:
-    return (task == "classify") == (checkpoint.task == "classify")
 
 
 def _fresh(image: Image) -> tuple[Any, ...]:

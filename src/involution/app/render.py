@@ -22,8 +22,8 @@ from involution.predict import (
     SegmentationResult,
     draw_detections,
     draw_segmentation,
+    palette,
 )
-from involution.predict.segmentation import palette
 
 from .networks import Prediction, StageKernels
 
@@ -84,8 +84,10 @@ def _card(image: Image, prediction: Prediction) -> str:
         body = _top(result)
     elif isinstance(result, DetectionResult):
         body = _objects(image, result)
-    else:
+    elif isinstance(result, SegmentationResult):
         body = _map(image, result)
+    else:
+        body = f"<p>{escape(', '.join(result.cells()))}</p>"
     return (
         f'<section class="card"><h2>{escape(prediction.title)}</h2>'
         f"<p class=muted><b>{_milliseconds(result.seconds)}</b> · {prediction.parameters / 1e6:.2f} M "

@@ -17,27 +17,39 @@ from typing import Any
 
 from involution.extras import MissingExtra, is_installed, require
 
-# words of the command -> (module, what it does)
-COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
-    ("demo",): ("involution.cli.demo", "train and compare on handwritten digits, and write a report"),
-    ("classify", "train"): ("involution.cli.train", "train an image classifier"),
-    ("classify", "eval"): ("involution.cli.classify_eval", "measure a trained classifier"),
-    ("classify", "predict"): ("involution.cli.classify_predict", "classify image files"),
-    ("detect", "train"): ("involution.cli.train", "train an object detector"),
-    ("detect", "eval"): ("involution.cli.detect_eval", "measure a trained detector"),
-    ("detect", "predict"): ("involution.cli.detect_predict", "find objects in image files"),
-    ("segment", "train"): ("involution.cli.train", "train a semantic segmenter"),
-    ("segment", "eval"): ("involution.cli.segment_eval", "measure a trained segmenter"),
-    ("segment", "predict"): ("involution.cli.segment_predict", "tell the class of each pixel in image files"),
-    ("cost",): ("involution.cli.cost", "what networks cost: counted, measured here, published"),
-    ("bench",): ("involution.cli.bench", "time the operator and the models on this machine"),
-    ("ablate",): ("involution.cli.ablate", "train and compare settings: the paper's ablations, or your own study"),
-    ("convert",): ("involution.cli.convert", "convert published weights"),
-    ("explain",): ("involution.cli.explain", "draw what an involution network sees in an image"),
-    ("app",): ("involution.cli.app", "a web page: predictions, and the kernels at the pixel you click"),
-    ("info",): ("involution.cli.info", "what this installation can do"),
+# mode of a task -> (module, what it does, with the task's noun in it)
+_MODES = {
+    "train": ("involution.cli.train", "train {a_noun}"),
+    "eval": ("involution.cli.eval", "measure a trained {noun}"),
+    "predict": ("involution.cli.predict", "use a trained {noun} on image files"),
 }
 _LONGEST = 600
+# word of the command -> (module, what it does)
+_OTHERS = {
+    "cost": ("involution.cli.cost", "what networks cost: counted, measured here, published"),
+    "bench": ("involution.cli.bench", "time the operator and the models on this machine"),
+    "ablate": ("involution.cli.ablate", "train and compare settings: the paper's ablations, or your own study"),
+    "convert": ("involution.cli.convert", "convert published weights"),
+    "explain": ("involution.cli.explain", "draw what an involution network sees in an image"),
+    "app": ("involution.cli.app", "a web page: predictions, and the kernels at the pixel you click"),
+    "info": ("involution.cli.info", "what this installation can do"),
+}
+
+
+def commands() -> dict[tuple[str, ...], tuple[str, str]]:
+    """Words of each command -> (module, what it does)."""
+    from involution.engine.task import task_names, task_noun, with_article
+
+    found: dict[tuple[str, ...], tuple[str, str]] = {
+        ("demo",): ("involution.cli.demo", "train and compare on handwritten digits, and write a report")
+    }
+    for task in task_names():
+        for mode, (module, what) in _MODES.items():
+            noun = task_noun(task)
+            found[task, mode] = (module, what.format(noun=noun, a_noun=with_article(noun)))
+    return found | {(word,): value for word, value in _OTHERS.items()}
+
+
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -72,7 +84,7 @@ def _main(words: list[str]) -> int:
         print(f"involution {__version__}")
         return DONE
     for size in (2, 1):
-        if tuple(words[:size]) in COMMANDS:
+        if tuple(words[:size]) in commands():
             return _call(tuple(words[:size]), words[size:])
     return _unknown(words)
 
@@ -86,14 +98,16 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
     except ImportError as error:
         return _cannot_import(error)
     try:
-        module: Any = importlib.import_module(COMMANDS[command][0])
+        module: Any = importlib.import_module(commands()[command][0])
         # one module for a mode of several tasks
         module = module.for_task(command[0]) if hasattr(module, "for_task") else module
-        parser = make_parser(prog=f"involution {' '.join(command)}", description=module.__doc__ or COMMANDS[command][1])
+        parser = make_parser(
+            prog=f"involution {' '.join(command)}", description=module.__doc__ or commands()[command][1]
+        )
         module.add_arguments(parser)
         if hasattr(module, "prepare"):
             argv = module.prepare(argv)
-        return int(module.run(parser.parse_args(argv)))
+        return int(module.run(parser.instantiate(parser.parse_args(argv))))
     except ArgumentError as error:
         return _complain(_usage(str(error), parser))
     except SystemExit as error:
@@ -128,10 +142,11 @@ def _usage(message: str, parser: object) -> str:
     import re
 
     from involution.data.errors import nearest
+    from involution.engine.config import plain_words
 
     actions = getattr(parser, "_actions", [])
     known = [option for action in actions for option in action.option_strings if option.startswith("--")]
-    text = message.replace('Parser key "', 'option "--')
+    text = plain_words(message).replace('Parser key "', 'option "--')
     # without the names of Python's and jsonargparse's own things
     text = text.replace("Problems parsing config: ", "not valid YAML: ").replace('in "<unicode string>", ', "")
     text = re.sub(
@@ -176,8 +191,8 @@ def _cannot_import(error: ImportError) -> int:
 def _unknown(words: list[str]) -> int:
     from involution.data.errors import nearest
 
-    known = [" ".join(command) for command in COMMANDS]
-    modes = [command[1] for command in COMMANDS if len(command) == 2 and command[0] == words[0]]
+    known = [" ".join(command) for command in commands()]
+    modes = [command[1] for command in commands() if len(command) == 2 and command[0] == words[0]]
     if modes and len(words) == 1:
         return _complain(f"{words[0]} what? {', '.join(modes)}")
     if modes and words[1] in ("-h", "--help"):
@@ -186,7 +201,7 @@ def _unknown(words: list[str]) -> int:
     said = " ".join(words[: 2 if modes else 1])
     if not modes:
         # the first word decides what was meant, but show the whole of it
-        known += [command[0] for command in COMMANDS if len(command) == 2]
+        known += [command[0] for command in commands() if len(command) == 2]
     return _complain(f"no command {said!r}{nearest(said, known)} (see involution --help)")
 
 
@@ -197,7 +212,7 @@ def _help() -> str:
         "Involution and RedNet (CVPR 2021): train classifiers, detectors and segmenters, measure and use them.",
         "",
         "commands:",
-        *(f"  {' '.join(command):18}{what}" for command, (_, what) in COMMANDS.items()),
+        *(f"  {' '.join(command):18}{what}" for command, (_, what) in commands().items()),
         "",
         "  involution COMMAND --help   the options of a command",
         "  involution --version        the version",

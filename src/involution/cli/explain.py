@@ -52,7 +52,7 @@ def run(args: Any) -> int:
     from involution.engine.files import make_folder
     from involution.explain import Subject, find_layer, involution_layers
     from involution.explain.style import STYLES
-    from involution.predict.files import find_device
+    from involution.predict import find_device
 
     what = _chosen(args.what or _WHAT, _WHAT, "--what")
     _chosen([args.style], tuple(STYLES), "--style")

@@ -1,54 +1,17 @@
-"""Train: every setting of a recipe can be changed on the command line."""
+"""Train a network of any task: every setting of a recipe can be changed on the command line."""
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from involution.engine.config import (
-    ClassifyConfig,
-    ConfigError,
-    RunConfig,
-    add_config_arguments,
-    load_config,
-    recipe_names,
-    recipe_path,
-)
-
-_OWN = ("--recipe", "--resume")
-
-
-def _classify() -> tuple[type[RunConfig], Callable[..., Any]]:
-    from involution.engine.classify import train
-
-    return ClassifyConfig, train
-
-
-def _detect() -> tuple[type[RunConfig], Callable[..., Any]]:
-    from involution.engine.detect import train
-    from involution.engine.detect_config import DetectConfig
-
-    return DetectConfig, train
-
-
-def _segment() -> tuple[type[RunConfig], Callable[..., Any]]:
-    from involution.engine.segment import train
-    from involution.engine.segment_config import SegmentConfig
-
-    return SegmentConfig, train
-
-
-# task -> what it is, the measure that chooses the best checkpoint, its settings and its training
-_TASKS = {
-    "classify": ("Train an image classifier", "accuracy", _classify),
-    "detect": ("Train an object detector", "AP", _detect),
-    "segment": ("Train a semantic segmenter", "mean IoU", _segment),
-}
+from involution.engine.config import add_config_arguments, from_parsed, recipe_names, recipe_path
+from involution.engine.settings import ConfigError
+from involution.engine.task import get_task, task_noun, with_article
 
 
 @dataclass(frozen=True)
@@ -56,33 +19,42 @@ class TrainCommand:
     """The `train` command of a task.
 
     Args:
-        task: classify, detect or segment.
+        task: classify, detect, segment.
     """
 
     task: str
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
-        return f"{_TASKS[self.task][0]}; every setting of a recipe can be changed on the command line."
+        return (
+            f"Train {with_article(task_noun(self.task))}; every setting of a recipe can be changed on the command line."
+        )
 
     def add_arguments(self, parser: Any) -> None:
         """Options: a recipe, a checkpoint to go on from, and every setting."""
         names = ", ".join(recipe_names(self.task))
         parser.add_argument("--recipe", metavar="NAME", help=f"named settings to start from: {names}")
         parser.add_argument("--resume", metavar="CHECKPOINT", help="go on with an interrupted run, by its last.ckpt")
-        add_config_arguments(parser, _TASKS[self.task][2]()[0])
+        add_config_arguments(parser, get_task(self.task).config)
 
     def prepare(self, argv: list[str]) -> list[str]:
         """Put the settings of `--recipe` or `--resume` before all others, whatever the order they are given in."""
-        found = {option: _value(argv, option) for option in _OWN}
-        if all(found.values()):
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        first.add_argument("--recipe")
+        first.add_argument("--resume")
+        try:
+            given, _ = first.parse_known_args(argv)
+        except argparse.ArgumentError:
+            # the whole parser says it better
+            return argv
+        if given.recipe and given.resume:
             raise ConfigError("--recipe and --resume exclude each other: a resumed run keeps its own settings")
-        if found["--recipe"]:
-            return ["--config", str(recipe_path(found["--recipe"], self.task)), *argv]
-        if found["--resume"]:
+        if given.recipe:
+            return ["--config", str(recipe_path(given.recipe, self.task)), *argv]
+        if given.resume:
             from involution.engine.checkpoint import read_card, read_checkpoint
 
-            card = read_card(read_checkpoint(found["--resume"]), found["--resume"], self.task)
+            card = read_card(read_checkpoint(given.resume), given.resume, self.task)
             return ["--config", json.dumps(card.recipe), *argv]
         return argv
 
@@ -91,13 +63,11 @@ class TrainCommand:
         from rich.console import Console
 
         from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
-        from involution.engine.setup import is_main_process
+        from involution.engine.process import is_main_process
+        from involution.engine.run import train
 
-        _, measure, parts = _TASKS[self.task]
-        settings, train = parts()
-        names = {item.name for item in dataclasses.fields(settings)}
-        given = {name: value for name, value in args.as_dict().items() if name in names}
-        config: Any = load_config(base=given, cls=settings)
+        spec = get_task(self.task)
+        config = from_parsed(spec.config, args)
         if args.recipe and args.recipe.startswith("finetune") and config.model.weights is None:
             raise ConfigError(
                 f"the recipe {args.recipe} starts from trained weights: add --model.weights FILE, a run's best.ckpt or "
@@ -120,7 +90,7 @@ class TrainCommand:
         if not is_main_process():
             return 0
         Console().print(
-            f"best validation {measure} {result.score:.2%} after {len(result.history)} epochs, "
+            f"best validation {spec.measure} {result.score:.2%} after {len(result.history)} epochs, "
             f"{result.seconds:,.0f} s of training ({result.images_per_second:,.0f} images/s)\n"
             f"checkpoint: {result.best}\n"
             f"measure it: involution {self.task} eval --checkpoint {shlex.quote(str(result.best))}",
@@ -132,12 +102,3 @@ class TrainCommand:
 
 
 for_task = TrainCommand
-
-
-def _value(argv: list[str], option: str) -> str | None:
-    for place, word in enumerate(argv):
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-        if word == option and place + 1 < len(argv):
-            return argv[place + 1]
-    return None

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from involution.data.augment import AugmentConfig
-
 Transform = Callable[[Any], Tensor]
 
 
@@ -70,14 +68,39 @@ def eval_transform(
 
 
 def train_transforms(
-    augment: AugmentConfig,
     image_size: int,
     channels: int,
     mean: Sequence[float],
     std: Sequence[float],
     interpolation: str,
+    *,
+    crop_scale: tuple[float, float] | None = None,
+    flip: float = 0.0,
+    rotate: float = 0.0,
+    translate: float = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0),
+    shear: float = 0.0,
+    randaugment: int = 0,
+    randaugment_magnitude: int = 9,
+    erase: float = 0.0,
 ) -> tuple[Transform, Transform]:
     """The fixed and the random part of what happens to a training image.
+
+    Args:
+        image_size: side of the square that the network sees.
+        channels: 1 or 3.
+        mean: per channel, in units of 0 to 1.
+        std: per channel, in units of 0 to 1.
+        interpolation: of every resize, bilinear or bicubic.
+        crop_scale: smallest and largest share of the area that a random crop keeps, None for the whole image.
+        flip: probability of a horizontal flip.
+        rotate: largest rotation in degrees.
+        translate: largest shift as a share of the side.
+        scale: smallest and largest zoom factor.
+        shear: largest shear in degrees.
+        randaugment: number of RandAugment operations.
+        randaugment_magnitude: their strength, 0 to 30.
+        erase: probability that a random rectangle is erased.
 
     Returns:
         A function from a PIL image or uint8 tensor to a uint8 tensor, the same every time, and one from
@@ -89,21 +112,20 @@ def train_transforms(
     # torchvision rotates and shears tensors bilinearly at best
     bilinear = v2.InterpolationMode.BILINEAR
     size = (image_size, image_size)
-    fixed = v2.Identity() if augment.crop_scale else v2.Resize(size, mode, antialias=True)
+    fixed = v2.Identity() if crop_scale else v2.Resize(size, mode, antialias=True)
     steps: list[Any] = []
-    if augment.crop_scale:
-        steps.append(v2.RandomResizedCrop(size, scale=augment.crop_scale, interpolation=mode, antialias=True))
-    if augment.flip:
-        steps.append(v2.RandomHorizontalFlip(augment.flip))
-    if augment.rotate or augment.translate or augment.shear or tuple(augment.scale) != (1.0, 1.0):
-        shift = (augment.translate, augment.translate)
-        shear = augment.shear or None
-        steps.append(v2.RandomAffine(augment.rotate, shift, augment.scale, shear, interpolation=bilinear))
-    if augment.randaugment:
-        steps.append(v2.RandAugment(augment.randaugment, augment.randaugment_magnitude, interpolation=bilinear))
+    if crop_scale:
+        steps.append(v2.RandomResizedCrop(size, scale=crop_scale, interpolation=mode, antialias=True))
+    if flip:
+        steps.append(v2.RandomHorizontalFlip(flip))
+    if rotate or translate or shear or tuple(scale) != (1.0, 1.0):
+        shift = (translate, translate)
+        steps.append(v2.RandomAffine(rotate, shift, scale, shear or None, interpolation=bilinear))
+    if randaugment:
+        steps.append(v2.RandAugment(randaugment, randaugment_magnitude, interpolation=bilinear))
     steps += _to_float(mean, std)
-    if augment.erase:
-        steps.append(v2.RandomErasing(augment.erase))
+    if erase:
+        steps.append(v2.RandomErasing(erase))
     return v2.Compose([functools.partial(to_channels, channels=channels), fixed]), v2.Compose(steps)
 
 

@@ -22,19 +22,19 @@ DIGITS = ("3", "0")
 def kernel_pictures(result: DemoResult) -> dict[str, Any]:
     """The filters that the RedNet generates for two test images, next to the fixed ones of its twin."""
     from involution.data.images import read_image
-    from involution.engine.checkpoint import load_classifier
+    from involution.engine import load
     from involution.explain.kernels import generated_kernels, plot_kernels, plot_mosaic
-    from involution.predict import Classifier
+    from involution.predict import ClassificationPredictor
 
     rednet, twin = (model.runs[0].train.best for model in result.models)
-    classifier = Classifier.from_checkpoint(rednet, "cpu")
+    classifier = ClassificationPredictor.from_checkpoint(rednet, "cpu")
     inputs = [classifier.prepare(read_image(example_of(result, digit)))[None] for digit in DIGITS]
     tiles = generated_kernels(classifier.model, inputs[0], TILE_LAYER)
     mosaics = [generated_kernels(classifier.model, image, MOSAIC_LAYER) for image in inputs]
     picture = inputs[0][0, 0] * classifier.card.std[0] + classifier.card.mean[0]
     groups, k_h, k_w, h_o, w_o = tiles.shape
     places = notable_positions(picture, (h_o, w_o))
-    weight = load_classifier(twin)[0].get_parameter(f"{TILE_LAYER}.weight").detach()
+    weight = load(twin)[0].get_parameter(f"{TILE_LAYER}.weight").detach()
     # a convolution is a kernel map that is the same at every position
     fixed = torch.stack([weight[channel, channel] for channel in range(groups)])[..., None, None]
     return {

@@ -60,10 +60,10 @@ def write_report(result: DemoResult, command: str = "involution demo") -> Path:
 def context(result: DemoResult, command: str) -> dict[str, Any]:
     """All variables of the template."""
     from involution.data.arrays import digits_splits
-    from involution.engine.checkpoint import load_classifier
+    from involution.engine import load
 
     runs = result.models[0].runs
-    _, card = load_classifier(runs[0].train.best)
+    _, card = load(runs[0].train.best)
     train, val, _ = digits_splits(card.recipe["data"]["split_seed"])
     versions = {"Python": platform.python_version(), **card.versions}
     return {

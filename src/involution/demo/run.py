@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from involution.engine.classify import EvalResult, TrainResult
+    from involution.engine import ClassificationFigures, TrainResult
     from involution.predict import ClassificationResult
 
 MODELS = {"involution": "rednet_nano", "convolution": "rednet_nano_conv"}
@@ -27,7 +27,7 @@ class SeedRun:
 
     seed: int
     train: TrainResult
-    test: EvalResult
+    test: ClassificationFigures
 
 
 @dataclass(frozen=True)
@@ -148,14 +148,13 @@ def train_and_test(
     progress: bool,
 ) -> SeedRun:
     """Train one model with the digits recipe, choose its checkpoint on the validation split, and test it once."""
-    from involution.engine.classify import evaluate, train
-    from involution.engine.config import load_config
+    from involution.engine import ClassifyConfig, evaluate, train
 
     name = MODELS[kind]
     overrides = {"name": f"{name}-seed{seed}", "output": str(folder), "model.name": name, "seed": seed}
     if epochs is not None:
         overrides["trainer.epochs"] = epochs
-    config = load_config("digits", overrides)
+    config = ClassifyConfig.load("digits", overrides)
     say(f"Training {TITLES[kind]} ({name}), seed {seed + 1} of {seeds}, {config.trainer.epochs} epochs")
     trained = train(config, progress=progress)
     tested = evaluate(trained.best, split="test")
@@ -167,9 +166,9 @@ def model_cost(checkpoint: Path) -> tuple[int, float]:
     """Trainable parameters, and multiply-adds for one image, of a checkpoint's model."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from involution.engine.checkpoint import load_classifier
+    from involution.engine import load
 
-    model, card = load_classifier(checkpoint)
+    model, card = load(checkpoint)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *card.input_size))
     # the counter counts a multiply and an add as two
@@ -181,9 +180,9 @@ def classify_test_images(folder: Path, checkpoint: Path) -> tuple[dict[str, str]
     from torchvision.transforms.v2.functional import to_pil_image
 
     from involution.data.arrays import digits_splits
-    from involution.predict import Classifier
+    from involution.predict import ClassificationPredictor
 
-    classifier = Classifier.from_checkpoint(checkpoint)
+    classifier = ClassificationPredictor.from_checkpoint(checkpoint)
     classes = classifier.card.classes
     *_, test = digits_splits(classifier.card.recipe["data"]["split_seed"])
     images = folder / "images"

@@ -19,8 +19,8 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
 
 from involution.engine.files import atomic_path
-from involution.engine.setup import is_main_process
-from involution.engine.task import Task
+from involution.engine.module import TaskModule
+from involution.engine.process import is_main_process
 
 
 class TrainingInterrupted(Exception):
@@ -183,7 +183,7 @@ class RunRecorder(L.Callback):
         # devices hear of Ctrl-C at different steps: all stop as soon as one did
         return bool(trainer.strategy.reduce_boolean_decision(self.flag.raised, all=False))
 
-    def _save(self, trainer: L.Trainer, pl_module: Task, position: tuple[int, int]) -> None:
+    def _save(self, trainer: L.Trainer, pl_module: TaskModule, position: tuple[int, int]) -> None:
         pl_module.position = position
         trainer.save_checkpoint(self.last, weights_only=False)
 

@@ -6,12 +6,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from involution.engine.card import ModelCard
+from involution.engine.config import Config
 from involution.models.checkpoint import check_entries
 from involution.models.errors import CheckpointError
 from involution.models.readers import check_tensors, read_file, shown
@@ -31,8 +32,6 @@ __all__ = [
 
 CARD_KEY = "involution"
 _PREFIX = "model."
-
-Config = TypeVar("Config")
 
 
 def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -86,15 +85,13 @@ def read_recipe(
     Raises:
         CheckpointError: for settings that there are not, or values that can't be.
     """
-    from involution.engine.config import load_config
-
-    known: dict[str, Any] = cls().to_dict()  # type: ignore[attr-defined]
+    known: dict[str, Any] = cls().to_dict()
     for name, value in card.recipe.items():
         # what is no group could be taken for the name of a file with settings
         if name not in known or isinstance(known[name], dict) != isinstance(value, dict):
             raise CheckpointError(f"{path}: its recipe has {name} = {shown(value)}, which no {card.task} run has")
     try:
-        config: Any = load_config(base=card.recipe, cls=cls)  # type: ignore[type-var]
+        config: Any = cls.load(base=card.recipe)
         if check is not None:
             check(config)
     # the parser fails in every way on values that are something else
@@ -210,28 +207,6 @@ def create_network(name: str, args: Mapping[str, Any], num_classes: int, channel
     # arguments that are wrong make networks fail in every way
     except Exception as error:
         raise ConfigError(f"{name} can't be made with {shown(dict(args))}: {_line(error)}") from error
-
-
-def load_classifier(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[nn.Module, ModelCard]:
-    """A trained classifier, in eval mode; its moving-average weights where the training kept them.
-
-    Args:
-        path: best.ckpt or last.ckpt of a run.
-        device: where the network goes.
-
-    Returns:
-        The network and its card.
-
-    Raises:
-        CheckpointError: if the file is missing, is no checkpoint of this package, or would run code.
-    """
-    checkpoint = read_checkpoint(path)
-    card = read_card(checkpoint, path, "classify")
-
-    def make() -> nn.Module:
-        return create_network(card.model, card.model_args, len(card.classes), card.input_size[0])
-
-    return fill_network(path, checkpoint, make, device), card
 
 
 def _line(error: BaseException) -> str:

@@ -1,26 +1,33 @@
-"""The settings of a training run, and the named recipes that fill them."""
+"""The settings that runs of all tasks have, and the named recipes that fill them.
+
+A task adds its own: see `involution/engine/tasks/<task>/config.py`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from involution.data.augment import AugmentConfig
+from typing_extensions import Self
+
 from involution.data.errors import nearest
 from involution.data.yaml import read_yaml
 from involution.engine.parser import config_action, make_parser
+from involution.engine.settings import ConfigError, one_of, ranged, setting_names
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+__all__ = ["ConfigError", "RunConfig", "recipe_names", "recipe_path"]
 
-class ConfigError(ValueError):
-    """A setting that is wrong, or two that do not go together."""
+OnProblem = Literal["refuse", "skip"]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass
@@ -28,14 +35,11 @@ class ModelConfig:
     """The network.
 
     Args:
-        name: its name in timm's registry, RedNet's included: rednet50, rednet_nano, resnet50, ...
-        args: further arguments of its constructor, such as {"drop_path_rate": 0.1}.
-        weights: start from this checkpoint or converted .safetensors file; a head of another class count is
-            made anew.
+        name: what it is called.
+        weights: file of weights that the training starts from.
     """
 
-    name: str = "rednet50"
-    args: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
     weights: str | None = None
 
 
@@ -44,32 +48,20 @@ class DataConfig:
     """The images.
 
     Args:
-        spec: digits, imagefolder:PATH, imagenet:PATH, cifar10:PATH, cifar100:PATH or webdataset:SHARDS.
-        image_size: side in pixels of the square that the network sees.
-        channels: 3 for colour, 1 for grey.
+        spec: the data set.
         mean: per channel, in units of 0 to 1.
         std: per channel, in units of 0 to 1.
-        crop_pct: evaluation resizes the shorter side to image_size / crop_pct and crops the centre.
-        interpolation: of every resize, bilinear or bicubic.
         batch_size: images per optimiser step, over all devices and accumulation steps together.
         workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
         cache: keep the decoded images in memory; for small data sets.
-        split_seed: draws the splits that the data set does not bring along.
-        classes: file with the class names, one a line or a JSON list; needed where the data has none.
     """
 
-    spec: str = "digits"
-    image_size: int = 224
-    channels: int = 3
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    crop_pct: float = 0.875
-    interpolation: str = "bilinear"
-    batch_size: int = 256
-    workers: int = 4
+    spec: str = ""
+    mean: tuple[float, ...] = ranged(MEAN)
+    std: tuple[float, ...] = ranged(STD, 0, above=True)
+    batch_size: int = ranged(1, 1)
+    workers: int = ranged(4, 0)
     cache: bool = False
-    split_seed: int = 0
-    classes: str | None = None
 
 
 @dataclass
@@ -86,11 +78,11 @@ class OptimizerConfig:
     """
 
     name: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    lr: float = ranged(0.1, 0, above=True)
+    momentum: float = ranged(0.9, 0, 1)
+    weight_decay: float = ranged(1e-4, 0)
     decay_norm_and_bias: bool = True
-    head_lr_factor: float = 1.0
+    head_lr_factor: float = ranged(1.0, 0, above=True)
 
 
 @dataclass
@@ -109,15 +101,15 @@ class ScheduleConfig:
         warmup_start: share of the rate that the warm-up begins at.
     """
 
-    decay: str = "cosine"
-    update: str = "step"
-    final: float = 0.0
+    decay: Literal["cosine", "linear", "constant", "step", "poly"] = "cosine"
+    update: Literal["step", "epoch"] = "step"
+    final: float = ranged(0.0, 0, 1)
     milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.1
-    power: float = 0.9
-    warmup_epochs: float = 0.0
-    warmup_steps: int = 0
-    warmup_start: float = 0.0
+    gamma: float = ranged(0.1, 0, 1)
+    power: float = ranged(0.9, 0)
+    warmup_epochs: float = ranged(0.0, 0)
+    warmup_steps: int = ranged(0, 0)
+    warmup_start: float = ranged(0.0, 0, 1)
 
 
 @dataclass
@@ -138,12 +130,12 @@ class TrainerConfig:
         accelerator: auto, cpu, gpu, mps.
     """
 
-    epochs: int = 130
-    steps: int | None = None
-    label_smoothing: float = 0.0
-    precision: str = "32-true"
-    clip_grad_norm: float | None = None
-    accumulate: int = 1
+    epochs: int = ranged(130, 1)
+    steps: int | None = ranged(None, 1)
+    label_smoothing: float = ranged(0.0, 0, 1)
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    clip_grad_norm: float | None = ranged(None, 0)
+    accumulate: int = ranged(1, 1)
     ema_decay: float | None = None
     channels_last: bool = False
     sync_batchnorm: bool = False
@@ -152,32 +144,7 @@ class TrainerConfig:
 
 @dataclass
 class RunConfig:
-    """What every run has, whatever its task; a task's own settings add model, data and augment."""
-
-    task: ClassVar[str] = ""
-
-    name: str = "run"
-    output: str = "runs"
-    seed: int = 0
-    devices: int = 1
-    compile: bool = False
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-
-    @property
-    def run_dir(self) -> Path:
-        """Folder of the run's checkpoints and logs."""
-        return Path(self.output) / self.name
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain types, as a checkpoint keeps them."""
-        return dataclasses.asdict(self)
-
-
-@dataclass
-class ClassifyConfig(RunConfig):
-    """A whole classification run.
+    """What every run has, whatever its task; a task has settings of its own for model, data and augment.
 
     Args:
         name: the run's folder below output.
@@ -190,27 +157,82 @@ class ClassifyConfig(RunConfig):
         trainer: how the training runs.
         model: the network.
         data: the images.
-        augment: what is done to training images.
     """
 
-    task: ClassVar[str] = "classify"
+    task: ClassVar[str] = ""
 
-    name: str = "classify"
+    name: str = "run"
+    output: str = "runs"
+    seed: int = ranged(0, 0, 2**63 - 1)
+    devices: int = ranged(1, 1)
+    compile: bool = False
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run's checkpoints and logs."""
+        return Path(self.output) / self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain types, as a checkpoint keeps them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def load(
+        cls,
+        recipe: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        base: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Settings from a packaged recipe, changed by dotted overrides and checked for their types.
+
+        Args:
+            recipe: name of a recipe, or None for the defaults.
+            overrides: such as `{"trainer.epochs": 1}`.
+            base: settings as `to_dict` gives them, in place of a recipe.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ConfigError: for an unknown recipe or setting, or a value of the wrong type.
+        """
+        from jsonargparse import ArgumentError
+
+        settings: dict[str, Any] = dict(base or {})
+        if recipe is not None:
+            settings = read_yaml(recipe_path(recipe, cls.task))
+        for key, value in (overrides or {}).items():
+            if key not in setting_names(cls):
+                raise ConfigError(f"no setting named {key!r}{nearest(key, setting_names(cls))}")
+            group, _, name = key.rpartition(".")
+            if group:
+                settings[group] = {**settings.get(group, {}), name: value}
+            else:
+                settings[name] = value
+        parser = _parser(cls)  # type: ignore[arg-type]
+        try:
+            return from_parsed(cls, parser.instantiate(parser.parse_object(settings)))
+        except ArgumentError as error:
+            raise ConfigError(plain_words(str(error))) from error
 
 
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def recipe_names(task: str = "classify") -> list[str]:
+def recipe_names(task: str) -> list[str]:
     """Names of a task's packaged recipes."""
-    files = (resources.files("involution.recipes") / task).iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    folder = resources.files("involution.recipes") / task
+    if not folder.is_dir():
+        return []
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
-def recipe_path(name: str, task: str = "classify") -> Path:
+def recipe_path(name: str, task: str) -> Path:
     """File of a packaged recipe."""
     known = recipe_names(task)
     if name not in known:
@@ -218,19 +240,7 @@ def recipe_path(name: str, task: str = "classify") -> Path:
     return Path(str(resources.files("involution.recipes") / task / f"{name}.yaml"))
 
 
-def config_keys(cls: type = ClassifyConfig, prefix: str = "") -> list[str]:
-    """Every dotted setting, `trainer.epochs` and so on."""
-    keys: list[str] = []
-    for item in dataclasses.fields(cls):
-        factory = item.default_factory
-        if isinstance(factory, type) and dataclasses.is_dataclass(factory):
-            keys += config_keys(factory, f"{prefix}{item.name}.")
-        else:
-            keys.append(prefix + item.name)
-    return keys
-
-
-def add_config_arguments(parser: ArgumentParser, cls: type[RunConfig] = ClassifyConfig) -> None:
+def add_config_arguments(parser: ArgumentParser, cls: type[RunConfig]) -> None:
     """Give a jsonargparse parser `--config` and every setting of a task."""
     from jsonargparse import ActionYesNo
 
@@ -239,66 +249,24 @@ def add_config_arguments(parser: ArgumentParser, cls: type[RunConfig] = Classify
     parser.add_class_arguments(cls, skip={"compile"})
 
 
+def from_parsed(cls: type[Config], parsed: Any) -> Config:
+    """The settings in what such a parser made of its arguments."""
+    return cls(**{item.name: parsed[item.name] for item in dataclasses.fields(cls)})
+
+
+def plain_words(message: str) -> str:
+    """Jsonargparse's complaint about a setting of a few choices in our own words; any other on one line."""
+
+    def choices(found: re.Match[str]) -> str:
+        words = re.findall(r"'([^']*)'", found[2])
+        return f"{found[1]} must be {one_of(words)}, got {found[3]!r}"
+
+    pattern = r'Parser key "([\w.]+)": Expected a typing\.Literal\[(.*?)\]\. Got value: (.*)'
+    return re.sub(pattern, choices, " ".join(message.split()))
+
+
 @functools.lru_cache
 def _parser(cls: Any) -> ArgumentParser:
     parser = make_parser()
     add_config_arguments(parser, cls)
     return parser
-
-
-@overload
-def load_config(
-    recipe: str | None = None, overrides: Mapping[str, Any] | None = None, base: Mapping[str, Any] | None = None
-) -> ClassifyConfig: ...
-
-
-@overload
-def load_config(
-    recipe: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    base: Mapping[str, Any] | None = None,
-    *,
-    cls: type[Config],
-) -> Config: ...
-
-
-def load_config(
-    recipe: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    base: Mapping[str, Any] | None = None,
-    *,
-    cls: type[Any] = ClassifyConfig,
-) -> Any:
-    """Settings from a packaged recipe, changed by dotted overrides and checked for their types.
-
-    Args:
-        recipe: name of a recipe, or None for the defaults.
-        overrides: such as `{"trainer.epochs": 1}`.
-        base: settings as `RunConfig.to_dict` gives them, in place of a recipe.
-        cls: the task's settings.
-
-    Returns:
-        The settings.
-
-    Raises:
-        ConfigError: for an unknown recipe or setting, or a value of the wrong type.
-    """
-    from jsonargparse import ArgumentError
-
-    settings: dict[str, Any] = dict(base or {})
-    parser: ArgumentParser = _parser(cls)  # type: ignore[arg-type]
-    if recipe is not None:
-        settings = read_yaml(recipe_path(recipe, cls.task))
-    for key, value in (overrides or {}).items():
-        if key not in config_keys(cls):
-            raise ConfigError(f"no setting named {key!r}{nearest(key, config_keys(cls))}")
-        group, _, name = key.rpartition(".")
-        if group:
-            settings[group] = {**settings.get(group, {}), name: value}
-        else:
-            settings[name] = value
-    try:
-        made = parser.instantiate(parser.parse_object(settings))
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    return cls(**{item.name: made[item.name] for item in dataclasses.fields(cls)})

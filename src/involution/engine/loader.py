@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from involution.data.transforms import Transform
-
 _MASK = 2**63 - 1
+# from (image, target) to what is batched
+Transform = Callable[..., tuple[Tensor, Any]]
 
 
 def derive_seed(*parts: int) -> int:
@@ -103,86 +103,24 @@ class EvalBatches(Sampler[list[int]]):
             yield list(self.indices[first : first + self.batch_size])
 
 
-class TrainImages(Dataset[tuple[Tensor, int]]):
-    """Training images, each augmented by random numbers of its own.
+class TrainItems(Dataset[tuple[Tensor, Any]]):
+    """Training images with their targets, each augmented by random numbers of its own.
 
     Args:
-        source: yields (image, label).
-        fixed: the part of the transform that is the same every time.
-        random: the part that is drawn anew.
+        source: yields (image, target).
+        random: the part of the transform of both that is drawn anew each time.
         seed: of the augmentation.
+        fixed: the part that is the same every time, None for nothing.
         cache: keep what `fixed` made.
     """
 
     def __init__(
-        self, source: Dataset[Any], fixed: Transform, random: Transform, seed: int, cache: bool = False
+        self, source: Dataset[Any], random: Transform, seed: int, fixed: Transform | None = None, cache: bool = False
     ) -> None:
         self.source = source
-        self.fixed = fixed
         self.random = random
         self.seed = seed
-        self.cached: dict[int, tuple[Tensor, int]] | None = {} if cache else None
-
-    def __len__(self) -> int:
-        return len(self.source)  # type: ignore[arg-type]
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
-        epoch, index = key
-        image, label = self._fixed(index)
-        torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
-        return self.random(image), label
-
-    def _fixed(self, index: int) -> tuple[Tensor, int]:
-        if self.cached is not None and index in self.cached:
-            return self.cached[index]
-        image, label = self.source[index]
-        found = (self.fixed(image), label)
-        if self.cached is not None:
-            self.cached[index] = found
-        return found
-
-
-class EvalImages(Dataset[tuple[Tensor, int]]):
-    """Images as evaluation shows them.
-
-    Args:
-        source: yields (image, label).
-        transform: the whole transform.
-        cache: keep what it made.
-    """
-
-    def __init__(self, source: Dataset[Any], transform: Transform, cache: bool = False) -> None:
-        self.source = source
-        self.transform = transform
-        self.cached: dict[int, tuple[Tensor, int]] | None = {} if cache else None
-
-    def __len__(self) -> int:
-        return len(self.source)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        if self.cached is not None and index in self.cached:
-            return self.cached[index]
-        image, label = self.source[index]
-        found = (self.transform(image), label)
-        if self.cached is not None:
-            self.cached[index] = found
-        return found
-
-
-class TrainScenes(Dataset[tuple[Tensor, Any]]):
-    """Training images with targets that are transformed along, each by random numbers of its own.
-
-    Args:
-        source: yields (image, target).
-        transform: of both.
-        seed: of the augmentation.
-        cache: keep what the source gave.
-    """
-
-    def __init__(self, source: Dataset[Any], transform: Any, seed: int, cache: bool = False) -> None:
-        self.source = source
-        self.transform = transform
-        self.seed = seed
+        self.fixed = fixed
         self.cached: dict[int, Any] | None = {} if cache else None
 
     def __len__(self) -> int:
@@ -190,32 +128,55 @@ class TrainScenes(Dataset[tuple[Tensor, Any]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Any]:
         epoch, index = key
-        item = self.source[index] if self.cached is None else self.cached.get(index)
-        if item is None:
-            item = self.cached[index] = self.source[index]  # type: ignore[index]
+        item = _item(self.source, self.fixed, self.cached, index)
         torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
-        image, target = self.transform(*item)
-        return image, target
+        return self.random(*item)
 
 
-class EvalScenes(Dataset[tuple[Tensor, Any]]):
+class EvalItems(Dataset[tuple[Tensor, Any]]):
     """Images and targets as evaluation shows them.
 
     Args:
         source: yields (image, target).
         transform: of both.
+        cache: keep what it made.
     """
 
-    def __init__(self, source: Dataset[Any], transform: Any) -> None:
+    def __init__(self, source: Dataset[Any], transform: Transform, cache: bool = False) -> None:
         self.source = source
         self.transform = transform
+        self.cached: dict[int, Any] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        image, target = self.transform(*self.source[index])
+        image, target = _item(self.source, self.transform, self.cached, index)
         return image, target
+
+
+def _item(source: Dataset[Any], transform: Transform | None, cached: dict[int, Any] | None, index: int) -> Any:
+    if cached is not None and index in cached:
+        return cached[index]
+    item = source[index] if transform is None else transform(*source[index])
+    if cached is not None:
+        cached[index] = item
+    return item
+
+
+class ImageOnly:
+    """A transform of an image that leaves its target as it is.
+
+    Args:
+        transform: of the image.
+    """
+
+    def __init__(self, transform: Callable[[Any], Tensor]) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any, target: Any) -> tuple[Tensor, Any]:
+        """Transform the image alone."""
+        return self.transform(image), target
 
 
 def as_lists(items: list[tuple[Tensor, Any]]) -> tuple[list[Tensor], list[Any]]:

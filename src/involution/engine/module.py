@@ -1,131 +1,85 @@
-"""One training and evaluation step of a classifier, as Lightning wants it."""
+"""What is trained: a network with its optimiser and schedule, as Lightning wants it; tasks add their steps."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
+import lightning as L
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torchmetrics import Metric, SumMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
-from involution.engine.checkpoint import ModelCard
-from involution.engine.config import ClassifyConfig
-from involution.engine.task import Task
-
-Batch = tuple[Tensor, Tensor]
-
-
-class Scores(nn.Module):
-    """Loss, top-1 and top-5 over a pass, each image counted once on whichever device saw it.
-
-    Args:
-        num_classes: number of classes.
-        confusion: count the confusion matrix too.
-    """
-
-    def __init__(self, num_classes: int, confusion: bool = False) -> None:
-        super().__init__()
-        # sums, since MeanMetric either hides a loss that is no number or forgets the weights
-        self.loss: Metric = SumMetric(nan_strategy="disable")
-        self.count: Metric = SumMetric(nan_strategy="disable")
-        self.top1: Metric = MulticlassAccuracy(num_classes, average="micro")
-        self.top5: Metric = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro")
-        self.confusion: Metric | None = MulticlassConfusionMatrix(num_classes) if confusion else None
-
-    def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """Count a batch: logits [N, classes], labels [N], its mean loss."""
-        logits = logits.detach().float()
-        self.loss.update(loss.detach() * len(labels))
-        self.count.update(len(labels))
-        self.top1.update(logits, labels)
-        self.top5.update(logits, labels)
-        if self.confusion is not None:
-            self.confusion.update(logits, labels)
-
-    def compute(self) -> dict[str, Tensor]:
-        """The figures of the pass over all devices; then it starts afresh."""
-        found = {
-            "loss": self.loss.compute() / self.count.compute(),
-            "accuracy": self.top1.compute(),
-            "top5": self.top5.compute(),
-        }
-        if self.confusion is not None:
-            found["confusion"] = self.confusion.compute()
-        for metric in self.children():
-            metric.reset()  # type: ignore[operator]
-        return found
+from involution.engine.checkpoint import CARD_KEY, ModelCard
+from involution.engine.config import RunConfig
+from involution.engine.loader import derive_seed
+from involution.engine.optimizer import make_optimizer
+from involution.engine.schedule import lr_factor
 
 
-class Classifier(Task):
-    """A classifier with its loss, metrics, optimiser and schedule.
+class TaskModule(L.LightningModule):
+    """A network with optimiser and schedule; a task adds its steps and figures.
 
     Args:
-        model: from images [N, C, H, W] to logits [N, classes].
+        model: the network.
         config: the settings.
         card: kept in every checkpoint.
         steps_per_epoch: optimiser steps per epoch.
+
+    Attributes:
+        monitor: the one of `val_figures` that chooses the best checkpoint, the larger the better.
+        position: (epoch, batch) that training goes on with; set where a checkpoint is written.
+        results: figures of the last pass over validation or test images.
     """
 
-    monitor = "accuracy"
-    config: ClassifyConfig
+    monitor: ClassVar[str]
 
-    def __init__(self, model: nn.Module, config: ClassifyConfig, card: ModelCard, steps_per_epoch: int) -> None:
-        super().__init__(model, config, card, steps_per_epoch)
-        num_classes = len(card.classes)
-        self.train_scores = Scores(num_classes)
-        self.eval_scores = Scores(num_classes, confusion=True)
-        self.mix = _mix(config, num_classes)
+    def __init__(self, model: nn.Module, config: RunConfig, card: ModelCard, steps_per_epoch: int) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.card = card
+        self.steps_per_epoch = steps_per_epoch
+        self.position = (0, 0)
+        self.results: dict[str, Any] = {}
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, classes] of images [N, C, H, W]."""
-        if self.config.trainer.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.model(images)
-        return logits
-
-    @override
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels = batch
-        targets = labels
-        if self.mix is not None:
-            images, targets = self.mix(images, labels)
-        logits = self(images)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.config.trainer.label_smoothing)
-        self.train_scores.update(logits, labels, loss)
-        return loss
-
-    @override
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        images, labels = batch
-        logits = self(images)
-        self.eval_scores.update(logits, labels, F.cross_entropy(logits, labels))
-
-    @override
-    def on_validation_epoch_end(self) -> None:
-        self.results = self.eval_scores.compute()
-
-    test_step = validation_step
-    on_test_epoch_end = on_validation_epoch_end
-
-    @override
     def train_figures(self) -> dict[str, float]:
-        found = self.train_scores.compute()
-        return {name: float(found[name]) for name in ("loss", "accuracy")}
+        """Figures of the training images over the epoch, `loss` among them; counting then starts afresh."""
+        raise NotImplementedError
+
+    def val_figures(self) -> dict[str, float]:
+        """Figures of the last validation."""
+        raise NotImplementedError
 
     @override
-    def val_figures(self) -> dict[str, float]:
-        return {name: float(self.results[name]) for name in ("loss", "accuracy")}
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # what is drawn in a step follows from the step alone, so that a resumed run draws what it would have drawn
+        torch.manual_seed(derive_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
+    @override
+    def on_validation_epoch_start(self) -> None:
+        # each device keeps statistics of its own images: what is evaluated and saved is their mean
+        if self.trainer.world_size > 1:
+            from timm.utils import distribute_bn
 
-def _mix(config: ClassifyConfig, num_classes: int) -> Any:
-    from torchvision.transforms import v2
+            distribute_bn(self.model, self.trainer.world_size, reduce=True)
 
-    mixers = []
-    if config.augment.mixup:
-        mixers.append(v2.MixUp(alpha=config.augment.mixup, num_classes=num_classes))
-    if config.augment.cutmix:
-        mixers.append(v2.CutMix(alpha=config.augment.cutmix, num_classes=num_classes))
-    return v2.RandomChoice(mixers) if mixers else None
+    @override
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = make_optimizer(self.model, self.config.optimizer)
+        trainer = self.config.trainer
+        epochs = trainer.epochs if trainer.steps is None else trainer.steps / self.steps_per_epoch
+        schedule = self.config.schedule
+
+        def factor(step: int) -> float:
+            return lr_factor(step, self.steps_per_epoch, epochs, schedule)
+
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
+        }
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CARD_KEY] = {**self.card.to_dict(), "position": list(self.position)}

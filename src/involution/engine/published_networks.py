@@ -11,12 +11,11 @@ import torch
 
 from involution.data.segmentation import cityscapes_classes
 from involution.engine.checkpoint import CARD_KEY, ModelCard
-from involution.engine.config import load_config, recipe_names
-from involution.engine.detect import make_card as detector_card
-from involution.engine.detect_config import DETECTORS, DetectConfig, create_detector
+from involution.engine.config import recipe_names
 from involution.engine.files import atomic_path
-from involution.engine.segment import make_card as segmenter_card
-from involution.engine.segment_config import SegmentConfig, create_segmenter
+from involution.engine.loading import make_card
+from involution.engine.tasks.detect.config import DETECTORS, DetectConfig, create_detector
+from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
 from involution.models.checkpoint import check_entries, check_target
 from involution.models.errors import CheckpointError
 from involution.models.mmlab import MappedNetwork, map_network
@@ -85,10 +84,8 @@ def _detector(network: MappedNetwork, classes: Sequence[str] | None) -> tuple[Ne
     changes = {"model.backbone": network.backbone, "model.neck": network.neck, "model.head": network.head}
     if network.kind == "retinanet":
         args["detections_per_img"] = 100
-    config = load_config(
-        _recipe("detect", f"coco-{network.kind.replace('_', '-')}", network),
-        {**changes, "model.args": args},
-        cls=DetectConfig,
+    config = DetectConfig.load(
+        _recipe("detect", f"coco-{network.kind.replace('_', '-')}", network), {**changes, "model.args": args}
     )
     names, ids = _coco()
     if network.num_classes == len(names) and (classes is None or list(classes) == names):
@@ -100,8 +97,8 @@ def _detector(network: MappedNetwork, classes: Sequence[str] | None) -> tuple[Ne
         ids = list(range(1, network.num_classes + 1))
         names, origin = [str(key) for key in ids], "nowhere: the file has none, they are numbered from 1"
     with torch.device("meta"):
-        model = create_detector(config, network.num_classes, weights=False)
-    return NetworkReport("detect", network, detector_card(config, names, ids), origin), model
+        model = create_detector(config, network.num_classes, False)
+    return NetworkReport("detect", network, make_card(config, names, ids), origin), model
 
 
 def _segmenter(network: MappedNetwork, classes: Sequence[str] | None) -> tuple[NetworkReport, torch.nn.Module]:
@@ -109,7 +106,7 @@ def _segmenter(network: MappedNetwork, classes: Sequence[str] | None) -> tuple[N
     if network.kind == "semantic_fpn":
         changes["model.neck"] = network.neck
     recipe = _recipe("segment", f"cityscapes-{network.kind.replace('_', '-')}", network)
-    config = load_config(recipe, changes, cls=SegmentConfig)
+    config = SegmentConfig.load(recipe, changes)
     if classes is not None:
         names, origin = list(classes), "the file"
     elif network.num_classes == len(cityscapes_classes()):
@@ -118,8 +115,8 @@ def _segmenter(network: MappedNetwork, classes: Sequence[str] | None) -> tuple[N
         names = [str(label) for label in range(network.num_classes)]
         origin = "nowhere: the file has none, they are numbered from 0"
     with torch.device("meta"):
-        model = create_segmenter(config, network.num_classes, weights=False)
-    return NetworkReport("segment", network, segmenter_card(config, names), origin), model
+        model = create_segmenter(config, network.num_classes, False)
+    return NetworkReport("segment", network, make_card(config, names), origin), model
 
 
 def _recipe(task: str, base: str, network: MappedNetwork) -> str:

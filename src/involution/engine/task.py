@@ -1,85 +1,126 @@
-"""What training and evaluation of every task have in common, as Lightning wants it."""
+"""What a task is: one record for all that training, evaluation and prediction need to know of it.
+
+A new task is a folder like `tasks/classify` and one line in `_TASKS`, or a call of `register_task` from elsewhere.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
-import torch
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
-from typing_extensions import override
+from involution.data.errors import nearest
+from involution.engine.settings import ConfigError
 
-from involution.engine.checkpoint import CARD_KEY, ModelCard
-from involution.engine.config import RunConfig
-from involution.engine.loader import derive_seed
-from involution.engine.optimizer import make_optimizer
-from involution.engine.schedule import lr_factor
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from involution.engine.checkpoint import ModelCard
+    from involution.engine.figures import Figures
+    from involution.engine.module import TaskModule
+    from involution.engine.predictor import Predictor
+
+# name -> what is trained, where its record is; read without importing what the task needs
+_TASKS: dict[str, tuple[str, str]] = {
+    "classify": ("image classifier", "involution.engine.tasks.classify.spec"),
+    "detect": ("object detector", "involution.engine.tasks.detect.spec"),
+    "segment": ("semantic segmenter", "involution.engine.tasks.segment.spec"),
+}
+_SPECS: dict[str, TaskSpec] = {}
 
 
-class Task(L.LightningModule):
-    """A network with optimiser and schedule; a task adds its steps and figures.
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task: what it is trained on, how, and how it is measured and used.
 
-    Args:
-        model: the network.
-        config: the settings.
-        card: kept in every checkpoint.
-        steps_per_epoch: optimiser steps per epoch.
+    Below, `config` is an instance of the task's `config` class, and `data` a `DataSet` of a format that is registered
+    for the task (`involution.data.registry`).
 
     Attributes:
-        monitor: the one of `val_figures` that chooses the best checkpoint, the larger the better.
-        position: (epoch, batch) that training goes on with; set where a checkpoint is written.
-        results: figures of the last pass over validation or test images.
+        name: as on the command line: classify, detect, segment.
+        noun: what is trained, with the article left out: "image classifier".
+        measure: what chooses the best checkpoint, as people write it: accuracy, AP, mean IoU.
+        config: the class of its settings, a `RunConfig`.
+        check: raises `ConfigError` for settings that do not go together; ranges and choices are checked before.
+        build: from (config, number of classes, weights) to the network; without `weights` none are read, since a
+            checkpoint brings them.
+        describe: from the settings to the fields of the `ModelCard` that differ between tasks.
+        module: from (network, config, card, steps_per_epoch, data) to what Lightning trains.
+        train_set: from (config, data) to the training set; items are asked for by (epoch, index).
+        eval_set: from (config, a split of the data) to what evaluation sees; items are asked for by index.
+        data_options: from the settings to how the data set is opened, besides what `config.data` says by itself.
+        collate: makes a batch of items; None for stacked tensors.
+        figures: the class of what `evaluate` returns.
+        predictor: the class of what predicts.
+        check_classes: raises `ConfigError` where a checkpoint with this card can't be measured on the data.
+        compiled: from a network to the part of it that torch.compile is given.
+        splits: names of the splits that a data set of the task can have.
+        eval_split: the split that `evaluate` measures on unless another is named.
+        eval_batch_size: images per batch in `evaluate` unless told otherwise.
+        least_val_batch: validation batches in a training are at least this large.
+        unused_parameters: some parameters may have no part in a step's loss, which several devices must be told.
     """
 
-    monitor: ClassVar[str]
+    name: str
+    noun: str
+    measure: str
+    config: type[Any]
+    check: Callable[[Any], None]
+    build: Callable[[Any, int, bool], nn.Module]
+    describe: Callable[[Any], dict[str, Any]]
+    module: Callable[[nn.Module, Any, ModelCard, int, Any], TaskModule]
+    train_set: Callable[[Any, Any], Dataset[Any]]
+    eval_set: Callable[[Any, Any], Dataset[Any]]
+    figures: type[Figures]
+    predictor: type[Predictor[Any]]
+    check_classes: Callable[[ModelCard, Any], None]
+    data_options: Callable[[Any], dict[str, Any]] = field(default=lambda config: {})
+    collate: Callable[[list[Any]], Any] | None = None
+    compiled: Callable[[nn.Module], nn.Module] = field(default=lambda network: network)
+    splits: tuple[str, ...] = ("train", "val")
+    eval_split: str = "val"
+    eval_batch_size: int = 8
+    least_val_batch: int = 1
+    unused_parameters: bool = False
 
-    def __init__(self, model: nn.Module, config: RunConfig, card: ModelCard, steps_per_epoch: int) -> None:
-        super().__init__()
-        self.model = model
-        self.config = config
-        self.card = card
-        self.steps_per_epoch = steps_per_epoch
-        self.position = (0, 0)
-        self.results: dict[str, Any] = {}
 
-    def train_figures(self) -> dict[str, float]:
-        """Figures of the training images over the epoch, `loss` among them; counting then starts afresh."""
-        raise NotImplementedError
+def task_names() -> list[str]:
+    """Names of all tasks, in the order of the help."""
+    return [*_TASKS, *(name for name in _SPECS if name not in _TASKS)]
 
-    def val_figures(self) -> dict[str, float]:
-        """Figures of the last validation."""
-        raise NotImplementedError
 
-    @override
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # what is drawn in a step follows from the step alone, so that a resumed run draws what it would have drawn
-        torch.manual_seed(derive_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
+def task_noun(name: str) -> str:
+    """What a task trains, such as "image classifier"; nothing heavy is imported for it."""
+    return _SPECS[name].noun if name in _SPECS else _TASKS[name][0]
 
-    @override
-    def on_validation_epoch_start(self) -> None:
-        # each device keeps statistics of its own images: what is evaluated and saved is their mean
-        if self.trainer.world_size > 1:
-            from timm.utils import distribute_bn
 
-            distribute_bn(self.model, self.trainer.world_size, reduce=True)
+def with_article(noun: str) -> str:
+    """A noun with "a" or "an" before it."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
-    @override
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = make_optimizer(self.model, self.config.optimizer)
-        trainer = self.config.trainer
-        epochs = trainer.epochs if trainer.steps is None else trainer.steps / self.steps_per_epoch
-        schedule = self.config.schedule
 
-        def factor(step: int) -> float:
-            return lr_factor(step, self.steps_per_epoch, epochs, schedule)
+def register_task(spec: TaskSpec) -> None:
+    """Add a task; training, evaluation, prediction and the command line then know it.
 
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
-        }
+    Raises:
+        ValueError: if there is a task of that name.
+    """
+    if spec.name in task_names():
+        raise ValueError(f"there is a task named {spec.name!r} already")
+    _SPECS[spec.name] = spec
 
-    @override
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CARD_KEY] = {**self.card.to_dict(), "position": list(self.position)}
+
+def get_task(name: str) -> TaskSpec:
+    """The record of a task.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name not in _SPECS:
+        if name not in _TASKS:
+            known = task_names()
+            raise ConfigError(f"no task named {name!r} (there are {', '.join(known)}){nearest(name, known)}")
+        _SPECS[name] = importlib.import_module(_TASKS[name][1]).SPEC
+    return _SPECS[name]

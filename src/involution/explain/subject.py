@@ -20,6 +20,8 @@ from .errors import ExplainError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from involution.engine.predictor import Look
+
 
 @dataclass(frozen=True)
 class View:
@@ -118,7 +120,7 @@ class Subject:
         network: In eval mode.
         name: What to call it in a picture.
         channels: 1 or 3.
-        prepare: From a PIL image to (input [1, C, H, W], size of the resized image, offset of the crop in it).
+        look: From a PIL image to what the network is given of it.
         mean: Of the normalisation, per channel.
         std: Of the normalisation, per channel.
         untrained: Whether the weights are random.
@@ -127,7 +129,7 @@ class Subject:
     network: nn.Module
     name: str
     channels: int
-    prepare: Callable[[Image], tuple[Tensor, tuple[int, int], tuple[int, int]]]
+    look: Callable[[Image], Look]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     untrained: bool = False
@@ -144,33 +146,22 @@ class Subject:
             CheckpointError: If the file is missing, is something else, or would run code.
             ExplainError: If its weights have not been trained.
         """
-        from involution.engine.checkpoint import CARD_KEY, load_classifier, read_checkpoint
+        from involution.engine.checkpoint import read_checkpoint
+        from involution.engine.loading import load_predictor
 
         file = Path(path)
         if file.suffix != ".ckpt" and file.is_file():
             return _weights_alone(file, device)
-        found = read_checkpoint(file)
-        if found.get("global_step") == 0:
+        if read_checkpoint(file).get("global_step") == 0:
             raise ExplainError(
                 f"{file}: its weights are untrained (0 steps) and would explain nothing; "
                 "--untrained MODEL draws random weights, labelled so"
             )
-        task = found[CARD_KEY].get("task")
-        if task == "detect":
-            from involution.engine.detect import load_detector
-
-            detector, card = load_detector(file, device)
-            return _detector(detector, f"{card.model} on {card.model_args.get('backbone')}")
-        if task == "segment":
-            from involution.engine.segment import load_segmenter
-
-            segmenter, card = load_segmenter(file, device)
-            prepare = _segmenter_input(card.mean, card.std, card.input_size[-1] or None)
-            name = f"{card.model} on {card.model_args.get('backbone')}"
-            return cls(segmenter, name, 3, prepare, tuple(card.mean), tuple(card.std))
-        model, card = load_classifier(file, device)
-        prepare = _classifier_input(card)
-        return cls(model, card.model, card.input_size[0], prepare, tuple(card.mean), tuple(card.std))
+        predictor = load_predictor(file, str(device))
+        card = predictor.card
+        backbone = card.model_args.get("backbone")
+        name = f"{card.model} on {backbone}" if backbone else card.model
+        return cls(predictor.body, name, predictor.channels, predictor.look, tuple(card.mean), tuple(card.std))
 
     @classmethod
     def untrained_model(cls, name: str) -> Subject:
@@ -188,17 +179,17 @@ class Subject:
         """Show it an image (8-bit, as `read_image` gives it)."""
         device = next(self.network.parameters()).device
         with torch.no_grad():
-            input, resized, offset = self.prepare(image)
+            seen = self.look(image)
         shape = (-1, 1, 1)
-        colours = input[0].cpu() * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
+        colours = seen.input[0].cpu() * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
         return View(
             self.network,
-            input.to(device),
+            seen.input.to(device),
             _picture(colours.clamp(0, 1)),
             self.name,
             (image.height, image.width),
-            resized,
-            offset,
+            seen.resized,
+            seen.offset,
             self.untrained,
         )
 
@@ -224,62 +215,16 @@ def _weights_alone(file: Path, device: str | torch.device) -> Subject:
 
 def _registered(network: Any, name: str) -> Subject:
     from involution.data.transforms import eval_transform
+    from involution.engine.predictor import Look
+    from involution.engine.tasks.classify.predictor import centre_crop
 
     config = network.pretrained_cfg
-    side = config["input_size"][-1]
+    side, crop_pct = config["input_size"][-1], config["crop_pct"]
     channels: int = network.conv1[0].in_channels
     mean, std = (tuple(config[key][:channels]) for key in ("mean", "std"))
-    transform = eval_transform(side, channels, mean, std, config["interpolation"], config["crop_pct"])
-    return Subject(network.eval(), name, channels, _centre_crop(transform, side, config["crop_pct"]), mean, std)
+    transform = eval_transform(side, channels, mean, std, config["interpolation"], crop_pct)
 
+    def look(image: Image) -> Look:
+        return Look(transform(image)[None], *centre_crop(image.size, side, crop_pct))
 
-def _classifier_input(card: Any) -> Callable[[Image], Any]:
-    from involution.data.transforms import eval_transform
-
-    side = card.input_size[-1]
-    transform = eval_transform(side, card.input_size[0], card.mean, card.std, card.interpolation, card.crop_pct)
-    return _centre_crop(transform, side, card.crop_pct)
-
-
-def _centre_crop(transform: Callable[[Any], Tensor], side: int, crop_pct: float) -> Callable[[Image], Any]:
-    def prepare(image: Image) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
-        # as torchvision resizes the shorter side and rounds the crop
-        short = round(side / crop_pct)
-        width, height = image.size
-        least = min(width, height)
-        resized = (int(short * height / least), int(short * width / least))
-        offset = (round((resized[0] - side) / 2), round((resized[1] - side) / 2))
-        return transform(image)[None], resized, offset
-
-    return prepare
-
-
-def _segmenter_input(mean: Any, std: Any, min_size: int | None) -> Callable[[Image], Any]:
-    import torchvision.transforms.v2.functional as F
-    from torchvision import tv_tensors
-
-    from involution.data.transforms import segmentation_eval_transform
-
-    transform = segmentation_eval_transform(mean, std, min_size)
-
-    def prepare(image: Image) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
-        pixels, _ = transform(tv_tensors.Image(F.pil_to_tensor(image.convert("RGB"))))
-        return pixels[None], (pixels.shape[1], pixels.shape[2]), (0, 0)
-
-    return prepare
-
-
-def _detector(detector: Any, name: str) -> Subject:
-    import torchvision.transforms.v2.functional as F
-
-    transform = detector.transform
-    device = next(detector.parameters()).device
-
-    def prepare(image: Image) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
-        pixels = F.to_dtype(F.pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
-        images, _ = transform([pixels.to(device)])
-        # padded below and on the right to a multiple of the largest stride
-        return images.tensors, images.image_sizes[0], (0, 0)
-
-    mean, std = tuple(transform.image_mean), tuple(transform.image_std)
-    return Subject(detector.backbone, name, 3, prepare, mean, std)
+    return Subject(network.eval(), name, channels, look, mean, std)

@@ -1,28 +1,42 @@
 """Using trained checkpoints: typed results, in batches, with unreadable files set aside."""
 
-from involution.predict.classification import (
-    ClassificationResult,
-    Classifier,
-    write_results,
+from involution.engine.devices import find_device
+from involution.engine.loading import load_predictor
+from involution.engine.predictor import (
+    Look,
+    PredictError,
+    Predictor,
+    Result,
+    SkippedImage,
+    find_images,
 )
-from involution.predict.detection import DetectionResult, Detector, draw_detections, write_detections
-from involution.predict.files import PredictError, SkippedImage, find_images, results_format
-from involution.predict.segmentation import SegmentationResult, Segmenter, draw_segmentation, write_label_map
+from involution.engine.tasks.classify.predictor import ClassificationPredictor, ClassificationResult
+from involution.engine.tasks.detect.predictor import DetectionPredictor, DetectionResult, draw_detections
+from involution.engine.tasks.segment.predictor import (
+    SegmentationPredictor,
+    SegmentationResult,
+    draw_segmentation,
+    palette,
+    write_label_map,
+)
 
 __all__ = [
+    "ClassificationPredictor",
     "ClassificationResult",
-    "Classifier",
+    "DetectionPredictor",
     "DetectionResult",
-    "Detector",
+    "Look",
     "PredictError",
+    "Predictor",
+    "Result",
+    "SegmentationPredictor",
     "SegmentationResult",
-    "Segmenter",
     "SkippedImage",
     "draw_detections",
     "draw_segmentation",
+    "find_device",
     "find_images",
-    "results_format",
-    "write_detections",
+    "load_predictor",
+    "palette",
     "write_label_map",
-    "write_results",
 ]

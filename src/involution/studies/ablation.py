@@ -18,7 +18,8 @@ import torch
 
 from involution.data.errors import nearest
 from involution.engine.checks import check_config
-from involution.engine.config import ClassifyConfig, config_keys, load_config
+from involution.engine.settings import setting_names
+from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.studies.cost import multiply_adds
 from involution.studies.errors import StudyError
 from involution.studies.published import CLASSIFIERS
@@ -312,7 +313,7 @@ def _check(study: Study) -> None:
 
 
 def _check_keys(settings: Mapping[str, Any], where: str) -> None:
-    known = [key for key in config_keys() if key not in _OWN and key != "model.args"]
+    known = [key for key in setting_names(ClassifyConfig) if key not in _OWN and key != "model.args"]
     arguments = [f"{_ARGS}{name}" for name in _model_arguments()]
     for key in settings:
         if key in _OWN:
@@ -345,7 +346,7 @@ def _canonical(settings: Mapping[str, Any]) -> str:
 # reading settings takes a while, and each is asked for many times
 @cache
 def _config(recipe: str | None, settings: str) -> ClassifyConfig:
-    config = load_config(recipe, _nested(json.loads(settings)))
+    config = ClassifyConfig.load(recipe, _nested(json.loads(settings)))
     check_config(config)
     return config
 

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from involution.data.classification import open_dataset
-from involution.engine.config import ClassifyConfig
 from involution.engine.files import atomic_path, make_folder
+from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.studies.ablation import Run, Study
 from involution.studies.errors import StudyError
 from involution.studies.moved_digits import NAME as EMBEDDED
@@ -139,7 +139,7 @@ def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:
         KeyboardInterrupt: After Ctrl-C; the run has left its checkpoint.
     """
     from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
-    from involution.engine.classify import evaluate
+    from involution.engine.run import evaluate
 
     config = replace(_placed(run.config, folder), name=run.name, output=str(folder / "runs"))
     record: dict[str, Any] = {"settings": _compared(run.config), "seed": run.config.seed, "title": run.title}
@@ -181,8 +181,7 @@ def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:
 
 def _train(config: ClassifyConfig) -> None:
     from involution.engine.checkpoint import CARD_KEY, read_card, read_checkpoint
-    from involution.engine.classify import train
-    from involution.engine.fit import in_epochs
+    from involution.engine.run import in_epochs, train
 
     last = config.run_dir / "last.ckpt"
     if not last.is_file():

@@ -86,15 +86,13 @@ def build(name: str) -> nn.Module:
     if name == "resnet50":
         model = torchvision.models.resnet50()
     elif name in DETECTORS:
-        from involution.engine.config import load_config
-        from involution.engine.detect_config import DetectConfig, create_detector
+        from involution.engine.tasks.detect.config import DetectConfig, create_detector
 
-        model = create_detector(load_config(name, cls=DetectConfig), 80, weights=False)
+        model = create_detector(DetectConfig.load(name), 80, False)
     elif name in SEGMENTERS:
-        from involution.engine.config import load_config
-        from involution.engine.segment_config import SegmentConfig, create_segmenter
+        from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
 
-        model = create_segmenter(load_config(name, cls=SegmentConfig), 19, weights=False)
+        model = create_segmenter(SegmentConfig.load(name), 19, False)
     else:
         model = timm.create_model(name)
     return model.eval()

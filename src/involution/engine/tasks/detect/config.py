@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from involution.data.errors import nearest
-from involution.engine.checks import check_run
-from involution.engine.config import ConfigError, RunConfig
+from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, OnProblem, RunConfig
+from involution.engine.settings import ConfigError, ranged
+from involution.models.pyramid import Kind
 
 DETECTORS = ("retinanet", "faster_rcnn", "mask_rcnn", "detr", "conditional_detr")
 # without pyramid and proposals
@@ -17,7 +18,7 @@ _DETRS = ("detr", "conditional_detr")
 
 
 @dataclass
-class DetectorConfig:
+class DetectModelConfig(ModelConfig):
     """The detector.
 
     Args:
@@ -40,16 +41,15 @@ class DetectorConfig:
     backbone: str = "rednet50_stem7"
     backbone_args: dict[str, Any] = field(default_factory=dict)
     levels: list[int] | None = None
-    weights: str | None = None
     freeze: bool | None = None
-    norm: str = "batch"
-    neck: str = "convolution"
-    head: str = "convolution"
+    norm: Literal["batch", "group"] = "batch"
+    neck: Kind = "convolution"
+    head: Kind = "convolution"
     args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class DetectDataConfig:
+class DetectDataConfig(DataConfig):
     """The images and their boxes.
 
     Args:
@@ -66,14 +66,12 @@ class DetectDataConfig:
     """
 
     spec: str = "digit-scenes"
-    min_size: list[int] = field(default_factory=lambda: [800])
-    max_size: int = 1333
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    batch_size: int = 16
-    workers: int = 4
-    cache: bool = False
-    on_problem: str = "refuse"
+    mean: tuple[float, float, float] = ranged(MEAN)
+    std: tuple[float, float, float] = ranged(STD, 0, above=True)
+    batch_size: int = ranged(16, 1)
+    min_size: list[int] = ranged([800], 1)  # noqa: RUF009
+    max_size: int = ranged(1333, 1)
+    on_problem: OnProblem = "refuse"
 
 
 @dataclass
@@ -85,7 +83,7 @@ class DetectAugmentConfig:
         photometric: distort brightness, contrast, saturation and hue.
     """
 
-    flip: float = 0.5
+    flip: float = ranged(0.5, 0, 1)
     photometric: bool = False
 
 
@@ -110,14 +108,13 @@ class DetectConfig(RunConfig):
     task: ClassVar[str] = "detect"
 
     name: str = "detect"
-    model: DetectorConfig = field(default_factory=DetectorConfig)
+    model: DetectModelConfig = field(default_factory=DetectModelConfig)
     data: DetectDataConfig = field(default_factory=DetectDataConfig)
     augment: DetectAugmentConfig = field(default_factory=DetectAugmentConfig)
 
 
-def check_detect(config: DetectConfig) -> None:
-    """Raise `ConfigError` for settings that are out of range or do not go together."""
-    check_run(config)
+def check(config: DetectConfig) -> None:
+    """Raise `ConfigError` for settings that do not go together."""
     data, model = config.data, config.model
     if model.name not in DETECTORS:
         raise ConfigError(f"no detector named {model.name!r} (there are {', '.join(DETECTORS)})")
@@ -127,22 +124,16 @@ def check_detect(config: DetectConfig) -> None:
         raise ConfigError(f"model.neck and model.head are of the other detectors: {model.name} has no pyramid")
     if model.name in _DETRS and model.levels is not None and len(model.levels) != 1:
         raise ConfigError(f"model.levels must be one stage for {model.name}, got {model.levels}")
-    if not data.min_size or min(data.min_size) < 1 or data.max_size < max(data.min_size):
+    if not data.min_size or data.max_size < max(data.min_size):
         raise ConfigError(
             f"data.min_size must be sizes of 1 or more and none above data.max_size, got {list(data.min_size)} and "
             f"{data.max_size}"
         )
-    if min(data.std) <= 0:
-        raise ConfigError(f"data.std must be greater than 0, got {list(data.std)}")
-    if data.on_problem not in ("refuse", "skip"):
-        raise ConfigError(f"data.on_problem must be refuse or skip, got {data.on_problem!r}")
-    if not 0 <= config.augment.flip <= 1:
-        raise ConfigError(f"augment.flip must be from 0 to 1, got {config.augment.flip}")
     if config.trainer.label_smoothing:
         raise ConfigError("trainer.label_smoothing is of classification: a detector's loss has none")
 
 
-def create_detector(config: DetectConfig, num_classes: int, *, weights: bool) -> nn.Module:
+def create_detector(config: DetectConfig, num_classes: int, weights: bool) -> nn.Module:
     """Make the detector that the settings describe.
 
     Args:

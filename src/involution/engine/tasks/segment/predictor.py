@@ -1,50 +1,63 @@
 """Segment images with a trained checkpoint: label maps, and pictures of them.
 
 Example:
-    >>> segmenter = Segmenter.from_checkpoint("runs/digit-segments/best.ckpt")  # doctest: +SKIP
+    >>> segmenter = SegmentationPredictor.from_checkpoint("runs/digit-segments/best.ckpt")  # doctest: +SKIP
     >>> segmenter.predict("scene.png").shares  # doctest: +SKIP
     {'background': 0.93, '7': 0.07}
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
-from involution.predict.files import PredictError, SkippedImage, find_device
+from involution.data.transforms import segmentation_eval_transform
+from involution.engine.files import atomic_path, make_folder
+from involution.engine.predictor import Add, Look, PredictError, Predictor, Result, SkippedImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor, nn
 
     from involution.engine.checkpoint import ModelCard
 
+# classes that a line of a table tells
+_SHOWN = 5
+
 
 @dataclass(frozen=True)
-class SegmentationResult:
+class SegmentationResult(Result):
     """The class of each pixel of one image.
 
     Args:
         file: Path of the image, or `image` for one given in memory.
+        seconds: Time for this image, from reading to result.
         classes: Names of all classes.
         shares: Share of the pixels, 0..1, of each class that was found, the largest first.
-        seconds: Time for this image, from reading to result.
         labels: [H, W], uint8, places in `classes`.
     """
 
-    file: str
     classes: tuple[str, ...]
     shares: dict[str, float]
-    seconds: float
     labels: Tensor = field(repr=False, compare=False)
 
+    def cells(self) -> list[str]:
+        """The largest classes with their shares."""
+        shown = list(self.shares.items())[:_SHOWN]
+        more = f", {len(self.shares) - len(shown)} more" if len(self.shares) > len(shown) else ""
+        return [", ".join(f"{name} {share:.1%}" for name, share in shown) + more]
 
-class Segmenter:
+    def draw(self, image: Image) -> Image:
+        """A copy of the image with the classes' colours laid over it."""
+        return draw_segmentation(image, self)
+
+
+class SegmentationPredictor(Predictor[SegmentationResult]):
     """A trained segmenter with everything that it needs to be used.
 
     Args:
@@ -52,79 +65,64 @@ class Segmenter:
         card: What the checkpoint tells about it.
     """
 
-    def __init__(self, model: nn.Module, card: ModelCard) -> None:
-        from involution.data.transforms import segmentation_eval_transform
+    task = "segment"
+    verb = "segmented"
+    output = ("FOLDER", "write label maps as PNG, their values are the classes")
+    draws = True
 
-        self.model = model.eval()
-        self.card = card
-        self.device = next(model.parameters()).device
+    def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        super().__init__(model, card)
         self._transform = segmentation_eval_transform(card.mean, card.std, card.input_size[-1] or None)
 
-    @classmethod
-    def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Segmenter:
-        """Read a checkpoint that `involution segment train` wrote.
+    def columns(self, **options: Any) -> list[str]:
+        """One column."""
+        return ["classes"]
 
-        Args:
-            path: best.ckpt or last.ckpt of a run.
-            device: Where the network runs; "auto" takes an accelerator if there is one.
-
-        Raises:
-            CheckpointError: If the file is missing or no checkpoint of a segmenter.
-            PredictError: If there is no such device.
-        """
-        from involution.engine.segment import load_segmenter
-
-        return cls(*load_segmenter(path, find_device(device)))
-
-    def predict(self, image: str | Path | Image) -> SegmentationResult:
-        """Segment one image of any size.
-
-        Args:
-            image: A path or PIL image.
-
-        Raises:
-            ImageError: If it can't be read.
-        """
+    def look(self, image: Image) -> Look:
+        """The whole image, resized."""
         import torchvision.transforms.v2.functional as F
         from torchvision import tv_tensors
 
-        from involution.data.images import read_image, to_8_bit
+        pixels, _ = self._transform(tv_tensors.Image(F.pil_to_tensor(image.convert("RGB"))))
+        return Look(pixels[None], (pixels.shape[1], pixels.shape[2]))
 
-        start = time.perf_counter()
-        picture = read_image(image) if isinstance(image, str | Path) else to_8_bit(image)
-        pixels, _ = self._transform(tv_tensors.Image(F.pil_to_tensor(picture.convert("RGB"))))
-        with torch.inference_mode():
-            logits = self.model(pixels[None].to(self.device))
-            size = (picture.height, picture.width)
-            if logits.shape[2:] != size:
-                logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-            labels = logits[0].argmax(0).to(torch.uint8).cpu()
+    @torch.inference_mode()
+    def run(self, names: Sequence[str], images: Sequence[Image], **options: Any) -> list[SegmentationResult]:
+        """The class of each pixel, at the images' own sizes."""
+        return [self._result(name, image) for name, image in zip(names, images, strict=True)]
+
+    def _result(self, name: str, image: Image) -> SegmentationResult:
+        logits = self.model(self.look(image).input.to(self.device))
+        size = (image.height, image.width)
+        if logits.shape[2:] != size:
+            logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        labels = logits[0].argmax(0).to(torch.uint8).cpu()
         counts = labels.flatten().bincount().double() / labels.numel()
         found = {self.card.classes[label]: share for label, share in enumerate(counts.tolist()) if share}
         return SegmentationResult(
-            file=str(image) if isinstance(image, str | Path) else "image",
+            file=name,
+            seconds=0.0,
             classes=tuple(self.card.classes),
             shares=dict(sorted(found.items(), key=lambda item: -item[1])),
-            seconds=time.perf_counter() - start,
             labels=labels,
         )
 
-    def stream(self, files: Iterable[str | Path]) -> Iterator[SegmentationResult | SkippedImage]:
-        """Segment files, one after the other; those that can't be read become `SkippedImage`."""
-        from involution.data.images import ImageError
+    @classmethod
+    @contextmanager
+    def open_output(cls, path: str | Path, **options: Any) -> Iterator[Add]:
+        """A folder of label maps, one PNG for each image."""
+        make_folder(path)
 
-        for file in files:
-            try:
-                yield self.predict(file)
-            except ImageError as error:
-                yield SkippedImage(str(file), str(error).removeprefix(f"{file}: "))
+        def add(result: Any, name: str) -> None:
+            if not isinstance(result, SkippedImage):
+                write_label_map(Path(path) / f"{name}.png", result)
+
+        yield add
 
 
 def write_label_map(path: str | Path, result: SegmentationResult) -> None:
     """Write a label map as PNG whose values are the classes' places, shown by a palette; whole or not at all."""
     import PIL.Image
-
-    from involution.engine.files import atomic_path
 
     image = PIL.Image.fromarray(result.labels.numpy()).convert("P")
     image.putpalette([value for colour in palette(len(result.classes)) for value in colour])

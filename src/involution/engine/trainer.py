@@ -1,4 +1,4 @@
-"""The parts of a run, made from its settings."""
+"""Lightning's trainer, made from the settings of a run."""
 
 from __future__ import annotations
 
@@ -9,61 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
-from involution.data.classification import ClassificationData
-from involution.data.transforms import eval_transform, train_transforms
-from involution.engine.checkpoint import ModelCard, create_network, versions
-from involution.engine.config import ClassifyConfig, ConfigError, DataConfig, RunConfig
-from involution.engine.loader import EvalBatches, EvalImages, TrainBatches, TrainImages, make_loader
-from involution.engine.weights import load_weights
-
-
-def is_main_process() -> bool:
-    """Whether this is the first, or the only, of the processes that share a job."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-
-
-def make_module(config: ClassifyConfig, data: ClassificationData, steps_per_epoch: int, fresh: bool) -> Any:
-    """The network, with its weights and card, ready to be trained; a run that goes on gets its weights later."""
-    from involution.engine.module import Classifier
-
-    torch.manual_seed(config.seed)
-    model = create_network(config.model.name, config.model.args, len(data.classes), config.data.channels)
-    _check_input(model, config)
-    if config.model.weights and fresh:
-        load_weights(model, config.model.weights)
-    if config.trainer.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if config.compile:
-        model.compile()
-    side = config.data.image_size
-    card = ModelCard(
-        task="classify",
-        model=config.model.name,
-        model_args=dict(config.model.args),
-        classes=list(data.classes),
-        input_size=(config.data.channels, side, side),
-        mean=tuple(config.data.mean),
-        std=tuple(config.data.std),
-        interpolation=config.data.interpolation,
-        crop_pct=config.data.crop_pct,
-        recipe=config.to_dict(),
-        versions=versions(),
-    )
-    return Classifier(model, config, card, steps_per_epoch)
-
-
-def _check_input(model: torch.nn.Module, config: ClassifyConfig) -> None:
-    """Raise `ConfigError` for a network that can't take images of this size, such as a ViT of another."""
-    side = config.data.image_size
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, config.data.channels, side, side))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{config.model.name} can't take images of {side} x {side} pixels: {error}") from error
-    model.train()
+from involution.engine.callbacks import AtomicCheckpointIO
+from involution.engine.config import RunConfig
+from involution.engine.progress import ProgressBar
+from involution.engine.settings import ConfigError
+from involution.engine.task import get_task
 
 
 def make_trainer(config: RunConfig, recorder: Any, progress: bool) -> Any:
@@ -71,9 +21,6 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool) -> Any:
     import lightning as L
     from lightning.pytorch.callbacks import EMAWeightAveraging
     from lightning.pytorch.loggers import TensorBoardLogger
-
-    from involution.engine.callbacks import AtomicCheckpointIO
-    from involution.engine.progress import ProgressBar
 
     # the average is updated before the recorder saves it
     callbacks: list[L.Callback] = []
@@ -143,8 +90,7 @@ def placement(config: RunConfig) -> dict[str, Any]:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     # buffers are not broadcast: evaluation may take fewer batches on one device than on another
-    # a level of a detector's pyramid may have no box in a batch, and then no gradient
-    unused = config.task == "detect"
+    unused = get_task(config.task).unused_parameters
     alone = devices * nodes == 1
     strategy = "auto" if alone else DDPStrategy(broadcast_buffers=False, find_unused_parameters=unused)
     return {
@@ -159,43 +105,6 @@ def placement(config: RunConfig) -> dict[str, Any]:
 def on_gpu(trainer: Any) -> bool:
     """Whether the trainer works on a CUDA device."""
     return bool(trainer.strategy.root_device.type == "cuda")
-
-
-def config_eval_transform(data: DataConfig) -> Any:
-    """The transform that evaluation under these settings uses."""
-    return eval_transform(data.image_size, data.channels, data.mean, data.std, data.interpolation, data.crop_pct)
-
-
-def make_loaders(
-    config: ClassifyConfig, data: ClassificationData, trainer: Any, position: tuple[int, int]
-) -> tuple[Any, Any]:
-    """Loaders of the training and validation images, for this device."""
-    rank, world, settings = trainer.global_rank, trainer.world_size, config.data
-    fixed, random = train_transforms(
-        config.augment,
-        settings.image_size,
-        settings.channels,
-        settings.mean,
-        settings.std,
-        settings.interpolation,
-    )
-    train_images = TrainImages(data.train, fixed, random, config.seed, settings.cache)
-    val_images = EvalImages(data.val, config_eval_transform(settings), settings.cache)
-    train_batches = TrainBatches(
-        len(train_images),
-        settings.batch_size,
-        config.trainer.accumulate,
-        config.seed,
-        rank,
-        world,
-        position,
-    )
-    val_batches = EvalBatches(len(val_images), max(64, settings.batch_size // world), rank, world)
-    gpu = on_gpu(trainer)
-    return (
-        make_loader(train_images, train_batches, settings.workers, gpu),
-        make_loader(val_images, val_batches, settings.workers, gpu),
-    )
 
 
 @contextmanager

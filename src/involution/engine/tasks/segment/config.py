@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from involution.data.errors import nearest
-from involution.engine.checks import check_run
-from involution.engine.config import ConfigError, RunConfig
+from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, OnProblem, RunConfig
+from involution.engine.settings import ConfigError, increasing, ranged
+from involution.models.pyramid import Kind
 
 # the published layouts, and segmentation-models-pytorch's own
 SEGMENTERS = ("semantic_fpn", "upernet", "smp_fpn", "smp_upernet", "smp_deeplabv3plus")
 
 
 @dataclass
-class SegmenterConfig:
+class SegmentModelConfig(ModelConfig):
     """The segmenter.
 
     Args:
@@ -38,16 +39,15 @@ class SegmenterConfig:
     backbone: str = "rednet50_stem7"
     backbone_args: dict[str, Any] = field(default_factory=dict)
     levels: list[int] | None = None
-    weights: str | None = None
-    norm: str = "batch"
-    neck: str = "convolution"
-    class_weights: list[float] | None = None
-    dice_weight: float = 0.0
+    norm: Literal["batch", "group"] = "batch"
+    neck: Kind = "convolution"
+    class_weights: list[float] | None = ranged(None, 0, above=True)  # noqa: RUF009
+    dice_weight: float = ranged(0.0, 0)
     args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class SegmentDataConfig:
+class SegmentDataConfig(DataConfig):
     """The images and their label maps.
 
     Args:
@@ -62,13 +62,11 @@ class SegmentDataConfig:
     """
 
     spec: str = "digit-scenes"
-    min_size: int | None = None
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    batch_size: int = 8
-    workers: int = 4
-    cache: bool = False
-    on_problem: str = "refuse"
+    mean: tuple[float, float, float] = ranged(MEAN)
+    std: tuple[float, float, float] = ranged(STD, 0, above=True)
+    batch_size: int = ranged(8, 1)
+    min_size: int | None = ranged(None, 1)
+    on_problem: OnProblem = "refuse"
 
 
 @dataclass
@@ -86,13 +84,13 @@ class SegmentAugmentConfig:
         photometric: distort brightness, contrast, saturation and hue.
     """
 
-    scale: tuple[float, float] = (1.0, 1.0)
-    crop: tuple[int, int] | None = None
-    class_limit: float = 1.0
-    flip: float = 0.5
-    rotate: float = 0.0
-    shear: float = 0.0
-    zoom: tuple[float, float] = (1.0, 1.0)
+    scale: tuple[float, float] = ranged((1.0, 1.0), 0, above=True)
+    crop: tuple[int, int] | None = ranged(None, 1)
+    class_limit: float = ranged(1.0, 0, 1, above=True)
+    flip: float = ranged(0.5, 0, 1)
+    rotate: float = ranged(0.0, 0, 180)
+    shear: float = ranged(0.0, 0, 89)
+    zoom: tuple[float, float] = ranged((1.0, 1.0), 0, above=True)
     photometric: bool = False
 
 
@@ -117,14 +115,13 @@ class SegmentConfig(RunConfig):
     task: ClassVar[str] = "segment"
 
     name: str = "segment"
-    model: SegmenterConfig = field(default_factory=SegmenterConfig)
+    model: SegmentModelConfig = field(default_factory=SegmentModelConfig)
     data: SegmentDataConfig = field(default_factory=SegmentDataConfig)
     augment: SegmentAugmentConfig = field(default_factory=SegmentAugmentConfig)
 
 
-def check_segment(config: SegmentConfig) -> None:
-    """Raise `ConfigError` for settings that are out of range or do not go together."""
-    check_run(config)
+def check(config: SegmentConfig) -> None:
+    """Raise `ConfigError` for settings that do not go together."""
     data, model, augment = config.data, config.model, config.augment
     if model.name not in SEGMENTERS:
         raise ConfigError(f"no segmenter named {model.name!r} (there are {', '.join(SEGMENTERS)})")
@@ -132,29 +129,15 @@ def check_segment(config: SegmentConfig) -> None:
         raise ConfigError(f"model.neck is of semantic_fpn: {model.name} has no pyramid outputs to replace")
     if model.name.startswith("smp_") and (model.backbone_args or model.levels or model.norm != "batch"):
         raise ConfigError(f"model.backbone_args, model.levels and model.norm are not for {model.name}")
-    if model.class_weights is not None and min(model.class_weights, default=0) <= 0:
-        raise ConfigError(f"model.class_weights must be greater than 0, got {model.class_weights}")
-    if model.dice_weight < 0:
-        raise ConfigError(f"model.dice_weight must be 0 or more, got {model.dice_weight}")
-    if min(data.std) <= 0:
-        raise ConfigError(f"data.std must be greater than 0, got {list(data.std)}")
-    if data.on_problem not in ("refuse", "skip"):
-        raise ConfigError(f"data.on_problem must be refuse or skip, got {data.on_problem!r}")
-    if data.min_size is not None and data.min_size < 1:
-        raise ConfigError(f"data.min_size must be 1 or more, got {data.min_size}")
-    if not 0 < augment.scale[0] <= augment.scale[1]:
-        raise ConfigError(f"augment.scale must be two factors, the smaller one first, got {list(augment.scale)}")
+    for name in ("scale", "zoom"):
+        pair = getattr(augment, name)
+        if not increasing(pair):
+            raise ConfigError(f"augment.{name} must be two factors, the smaller one first, got {list(pair)}")
     if tuple(augment.scale) != (1.0, 1.0) and (data.min_size is None or augment.crop is None):
         raise ConfigError("augment.scale needs data.min_size, which it is relative to, and augment.crop")
-    if not 0 < augment.zoom[0] <= augment.zoom[1]:
-        raise ConfigError(f"augment.zoom must be two factors, the smaller one first, got {list(augment.zoom)}")
-    if augment.crop is not None and min(augment.crop) < 1:
-        raise ConfigError(f"augment.crop must be a height and a width of 1 or more, got {list(augment.crop)}")
-    if not 0 < augment.class_limit <= 1:
-        raise ConfigError(f"augment.class_limit must be greater than 0 and at most 1, got {augment.class_limit}")
 
 
-def create_segmenter(config: SegmentConfig, num_classes: int, *, weights: bool) -> nn.Module:
+def create_segmenter(config: SegmentConfig, num_classes: int, weights: bool) -> nn.Module:
     """Make the segmenter that the settings describe.
 
     Args:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from involution.data.coco import CocoData
+from involution.data.boxes import BoxRecord
 
 # as COCOeval.summarize orders them
 FIGURES = (
@@ -26,11 +26,11 @@ FIGURES = (
 )
 
 
-def average_precision(data: CocoData, results: Sequence[dict[str, Any]], kind: str = "bbox") -> dict[str, float]:
+def average_precision(record: BoxRecord, results: Sequence[dict[str, Any]], kind: str = "bbox") -> dict[str, float]:
     """COCO's twelve figures, 0 to 1; NaN where the data has no object of that size.
 
     Args:
-        data: the split's annotations.
+        record: the split's objects.
         results: in COCO's results format: image_id, category_id, score, and bbox or segmentation.
         kind: bbox or segm.
     """
@@ -42,16 +42,10 @@ def average_precision(data: CocoData, results: Sequence[dict[str, Any]], kind: s
     found = [{key: value for key, value in result.items() if key != left_out} for result in results]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        annotations = [
-            {"iscrowd": 0, "area": item["bbox"][2] * item["bbox"][3], **item}
-            for items in data.annotations.values()
-            for item in items
-        ]
-        categories = [{"id": key, "name": name} for key, name in zip(data.category_ids, data.classes, strict=True)]
-        truth.dataset = {"images": list(data.images.values()), "annotations": annotations, "categories": categories}
+        truth.dataset = record.to_coco()
         truth.createIndex()
         if not found:
-            present = {item["category_id"] for item in annotations}
+            present = {item["category_id"] for item in truth.dataset["annotations"]}
             return dict.fromkeys(FIGURES, 0.0 if present else float("nan"))
         judge = COCOeval(truth, truth.loadRes(found), kind)
         judge.evaluate()

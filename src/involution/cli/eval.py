@@ -1,0 +1,107 @@
+"""Measure a trained network of any task."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from involution.engine.files import atomic_path, check_output
+from involution.engine.task import get_task, task_noun
+
+
+@dataclass(frozen=True)
+class EvalCommand:
+    """The `eval` command of a task.
+
+    Args:
+        task: classify, detect, segment.
+    """
+
+    task: str
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        spec = get_task(self.task)
+        return (
+            f"Measure a trained {task_noun(self.task)} on the {spec.eval_split} images of its data set, or of another."
+        )
+
+    def add_arguments(self, parser: Any) -> None:
+        """Options of the evaluation."""
+        spec = get_task(self.task)
+        parser.add_argument("--checkpoint", required=True, help="best.ckpt of a run")
+        parser.add_argument("--data", metavar="SPEC", help="a data set, as in training; by default the same")
+        parser.add_argument("--split", default=spec.eval_split, choices=list(spec.splits), help="which images")
+        parser.add_argument(
+            "--batch-size", type=int, default=spec.eval_batch_size, help="images per batch on one device"
+        )
+        parser.add_argument("--workers", type=int, default=0, help="loader processes per device")
+        parser.add_argument("--devices", type=int, default=1, help="devices that share the images")
+        parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu or mps")
+        parser.add_argument(
+            "--on-problem",
+            default="refuse",
+            choices=["refuse", "skip"],
+            help="broken files or entries",
+        )
+        parser.add_argument("--output", metavar="FILE", help="write the figures as JSON")
+        if spec.figures.predictions_help:
+            parser.add_argument("--results", metavar="FILE", help=spec.figures.predictions_help)
+
+    def run(self, args: Any) -> int:
+        """Evaluate and print a table."""
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        from involution.engine.process import is_main_process
+        from involution.engine.run import evaluate
+
+        console = Console()
+        results = args.results if get_task(self.task).figures.predictions_help else None
+        for path in (args.output, results):
+            if path:
+                check_output(path)
+        found = evaluate(
+            args.checkpoint,
+            args.data,
+            args.split,
+            task=self.task,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            devices=args.devices,
+            accelerator=args.accelerator,
+            on_problem=args.on_problem,
+            progress=console.is_interactive,
+        )
+        if not is_main_process():
+            return 0
+        header, rows = found.table()
+        table = Table(title=Text(f"{args.checkpoint}, {found.split} split"))
+        for number, name in enumerate(header):
+            table.add_column(Text(name), justify="right" if number or rows[0][0][:1].isdigit() else "left")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+        if found.summary():
+            console.print(found.summary(), highlight=False)
+        if args.output:
+            figures = {
+                "checkpoint": str(args.checkpoint),
+                "split": found.split,
+                "num_images": found.num_images,
+                **found.to_dict(),
+            }
+            _write(args.output, json.dumps(figures, indent=2, ensure_ascii=False))
+        if results:
+            _write(results, json.dumps(found.predictions()))
+        return 0
+
+
+for_task = EvalCommand
+
+
+def _write(path: str, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

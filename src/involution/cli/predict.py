@@ -1,0 +1,131 @@
+"""Use a trained network of any task on image files.
+
+Files that can't be read are reported and left out; the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from involution.engine.files import atomic_path, make_folder
+from involution.engine.predictor import Add, Option, PredictError, Predictor, SkippedImage, find_images
+from involution.engine.task import get_task, task_noun
+
+_MAX_ROWS = 100
+
+
+@dataclass(frozen=True)
+class PredictCommand:
+    """The `predict` command of a task.
+
+    Args:
+        task: classify, detect, segment.
+    """
+
+    task: str
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        return (
+            f"Use a trained {task_noun(self.task)} on image files; prints a table and writes what you ask for.\n\n"
+            "Files that can't be read are reported and left out; the exit code is then 1."
+        )
+
+    def add_arguments(self, parser: Any) -> None:
+        """Options of the prediction."""
+        predictor = get_task(self.task).predictor
+        parser.add_argument("images", nargs="+", help="image files, folders or glob patterns such as 'photos/**/*.jpg'")
+        parser.add_argument("--checkpoint", required=True, help="best.ckpt of a run")
+        metavar, what = predictor.output
+        parser.add_argument("--output", metavar=metavar, help=what)
+        for option in (*predictor.options, *predictor.output_options):
+            more: dict[str, Any] = {"choices": list(option.choices)} if option.choices else {"type": option.kind}
+            parser.add_argument(_flag(option), default=option.default, help=option.help, **more)
+        if predictor.draws:
+            parser.add_argument("--pictures", metavar="FOLDER", help="write the images with the results drawn on them")
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
+
+    def run(self, args: Any) -> int:
+        """Predict, print the table, write the files."""
+        from rich.console import Console
+        from rich.progress import track
+        from rich.table import Table
+        from rich.text import Text
+
+        kind = get_task(self.task).predictor
+        options = {option.name: args[option.name] for option in kind.options}
+        output_options = {option.name: args[option.name] for option in kind.output_options}
+        pictures = args.pictures if kind.draws else None
+        predictor: Predictor[Any] = kind.from_checkpoint(args.checkpoint, args.device)
+        files, unmatched = find_images(args.images)
+        if not files:
+            raise PredictError(f"no images found in {', '.join(unmatched)}")
+        for source in unmatched:
+            print(f"{source}: no images found", file=sys.stderr)
+        errors = Console(stderr=True)
+        rows: list[list[str]] = []
+        done, found, skipped, seconds = 0, 0, 0, 0.0
+        with ExitStack() as stack:
+            adds: list[Add] = []
+            if args.output:
+                adds.append(stack.enter_context(kind.open_output(args.output, **output_options)))
+            if pictures:
+                make_folder(pictures)
+                adds.append(_drawing(Path(pictures)))
+            names: Counter[str] = Counter()
+            stream = predictor.stream(files, **options)
+            for result in track(
+                stream, "predicting", len(files), console=errors, transient=True, disable=not errors.is_interactive
+            ):
+                # images of one name in different folders must not replace each other
+                stem = Path(result.file).stem
+                names[stem] += 1
+                for add in adds:
+                    add(result, stem if names[stem] == 1 else f"{stem}-{names[stem]}")
+                if isinstance(result, SkippedImage):
+                    skipped += 1
+                    errors.print(
+                        f"skipped {result.file}: {result.reason}", markup=False, highlight=False, soft_wrap=True
+                    )
+                    continue
+                done, found, seconds = done + 1, found + result.found, seconds + result.seconds
+                if done <= _MAX_ROWS:
+                    rows.append([result.file, *result.cells()])
+        console = Console()
+        if rows:
+            table = Table()
+            options.pop("batch_size", None)
+            for title in ("file", *predictor.columns(**options)):
+                table.add_column(title, justify="right" if title.endswith("%") else "left", overflow="fold")
+            for row in rows:
+                table.add_row(*map(Text, row))
+            console.print(table)
+        if done > _MAX_ROWS:
+            console.print(f"and {done - _MAX_ROWS:,} more; --output {kind.output[0]} keeps them all", highlight=False)
+        rate = f", {done / seconds:,.{0 if done / seconds >= 100 else 1}f} images/s" if done else ""
+        console.print(f"{predictor.summary(done, found, skipped)}{rate}", highlight=False)
+        return 1 if skipped or unmatched else 0
+
+
+for_task = PredictCommand
+
+
+def _flag(option: Option) -> str:
+    return f"--{option.name.replace('_', '-')}"
+
+
+def _drawing(folder: Path) -> Add:
+    from involution.data.images import read_image
+
+    def add(result: Any, name: str) -> None:
+        if isinstance(result, SkippedImage):
+            return
+        with atomic_path(folder / f"{name}.png") as temporary:
+            result.draw(read_image(result.file)).save(temporary, format="PNG")
+
+    return add

@@ -1,0 +1,28 @@
+"""Devices by their names."""
+
+import torch
+
+from involution.engine.settings import ConfigError
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes an accelerator if there is one.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "auto":
+        return found or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"no device named {name!r}; wanted auto, cpu{f' or {found.type}' if found else ''}"
+        ) from error
+    count = torch.accelerator.device_count() if found is not None and device.type == found.type else 0
+    if device.type != "cpu" and (device.index or 0) >= count:
+        raise ConfigError(
+            f"device {name} is not there: this machine has cpu{f' and {found.type}' if found else ' only'}"
+        )
+    return device

@@ -1,0 +1,57 @@
+"""What an evaluation found, whatever the task."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from typing_extensions import Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures(ABC):
+    """Figures of a checkpoint on one split; a task adds its own.
+
+    Attributes:
+        num_images: images counted, each once.
+        images_per_second: images per second, loading included.
+        classes: class names.
+        split: the split's name.
+    """
+
+    # what `predictions` gives, for the help of the command line; empty where the task keeps none
+    predictions_help: ClassVar[str] = ""
+
+    num_images: int
+    images_per_second: float
+    classes: list[str]
+    split: str
+
+    @classmethod
+    @abstractmethod
+    def from_results(cls, results: dict[str, Any], **common: Any) -> Self:
+        """The figures in `TaskModule.results`; `common` are the attributes above."""
+
+    @abstractmethod
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of the table that the command line shows; the first column holds names if it has a title."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The task's own figures in JSON's types."""
+
+    def summary(self) -> str:
+        """One line below the table, or an empty string."""
+        return f"{self.num_images:,} images, {self.images_per_second:,.1f} images/s"
+
+    def predictions(self) -> Sequence[dict[str, Any]] | None:
+        """Every prediction in JSON's types, where the task keeps them."""
+        return None
+
+
+def or_none(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return None if math.isnan(value) else value

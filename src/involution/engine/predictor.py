@@ -1,0 +1,284 @@
+"""Using a trained network on images, whatever the task: reading, batching, setting unreadable files aside."""
+
+from __future__ import annotations
+
+import glob
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from involution.data.images import EXTENSIONS, ImageError, read_image, to_8_bit
+from involution.engine.devices import find_device
+from involution.engine.loading import load
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from involution.engine.checkpoint import ModelCard
+
+
+class PredictError(ValueError):
+    """A prediction that can't be done as asked."""
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be read, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result(ABC):
+    """What a network says about one image; a task adds its own.
+
+    Attributes:
+        file: Path of the image; `image`, or `image 0`, `image 1`, … of several, for one given in memory.
+        seconds: Time for this image, from reading to result, shared evenly within a batch.
+    """
+
+    file: str
+    seconds: float
+
+    @abstractmethod
+    def cells(self) -> list[str]:
+        """What a table says of the image, beside its file."""
+
+    @property
+    def found(self) -> int:
+        """How many things were found."""
+        return 1
+
+    def draw(self, image: Image) -> Image:
+        """A copy of the image with the result drawn on it."""
+        raise NotImplementedError(f"{type(self).__name__} has no picture")
+
+
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of a prediction, which the command line offers, too.
+
+    Attributes:
+        name: of the argument; on the command line with dashes.
+        default: what it is unless given.
+        help: one line.
+        kind: its type.
+        choices: the values that it may have; any of its type where there are none.
+    """
+
+    name: str
+    default: int | float | str | None
+    help: str
+    kind: type = str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Look:
+    """An image as the network is given it, and the way back to the file's pixels.
+
+    Attributes:
+        input: [1, C, H, W], normalised.
+        resized: (height, width) that the image has before it is cropped.
+        offset: (top, left) of the input in the resized image.
+    """
+
+    input: Tensor
+    resized: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
+
+
+# takes a `Result` or a `SkippedImage`, and what a file of this image is called, without a suffix
+Add = Callable[[Any, str], None]
+
+
+class Predictor(ABC, Generic[R]):
+    """A trained network with everything that it needs to be used on images.
+
+    Args:
+        model: The network, used in eval mode on the device where it is.
+        card: What the checkpoint tells about it.
+
+    Attributes:
+        task: Name of the task.
+        verb: What it does to an image, in the past tense.
+        options: Settings of `stream`, for the command line.
+        batch_size: Images that `stream` takes at a time unless told otherwise.
+        output: What `open_output` wants, `FILE` or `FOLDER`, and what it writes.
+        output_options: Settings of `open_output`, for the command line.
+        draws: Whether its results can be drawn.
+        channels: Of the network's input.
+    """
+
+    task: ClassVar[str]
+    verb: ClassVar[str]
+    options: ClassVar[tuple[Option, ...]] = ()
+    batch_size: ClassVar[int] = 1
+    output: ClassVar[tuple[str, str]]
+    output_options: ClassVar[tuple[Option, ...]] = ()
+    draws: ClassVar[bool] = False
+    channels: int = 3
+
+    def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        self.model = model.eval()
+        self.card = card
+        self.device = next(model.parameters()).device
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Self:
+        """Read a checkpoint of this task.
+
+        Args:
+            path: best.ckpt or last.ckpt of a run.
+            device: Where the network runs; "auto" takes an accelerator if there is one.
+
+        Raises:
+            CheckpointError: If the file is missing or no checkpoint of this task.
+            ConfigError: If there is no such device.
+        """
+        return cls(*load(path, find_device(device), task=cls.task))
+
+    @overload
+    def predict(self, images: str | Path | Image, **options: Any) -> R: ...
+
+    @overload
+    def predict(self, images: Iterable[str | Path | Image], **options: Any) -> list[R]: ...
+
+    def predict(self, images: Any, **options: Any) -> Any:
+        """Use the network on one image, or on several.
+
+        Args:
+            images: A path or PIL image, or any number of them.
+            **options: Those of `stream`.
+
+        Returns:
+            One result, or a list of them.
+
+        Raises:
+            ImageError: At the first image that can't be read; `stream` sets such images aside instead.
+            PredictError: For options that make no sense.
+        """
+        import PIL.Image
+
+        one = isinstance(images, str | Path | PIL.Image.Image)
+        results = []
+        for result in self.stream([images] if one else images, **options):
+            if isinstance(result, SkippedImage):
+                raise ImageError(f"{result.file}: {result.reason}")
+            results.append(result)
+        if not one:
+            return results
+        return results[0] if isinstance(images, str | Path) else replace(results[0], file="image")
+
+    def stream(
+        self, images: Iterable[str | Path | Image], *, batch_size: int | None = None, **options: Any
+    ) -> Iterator[R | SkippedImage]:
+        """Use the network on images, one batch at a time, in the order given, holding one batch in memory.
+
+        Args:
+            images: Paths or PIL images, of any number.
+            batch_size: Images that are read at a time.
+            **options: Those of `run`.
+
+        Yields:
+            For each image a result, or a `SkippedImage` if it could not be read.
+        """
+        size = self.batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise PredictError(f"wanted batch_size of 1 or more, got {size}")
+        self.check_options(**options)
+        numbered = enumerate(images)
+        while batch := list(islice(numbered, size)):
+            start = time.perf_counter()
+            items = [_read(image, f"image {index}") for index, image in batch]
+            pictures = [item for item in items if not isinstance(item[1], SkippedImage)]
+            results = iter(self.run([name for name, _ in pictures], [picture for _, picture in pictures], **options))
+            seconds = (time.perf_counter() - start) / max(len(pictures), 1)
+            for _, item in items:
+                yield item if isinstance(item, SkippedImage) else replace(next(results), seconds=seconds)
+
+    def check_options(self, *args: Any, **options: Any) -> None:
+        """Raise `PredictError` for options that make no sense."""
+
+    @abstractmethod
+    def run(self, names: Sequence[str], images: Sequence[Image], *args: Any, **options: Any) -> list[R]:
+        """The results of a batch of 8-bit images."""
+
+    @abstractmethod
+    def look(self, image: Image) -> Look:
+        """An 8-bit image as the network is given it."""
+
+    @property
+    def body(self) -> nn.Module:
+        """The part of the network that takes `look(image).input`."""
+        return self.model
+
+    @abstractmethod
+    def columns(self, **options: Any) -> list[str]:
+        """Titles of a table's columns beside the file, for `Result.cells`; those that end in % are right-aligned."""
+
+    def summary(self, done: int, found: int, skipped: int) -> str:
+        """One line about all images."""
+        return f"{done:,} {self.verb}, {skipped:,} skipped"
+
+    @classmethod
+    @abstractmethod
+    def open_output(cls, path: str | Path, **options: Any) -> AbstractContextManager[Add]:
+        """Write results as they come; a file appears complete or not at all.
+
+        Args:
+            path: A file or a folder, by `output`.
+            **options: Those of `output_options`.
+
+        Raises:
+            PredictError: For a path that does not fit.
+            OSError: If it can't be written.
+        """
+
+
+def _read(image: str | Path | Image, name: str) -> tuple[str, Any]:
+    if not isinstance(image, str | Path):
+        return name, to_8_bit(image)
+    try:
+        return str(image), read_image(image)
+    except ImageError as error:
+        return str(image), SkippedImage(str(image), str(error).removeprefix(f"{image}: "))
+
+
+def find_images(sources: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+    """Turn files, folders and glob patterns into a list of files.
+
+    A folder stands for all image files in and below it, by suffix and sorted; a file is taken whatever its
+    suffix; anything else is a glob pattern (`**` for all folders below). The sources keep their order, and a
+    file that appears twice is taken once.
+
+    Returns:
+        The files, and the sources that matched nothing.
+    """
+    files: dict[Path, None] = {}
+    unmatched = []
+    for source in sources:
+        path = Path(source)
+        # a name that exists is that file, even with brackets or stars in it
+        matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
+        found = [file for match in matches for file in (_images_below(match) if match.is_dir() else [match])]
+        files.update(dict.fromkeys(found))
+        if not found:
+            unmatched.append(str(source))
+    return list(files), unmatched
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())

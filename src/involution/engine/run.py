@@ -1,0 +1,307 @@
+"""Training and evaluating, whatever the task."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from involution.data import registry
+from involution.data.images import ImageError
+from involution.data.records import DataSet
+from involution.data.registry import Options
+from involution.engine.callbacks import InterruptFlag, RunRecorder, TrainingInterrupted
+from involution.engine.checkpoint import CARD_KEY, CheckpointError, ModelCard, read_card, read_checkpoint, read_recipe
+from involution.engine.checks import check_config
+from involution.engine.config import Config, RunConfig
+from involution.engine.files import make_folder
+from involution.engine.loader import EvalBatches, TrainBatches, make_loader
+from involution.engine.loading import load, make_card
+from involution.engine.process import is_main_process, tell
+from involution.engine.settings import ConfigError, setting_names
+from involution.engine.task import TaskSpec, get_task
+from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, quiet
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind.
+
+    Attributes:
+        best: checkpoint of the epoch that did best on the validation images.
+        last: checkpoint of the last epoch.
+        log_dir: the run's folder, with metrics.csv and TensorBoard's files.
+        seconds: training time without validation, over all epochs.
+        images_per_second: training images per second.
+        score: of the best checkpoint by the task's measure (accuracy, AP, mean IoU), 0 to 1.
+        history: one row per epoch, as in metrics.csv.
+    """
+
+    best: Path
+    last: Path
+    log_dir: Path
+    seconds: float
+    images_per_second: float
+    score: float
+    history: list[dict[str, float]]
+
+
+def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike[str] | None = None) -> TrainResult:
+    """Train; the checkpoint is chosen on the validation images, and test images are not touched.
+
+    Args:
+        config: the settings: `ClassifyConfig`, `DetectConfig`, `SegmentConfig`, or those of a task of your own.
+        progress: show a progress bar, or a line per epoch where the output is no terminal.
+        resume: go on from this checkpoint, in its folder.
+
+    Returns:
+        Checkpoints, figures and the history.
+
+    Raises:
+        ConfigError: for settings that are wrong or do not go together.
+        DataError: for a data set that can't be used.
+        CheckpointError: for a checkpoint or weights that can't be used.
+        ImageError: for an image that turns out broken during the training.
+        TrainingInterrupted: after Ctrl-C; it tells where the training can go on.
+        TrainingDiverged: when the loss is not a number any more.
+    """
+    spec = get_task(config.task)
+    check_config(config)
+    data = open_data(spec, config)
+    images = spec.train_set(config, data)
+    num_images = len(images)  # type: ignore[arg-type]
+    config = in_epochs(config, num_images)
+    run_dir = Path(resume).parent if resume else config.run_dir
+    found = None if resume is None else _read_run(config, resume)
+    if num_images < config.data.batch_size:
+        raise ConfigError(
+            f"data.batch_size is {config.data.batch_size}, but {config.data.spec} has only {num_images} training "
+            "images; choose a smaller batch"
+        )
+    if found and list(data.classes) != found[1].classes:
+        raise ConfigError(f"{resume} knows other classes ({_some(found[1].classes)}) than {config.data.spec}")
+    position = found[0] if found else (0, 0)
+    flag = InterruptFlag()
+    recorder = RunRecorder(run_dir, flag)
+    with flag, quiet():
+        module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=resume is None)
+        _claim_run_dir(run_dir, resume)
+        trainer = make_trainer(config, recorder, progress)
+        train_loader, val_loader = make_loaders(spec, config, data, images, trainer, position)
+        try:
+            trainer.fit(module, train_loader, val_loader, ckpt_path=resume, weights_only=True)
+        except ImageError as error:
+            # a loader process wraps its error in a traceback
+            raise ImageError(str(error).strip().splitlines()[-1].removeprefix(f"{_name(ImageError)}: ")) from error
+        except SystemExit as error:
+            # Lightning's answer to the second Ctrl-C
+            raise TrainingInterrupted(recorder.last if recorder.last.is_file() else None) from error
+    seconds = sum(row["seconds"] for row in recorder.history)
+    trained = sum(row["seconds"] * row["images_per_second"] for row in recorder.history)
+    return TrainResult(
+        best=recorder.best,
+        last=recorder.last,
+        log_dir=run_dir,
+        seconds=seconds,
+        images_per_second=trained / max(seconds, 1e-9),
+        score=recorder.best_score,
+        history=recorder.history,
+    )
+
+
+def evaluate(
+    checkpoint: str | os.PathLike[str],
+    data_spec: str | None = None,
+    split: str | None = None,
+    *,
+    task: str | None = None,
+    batch_size: int | None = None,
+    workers: int = 0,
+    devices: int = 1,
+    accelerator: str = "auto",
+    on_problem: str = "refuse",
+    progress: bool = False,
+) -> Any:
+    """Measure a checkpoint on a split, each image counted once.
+
+    Args:
+        checkpoint: best.ckpt or last.ckpt of a run.
+        data_spec: the data set; by default the one it was trained on.
+        split: train, val or test; by default test for a classifier and val for the others.
+        task: refuse a checkpoint of another task than this.
+        batch_size: images per batch on one device; by default the task's.
+        workers: loader processes per device.
+        devices: number of devices that share the images.
+        accelerator: auto, cpu, gpu, mps.
+        on_problem: refuse broken images and malformed annotations, or skip them.
+        progress: show a progress bar.
+
+    Returns:
+        The task's `Figures`: `ClassificationFigures`, `DetectionFigures`, `SegmentationFigures`.
+
+    Raises:
+        CheckpointError: for a checkpoint that can't be used.
+        ConfigError: for a data set of other classes.
+        DataError: for a data set that can't be used.
+    """
+    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("devices", devices, 1)):
+        if value is not None and value < least:
+            raise ConfigError(f"{name} must be {least} or more, got {value}")
+    network, card = load(checkpoint, task=task)
+    spec = get_task(card.task)
+    split = split or spec.eval_split
+    if split not in spec.splits:
+        raise ConfigError(f"split must be {' or '.join(spec.splits)}, got {split!r}")
+    config = _eval_config(read_recipe(card, checkpoint, spec.config), data_spec, on_problem)
+    config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
+    data = open_data(spec, config)
+    try:
+        spec.check_classes(card, data)
+    except ConfigError as error:
+        raise ConfigError(f"{checkpoint} {error}") from error
+    images = spec.eval_set(config, data.split(split))
+    count = len(images)  # type: ignore[arg-type]
+    with quiet():
+        trainer = make_eval_trainer(config, progress)
+        batches = EvalBatches(count, batch_size or spec.eval_batch_size, trainer.global_rank, trainer.world_size)
+        loader = make_loader(images, batches, workers, on_gpu(trainer), spec.collate)
+        module = spec.module(network, config, card, 1, data.split(split))
+        start = time.perf_counter()
+        try:
+            trainer.test(module, loader, verbose=False)
+        except SystemExit as error:
+            # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from error
+        seconds = time.perf_counter() - start
+    common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes, "split": split}
+    return spec.figures.from_results(module.results, **common)
+
+
+def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: int, *, fresh: bool) -> Any:
+    """What Lightning trains: the network with its card; a run that goes on gets its weights later."""
+    torch.manual_seed(config.seed)
+    network = spec.build(config, len(data.classes), fresh)
+    if config.trainer.channels_last:
+        network.to(memory_format=torch.channels_last)
+    if config.compile:
+        spec.compiled(network).compile()
+    card = make_card(config, data.classes, category_ids(data))
+    return spec.module(network, config, card, steps_per_epoch, data.split("val"))
+
+
+def make_loaders(
+    spec: TaskSpec, config: RunConfig, data: Any, images: Any, trainer: Any, position: tuple[int, int]
+) -> tuple[Any, Any]:
+    """Loaders of the training and validation images, for this device, from an (epoch, batch) on."""
+    rank, world, settings = trainer.global_rank, trainer.world_size, config.data
+    accumulate = config.trainer.accumulate
+    batches = TrainBatches(len(images), settings.batch_size, accumulate, config.seed, rank, world, position)
+    val_images: Any = spec.eval_set(config, data.split("val"))
+    val_size = max(spec.least_val_batch, settings.batch_size // world)
+    val_batches = EvalBatches(len(val_images), val_size, rank, world)
+    gpu = on_gpu(trainer)
+    return (
+        make_loader(images, batches, settings.workers, gpu, spec.collate),
+        make_loader(val_images, val_batches, settings.workers, gpu, spec.collate),
+    )
+
+
+def category_ids(data: DataSet[Any]) -> list[int]:
+    """The source's ids of the classes, where it has such."""
+    record = getattr(data.train, "record", None)
+    return [] if record is None else list(record.category_ids)
+
+
+def in_epochs(config: Config, num_images: int) -> Config:
+    """The settings with `trainer.steps`, where given, told in whole epochs."""
+    trainer, batch_size = config.trainer, config.data.batch_size
+    if trainer.steps is None or num_images < batch_size:
+        return config
+    epochs = math.ceil(trainer.steps / (num_images // batch_size))
+    return replace(config, trainer=replace(trainer, epochs=epochs))
+
+
+def open_data(spec: TaskSpec, config: RunConfig) -> DataSet[Any]:
+    """The data set of the settings; what it did not use is said once."""
+    data = registry.open_data(spec.name, config.data.spec, Options.of(config.data, **spec.data_options(config)))
+    for line in data.findings.lines():
+        tell(line)
+    return data
+
+
+def _eval_config(config: Any, data_spec: str | None, on_problem: str) -> Any:
+    """The settings of the training, for the data to measure on."""
+    changes: dict[str, Any] = {}
+    if data_spec is not None and data_spec != config.data.spec:
+        changes["spec"] = data_spec
+        if hasattr(config.data, "classes"):
+            # a file of class names belongs to the data that it was given for
+            changes["classes"] = None
+    if hasattr(config.data, "on_problem"):
+        changes["on_problem"] = on_problem
+    # each image is read once
+    changes["cache"] = False
+    return replace(config, data=replace(config.data, **changes))
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+# the checkpoint restores these, or counts in their units
+_KEPT = (
+    "name",
+    "output",
+    "model.",
+    "optimizer.",
+    "data.batch_size",
+    "data.channels",
+    "trainer.accumulate",
+    "trainer.ema",
+)
+
+
+def _read_run(config: RunConfig, resume: str | os.PathLike[str]) -> tuple[tuple[int, int], ModelCard]:
+    """The (epoch, batch) that a run goes on with, and the card of its network."""
+    found = read_checkpoint(resume)
+    card = read_card(found, resume, config.task)
+    if "position" not in found[CARD_KEY]:
+        raise CheckpointError(
+            f"{resume} is converted, not a run that could go on: begin one, with --model.weights {resume}"
+        )
+    before = read_recipe(card, resume, type(config))
+    for key in setting_names(type(config)):
+        old, new = (attrgetter(key)(settings) for settings in (before, config))
+        if key.startswith(_KEPT) and old != new:
+            raise ConfigError(f"a resumed run keeps its {key}: {resume} has {old!r}, got {new!r}")
+    epoch, batch = found[CARD_KEY]["position"]
+    if epoch >= config.trainer.epochs:
+        raise ConfigError(
+            f"{resume} is finished ({epoch} of {config.trainer.epochs} epochs); raise --trainer.epochs to train longer"
+        )
+    return (epoch, batch), card
+
+
+def _claim_run_dir(run_dir: Path, resume: str | os.PathLike[str] | None) -> None:
+    if resume is not None or not is_main_process():
+        return
+    if run_dir.exists() and any(run_dir.iterdir()):
+        last = run_dir / "last.ckpt"
+        if last.is_file():
+            raise ConfigError(f"{run_dir} holds a run already; choose another --name, or go on with --resume {last}")
+        raise ConfigError(f"{run_dir} holds files already; choose another --name")
+    try:
+        make_folder(run_dir)
+    except OSError as error:
+        raise ConfigError(f"can't make the folder {run_dir} ({error.strerror}); choose another --output") from error
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,167 @@
+"""The settings of a classification run, and the classifier that they describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from involution.engine.checkpoint import create_network
+from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, RunConfig
+from involution.engine.settings import ConfigError, increasing, ranged
+from involution.engine.weights import load_weights
+
+
+@dataclass
+class ClassifyModelConfig(ModelConfig):
+    """The network.
+
+    Args:
+        name: its name in timm's registry, RedNet's included: rednet50, rednet_nano, resnet50, ...
+        weights: start from this checkpoint or converted .safetensors file; a head of another class count is
+            made anew.
+        args: further arguments of its constructor, such as {"drop_path_rate": 0.1}.
+    """
+
+    name: str = "rednet50"
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ClassifyDataConfig(DataConfig):
+    """The images.
+
+    Args:
+        spec: digits, imagefolder:PATH, imagenet:PATH, cifar10:PATH, cifar100:PATH or webdataset:SHARDS.
+        mean: per channel, in units of 0 to 1.
+        std: per channel, in units of 0 to 1.
+        batch_size: images per optimiser step, over all devices and accumulation steps together.
+        workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
+        cache: keep the decoded images in memory; for small data sets.
+        image_size: side in pixels of the square that the network sees.
+        channels: 3 for colour, 1 for grey.
+        crop_pct: evaluation resizes the shorter side to image_size / crop_pct and crops the centre.
+        interpolation: of every resize, bilinear or bicubic.
+        split_seed: draws the splits that the data set does not bring along.
+        classes: file with the class names, one a line or a JSON list; needed where the data has none.
+    """
+
+    spec: str = "digits"
+    mean: tuple[float, ...] = ranged(MEAN)
+    std: tuple[float, ...] = ranged(STD, 0, above=True)
+    batch_size: int = ranged(256, 1)
+    image_size: int = ranged(224, 1)
+    channels: int = 3
+    crop_pct: float = ranged(0.875, 0, 1, above=True)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    # what scikit-learn takes
+    split_seed: int = ranged(0, 0, 2**32 - 1)
+    classes: str | None = None
+
+
+@dataclass
+class ClassifyAugmentConfig:
+    """What is done to a training image before the network sees it; evaluation is untouched by it.
+
+    Args:
+        crop_scale: smallest and largest share of the image's area that RandomResizedCrop keeps; null resizes
+            the whole image instead.
+        flip: probability of a horizontal flip.
+        rotate: largest rotation in degrees, either way.
+        translate: largest shift as a share of the image's side.
+        scale: smallest and largest zoom factor, 1 being none.
+        shear: largest shear in degrees, either way.
+        randaugment: number of RandAugment operations per image, 0 for none.
+        randaugment_magnitude: strength of these operations, 0 to 30.
+        erase: probability that a random rectangle is erased.
+        mixup: alpha of mixup, 0 for none.
+        cutmix: alpha of CutMix, 0 for none; with mixup too, each batch draws one of the two.
+    """
+
+    crop_scale: tuple[float, float] | None = ranged((0.08, 1.0), 0, 1, above=True)
+    flip: float = ranged(0.5, 0, 1)
+    rotate: float = ranged(0.0, 0, 180)
+    translate: float = ranged(0.0, 0, 1)
+    scale: tuple[float, float] = ranged((1.0, 1.0), 0, above=True)
+    shear: float = ranged(0.0, 0, 89)
+    randaugment: int = ranged(0, 0)
+    randaugment_magnitude: int = ranged(9, 0, 30)
+    erase: float = ranged(0.0, 0, 1)
+    mixup: float = ranged(0.0, 0)
+    cutmix: float = ranged(0.0, 0)
+
+
+@dataclass
+class ClassifyConfig(RunConfig):
+    """A whole classification run.
+
+    Args:
+        name: the run's folder below output.
+        output: folder of all runs.
+        seed: of the initial weights, the order of the images and every augmentation.
+        devices: number of devices (processes) that share the batch.
+        compile: compile the network by torch.compile.
+        optimizer: the optimiser.
+        schedule: the learning rate over time.
+        trainer: how the training runs.
+        model: the network.
+        data: the images.
+        augment: what is done to training images.
+    """
+
+    task: ClassVar[str] = "classify"
+
+    name: str = "classify"
+    model: ClassifyModelConfig = field(default_factory=ClassifyModelConfig)
+    data: ClassifyDataConfig = field(default_factory=ClassifyDataConfig)
+    augment: ClassifyAugmentConfig = field(default_factory=ClassifyAugmentConfig)
+
+
+def check(config: ClassifyConfig) -> None:
+    """Raise `ConfigError` for settings that do not go together."""
+    data, augment = config.data, config.augment
+    if data.channels not in (1, 3) or len(data.mean) != data.channels or len(data.std) != data.channels:
+        raise ConfigError(
+            f"data.channels must be 1 or 3 with as many data.mean and data.std, got {data.channels}, "
+            f"{len(data.mean)} and {len(data.std)}"
+        )
+    if augment.crop_scale is not None and not increasing(augment.crop_scale):
+        raise ConfigError(
+            f"augment.crop_scale must be two shares, the smaller one first, got {list(augment.crop_scale)}"
+        )
+    if not increasing(augment.scale):
+        raise ConfigError(f"augment.scale must be two factors, the smaller one first, got {list(augment.scale)}")
+
+
+def create_classifier(config: ClassifyConfig, num_classes: int, weights: bool) -> nn.Module:
+    """Make the classifier that the settings describe.
+
+    Args:
+        config: the settings.
+        num_classes: classes.
+        weights: read those that a training starts from; without, they come from a checkpoint afterwards.
+
+    Raises:
+        ConfigError: for an unknown network, or one that can't take the images.
+        CheckpointError: for weights that can't be used.
+    """
+    network = create_network(config.model.name, config.model.args, num_classes, config.data.channels)
+    if weights:
+        _check_input(network, config)
+        if config.model.weights:
+            load_weights(network, config.model.weights)
+    return network
+
+
+def _check_input(network: nn.Module, config: ClassifyConfig) -> None:
+    """Raise `ConfigError` for a network that can't take images of this size, such as a ViT of another."""
+    side = config.data.image_size
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, config.data.channels, side, side))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"{config.model.name} can't take images of {side} x {side} pixels: {error}") from error
+    network.train()

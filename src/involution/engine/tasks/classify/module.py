@@ -1,0 +1,131 @@
+"""One training and evaluation step of a classifier, as Lightning wants it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric, SumMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from typing_extensions import override
+
+from involution.engine.checkpoint import ModelCard
+from involution.engine.module import TaskModule
+from involution.engine.tasks.classify.config import ClassifyConfig
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Scores(nn.Module):
+    """Loss, top-1 and top-5 over a pass, each image counted once on whichever device saw it.
+
+    Args:
+        num_classes: number of classes.
+        confusion: count the confusion matrix too.
+    """
+
+    def __init__(self, num_classes: int, confusion: bool = False) -> None:
+        super().__init__()
+        # sums, since MeanMetric either hides a loss that is no number or forgets the weights
+        self.loss: Metric = SumMetric(nan_strategy="disable")
+        self.count: Metric = SumMetric(nan_strategy="disable")
+        self.top1: Metric = MulticlassAccuracy(num_classes, average="micro")
+        self.top5: Metric = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro")
+        self.confusion: Metric | None = MulticlassConfusionMatrix(num_classes) if confusion else None
+
+    def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Count a batch: logits [N, classes], labels [N], its mean loss."""
+        logits = logits.detach().float()
+        self.loss.update(loss.detach() * len(labels))
+        self.count.update(len(labels))
+        self.top1.update(logits, labels)
+        self.top5.update(logits, labels)
+        if self.confusion is not None:
+            self.confusion.update(logits, labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures of the pass over all devices; then it starts afresh."""
+        found = {
+            "loss": self.loss.compute() / self.count.compute(),
+            "accuracy": self.top1.compute(),
+            "top5": self.top5.compute(),
+        }
+        if self.confusion is not None:
+            found["confusion"] = self.confusion.compute()
+        for metric in self.children():
+            metric.reset()  # type: ignore[operator]
+        return found
+
+
+class ClassificationTask(TaskModule):
+    """A classifier with its loss, metrics, optimiser and schedule.
+
+    Args:
+        model: from images [N, C, H, W] to logits [N, classes].
+        config: the settings.
+        card: kept in every checkpoint.
+        steps_per_epoch: optimiser steps per epoch.
+    """
+
+    monitor = "accuracy"
+    config: ClassifyConfig
+
+    def __init__(self, model: nn.Module, config: ClassifyConfig, card: ModelCard, steps_per_epoch: int) -> None:
+        super().__init__(model, config, card, steps_per_epoch)
+        num_classes = len(card.classes)
+        self.train_scores = Scores(num_classes)
+        self.eval_scores = Scores(num_classes, confusion=True)
+        self.mix = _mix(config, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] of images [N, C, H, W]."""
+        if self.config.trainer.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.model(images)
+        return logits
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels = batch
+        targets = labels
+        if self.mix is not None:
+            images, targets = self.mix(images, labels)
+        logits = self(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.config.trainer.label_smoothing)
+        self.train_scores.update(logits, labels, loss)
+        return loss
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        images, labels = batch
+        logits = self(images)
+        self.eval_scores.update(logits, labels, F.cross_entropy(logits, labels))
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self.results = self.eval_scores.compute()
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    @override
+    def train_figures(self) -> dict[str, float]:
+        found = self.train_scores.compute()
+        return {name: float(found[name]) for name in ("loss", "accuracy")}
+
+    @override
+    def val_figures(self) -> dict[str, float]:
+        return {name: float(self.results[name]) for name in ("loss", "accuracy")}
+
+
+def _mix(config: ClassifyConfig, num_classes: int) -> Any:
+    from torchvision.transforms import v2
+
+    mixers = []
+    if config.augment.mixup:
+        mixers.append(v2.MixUp(alpha=config.augment.mixup, num_classes=num_classes))
+    if config.augment.cutmix:
+        mixers.append(v2.CutMix(alpha=config.augment.cutmix, num_classes=num_classes))
+    return v2.RandomChoice(mixers) if mixers else None

@@ -1,0 +1,190 @@
+"""Classify images with a trained checkpoint.
+
+Example:
+    >>> classifier = ClassificationPredictor.from_checkpoint("runs/digits/best.ckpt")  # doctest: +SKIP
+    >>> classifier.predict("seven.png").label  # doctest: +SKIP
+    '7'
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import torch
+from torch import Tensor, nn
+
+from involution.data.images import to_8_bit
+from involution.data.transforms import eval_transform
+from involution.engine.files import atomic_path, check_output
+from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from involution.engine.checkpoint import ModelCard
+
+
+@dataclass(frozen=True)
+class ClassificationResult(Result):
+    """The most likely classes of one image.
+
+    Args:
+        file: Path of the image, or `image 0`, `image 1`, ... for one given in memory.
+        seconds: Time for this image: its batch's preparation and forward pass, shared evenly.
+        labels: Class names, most likely first.
+        scores: Their probabilities (softmax), in 0..1.
+    """
+
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """The most likely class."""
+        return self.labels[0]
+
+    @property
+    def score(self) -> float:
+        """The probability of the most likely class."""
+        return self.scores[0]
+
+    def cells(self) -> list[str]:
+        """Class and percentage in turn."""
+        ranked = zip(self.labels, self.scores, strict=True)
+        return [cell for label, score in ranked for cell in (label, f"{100 * score:.1f}")]
+
+
+class ClassificationPredictor(Predictor[ClassificationResult]):
+    """A trained classifier with everything that it needs to classify images.
+
+    Args:
+        model: Network with `len(card.classes)` outputs, used in eval mode on the device where it is.
+        card: What the checkpoint tells about it: classes, input size, normalisation.
+    """
+
+    task = "classify"
+    verb = "classified"
+    options = (
+        Option("topk", 3, "classes to tell per image", int),
+        Option("batch_size", 64, "images per forward pass", int),
+    )
+    batch_size = 64
+    output = ("FILE", "write all results to FILE.json or FILE.csv")
+
+    def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        super().__init__(model, card)
+        self.channels = card.input_size[0]
+        self._transform = eval_transform(
+            card.input_size[-1], self.channels, card.mean, card.std, card.interpolation, card.crop_pct
+        )
+
+    def check_options(self, *, topk: int = 5) -> None:
+        """Refuse a number of classes below one."""
+        if topk < 1:
+            raise PredictError(f"wanted topk of 1 or more, got {topk}")
+
+    def columns(self, *, topk: int = 5, **options: Any) -> list[str]:
+        """Ranks and percentages in turn."""
+        ranks = range(1, min(topk, len(self.card.classes)) + 1)
+        return [title for rank in ranks for title in ("class" if rank == 1 else f"{rank}.", "%")]
+
+    def prepare(self, image: Image) -> Tensor:
+        """The network's input `[C, H, W]` for an image, resized, cropped and normalised as in training."""
+        return self._transform(to_8_bit(image))
+
+    def look(self, image: Image) -> Look:
+        """The centre of the resized image."""
+        side, crop_pct = self.card.input_size[-1], self.card.crop_pct
+        return Look(self.prepare(image)[None], *centre_crop(image.size, side, crop_pct))
+
+    @torch.inference_mode()
+    def run(self, names: Sequence[str], images: Sequence[Image], *, topk: int = 5) -> list[ClassificationResult]:
+        """The `topk` most likely classes of each image; all of them where the network has fewer."""
+        if not images:
+            return []
+        inputs = torch.stack([self._transform(image) for image in images])
+        probabilities = self.model(inputs.to(self.device)).float().softmax(1)
+        top = probabilities.topk(min(topk, probabilities.shape[1]), dim=1)
+        classes = self.card.classes
+        return [
+            ClassificationResult(name, 0.0, tuple(classes[index] for index in indices), tuple(scores))
+            for name, indices, scores in zip(names, top.indices.tolist(), top.values.tolist(), strict=True)
+        ]
+
+    @classmethod
+    @contextmanager
+    def open_output(cls, path: str | Path, **options: Any) -> Iterator[Add]:
+        """JSON or CSV, by the suffix of `path`.
+
+        JSON: `{"results": [{"file", "seconds", "labels", "scores"}], "skipped": [{"file", "reason"}]}`. CSV: one
+        row per image, in order, with the columns file, label_1, score_1, ..., seconds, error.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in (".json", ".csv"):
+            raise PredictError(f"wanted an output file that ends in .json or .csv, got {str(path)!r}")
+        check_output(path)
+        with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            yield from _json(file) if suffix == ".json" else _csv(file)
+
+
+def _json(file: TextIO) -> Iterator[Add]:
+    skipped: list[dict[str, Any]] = []
+    between = iter(["\n"])
+    file.write('{"results": [')
+
+    def add(result: Any, name: str) -> None:
+        if isinstance(result, SkippedImage):
+            skipped.append(vars(result))
+        else:
+            file.write(next(between, ",\n") + json.dumps(vars(result), ensure_ascii=False))
+
+    yield add
+    file.write(f'\n], "skipped": {json.dumps(skipped, indent=1, ensure_ascii=False)}}}\n')
+
+
+def _csv(file: TextIO) -> Iterator[Add]:
+    writer = csv.writer(file)
+    # how many columns there are shows with the first image that can be read
+    waiting: list[SkippedImage] = []
+    ranks = -1
+
+    def begin(count: int) -> None:
+        nonlocal ranks
+        ranks = count
+        columns = [name for rank in range(1, ranks + 1) for name in (f"label_{rank}", f"score_{rank}")]
+        writer.writerow(["file", *columns, "seconds", "error"])
+        for skipped in waiting:
+            add(skipped, "")
+
+    def add(result: Any, name: str) -> None:
+        if isinstance(result, SkippedImage):
+            if ranks < 0:
+                waiting.append(result)
+            else:
+                writer.writerow([result.file, *[""] * (2 * ranks), "", result.reason])
+            return
+        if ranks < 0:
+            begin(len(result.labels))
+        ranked = zip(result.labels, result.scores, strict=True)
+        cells = [cell for label, score in ranked for cell in (label, f"{score:.6f}")]
+        writer.writerow([result.file, *cells, f"{result.seconds:.6f}", ""])
+
+    yield add
+    if ranks < 0:
+        begin(0)
+
+
+def centre_crop(size: tuple[int, int], side: int, crop_pct: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size (height, width) that an image (width, height) is resized to, and (top, left) of the square cut from it."""
+    # as torchvision resizes the shorter side and rounds the crop
+    short = round(side / crop_pct)
+    width, height = size
+    least = min(width, height)
+    resized = (int(short * height / least), int(short * width / least))
+    return resized, (round((resized[0] - side) / 2), round((resized[1] - side) / 2))

@@ -1,0 +1,92 @@
+"""Image classification, as the engine sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from involution.data.records import DataSet
+from involution.data.transforms import eval_transform, train_transforms
+from involution.engine.checkpoint import ModelCard
+from involution.engine.loader import EvalItems, ImageOnly, TrainItems
+from involution.engine.settings import ConfigError
+from involution.engine.task import TaskSpec
+from involution.engine.tasks.classify.config import ClassifyConfig, check, create_classifier
+from involution.engine.tasks.classify.figures import ClassificationFigures
+from involution.engine.tasks.classify.predictor import ClassificationPredictor
+
+
+def describe(config: ClassifyConfig) -> dict[str, Any]:
+    """What the card of a classifier says."""
+    side = config.data.image_size
+    return {
+        "model_args": dict(config.model.args),
+        "input_size": (config.data.channels, side, side),
+        "interpolation": config.data.interpolation,
+        "crop_pct": config.data.crop_pct,
+    }
+
+
+def make_module(network: nn.Module, config: ClassifyConfig, card: ModelCard, steps: int, data: Any) -> Any:
+    """What is trained."""
+    from involution.engine.tasks.classify.module import ClassificationTask
+
+    return ClassificationTask(network, config, card, steps)
+
+
+def train_set(config: ClassifyConfig, data: DataSet[Any]) -> Dataset[Any]:
+    """Training images, augmented."""
+    settings, augment = config.data, config.augment
+    fixed, random = train_transforms(
+        settings.image_size,
+        settings.channels,
+        settings.mean,
+        settings.std,
+        settings.interpolation,
+        crop_scale=augment.crop_scale,
+        flip=augment.flip,
+        rotate=augment.rotate,
+        translate=augment.translate,
+        scale=augment.scale,
+        shear=augment.shear,
+        randaugment=augment.randaugment,
+        randaugment_magnitude=augment.randaugment_magnitude,
+        erase=augment.erase,
+    )
+    return TrainItems(data.train, ImageOnly(random), config.seed, ImageOnly(fixed), settings.cache)
+
+
+def eval_set(config: ClassifyConfig, images: Dataset[Any]) -> Dataset[Any]:
+    """Images as evaluation shows them."""
+    data = config.data
+    transform = eval_transform(data.image_size, data.channels, data.mean, data.std, data.interpolation, data.crop_pct)
+    return EvalItems(images, ImageOnly(transform), data.cache)
+
+
+def check_classes(card: ModelCard, data: DataSet[Any]) -> None:
+    """Refuse data of another number of classes."""
+    if len(data.classes) != len(card.classes):
+        raise ConfigError(f"knows {len(card.classes)} classes, but {data.spec} has {len(data.classes)}")
+
+
+SPEC = TaskSpec(
+    name="classify",
+    noun="image classifier",
+    measure="accuracy",
+    config=ClassifyConfig,
+    check=check,
+    build=create_classifier,
+    describe=describe,
+    module=make_module,
+    train_set=train_set,
+    eval_set=eval_set,
+    figures=ClassificationFigures,
+    predictor=ClassificationPredictor,
+    check_classes=check_classes,
+    splits=("train", "val", "test"),
+    eval_split="test",
+    eval_batch_size=64,
+    least_val_batch=64,
+)

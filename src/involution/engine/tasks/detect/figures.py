@@ -1,0 +1,58 @@
+"""What the evaluation of a detector found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import Self
+
+from involution.engine.figures import Figures, or_none
+
+_COLUMNS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionFigures(Figures):
+    """Figures of a detector on one split.
+
+    Attributes:
+        bbox: COCO's twelve figures of the boxes, 0 to 1: ap, ap50, ap75, …
+        segm: the same of the masks; None for a detector without.
+        results: every detection, in COCO's results format.
+        num_images: images counted, each once.
+        images_per_second: images per second, loading and evaluation included.
+        classes: category names.
+        split: the split's name.
+    """
+
+    predictions_help = "write every detection as JSON, in COCO's results format"
+
+    bbox: dict[str, float]
+    segm: dict[str, float] | None
+    results: list[dict[str, Any]]
+
+    @classmethod
+    def from_results(cls, results: dict[str, Any], **common: Any) -> Self:
+        """The figures of a pass."""
+        return cls(bbox=results["bbox"], segm=results.get("segm"), results=results["results"], **common)
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """COCO's table, in percent."""
+        rows = []
+        for name, figures in (("boxes", self.bbox), ("masks", self.segm)):
+            if figures is not None:
+                cells = (figures[column.lower().replace(" ", "_")] for column in _COLUMNS)
+                rows.append([name, *("–" if math.isnan(cell) else f"{100 * cell:.1f}" for cell in cells)])
+        return ["%", *_COLUMNS], rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """COCO's figures; null where the data has no such object."""
+        plain = {name: or_none(value) for name, value in self.bbox.items()}
+        masks = None if self.segm is None else {name: or_none(value) for name, value in self.segm.items()}
+        return {"bbox": plain, "segm": masks}
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """Every detection, in COCO's results format."""
+        return self.results

@@ -1,0 +1,93 @@
+"""One training and evaluation step of a detector, as Lightning wants it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import SumMetric
+from typing_extensions import override
+
+from involution.data.box_dataset import BoxDataset
+from involution.detection import first_label
+from involution.engine.checkpoint import ModelCard
+from involution.engine.module import TaskModule
+from involution.engine.tasks.detect.coco_format import coco_results
+from involution.engine.tasks.detect.coco_metrics import average_precision
+from involution.engine.tasks.detect.config import DetectConfig
+
+Batch = tuple[list[Tensor], list[dict[str, Any]]]
+
+
+class DetectionTask(TaskModule):
+    """A detector with its losses, COCO's figures, optimiser and schedule.
+
+    Args:
+        model: one of torchvision's detectors.
+        config: the settings.
+        card: kept in every checkpoint.
+        steps_per_epoch: optimiser steps per epoch.
+        val: annotations of the images that it is evaluated on.
+    """
+
+    monitor = "ap"
+
+    def __init__(
+        self, model: nn.Module, config: DetectConfig, card: ModelCard, steps_per_epoch: int, val: BoxDataset
+    ) -> None:
+        super().__init__(model, config, card, steps_per_epoch)
+        self.val_record = val.record
+        self.first_label = first_label(model)
+        self.with_masks = config.model.name == "mask_rcnn"
+        self.loss_sum = SumMetric(nan_strategy="disable")
+        self.loss_count = SumMetric(nan_strategy="disable")
+        self.detections: list[dict[str, Any]] = []
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, targets = batch
+        targets = [{**target, "labels": target["labels"] + self.first_label} for target in targets]
+        loss: Tensor = sum(self.model(images, targets).values())
+        self.loss_sum.update(loss.detach() * len(images))
+        self.loss_count.update(len(images))
+        return loss
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        images, targets = batch
+        for found, target in zip(self.model(images), targets, strict=True):
+            labels = (found["labels"] - self.first_label).tolist()
+            masks = found["masks"][:, 0] > 0.5 if "masks" in found else None
+            ids = [self.card.category_ids[label] for label in labels]
+            boxes, scores = (found[key].float().cpu().tolist() for key in ("boxes", "scores"))
+            self.detections += coco_results(target["image_id"], ids, boxes, scores, masks)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        everything = self.detections
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, everything)
+            everything = [result for part in parts for result in part]
+        self.results = {"bbox": average_precision(self.val_record, everything), "results": everything}
+        if self.with_masks:
+            self.results["segm"] = average_precision(self.val_record, everything, "segm")
+        self.detections = []
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    @override
+    def train_figures(self) -> dict[str, float]:
+        found = {"loss": float(self.loss_sum.compute() / self.loss_count.compute())}
+        self.loss_sum.reset()
+        self.loss_count.reset()
+        return found
+
+    @override
+    def val_figures(self) -> dict[str, float]:
+        figures = {name: self.results["bbox"][name] for name in ("ap", "ap50", "ap75")}
+        if self.with_masks:
+            figures |= {f"mask_{name}": self.results["segm"][name] for name in ("ap", "ap50", "ap75")}
+        return figures

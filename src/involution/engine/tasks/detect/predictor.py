@@ -1,0 +1,212 @@
+"""Detect objects with a trained checkpoint: typed results, pictures, and COCO's formats.
+
+Example:
+    >>> detector = DetectionPredictor.from_checkpoint("runs/digit-scenes/best.ckpt")  # doctest: +SKIP
+    >>> detector.predict("scene.png").labels  # doctest: +SKIP
+    ('7', '3')
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from involution.detection import first_label
+from involution.engine.files import atomic_path, check_output
+from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage
+from involution.engine.tasks.detect.coco_format import coco_results
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from involution.engine.checkpoint import ModelCard
+
+
+@dataclass(frozen=True)
+class DetectionResult(Result):
+    """The objects found in one image, the most certain first.
+
+    Args:
+        file: Path of the image, or `image` for one given in memory.
+        seconds: Time for this image, from reading to results.
+        size: Height and width of the image in pixels.
+        labels: Category names.
+        category_ids: The data set's ids of these categories.
+        scores: 0..1.
+        boxes: x1, y1, x2, y2 in pixels.
+        masks: Pixels [n, H, W] (bool) of each object, None for a detector without masks.
+    """
+
+    size: tuple[int, int]
+    labels: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    scores: tuple[float, ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
+    masks: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def found(self) -> int:
+        """How many objects were found."""
+        return len(self.labels)
+
+    def cells(self) -> list[str]:
+        """The objects by name, counted."""
+        counts = Counter(self.labels)
+        words = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in counts.items())
+        return [words or "nothing"]
+
+    def draw(self, image: Image) -> Image:
+        """A copy of the image with boxes, names, scores and masks drawn on it."""
+        return draw_detections(image, self)
+
+
+class DetectionPredictor(Predictor[DetectionResult]):
+    """A trained detector with everything that it needs to be used.
+
+    Args:
+        model: One of torchvision's detectors, used in eval mode on the device where it is.
+        card: What the checkpoint tells about it.
+    """
+
+    task = "detect"
+    verb = "searched"
+    options = (Option("score", 0.5, "leave out objects that are less certain, 0 to 1", float),)
+    output = ("FILE", "write all results to FILE.json, in COCO's results format")
+    draws = True
+
+    def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        super().__init__(model, card)
+        self._first = first_label(model)
+
+    @property
+    def body(self) -> nn.Module:
+        """The backbone with its feature pyramid."""
+        return self.model.get_submodule("backbone")
+
+    def check_options(self, *, score: float = 0.5) -> None:
+        """Refuse a score that none can be."""
+        if not 0 <= score <= 1:
+            raise PredictError(f"wanted a score from 0 to 1, got {score}")
+
+    def columns(self, **options: Any) -> list[str]:
+        """One column."""
+        return ["found"]
+
+    def summary(self, done: int, found: int, skipped: int) -> str:
+        """How many objects were found in how many images."""
+        return f"{found:,} objects in {done:,} images, {skipped:,} skipped"
+
+    def look(self, image: Image) -> Look:
+        """The whole image, resized as the detector does it, padded below and on the right."""
+        images, _ = self.model.transform([_pixels(image).to(self.device)])  # type: ignore[operator]
+        return Look(images.tensors, images.image_sizes[0])
+
+    @torch.inference_mode()
+    def run(self, names: Sequence[str], images: Sequence[Image], *, score: float = 0.5) -> list[DetectionResult]:
+        """The objects of each image that are at least as certain as `score`."""
+        if not images:
+            return []
+        found = self.model([_pixels(image).to(self.device) for image in images])
+        return [self._result(*item, score) for item in zip(names, images, found, strict=True)]
+
+    def _result(self, name: str, image: Image, found: dict[str, Tensor], score: float) -> DetectionResult:
+        keep = found["scores"] >= score
+        labels = (found["labels"][keep] - self._first).tolist()
+        return DetectionResult(
+            file=name,
+            seconds=0.0,
+            size=(image.height, image.width),
+            labels=tuple(self.card.classes[label] for label in labels),
+            category_ids=tuple(self.card.category_ids[label] for label in labels),
+            scores=tuple(found["scores"][keep].tolist()),
+            boxes=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in found["boxes"][keep].tolist()),
+            masks=(found["masks"][keep][:, 0] > 0.5).cpu() if "masks" in found else None,
+        )
+
+    @classmethod
+    @contextmanager
+    def open_output(cls, path: str | Path, **options: Any) -> Iterator[Add]:
+        """JSON.
+
+        ``{"annotations": [{"image_id", "category_id", "category_name", "bbox" (x, y, width, height), "score", perhaps
+        "segmentation"}], "images": [{"id", "file_name", "width", "height"}], "skipped": [{"file", "reason"}]}``: the
+        annotations are in COCO's results format, the image ids are places in the list of images.
+        """
+        if Path(path).suffix.lower() != ".json":
+            raise PredictError(f"wanted an output file that ends in .json, got {str(path)!r}")
+        check_output(path)
+        images: list[dict[str, Any]] = []
+        skipped: list[dict[str, Any]] = []
+        with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+            between = iter(["\n"])
+            file.write('{"annotations": [')
+
+            def add(result: Any, name: str) -> None:
+                if isinstance(result, SkippedImage):
+                    skipped.append(vars(result))
+                    return
+                height, width = result.size
+                images.append({"id": len(images), "file_name": result.file, "width": width, "height": height})
+                annotations = coco_results(
+                    images[-1]["id"], result.category_ids, result.boxes, result.scores, result.masks
+                )
+                for annotation, label in zip(annotations, result.labels, strict=True):
+                    annotation["category_name"] = label
+                    file.write(next(between, ",\n") + json.dumps(annotation, ensure_ascii=False))
+
+            yield add
+            rest = json.dumps({"images": images, "skipped": skipped}, indent=1, ensure_ascii=False)
+            file.write(f"\n],{rest[1:]}\n")
+
+
+def _pixels(image: Image) -> Tensor:
+    import torchvision.transforms.v2.functional as F
+
+    return F.to_dtype(F.pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
+
+
+def draw_detections(image: Image, result: DetectionResult) -> Image:
+    """A copy of an image with boxes, names, scores and masks drawn on it by torchvision."""
+    import matplotlib
+    import torchvision.transforms.v2.functional as F
+    from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+    pixels = F.pil_to_tensor(image.convert("RGB"))
+    # small images are enlarged, so that names can be read
+    factor = max(1, round(480 / min(pixels.shape[1:])))
+    pixels = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    if not result.labels:
+        return F.to_pil_image(pixels)
+    colours = [_COLOURS[category % len(_COLOURS)] for category in result.category_ids]
+    if result.masks is not None:
+        masks = result.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        pixels = draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colours)
+    names = [f"{label} {score:.0%}" for label, score in zip(result.labels, result.scores, strict=True)]
+    boxes = torch.tensor(result.boxes) * factor
+    side = min(pixels.shape[1:])
+    pixels = draw_bounding_boxes(
+        pixels,
+        boxes,
+        names,
+        colors=colours,
+        width=max(2, side // 200),
+        # the one font that comes with what is installed anyway
+        font=str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"),
+        font_size=max(10, side // 24),
+        label_colors="black",
+        label_background_colors=colours,
+        fill_labels=True,
+    )
+    return F.to_pil_image(pixels)
+
+
+# bright colours that differ for colour-blind eyes (Okabe and Ito)
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")

@@ -1,0 +1,63 @@
+"""What the evaluation of a segmenter found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from typing_extensions import Self
+
+from involution.engine.figures import Figures, or_none
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationFigures(Figures):
+    """Figures of a segmenter on one split.
+
+    Attributes:
+        miou: mean over the classes of intersection over union, 0 to 1; classes that neither appear nor are predicted
+            are left out.
+        iou: of each class, NaN where it neither appears nor is predicted.
+        accuracy: share of the labelled pixels that are right.
+        confusion: [classes, classes], counts of pixels by true class (row) and predicted class (column).
+        num_images: images counted, each once.
+        images_per_second: images per second, loading included.
+        classes: class names.
+        split: the split's name.
+    """
+
+    miou: float
+    iou: list[float]
+    accuracy: float
+    confusion: Tensor
+
+    @classmethod
+    def from_results(cls, results: dict[str, Any], **common: Any) -> Self:
+        """The figures of a pass."""
+        return cls(
+            miou=float(results["miou"]),
+            iou=results["iou"].tolist(),
+            accuracy=float(results["accuracy"]),
+            confusion=results["confusion"].cpu(),
+            **common,
+        )
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """IoU of each class and their mean, in percent."""
+        named = [*zip(self.classes, self.iou, strict=True), ("mean", self.miou)]
+        return ["class", "IoU %"], [[name, "–" if math.isnan(value) else f"{100 * value:.1f}"] for name, value in named]
+
+    def summary(self) -> str:
+        """Pixels, images and speed."""
+        return f"{self.accuracy:.2%} of the pixels right, {super().summary()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """IoU by class, its mean, accuracy and counts."""
+        return {
+            "miou": or_none(self.miou),
+            "accuracy": self.accuracy,
+            "iou": {name: or_none(value) for name, value in zip(self.classes, self.iou, strict=True)},
+            "confusion": self.confusion.tolist(),
+        }

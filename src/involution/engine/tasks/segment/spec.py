@@ -1,0 +1,83 @@
+"""Semantic segmentation, as the engine sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from involution.data.label_maps import LabelMaps
+from involution.data.records import DataSet
+from involution.data.transforms import segmentation_eval_transform, segmentation_transform
+from involution.engine.checkpoint import ModelCard
+from involution.engine.loader import EvalItems, TrainItems, as_lists
+from involution.engine.settings import ConfigError
+from involution.engine.task import TaskSpec
+from involution.engine.tasks.segment.config import SegmentConfig, check, create_segmenter
+from involution.engine.tasks.segment.figures import SegmentationFigures
+from involution.engine.tasks.segment.predictor import SegmentationPredictor
+
+
+def describe(config: SegmentConfig) -> dict[str, Any]:
+    """What the card of a segmenter says."""
+    # 0: images keep their size
+    side = config.data.min_size or 0
+    return {"model_args": {"backbone": config.model.backbone}, "input_size": (3, side, side)}
+
+
+def make_module(network: nn.Module, config: SegmentConfig, card: ModelCard, steps: int, data: Any) -> Any:
+    """What is trained."""
+    from involution.engine.tasks.segment.module import SegmentationTask
+
+    return SegmentationTask(network, config, card, steps)
+
+
+def train_set(config: SegmentConfig, data: DataSet[LabelMaps]) -> Dataset[Any]:
+    """Training images with their label maps, augmented."""
+    settings, augment = config.data, config.augment
+    transform = segmentation_transform(
+        settings.mean,
+        settings.std,
+        min_size=settings.min_size,
+        scale=augment.scale,
+        crop=augment.crop,
+        class_limit=augment.class_limit,
+        flip=augment.flip,
+        rotate=augment.rotate,
+        shear=augment.shear,
+        zoom=augment.zoom,
+        photometric=augment.photometric,
+    )
+    return TrainItems(data.train, transform, config.seed, cache=settings.cache)
+
+
+def eval_set(config: SegmentConfig, images: LabelMaps) -> Dataset[Any]:
+    """Images as evaluation shows them."""
+    data = config.data
+    return EvalItems(images, segmentation_eval_transform(data.mean, data.std, data.min_size))
+
+
+def check_classes(card: ModelCard, data: DataSet[LabelMaps]) -> None:
+    """Refuse data of other classes."""
+    if data.classes != card.classes:
+        raise ConfigError(f"knows other classes ({len(card.classes)}) than {data.spec} ({len(data.classes)})")
+
+
+SPEC = TaskSpec(
+    name="segment",
+    noun="semantic segmenter",
+    measure="mean IoU",
+    config=SegmentConfig,
+    check=check,
+    build=create_segmenter,
+    describe=describe,
+    module=make_module,
+    train_set=train_set,
+    eval_set=eval_set,
+    collate=as_lists,
+    figures=SegmentationFigures,
+    predictor=SegmentationPredictor,
+    check_classes=check_classes,
+    eval_batch_size=4,
+)

@@ -117,6 +117,17 @@ def test_eval_agrees_with_pycocotools_on_what_it_wrote(trained, root, tmp_path, 
     assert figures["num_images"] == 8
 
 
+class Answers(torch.nn.Module):
+    """A detector that always finds the same."""
+
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
+    def forward(self, images):
+        return [self.found]
+
+
 @pytest.mark.parametrize("name", ["retinanet", "faster_rcnn", "mask_rcnn", "detr", "conditional_detr"])
 def test_category_ids_survive_the_round_trip(name, make_config, root):
     """Perfect detections of each detector's own labels get an AP of 1 from the ids that are written."""
@@ -136,7 +147,7 @@ def test_category_ids_survive_the_round_trip(name, make_config, root):
             "scores": torch.ones(len(target["labels"])),
             "masks": torch.as_tensor(target["masks"])[:, None].float(),
         }
-        task.model = lambda images, found=found: [found]
+        task.model = Answers(found)
         task.validation_step(([None], [target]), 0)
     results = json.loads(json.dumps(task.detections))
     data = data.record
@@ -317,8 +328,7 @@ def test_malformed_annotations_are_skipped_where_allowed(root, make_config, tmp_
     with pytest.raises(DataError, match="annotation 1: box of zero area"):
         train(make_config(data__spec=f"coco:{copy}"), progress=False)
     train(make_config(data__spec=f"coco:{copy}", data__on_problem="skip", trainer__epochs=1), progress=False)
-    assert "left out" in (said := capsys.readouterr().err)
-    assert f"{file}: 1 problem: train annotation 1: box of zero area" in said
+    assert "left out, 1 problem: train annotation 1: box of zero area" in capsys.readouterr().err
 
 
 # facts of the published recipes: learning rate, warm-up, clipping, frozen parameters

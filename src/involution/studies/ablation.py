@@ -114,7 +114,7 @@ class Study:
         title, text = ", ".join(changed), ",".join(changed)
         name = re.sub(r"[^\w.,=+-]", "", text)[:80]
         if name != text:
-            # what was left out of it may have been the difference
+            # the characters left out may be what differs
             name += f"-{sha1(_canonical(differs).encode()).hexdigest()[:8]}"
         return Run(f"{name}-seed{seed}", f"{title}, seed {seed}", self.config(point.settings, seed))
 

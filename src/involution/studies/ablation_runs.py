@@ -133,7 +133,7 @@ def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:
 
     Returns:
         The record: settings, accuracy and loss on the split, figures of the training, device and versions. A training
-        whose loss stops to be a number has ``diverged`` in place of the accuracy.
+        whose loss became NaN or infinite has ``diverged`` in place of the accuracy.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C; the run has left its checkpoint.

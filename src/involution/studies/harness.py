@@ -65,7 +65,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure shall be, and what it is."""
+    """What a figure should be, and what it is."""
 
     name: str
     wanted: str
@@ -350,8 +350,8 @@ def target(
     Args:
         name: What it is about.
         values: Of the layers.
-        least: The figure shall be so much at least, or
-        most: so much at most.
+        least: The figure should be at least this, or
+        most: at most this.
         worst: The layer that is furthest from it decides, not the median.
     """
     if not values:

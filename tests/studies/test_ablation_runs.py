@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from generated import image_folder
 
-from involution.engine import classify
+from involution.engine import run as engine
 from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
 from involution.studies import ablation_runs
 from involution.studies.ablation import load_study
@@ -78,7 +78,7 @@ def test_a_training_goes_on_where_it_was(study, tmp_path, monkeypatch):
     run = study.runs()[0]
     place = {"name": run.name, "output": str(tmp_path / "elsewhere" / "runs")}
     half = replace(run.config, trainer=replace(run.config.trainer, epochs=1), **place)
-    before = classify.train(half, progress=False).history
+    before = engine.train(half, progress=False).history
     # stopped there, and the folder moved
     (tmp_path / "elsewhere").rename(tmp_path / "out")
     record = do_run(run, tmp_path / "out", "test")
@@ -89,7 +89,7 @@ def test_a_training_goes_on_where_it_was(study, tmp_path, monkeypatch):
     )
     # killed between training and record: only measured again
     (tmp_path / "out" / "results" / f"{run.name}.json").unlink()
-    monkeypatch.setattr(classify, "train", None)
+    monkeypatch.setattr(engine, "train", None)
     again = do_run(run, tmp_path / "out", "test")
     assert {**again, "train_seconds": 0} == {**record, "train_seconds": 0}
 
@@ -104,7 +104,7 @@ def test_a_diverged_training_is_a_result(study, tmp_path, monkeypatch):
     def diverge(*args, **kwargs):
         raise TrainingDiverged("the loss became nan in epoch 1")
 
-    monkeypatch.setattr(classify, "train", diverge)
+    monkeypatch.setattr(engine, "train", diverge)
     run = study.runs()[0]
     assert do_run(run, tmp_path, "test")["diverged"] == "the loss became nan in epoch 1"
     assert "top1" not in read_record(run, tmp_path)
@@ -114,7 +114,7 @@ def test_an_interrupted_training_leaves_no_record(study, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise TrainingInterrupted(None)
 
-    monkeypatch.setattr(classify, "train", stop)
+    monkeypatch.setattr(engine, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         list(run_all(study, tmp_path, "test", 1))
     assert not (tmp_path / "results").exists()

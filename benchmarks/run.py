@@ -38,7 +38,7 @@ def main() -> int:
             origin.write_csv(path, rows)
         print(harness.line(row), flush=True)
     if options.dry_run:
-        print("nothing is written: the times of a dry run say nothing")
+        print("nothing is written: the times of a dry run mean nothing")
     else:
         for target in suite.targets(rows):
             print(f"{target.name}: {target.measured:g}, wanted {target.wanted}{'' if target.met else ', missed'}")

@@ -40,7 +40,7 @@ def test_a_study_interrupted_and_going_on(tmp_path, capsys, words, monkeypatch):
     monkeypatch.setattr(ablation_runs, "do_run", third_is_interrupted)
     assert main(words) == 130
     said = capsys.readouterr()
-    assert "interrupted, 2 of 4 trainings are done; the same command goes on" in said.err
+    assert "interrupted, 2 of 4 trainings are done; repeat the command to resume" in said.err
     assert "1/4 base, seed 0: " in said.err
     assert "nothing can be said" in said.out
     monkeypatch.setattr(ablation_runs, "do_run", lambda run, *rest: calls.append(run.name) or real(run, *rest))

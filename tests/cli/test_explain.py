@@ -68,7 +68,7 @@ def test_without_a_checkpoint_it_takes_the_demos(here, capsys):
         (["--format", "bmp"], "--format takes png, svg, pdf; got 'bmp'"),
         (["--group", "9"], "got group 9"),
         (["--frames", "0"], "--frames and --group of 1 or more"),
-        (["--untrained", "rednet_nano"], "--untrained takes no --checkpoint"),
+        (["--untrained", "rednet_nano"], "--untrained can't be combined with --checkpoint"),
         (["--average", "nothing*"], "no images found in nothing*"),
         (["--device", "nowhere"], "no device named 'nowhere'"),
         (["--twin", "a.ckpt", "--what", "animation"], "it is not a twin of rednet_nano"),

@@ -26,5 +26,5 @@ def test_problems_are_refused_or_skipped():
     findings.settle("here", "refuse")
     findings.problem("image 7", "gone")
     findings.settle("here", "skip")
-    with pytest.raises(DataError, match=r"here: 1 problem: image 7: gone\. Mend them, or leave them out"):
+    with pytest.raises(DataError, match=r"here: 1 problem: image 7: gone\. Fix them, or skip them"):
         findings.settle("here", "refuse")

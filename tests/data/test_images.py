@@ -191,7 +191,7 @@ def test_types_without_a_range_want_one(tmp_path, dtype, kind):
 def test_pixels_that_are_no_numbers_are_refused(tmp_path):
     path = tmp_path / "picture.tif"
     Image.fromarray(np.array([[0, np.nan, np.inf]], np.float32)).save(path)
-    with pytest.raises(ImageError, match=r"1 pixels are no numbers \(NaN\)"):
+    with pytest.raises(ImageError, match=r"1 pixels are NaN"):
         read_image(path, reading=Reading(value_range=(0, 1)))
 
 

@@ -54,7 +54,7 @@ def test_a_toy_format_is_opened_recognised_and_listed(toy):
     assert "toy" not in [found.name for found in formats("detect")]
     with pytest.raises(DataError, match="did you mean toy"):
         open_data("classify", f"toi:{toy}")
-    with pytest.raises(ValueError, match="classify has a format named toy already"):
+    with pytest.raises(ValueError, match="classify already has a format named toy"):
         register(formats("classify")[-2])
 
 
@@ -98,7 +98,7 @@ def test_wrong_specs(task, spec, message):
 
 
 def test_a_folder_in_no_known_format(tmp_path):
-    with pytest.raises(DataError, match="is in no format that can be recognised; say which: digits, cifar10:PATH, "):
+    with pytest.raises(DataError, match="is not in a recognised format; say which: digits, cifar10:PATH, "):
         open_data("classify", str(tmp_path))
 
 

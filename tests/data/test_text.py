@@ -30,7 +30,7 @@ def test_old_macs_and_separators_within_a_line(tmp_path):
 
 def test_what_is_no_text(tmp_path):
     (tmp_path / "a").write_bytes(bytes(range(256)))
-    with pytest.raises(DataError, match="no text in UTF-8, UTF-16 or Windows-1252"):
+    with pytest.raises(DataError, match="not text in UTF-8, UTF-16 or Windows-1252"):
         read_text(tmp_path / "a")
     (tmp_path / "a").write_text("[1,")
     with pytest.raises(DataError, match="broken JSON"):
@@ -53,7 +53,7 @@ def test_what_is_no_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", "sky\n\nroad\n", "line 2 is empty, but places are labels"),
+        ("a.txt", "sky\n\nroad\n", "line 2 is empty, but positions are labels"),
         ("a.txt", "\nsky\nroad\n", "line 1 is empty"),
         ("a.txt", "sky\nroad\nsky", "line 3 repeats 'sky'; wanted different class names"),
         ("a.txt", "sky\n", "wanted at least 2 different class names, .*, got 1"),

@@ -34,7 +34,7 @@ def test_by_content_and_what_is_not_taken_is_named(tmp_path):
         "hidden": [".DS_Store", ".cache"],
         "no images": ["Thumbs.db", "notes.txt", "strange"],
         "is a named pipe, not a file": ["pipe"],
-        "copies that an editor left": ["a.jpg~"],
+        "backup copies of an editor": ["a.jpg~"],
     }
     assert {path.name for path in images_below(tmp_path, deep=False)} == {name for name in KINDS if "/" not in name}
 

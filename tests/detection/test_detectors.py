@@ -145,8 +145,8 @@ def test_group_norm_reaches_the_generators():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "rednet26", "norm": "group", "weights": "x.pth"}, "trains from scratch"),
-        ({"name": "rednet26", "norm": "group", "freeze": True}, "trains from scratch"),
+        ({"name": "rednet26", "norm": "group", "weights": "x.pth"}, "for training from scratch"),
+        ({"name": "rednet26", "norm": "group", "freeze": True}, "for training from scratch"),
         ({"name": "rednet26", "freeze": True}, "needs weights"),
         ({"name": "rednet26", "norm": "layer"}, "must be one of batch, group, got 'layer'"),
         ({"name": "rednet27"}, "no network 'rednet27'"),

@@ -291,7 +291,7 @@ def test_predictor_leaves_out_uncertain_objects(trained, root):
         ({"model__name": "detr", "model__levels": [3], "model__args": {"colour": 3}}, "no argument named colour"),
         ({"model__args": {"colour": 3}}, "can't be made so"),
         ({"model__args": {"anchor_sizes": [8]}}, "one size for each of the 4 levels, got 1"),
-        ({"model__norm": "group", "model__freeze": True}, "trains from scratch"),
+        ({"model__norm": "group", "model__freeze": True}, "for training from scratch"),
         ({"data__min_size": []}, "data.min_size"),
         ({"data__min_size": [300], "data__max_size": 200}, "none above data.max_size"),
         ({"data__batch_size": 100}, "only 24"),

@@ -33,8 +33,8 @@ def test_a_name_is_what_was_typed(parser, name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: &a [*a]", r"c\.yaml: line 1: \*a stands for nothing"),
-        ("optimizer: {lr: .nan}", r"c\.yaml: line 1, column 17: \.nan is no finite number"),
+        ("a: &a [*a]", r"c\.yaml: line 1: \*a refers to nothing defined"),
+        ("optimizer: {lr: .nan}", r"c\.yaml: line 1, column 17: \.nan is not a finite number"),
         ("hello", r"c\.yaml: wanted settings such as 'trainer: \{epochs: 3\}', got 'hello'"),
         ("", r"wanted settings"),
         ("name: a\nname: b", r"name appears twice"),
@@ -54,7 +54,7 @@ def test_mistakes_in_a_file(parser, tmp_path, content, message):
         ("none.yaml", "No such file or directory"),
         ("/dev/zero", "more than 256 kB"),
         ("a\0b", "null byte"),
-        ("{optimizer: {lr: .inf}}", "no finite number"),
+        ("{optimizer: {lr: .inf}}", "not a finite number"),
         ("{a: " + "[" * 10_000, "nested deeper"),
     ],
 )

@@ -172,7 +172,7 @@ def test_what_is_refused(tmp_path, capsys):
     refused(state, "5 outputs for 2 classes", ("a", "b"))
     refused({k: v for k, v in state.items() if k.startswith("backbone.")}, "no detector or segmenter in this file")
     mixed = authors.fill(authors.mask_rcnn(INV, CONV) | {k: v for k, v in shapes.items() if k.startswith("rpn_head")})
-    refused(mixed, "here both are of one kind")
+    refused(mixed, "here both must be of one kind")
 
 
 @pytest.mark.slow

@@ -166,7 +166,7 @@ def test_other_trainings(kind, tmp_path):
     report = load_checkpoint(model, tmp_path / "checkpoint.pth")
     wanted = average if "average" in kind else plain
     assert all(torch.equal(value, wanted[entry]) for entry, value in model.state_dict().items())
-    said = "the moving average of the weights was taken" in " ".join(report.notes)
+    said = "used the moving average of the weights" in " ".join(report.notes)
     assert said == kind.endswith("-average")
 
 

@@ -334,7 +334,7 @@ def test_channels_last(rednet26):
             r"output_stride must be one of \(2, 4, 8, 16, 32\), got 1",
         ),
         ({"cardinality": 2}, "cardinality must be 1, got 2: set groups or group_channels"),
-        ({"layers": (1, 1, 1, 1, 1)}, "layers wants 1 to 4 stages, got 5"),
+        ({"layers": (1, 1, 1, 1, 1)}, "layers must have 1 to 4 stages, got 5"),
         ({"small_input": True, "replace_stem_pool": True}, "replace_stem_pool needs a pooling stem"),
     ],
     ids=str,

@@ -172,8 +172,8 @@ def test_a_pickle_that_would_run_code_is_refused(form, attack, authors, paddle, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no checkpoint: wanted a torch.save file, safetensors"),
-        (b"<!DOCTYPE html><html>", "is no checkpoint, a web page saved in its place"),
+        (b"", "is not a checkpoint: wanted a torch.save file, safetensors"),
+        (b"<!DOCTYPE html><html>", "is not a checkpoint, a web page saved in its place"),
         (b"PK\x03\x04 cut off", "is damaged"),
         (b"\x80\x04cut off", "is damaged"),
         (pickle.dumps([1, 2, 3]), "holds no state dict: wanted tensors by name, got list"),

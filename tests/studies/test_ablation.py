@@ -109,7 +109,7 @@ def test_names_of_runs_stay_apart(tmp_path):
         ("recipe: digits", "recipe: digit", "no recipe named 'digit'"),
         ("title: tiny", "seeds: 0", "seeds must be 1 or more, got 0"),
         ("title: tiny", "cost: {size: 3}", "cost: wanted model and perhaps image_size, got size"),
-        ("title: tiny", "title: [", "no valid YAML"),
+        ("title: tiny", "title: [", "not valid YAML"),
         ("data.image_size: 8", "data.image_sise: 8", "settings: no setting named .*; did you mean data.image_size"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_study_that_is_not_there():
 def test_a_cost_model_is_one_network(tmp_path):
     text = TINY.replace("{model.args.kernel_size: [3, 5]}", "{model.name: [rednet_nano, rednet_micro]}")
     assert [run.config.model.name for run in study_of(tmp_path, text).runs()[:2]] == ["rednet_nano", "rednet_micro"]
-    with pytest.raises(StudyError, match=r"varies model.name: leave cost out"):
+    with pytest.raises(StudyError, match=r"varies model.name: remove cost"):
         study_of(tmp_path, text + "cost: {model: rednet26}\n")
 
 

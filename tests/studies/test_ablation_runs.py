@@ -128,7 +128,7 @@ def test_studies_are_not_mixed(study, tmp_path):
     claim_folder(study.changed(settings={"data.workers": 2, "trainer.accelerator": "cpu"}), tmp_path / "out")
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "thesis.txt").touch()
-    with pytest.raises(StudyError, match="holds files that are no study's; choose another folder"):
+    with pytest.raises(StudyError, match="holds files that are not a study's; choose another folder"):
         claim_folder(study, tmp_path / "files")
 
 
@@ -137,10 +137,10 @@ def test_records_are_not_mixed(study, tmp_path):
     path = tmp_path / "results" / f"{run.name}.json"
     other = study.changed(settings={"trainer.epochs": 3}).runs()[0]
     ablation_runs._write(path, {"settings": ablation_runs._compared(other.config), "seed": 0, "top1": 1.0})
-    with pytest.raises(StudyError, match=r"is of another study \(trainer.epochs is 3 there, 2 here\)"):
+    with pytest.raises(StudyError, match=r"belongs to another study \(trainer.epochs is 3 there, 2 here\)"):
         read_record(run, tmp_path)
     path.write_text(path.read_text()[:100])
-    with pytest.raises(StudyError, match="no valid JSON; remove it, and its run is done again"):
+    with pytest.raises(StudyError, match="not valid JSON; remove it to repeat its run"):
         read_record(run, tmp_path)
 
 
@@ -211,7 +211,7 @@ def test_several_at_once_stopped_and_going_on(study_file, study, tmp_path, stop)
     assert "Traceback" not in error
     if stop == signal.SIGINT:
         assert process.returncode == 130
-        assert "trainings are done; the same command goes on" in error
+        assert "trainings are done; repeat the command to resume" in error
     # the workers end with the study
     wait_for(lambda: not any(alive(int(child)) for child in children))
     before = records(out)

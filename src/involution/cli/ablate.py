@@ -21,12 +21,12 @@ from typing import Any
 def add_arguments(parser: Any) -> None:
     """Options of the study."""
     parser.add_argument("--study", metavar="NAME_OR_FILE", default="paper", help="paper, or a YAML file")
-    parser.add_argument("--print-study", action="store_true", help="print the study file and end")
+    parser.add_argument("--print-study", action="store_true", help="print the study file and exit")
     parser.add_argument(
         "--data", metavar="SPEC", help="other images: digits, imagefolder:PATH, ... as in classify train --data.spec"
     )
     parser.add_argument(
-        "--recipe", metavar="NAME", help="train by this recipe of classify train in place of the study's own"
+        "--recipe", metavar="NAME", help="train with this recipe of classify train instead of the study's own"
     )
     parser.add_argument(
         "--set",
@@ -35,12 +35,12 @@ def add_arguments(parser: Any) -> None:
         metavar="KEY=VALUE",
         help="settings of classify train for all runs: trainer.epochs=20, model.name=rednet_micro, ...",
     )
-    parser.add_argument("--seeds", type=int, help="trainings for each setting; by default the study's")
+    parser.add_argument("--seeds", type=int, help="training runs per setting; by default the study's")
     parser.add_argument(
-        "--jobs", type=int, help="trainings at once; by default one for each GPU, or one for each core up to 4"
+        "--jobs", type=int, help="training runs at once; by default one per GPU, or one per core up to 4"
     )
-    parser.add_argument("--cost-only", action="store_true", help="show the settings and their costs, train nothing")
-    parser.add_argument("--output", metavar="DIR", default="runs/ablate", help="folder of the study")
+    parser.add_argument("--cost-only", action="store_true", help="show the settings and their costs without training")
+    parser.add_argument("--output", metavar="DIR", default="runs/ablate", help="output folder of the study")
 
 
 def run(args: Any) -> int:
@@ -70,7 +70,7 @@ def run(args: Any) -> int:
     records, interrupted = _train(console, study, output, args.jobs)
     if interrupted:
         number = f"{len(records)} of {len(study.runs())} trainings"
-        print(f"interrupted, {number} are done; the same command goes on", file=sys.stderr)
+        print(f"interrupted, {number} are done; repeat the command to resume", file=sys.stderr)
     if records:
         rows = ablation_table.rows(study, records)
         _show(console, study, rows)

@@ -17,7 +17,7 @@ def add_arguments(parser: Any) -> None:
     from involution.studies import suites
 
     suites.add_arguments(parser)
-    parser.add_argument("--output", metavar="DIR", default="runs/bench", help="folder for the files")
+    parser.add_argument("--output", metavar="DIR", default="runs/bench", help="output folder")
 
 
 def run(args: Any) -> int:

@@ -27,18 +27,18 @@ def add_arguments(parser: Any) -> None:
         type=int,
         nargs="+",
         metavar="PIXELS",
-        help="of the images, or height and width; by default 224, 32 for rednet_nano and rednet_micro, 1280 800 for "
+        help="size of the images, or height and width; default 224, 32 for rednet_nano and rednet_micro, 1280 800 for "
         "detectors, 1024 2048 for segmenters",
     )
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="batch sizes to measure")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time for each model; it is timed 7 times at least")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per model, which is timed at least 7 times")
     parser.add_argument(
-        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of what is timed"
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="data type to time in"
     )
     parser.add_argument("--fold", action="store_true", help="fold the batch norms away before timing")
     parser.add_argument("--no-measure", action="store_true", help="only count")
-    parser.add_argument("--threads", type=int, help="of the CPU; by default PyTorch's choice")
-    parser.add_argument("--output", metavar="DIR", default="runs/cost", help="folder for the files")
+    parser.add_argument("--threads", type=int, help="CPU threads; by default PyTorch's choice")
+    parser.add_argument("--output", metavar="DIR", default="runs/cost", help="output folder")
 
 
 def run(args: Any) -> int:

@@ -25,8 +25,8 @@ def add_arguments(parser: Any) -> None:
     """Options of the pictures."""
     parser.add_argument("image", metavar="IMAGE", nargs="?", help="image file")
     parser.add_argument("--checkpoint", metavar="FILE", help="best.ckpt of a run, or converted RedNet weights")
-    parser.add_argument("--twin", metavar="FILE", help="its convolution twin's, for comparison")
-    parser.add_argument("--untrained", metavar="MODEL", help="random weights of rednet50, ..., labelled so")
+    parser.add_argument("--twin", metavar="FILE", help="checkpoint of the convolution twin, for comparison")
+    parser.add_argument("--untrained", metavar="MODEL", help="random weights of rednet50, ..., with a label saying so")
     parser.add_argument("--layer", help="involution, such as stage2.0 or stem; the middle one by default")
     parser.add_argument("--list-layers", action="store_true", help="list the network's involutions and stop")
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--frames", type=int, default=64, help="of the animation")
     parser.add_argument("--style", default="light", help="light or dark")
     parser.add_argument("--format", default="png", help="of the still pictures: png, svg or pdf")
-    parser.add_argument("--output", metavar="FOLDER", default="runs/explain", help="where the pictures go")
+    parser.add_argument("--output", metavar="FOLDER", default="runs/explain", help="output folder")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
 
 
@@ -65,14 +65,16 @@ def run(args: Any) -> int:
     image = None if args.list_layers else read_image(args.image)
     if args.untrained:
         if args.checkpoint or args.twin:
-            raise ExplainError("--untrained takes no --checkpoint and no --twin")
+            raise ExplainError("--untrained can't be combined with --checkpoint or --twin")
         subject, twin_file = Subject.untrained_model(args.untrained), None
     else:
         file, twin_file = _files(args)
         subject = Subject.from_checkpoint(file, find_device(args.device))
     layers = involution_layers(subject.network)
     if not layers:
-        raise ExplainError(f"{subject.name} has no involutions: give a RedNet, and its convolution twin by --twin")
+        raise ExplainError(
+            f"{subject.name} has no involutions: choose a RedNet, and name its convolution twin with --twin"
+        )
     if args.list_layers:
         print("\n".join(layers))
         return 0
@@ -137,7 +139,7 @@ def _inputs(subject: Any, sources: list[str]) -> Any:
         raise PredictError(f"no images found in {', '.join(unmatched)}")
     inputs = [subject.view(read_image(file)).input for file in files]
     if len({item.shape for item in inputs}) > 1:
-        raise ExplainError("--average: this network takes images as large as they are, and these differ in size")
+        raise ExplainError("--average: this network does not resize its images, and these differ in size")
     return torch.cat(inputs)
 
 

@@ -128,9 +128,9 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings) -> None:
             if min(width, height) < 1:
                 thin.append(name)
     if crowds:
-        findings.ignore("crowds, neither trained on nor missed", *crowds)
+        findings.ignore("crowds, which are not trained on and not counted as misses", *crowds)
     if thin:
-        findings.ignore("boxes under a pixel, not trained on", *thin)
+        findings.ignore("boxes smaller than a pixel, not trained on", *thin)
     if missing:
         findings.note(f"{split}: no objects of {', '.join(record.classes[label] for label in sorted(missing))}")
 
@@ -169,7 +169,7 @@ def detection_data(
         _tell_objects(split, record, findings)
         shared = {scene.file for scene in record.scenes} & {scene.file for scene in first[1].scenes}
         if split != first[0] and shared:
-            findings.note(f"{split}: images that are in {first[0]}, too: {some(sorted(file.name for file in shared))}")
+            findings.note(f"{split}: images that are also in {first[0]}: {some(sorted(file.name for file in shared))}")
     if "train" in parts:
         parts["train"] = _with_background(parts["train"], findings, options)
     findings.used.update({split: len(part) for split, part in parts.items()})

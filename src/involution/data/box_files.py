@@ -33,11 +33,11 @@ class ImageNames:
     def find(self, name: object) -> Path | str:
         """The file of that name, or why there is none."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
-            return f"file_name {name!r} is no path below the folder of images"
+            return f"file_name {name!r} is not a path inside the folder of images"
         slashed = name.replace("\\", "/")
         plain = unquote(urlsplit(slashed).path if "://" in slashed else slashed)
         if ".." in PurePosixPath(plain).parts:
-            return f"file_name {name!r} is no path below the folder of images"
+            return f"file_name {name!r} is not a path inside the folder of images"
         outside = plain.startswith("/") or PureWindowsPath(plain).is_absolute() or "://" in slashed
         for candidate in () if outside else (name, slashed, plain):
             for folder in self.folders:
@@ -109,8 +109,8 @@ def check_files(
         sizes.append(None if reason else header.size if isinstance(header, Header) else size)
     if turned and reading.exif == "apply":
         findings.note(
-            f"{where}: turned upright by their EXIF orientation, the boxes taken to be those of the upright images: "
-            f"{some(turned)}; --data.exif ignore if they are those of the stored pixels"
+            f"{where}: turned upright by their EXIF orientation; boxes are taken to refer to the upright images: "
+            f"{some(turned)}; use --data.exif ignore if they refer to the stored pixels"
         )
     elif turned:
         findings.note(f"{where}: EXIF orientation ignored: {some(turned)}")
@@ -128,6 +128,6 @@ def size_complaint(file: Path, size: Size | None, header: Header, reading: Readi
         doing, other = ("turns", "ignore") if reading.exif == "apply" else ("would turn", "apply")
         return (
             f"{file.name} has {shown} pixels, but its annotations are for {wanted}: EXIF orientation "
-            f"{header.orientation} {doing} it; mend the annotations, or set --data.exif {other}"
+            f"{header.orientation} {doing} it; fix the annotations, or set --data.exif {other}"
         )
     return f"{file.name} has {shown} pixels, not {wanted}"

@@ -104,7 +104,7 @@ def box_complaint(xywh: tuple[float, float, float, float], width: int, height: i
         return f"box of zero area: {shown}"
     right, bottom = x + box_width, y + box_height
     if min(x, y) < -slack or right > width + slack or bottom > height + slack:
-        return f"box {shown} reaches out of an image of {width} x {height}"
+        return f"box {shown} extends outside an image of {width} x {height}"
     if min(right, width) <= max(x, 0) or min(bottom, height) <= max(y, 0):
         return f"box {shown} lies outside an image of {width} x {height}"
     return None

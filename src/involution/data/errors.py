@@ -2,7 +2,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 _SHOWN = 10
-SKIP_HINT = "Mend them, or leave them out: --data.on_problem skip in a training, --on-problem skip in an evaluation"
+SKIP_HINT = "Fix them, or skip them: --data.on_problem skip when training, --on-problem skip when evaluating"
 
 
 class DataError(ValueError):

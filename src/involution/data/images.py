@@ -354,7 +354,7 @@ def to_8_bit(image: Image, value_range: tuple[float, float] | None = None, name:
         low, high = value_range or _type_range(image, name) or (0.0, 1.0)
         pixels = np.asarray(image).astype(np.float64)
         if np.isnan(pixels).any():
-            raise ImageError(f"{name}: {int(np.isnan(pixels).sum())} pixels are no numbers (NaN)")
+            raise ImageError(f"{name}: {int(np.isnan(pixels).sum())} pixels are NaN")
         scaled = (pixels.clip(low, high) - low) * (255.0 / (high - low))
         return PIL.Image.fromarray(scaled.round().astype(np.uint8), mode="L")
     if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:

@@ -105,7 +105,7 @@ def register(found: Format) -> Format:
     """
     key = (found.task, found.name)
     if key in _FORMATS:
-        raise ValueError(f"{found.task} has a format named {found.name} already")
+        raise ValueError(f"{found.task} already has a format named {found.name}")
     _FORMATS[key] = found
     return found
 
@@ -169,7 +169,7 @@ def _recognised(task: str, spec: str) -> Format:
         if len(fitting) == 1:
             return fitting[0]
         names = [found.syntax for found in fitting or known]
-        why = "could be several formats" if fitting else "is in no format that can be recognised"
+        why = "could be several formats" if fitting else "is not in a recognised format"
         raise DataError(f"{spec} {why}; say which: {', '.join(names)}")
     kind = spec.partition(":")[0]
     elsewhere = [found.task for found in formats() if found.name == kind]

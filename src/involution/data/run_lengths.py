@@ -54,7 +54,7 @@ def mask_complaint(segmentation: Any, height: int, width: int) -> str | None:
         for values, side in ((ring[0::2], width), (ring[1::2], height))
         for value in values
     ):
-        return f"a polygon reaches far out of an image of {width} x {height}"
+        return f"a polygon extends far outside an image of {width} x {height}"
     return None
 
 

@@ -55,7 +55,7 @@ def _decode(data: bytes, file: Path) -> str:
             continue
         if "\0" not in text:
             return text
-    raise DataError(f"{file}: no text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
+    raise DataError(f"{file}: not text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8")
 
 
 def read_lines(file: Path) -> list[str]:
@@ -125,14 +125,14 @@ def read_names(file: Path, least: int = 2, most: int | None = None) -> list[str]
             raise DataError(f"{file}: {place} {number} is {_short(name)}; wanted a class name as text")
         name = name.strip()
         if not name:
-            raise DataError(f"{file}: {place} {number} is empty, but places are labels; remove it or name the class")
+            raise DataError(f"{file}: {place} {number} is empty, but positions are labels; remove it or name the class")
         if name in names:
             raise DataError(f"{file}: {place} {number} repeats {name!r}; wanted different class names")
         names.append(name)
     if len(names) < least or (most is not None and len(names) > most):
         wanted = f"at least {least}" if most is None else f"{least} to {most}"
         raise DataError(
-            f"{file}: wanted {wanted} different class names, one a line or as a JSON list, got {len(names)}"
+            f"{file}: wanted {wanted} different class names, one per line or as a JSON list, got {len(names)}"
         )
     return names
 

@@ -66,7 +66,7 @@ def images_below(
             why = why_unreadable(path, empty=True)
             findings.ignore(why or "no images", name)
     if backups:
-        findings.ignore("copies that an editor left", *[os.path.relpath(path, root) for path in backups])
+        findings.ignore("backup copies of an editor", *[os.path.relpath(path, root) for path in backups])
     return sorted(found)
 
 

@@ -93,7 +93,7 @@ def _check_size(text: str) -> None:
         kind = type(event).__name__
         if kind == "AliasEvent":
             if event.anchor not in named:
-                raise YamlError(f"line {line}: *{event.anchor} stands for nothing that ended before it")
+                raise YamlError(f"line {line}: *{event.anchor} refers to nothing defined before it")
             size = named[event.anchor]
         elif kind in ("SequenceStartEvent", "MappingStartEvent"):
             if len(levels) > MAX_DEPTH:
@@ -145,8 +145,8 @@ def _loader() -> Any:
             except (LookupError, ValueError):
                 value = math.nan
             if isinstance(value, float) and not math.isfinite(value):
-                wanted = {"bool": "neither true nor false", "int": "no whole number"}
-                problem = f"{node.value[:40]} is {wanted.get(node.tag.rpartition(':')[2], 'no finite number')}"
+                wanted = {"bool": "neither true nor false", "int": "not a whole number"}
+                problem = f"{node.value[:40]} is {wanted.get(node.tag.rpartition(':')[2], 'not a finite number')}"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
             return value
 

@@ -112,7 +112,7 @@ def plain(value: Any, most: int = 1_000_000) -> str | None:
             return next((found for item in one if (found := wrong(item, depth + 1))), None)
         if isinstance(one, Mapping):
             if not all(isinstance(key, str) for key in one):
-                return "has keys that are no words"
+                return "has keys that are not words"
             return next((found for item in one.values() if (found := wrong(item, depth + 1))), None)
         return f"is of type {type(one).__name__}, wanted numbers, words, lists or mappings of them"
 

@@ -24,7 +24,7 @@ __all__ = ["CheckpointReport", "convert_checkpoint", "identify", "load_checkpoin
 
 @dataclass(frozen=True)
 class CheckpointReport:
-    """What a checkpoint file was found to hold.
+    """What was found in a checkpoint file.
 
     Attributes:
         model: Name of the network in timm's registry.
@@ -32,7 +32,7 @@ class CheckpointReport:
         in_chans: Channels of its input images.
         num_classes: Classes of its classifier, 0 without one.
         source: Layout of the file.
-        entries: State dict entries taken.
+        entries: State dict entries used.
         left_out: Entries of the file that were not taken.
         untouched: Entries of the model that were left as they were.
         notes: What a reader should know besides: a moving average was taken, a convolution adapted.
@@ -50,7 +50,7 @@ class CheckpointReport:
 
 
 def identify(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return the registered name of the model that a state dict in this package's layout belongs to.
+    """Return the registered name of the model to which a state dict in this package's layout belongs.
 
     Args:
         tensors: Entries by the model's names.
@@ -231,7 +231,7 @@ def _read(path: str | Path) -> tuple[MappedState, CheckpointReport]:
 def _notes(weights: Weights) -> list[str]:
     if not weights.average:
         return []
-    return [f"the moving average of the weights was taken ({weights.entry}), not the plain ones beside it"]
+    return [f"used the moving average of the weights ({weights.entry}), not the plain ones next to it"]
 
 
 def _adapt(

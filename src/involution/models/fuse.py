@@ -1,4 +1,4 @@
-"""Folding batch norms away, for inference."""
+"""Folding batch norms into the layers before them, for inference."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ class FuseReport:
     """What `fuse` did, by module names.
 
     Attributes:
-        convolutions: Convolutions into which the norm after them went.
-        generators: Kernel generators whose reduction took its norm.
-        involutions: Involutions that apply the norm, and a ReLU where one follows, themselves.
+        convolutions: Convolutions that absorbed the norm after them.
+        generators: Kernel generators whose reduction absorbed its norm.
+        involutions: Involutions that absorbed the norm, and a ReLU if one follows.
         kept: Norms that stay, with the reason.
 
     Example:
@@ -36,7 +36,7 @@ class FuseReport:
     kept: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return a line of counts and one for each norm that stays."""
+        """Return one line with the counts and one for each norm that stays."""
         counts = (
             f"folded norms into {len(self.convolutions)} convolutions, {len(self.generators)} kernel generators"
             f" and {len(self.involutions)} involutions"
@@ -47,9 +47,9 @@ class FuseReport:
 def fuse(model: nn.Module) -> FuseReport:
     """Fold each batch norm into the convolution or involution before it, in place; for inference.
 
-    Works on RedNet and its convolution twins, on timm's and torchvision's ResNets, and on what contains them: pairs are
+    It works on RedNet and its convolution twins, on timm's and torchvision's ResNets, and what contains them: pairs are
     found in ``nn.Sequential``, in modules that call ``conv1, bn1, conv2, …`` in turn, and in kernel generators. What is
-    not folded stays and computes as before. There is no way back to training: the norms are gone.
+    not folded computes as before. The model can't be trained afterwards, because the norms are gone.
 
     Args:
         model: A model in evaluation mode.
@@ -66,7 +66,7 @@ def fuse(model: nn.Module) -> FuseReport:
         folded norms into 22 convolutions, 9 kernel generators and 9 involutions
     """
     if model.training:
-        raise ValueError("fuse() wants evaluation mode, for it fixes the statistics; call model.eval() first")
+        raise ValueError("fuse() needs evaluation mode, because it fixes the statistics; call model.eval() first")
     report = FuseReport()
     for prefix, parent in list(model.named_modules()):
         for owner, name, norm_name, act_name in _sequences(parent):

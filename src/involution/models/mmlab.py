@@ -156,7 +156,7 @@ def map_network(state_dict: Mapping[str, Tensor]) -> MappedNetwork:
     }
     if kind == "mask_rcnn" and kinds["rpn"] != kinds["mask"]:
         raise CheckpointError(
-            f"a proposal network of {kinds['rpn']}s and a mask head of {kinds['mask']}s: here both are of one kind"
+            f"a proposal network of {kinds['rpn']}s and a mask head of {kinds['mask']}s: here both must be of one kind"
         )
     filled = _settle_background(tensors)
     return MappedNetwork(

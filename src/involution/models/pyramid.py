@@ -1,8 +1,8 @@
-"""Backbones with a feature pyramid, its output convolutions being involutions where asked for.
+"""Backbones with a feature pyramid, whose output convolutions may be involutions.
 
 The pyramid is torchvision's ("Feature Pyramid Networks for Object Detection", CVPR 2017). In the published detectors
-and segmenters with an involution neck each 3×3 convolution behind the top-down path becomes a 7×7 involution, with
-no norm or activation behind it; the lateral 1×1 convolutions stay.
+and segmenters with an involution neck, each 3×3 convolution after the top-down path becomes a 7×7 involution without
+norm or activation; the lateral 1×1 convolutions stay.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _FROZEN = ("conv1", "bn1", "layer1")
 
 
 def group_norm(channels: int, **kwargs: Any) -> nn.GroupNorm:
-    """Group norm of at most 32 groups, fewer where 32 does not divide ``channels``, as in a kernel generator."""
+    """Group norm with at most 32 groups, fewer if 32 does not divide ``channels``."""
     return nn.GroupNorm(math.gcd(32, channels), channels, **kwargs)
 
 
 class Backbone(nn.Module):
-    """The stages of a network of timm's registry, perhaps with its first ones frozen.
+    """The stages of a network in timm's registry, optionally with the first ones frozen.
 
     Args:
         name: Name in timm's registry: rednet50_stem7, its twin rednet50_conv, resnet50, …
-        levels: Which of its features to give out, by place in ``feature_info``; for a RedNet 0 is the stem and
-            i its i-th stage.
+        levels: Which of its features to return, as indices into ``feature_info``; for a RedNet 0 is the stem and i
+            the i-th stage.
         weights: File of trained weights, as `load_checkpoint` takes it. Then the stem and the first stage are frozen
             and every batch norm keeps its statistics, as published.
         freeze: Freeze so (True) or train everything (False); by default as ``weights`` says. What is frozen is known
             by a ResNet's names, RedNet's too.
-        norm: ``batch``, or ``group`` for training from scratch by small batches.
+        norm: ``batch``, or ``group`` for training from scratch with small batches.
         in_chans: Channels of the images.
         model_args: Further arguments of the network.
         load: Read the weights; False where a checkpoint of the whole detector brings them afterwards.
@@ -85,9 +85,11 @@ class Backbone(nn.Module):
         if norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
         if norm == "group" and (weights is not None or freeze):
-            raise ValueError("norm='group' trains from scratch: trained weights and frozen stages go with batch norms")
+            raise ValueError(
+                "norm='group' is for training from scratch: trained weights and frozen stages need batch norms"
+            )
         if freeze and weights is None:
-            raise ValueError("freeze=True needs weights: a frozen stem that was never trained sees nothing")
+            raise ValueError("freeze=True needs weights: a stem that was never trained must not be frozen")
         if not timm.is_model(name):
             raise ValueError(f"no network {name!r} in timm's registry")
         if model_args:
@@ -131,12 +133,12 @@ class Backbone(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """A backbone and torchvision's feature pyramid on its levels, as torchvision's detectors want them.
+    """A backbone and torchvision's feature pyramid on its levels, as torchvision's detectors expect them.
 
     Args:
         backbone: The backbone.
-        out_channels: Channels of every level given out.
-        neck: ``convolution`` (3×3) or ``involution`` (7×7) behind the top-down path.
+        out_channels: Channels of every returned level.
+        neck: ``convolution`` (3×3) or ``involution`` (7×7) after the top-down path.
         extra_blocks: torchvision's block that adds coarser levels.
 
     Raises:
@@ -165,7 +167,7 @@ class FeaturePyramid(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """Return the levels of images ``[N, C, H, W]`` by name, the finest first."""
+        """Return the levels of images ``[N, C, H, W]`` by name, finest first."""
         levels = self.backbone(x)
         named: OrderedDict[str, Tensor] = self.fpn(OrderedDict((str(i), level) for i, level in enumerate(levels)))
         return named

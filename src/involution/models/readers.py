@@ -128,7 +128,7 @@ def read_file(path: str | os.PathLike[str], device: str | torch.device = "cpu") 
         raise CheckpointError(f"can't read {file}: {error.strerror or error}") from error
     hint = ", a web page saved in its place" if head.lstrip().startswith(b"<") else ""
     raise CheckpointError(
-        f"{file} is no checkpoint{hint}: wanted a torch.save file, safetensors or PaddlePaddle's .pdparams, "
+        f"{file} is not a checkpoint{hint}: wanted a torch.save file, safetensors or PaddlePaddle's .pdparams, "
         f"got a file that begins with {head[:16]!r}"
     )
 
@@ -188,7 +188,7 @@ def check_tensors(content: Mapping[Any, Any], file: str | os.PathLike[str]) -> d
         if complaint is None and room < 0:
             complaint = "has more numbers than the file has room for"
         if complaint is None and not bool(torch.isfinite(value).all()):
-            complaint = "has numbers that are infinite or none: the training that it comes from had diverged"
+            complaint = "has values that are infinite or NaN: the training it comes from had diverged"
         if complaint:
             raise CheckpointError(f"{file}: {shown(name)} {complaint}")
         tensors[name] = value
@@ -203,7 +203,7 @@ def shown(value: Any) -> str:
 
 def _complaint(tensor: torch.Tensor) -> str | None:
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.is_nested or tensor.is_quantized:
-        return "is no plain tensor"
+        return "is not a plain tensor"
     if tensor.layout != torch.strided or tensor.is_meta:
         return "is a tensor without numbers or a sparse one, wanted a dense one"
     if tensor.dtype not in _DTYPES:
@@ -247,7 +247,7 @@ def _read_torch(file: Path, device: str | torch.device) -> Any:
         wanted = re.search(r"(?:GLOBAL|global|class|function) `?([\w.]+)", str(error))
         reason = f"its pickle asks for {wanted[1]}" if wanted else "its pickle holds more than tensors"
         raise CheckpointError(
-            f"{file} is refused, nothing of it was run: {reason}, which a checkpoint has no need of"
+            f"{file} is refused, nothing of it was run: {reason}, which a checkpoint does not need"
         ) from error
     # the restricted reader fails in every way on bytes that are something else
     except Exception as error:

@@ -27,7 +27,7 @@ class InvolutionBottleneck(Bottleneck):
 
     Args:
         inplanes: Channels of the input.
-        planes: Inner width; the block puts out four times as many channels.
+        planes: Inner width; the output has four times as many channels.
         stride: Stride of the involution.
         downsample: Projection of the shortcut.
         kernel_size: Involution kernel size K.
@@ -76,7 +76,7 @@ class InvolutionBottleneck(Bottleneck):
             "dtype": dtype,
         }
         super().__init__(inplanes, planes, stride, downsample, **common, **kwargs)
-        # timm has settled widths, anti-aliasing and output stride in the convolution: take its place
+        # timm has already set widths, anti-aliasing and output stride in the convolution, which this replaces
         conv = self.conv2
         self.conv2 = Involution2d(  # type: ignore[assignment]
             conv.in_channels,
@@ -97,8 +97,8 @@ class ResNetC(ResNet):
     Args:
         layers: Blocks per stage, at most four stages.
         block: Block class.
-        channels: Inner width of each stage's blocks; a stage puts out four times as many.
-        stem_width: Channels of the stem; it puts out twice as many.
+        channels: Inner width of each stage's blocks; a stage outputs four times as many.
+        stem_width: Channels of the stem; it outputs twice as many.
         small_input: Leave out both downsampling steps of the stem, for images of 16 to 64 pixels.
         output_stride: Largest ratio of input size to feature size; dilations keep the receptive field. With
             ``small_input`` 2 or more.
@@ -130,9 +130,9 @@ class ResNetC(ResNet):
             raise ValueError(f"output_stride must be one of {strides}, got {output_stride}")
         most = min(4, len(channels))
         if not 1 <= len(layers) <= most:
-            raise ValueError(f"layers wants 1 to {most} stages, got {len(layers)}: {tuple(layers)}")
+            raise ValueError(f"layers must have 1 to {most} stages, got {len(layers)}: {tuple(layers)}")
         if small_input and kwargs.get("replace_stem_pool"):
-            raise ValueError("replace_stem_pool needs a pooling stem, small_input leaves the pooling out")
+            raise ValueError("replace_stem_pool needs a pooling stem, and small_input removes the pooling")
         # timm counts strides from 4 after the stem
         super().__init__(
             block,
@@ -157,7 +157,7 @@ class ResNetC(ResNet):
 
     @torch.jit.ignore
     def init_weights(self, zero_init_last: bool = True) -> None:
-        """Initialise as the authors: convolutions He-normal over their outputs, the classifier N(0, 0.01)."""
+        """Initialise as the authors do: convolutions He-normal over their outputs, the classifier N(0, 0.01)."""
         super().init_weights(zero_init_last=zero_init_last)
         self._init_classifier()
 
@@ -167,19 +167,19 @@ class ResNetC(ResNet):
         return fuse(self)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new classifier in, initialised as the first one (``num_classes=0``: none)."""
+        """Replace the classifier with a newly initialised one (``num_classes=0``: none)."""
         super().reset_classifier(num_classes, global_pool)
         self._init_classifier()
 
     def forward_intermediates(
         self, x: torch.Tensor, indices: int | list[int] | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Run with intermediate features as timm's ResNet, counting only stages that are there."""
+        """Return intermediate features like timm's ResNet, counting only existing stages."""
         indices, _ = feature_take_indices(len(self.feature_info), indices)
         return super().forward_intermediates(x, indices, *args, **kwargs)
 
     def prune_intermediate_layers(self, indices: int | list[int] = 1, *args: Any, **kwargs: Any) -> list[int]:
-        """Drop layers behind the given features as timm's ResNet, counting only stages that are there."""
+        """Drop the layers after the given features like timm's ResNet, counting only existing stages."""
         indices, _ = feature_take_indices(len(self.feature_info), indices)
         return super().prune_intermediate_layers(indices, *args, **kwargs)
 
@@ -195,8 +195,8 @@ class RedNet(ResNetC):
     Args:
         layers: Blocks per stage.
         kernel_size: Kernel size of the bottlenecks' involutions.
-        stem_kernel: Kernel size of the stem's involution; published are 3 for classification, 7 for detection
-            and segmentation.
+        stem_kernel: Kernel size of the stem's involution; the published models have 3 for classification and 7 for
+            detection and segmentation.
         groups: Number of kernel groups, the same in every involution; by default ``group_channels`` sets it.
         group_channels: Channels that share one kernel.
         reduction_ratio: Channel reduction of the kernel generators; None or 0: a single linear map

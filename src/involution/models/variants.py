@@ -92,7 +92,7 @@ def _no_weights(variant: str) -> str:
     if variant.removeprefix("rednet").removesuffix("_stem7") not in map(str, _DEPTHS):
         return f"pretrained=True: no weights of {variant} are published; train it with pretrained=False"
     return (
-        f"pretrained=True: no download address of weights for {variant} is known to be alive. Get the "
+        f"pretrained=True: no working download address is known for the weights of {variant}. Get the "
         "authors' file (https://github.com/d-li14/involution, links in a browser) or PaddlePaddle's "
         f"RedNet*_pretrained.pdparams, run `involution convert FILE {variant}.safetensors`, then "
         f'timm.create_model("{variant}", checkpoint_path="{variant}.safetensors")'

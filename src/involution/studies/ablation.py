@@ -223,7 +223,7 @@ def load_study(source: str | Path) -> Study:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from error
+        raise StudyError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     try:
         return _study(found, path.stem)
     except StudyError as error:
@@ -301,7 +301,7 @@ def _check(study: Study) -> None:
             _check_keys(point.settings, f"axis {name!r}")
             wrong = [key for key in point.settings if not key.startswith(_ARGS)]
             if study.cost and "model.name" in wrong:
-                raise StudyError(f"axis {name!r} varies model.name: leave cost out, which is of one network")
+                raise StudyError(f"axis {name!r} varies model.name: remove cost, which is for a single network")
             try:
                 network_cost(study.config(point.settings), None)
                 study.cost_of(point)
@@ -396,5 +396,5 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
         try:
             found[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise StudyError(f"{word!r}: the value is no valid YAML") from error
+            raise StudyError(f"{word!r}: the value is not valid YAML") from error
     return found

@@ -47,10 +47,10 @@ def claim_folder(study: Study, folder: Path) -> None:
     if marker.is_file():
         difference = _difference(_read(marker), base)
         if difference:
-            raise StudyError(f"{folder} holds another study ({difference}); choose another folder by --output")
+            raise StudyError(f"{folder} holds another study ({difference}); choose another folder with --output")
         return
     if folder.is_dir() and any(folder.iterdir()):
-        raise StudyError(f"{folder} holds files that are no study's; choose another folder by --output")
+        raise StudyError(f"{folder} holds files that are not a study's; choose another folder with --output")
     make_folder(folder)
     _write(marker, base)
 
@@ -85,7 +85,7 @@ def read_record(run: Run, folder: Path) -> dict[str, Any] | None:
         "" if found.get("seed") == run.config.seed else f"seed is {found.get('seed')} there"
     )
     if difference:
-        raise StudyError(f"{path} is of another study ({difference}); choose another folder by --output")
+        raise StudyError(f"{path} belongs to another study ({difference}); choose another folder with --output")
     return found
 
 
@@ -223,7 +223,7 @@ def _in_processes(
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
-        raise StudyError("a process was killed, perhaps for want of memory; try a smaller --jobs") from error
+        raise StudyError("a process was killed, perhaps for lack of memory; try a smaller --jobs") from error
     except BaseException:
         for future in futures:
             future.cancel()
@@ -309,9 +309,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StudyError(f"{path}: no valid JSON; remove it, and its run is done again") from error
+        raise StudyError(f"{path}: not valid JSON; remove it to repeat its run") from error
     if not isinstance(found, dict):
-        raise StudyError(f"{path}: wanted the record of a run; remove it, and its run is done again")
+        raise StudyError(f"{path}: wanted the record of a run; remove it to repeat its run")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Published results: of the authors' repository, of the paper, and of the networks that they compare with."""
+"""Published results, from the authors' repository and the paper, including the networks they compare with."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ _PAPER = "arXiv 2103.06255"
 
 @dataclass(frozen=True)
 class Published:
-    """What was published of a network.
+    """What was published about a network.
 
     Attributes:
         parameters: In millions; of detectors and segmenters without the frozen stem and first stage.
-        flops: In thousand millions, as the authors count.
+        flops: In billions, as the authors count.
         scores: By measure in %, the main one first: ``top1`` and ``top5`` (ImageNet-1k's validation images, crop 224²),
             ``top1_paper`` where the paper gives another figure than the repository, ``box_ap`` and ``mask_ap`` (COCO
             val2017, 1x schedule), ``miou`` (Cityscapes' validation images).
-        source: Where it stands.
+        source: Where it was published.
     """
 
     parameters: float

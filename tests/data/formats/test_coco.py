@@ -97,12 +97,12 @@ def test_masks_are_those_of_pycocotools(root):
 
 MALFORMED = {
     "missing image": (("images", 2, "file_name", "gone.png"), "image 3: no such file"),
-    "path outside": (("images", 2, "file_name", "../0.png"), "image 3: file_name '../0.png' is no path below"),
+    "path outside": (("images", 2, "file_name", "../0.png"), "image 3: file_name '../0.png' is not a path inside"),
     "no width": (("images", 2, "width", 0), "image 3: width and height"),
     "same image id": (("images", 2, "id", 2), "image 2: its id appears twice"),
     "unknown image": (("annotations", 1, "image_id", 77), "annotation 2: unknown image 77"),
     "unknown category": (("annotations", 1, "category_id", 2), "annotation 2: unknown category 2"),
-    "out of range": (("annotations", 1, "bbox", [60, 0, 9, 9]), "annotation 2: box .* reaches out"),
+    "out of range": (("annotations", 1, "bbox", [60, 0, 9, 9]), "annotation 2: box .* extends outside"),
     "zero area": (("annotations", 1, "bbox", [6, 0, 0, 9]), "annotation 2: box of zero area"),
     "three numbers": (("annotations", 1, "bbox", [6, 0, 3]), "annotation 2: bbox wants four numbers"),
     "no number": (("annotations", 1, "bbox", [6, 0, 3, float("nan")]), "annotation 2: bbox wants four numbers"),
@@ -130,7 +130,7 @@ MALFORMED = {
     "area in words": (("annotations", 1, "area", "large"), "annotation 2: wanted a number as area"),
     "far out": (
         ("annotations", 1, "segmentation", [[1, 2, 1e12, 4, 5, 6]]),
-        "annotation 2: a polygon reaches far out",
+        "annotation 2: a polygon extends far outside",
     ),
     "no polygon": (("annotations", 1, "segmentation", [[1, 2, 3, 4]]), "annotation 2: no mask"),
 }
@@ -325,8 +325,8 @@ def test_what_is_not_trained_on_is_named(root):
     findings = open_root(root).findings
     assert findings.ignored == {
         "images without an entry in the annotations": ["extra.png", "2.png"],
-        "crowds, neither trained on nor missed": ["train 0.png", "val 0.png"],
-        "boxes under a pixel, not trained on": ["train 1.png"],
+        "crowds, which are not trained on and not counted as misses": ["train 0.png", "val 0.png"],
+        "boxes smaller than a pixel, not trained on": ["train 1.png"],
     }
 
 
@@ -366,7 +366,7 @@ def test_a_turn_that_leaves_the_size_is_told(root):
     turned(root, 3)
     notes = open_root(root).findings.notes
     assert notes[0].startswith(
-        "train: turned upright by their EXIF orientation, the boxes taken to be those of the upright"
+        "train: turned upright by their EXIF orientation; boxes are taken to refer to the upright"
     )
 
 

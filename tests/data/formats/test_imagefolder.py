@@ -86,7 +86,7 @@ def test_what_is_not_used_is_counted_and_named(tmp_path):
     assert data.findings.used == {"train": 24, "val": 16}
     assert data.findings.notes == ["val: no images of cat"]
     assert data.findings.ignored == {
-        "folders beside the splits": ["other/"],
+        "folders next to the splits": ["other/"],
         "no images": ["ant/notes.txt"],
         "images outside the class folders": ["train/loose.jpg"],
     }

@@ -69,7 +69,7 @@ def test_difficult_objects_do_not_count(root):
     data = open_root(root)
     assert len(data.train[0][1]["labels"]) == 2
     assert [item["iscrowd"] for item in data.train.record.to_coco()["annotations"][:3]] == [0, 0, 1]
-    assert data.findings.ignored == {"crowds, neither trained on nor missed": ["train 000001.png"]}
+    assert data.findings.ignored == {"crowds, which are not trained on and not counted as misses": ["train 000001.png"]}
 
 
 def test_as_roboflow_exports_it(tmp_path):
@@ -96,7 +96,7 @@ BROKEN = {
     "no image": (page("x.png", []), "no image x.png or of the name 000009"),
     "no name": (page("000001.png", [("", (1, 1, 5, 5), 0)]), "object 1 lacks its name"),
     "no number": (page("000001.png", [("cat", (1, 1, "nan", 5), 0)]), "object 1 lacks its name or the four numbers"),
-    "outside": (page("000001.png", [("cat", (1, 1, 90, 5), 0)]), "reaches out of an image of 40 x 20"),
+    "outside": (page("000001.png", [("cat", (1, 1, 90, 5), 0)]), "extends outside an image of 40 x 20"),
     "reversed": (page("000001.png", [("cat", (9, 9, 3, 3), 0)]), "box of zero area"),
     "size": (page("000001.png", OBJECTS, (20, 40)), r"000001\.png has 40 x 20 pixels, not 20 x 40"),
 }

@@ -100,7 +100,7 @@ BROKEN = {
     "0 0.5 0.5 0 0.2": "box of zero area",
     "0 nan 0.5 0.2 0.2": "wanted shares of the image from 0 to 1, got nan",
     "cat 0.5 0.5 0.2 0.2": "wanted numbers, got cat",
-    "0 1 1 1 1": "reaches out of an image of 40 x 20",
+    "0 1 1 1 1": "extends outside an image of 40 x 20",
 }
 
 
@@ -137,7 +137,7 @@ def test_two_images_of_one_name_share_no_labels(root):
 
 def test_the_same_images_in_both_splits_are_told(root):
     settings(root, train="images/train", val="images/train")
-    assert "val: images that are in train, too: 3 (1.png, 2.png, 3.png)" in open_root(root).findings.notes
+    assert "val: images that are also in train: 3 (1.png, 2.png, 3.png)" in open_root(root).findings.notes
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_the_same_images_in_both_splits_are_told(root):
     [
         ("names: [cat, dog]\nnc: 3\ntrain: images/train\nval: images/val", "nc is 3, but there are 2 names"),
         ("names: {0: cat, 2: dog}\ntrain: images/train", "names wants the numbers 0 to 1"),
-        ("names: [cat, no]\ntrain: images/train", "names must be texts, got .*False"),
+        ("names: [cat, no]\ntrain: images/train", "names must be strings, got .*False"),
         ("names: [cat, cat]\ntrain: images/train", "wanted different class names"),
         ("train: images/train", "no names"),
         ("names: [cat, dog]\ntrain: images/training", "no such folder or list of images: images/training"),
         ("names: [cat, dog]\ntrain: images/train", "no images of val; found those of train"),
-        ("names: [cat, dog]\nkpt_shape: [17, 3]", "holds key points"),
+        ("names: [cat, dog]\nkpt_shape: [17, 3]", "has key points"),
         ("a: &a [1, 2]\nb: [*a, *a]", "YAML aliases"),
         ("names: [cat", "broken YAML"),
         ("- cat", "wanted settings such as names"),

@@ -62,7 +62,7 @@ register(
         name="cityscapes",
         task="segment",
         syntax="cityscapes:PATH",
-        description="leftImg8bit/ beside gtFine/, as Cityscapes is unpacked",
+        description="leftImg8bit/ next to gtFine/, as Cityscapes unpacks",
         open=_open,
         recognises=lambda folder: (folder / "leftImg8bit").is_dir(),
     )

@@ -10,7 +10,7 @@ from involution.data.formats.masks import open_masks
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 
-_DESCRIPTION = "embedded, composed once into data/digit-scenes or PATH"
+_DESCRIPTION = "built in, composed once into data/digit-scenes or PATH"
 
 
 def _folder(path: str) -> Path:

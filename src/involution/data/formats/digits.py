@@ -18,4 +18,4 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     return classification_data(spec, [str(i) for i in range(10)], parts, Findings(), options)
 
 
-register(Format("digits", "classify", "digits", "embedded, 1,797 handwritten digits", _open))
+register(Format("digits", "classify", "digits", "built in, 1,797 handwritten digits", _open))

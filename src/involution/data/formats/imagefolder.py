@@ -64,7 +64,7 @@ def open_split_folders(spec: str, root: Path, options: Options) -> DataSet[Any]:
         raise DataError(f"{root} has {has} but no {lacking}; wanted train/ and val/, each with one folder per class")
     others = sorted(set(subfolders(root)) - set(splits.values()))
     if others and not options.only:
-        findings.ignore("folders beside the splits", *[f"{name}/" for name in others])
+        findings.ignore("folders next to the splits", *[f"{name}/" for name in others])
     ignore_loose(root, findings, "")
     first = next(iter(splits.values()))
     classes = subfolders(root / first) if options.only else class_folders(root / first)
@@ -96,7 +96,7 @@ register(
         name="imagefolder",
         task="classify",
         syntax="imagefolder:PATH",
-        description="one folder of images a class, below train/, val/ and perhaps test/, or split 60 / 20 / 20",
+        description="one folder of images per class, in train/, val/ and optionally test/, or split 60 / 20 / 20",
         open=_open,
         recognises=_recognises,
     )

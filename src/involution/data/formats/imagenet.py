@@ -57,7 +57,7 @@ register(
         name="imagenet",
         task="classify",
         syntax="imagenet:PATH",
-        description="train/ and val/ of class folders, and perhaps meta.bin, as torchvision lays ImageNet out",
+        description="train/ and val/ with class folders, and optionally meta.bin, as torchvision lays out ImageNet",
         open=_open,
         recognises=_recognises,
     )

@@ -46,7 +46,7 @@ def _classes(root: Path) -> tuple[list[str], dict[tuple[int, int, int], int] | N
         if (root / name).is_file():
             return read_classes(root / name)
     raise DataError(
-        f"no such file: {root / 'classes.txt'}; wanted the class names, one a line, in the order of the labels from 0"
+        f"no such file: {root / 'classes.txt'}; wanted the class names, one per line, in the order of the labels from 0"
     )
 
 

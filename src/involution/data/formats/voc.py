@@ -42,7 +42,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         raise DataError(f"no such folder: {root}")
     if options.masks:
         raise DataError(
-            f"{spec}: Pascal VOC's boxes have no masks; wanted a detector without, or coco or yolo with polygons"
+            f"{spec}: Pascal VOC's boxes have no masks; use a detector without masks, or coco or yolo with polygons"
         )
     files = _find(root, options.only)
     pages = {split: _pages(found, split, findings) for split, found in files.items()}

@@ -25,7 +25,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     folder = next(files[0] for files in splits.values() if files).parent
     beside = [folder / name for name in ("classes.txt", "classes.json") if (folder / name).is_file()]
     if options.classes is None and not beside:
-        raise DataError(f"{spec}: no class names; put classes.txt (one a line) beside the shards or give a file")
+        raise DataError(f"{spec}: no class names; put classes.txt (one per line) next to the shards or name a file")
     classes = read_names(Path(options.classes) if options.classes else beside[0])
     parts: dict[str, Any] = {
         split: ShardDataset(files, len(classes), findings, options.reading) for split, files in splits.items() if files
@@ -84,7 +84,7 @@ register(
         name="webdataset",
         task="classify",
         syntax="webdataset:SHARDS",
-        description="a folder or brace pattern of train*, val* and perhaps test* tar files, classes.txt beside",
+        description="a folder or brace pattern of train*, val* and optionally test* tar files, with classes.txt",
         open=_open,
         recognises=lambda folder: any(folder.glob("*.tar")),
     )

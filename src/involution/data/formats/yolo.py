@@ -62,7 +62,7 @@ def _classes(root: Path) -> list[str]:
     for name in _NAMES:
         if (root / name).is_file():
             return read_names(root / name, least=1)
-    raise DataError(f"{root}: no class names; wanted data.yaml with names, or classes.txt with one name a line")
+    raise DataError(f"{root}: no class names; wanted data.yaml with names, or classes.txt with one name per line")
 
 
 def _from_yaml(root: Path, file: Path, findings: Findings) -> tuple[list[str], dict[str, _Split]]:
@@ -70,7 +70,7 @@ def _from_yaml(root: Path, file: Path, findings: Findings) -> tuple[list[str], d
     if not isinstance(content, dict):
         raise DataError(f"{file}: wanted settings such as names, train and val")
     if "kpt_shape" in content:
-        raise DataError(f"{file}: holds key points (kpt_shape), which no detector here learns")
+        raise DataError(f"{file}: has key points (kpt_shape), which the detectors here do not learn")
     base = (
         root / str(content["path"])
         if (root / str(content.get("path") or ".")).is_dir() and content.get("path")
@@ -98,7 +98,7 @@ def _yaml_names(content: dict[str, Any], file: Path) -> list[str]:
         raise DataError(f"{file}: no names; wanted a list of class names")
     # YAML reads a bare 7 as a number, and no as a truth value
     if not all(isinstance(name, str | int | float) and not isinstance(name, bool) for name in names):
-        raise DataError(f"{file}: names must be texts, got {some([repr(name) for name in names])}")
+        raise DataError(f"{file}: names must be strings, got {some([repr(name) for name in names])}")
     found = [str(name).strip() for name in names]
     if len(set(found)) < len(found) or not all(found):
         raise DataError(f"{file}: wanted different class names, got {some(found, 5)}")

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from involution.studies.harness import Options, Suite
 
 SUITES = {
-    "operator": "the operator against eager unfold on any device, in both memory orders",
-    "cpu": "the CPU's kernels against PyTorch's other ways, and whole networks",
-    "gpu": "the Triton kernels against PyTorch's other ways, and whole networks",
+    "operator": "the operator against eager unfold, on any device and in both memory orders",
+    "cpu": "the CPU kernels against PyTorch's alternatives, and whole networks",
+    "gpu": "the Triton kernels against PyTorch's alternatives, and whole networks",
     "detection": "the published detectors against torchvision's with a ResNet-50",
 }
 """The names of the files here, and what each measures."""
@@ -40,17 +40,17 @@ def default() -> str:
 def add_arguments(parser: Any) -> None:
     """Add a suite's name and the options that all suites have to a parser, argparse's or jsonargparse's."""
     titles = "; ".join(f"{name}: {title}" for name, title in SUITES.items())
-    parser.add_argument("suite", nargs="?", choices=list(SUITES), help=f"{titles}; by default by what the machine has")
-    parser.add_argument("--quick", action="store_true", help="only what matters most, in about a minute")
+    parser.add_argument("suite", nargs="?", choices=list(SUITES), help=f"{titles}; by default chosen for this machine")
+    parser.add_argument("--quick", action="store_true", help="only the most important measurements, about a minute")
     parser.add_argument("--only", nargs="+", metavar="PART", default=[], help="parts of a suite, such as operator")
     parser.add_argument("--batch", type=int, nargs="+", default=[], help="batch sizes; by default the suite's")
-    parser.add_argument("--seconds", type=float, help="least time for each measurement; by default the suite's")
-    parser.add_argument("--rounds", type=int, help="least rounds of each measurement; by default the suite's")
-    parser.add_argument("--minutes", type=float, help="begin no measurement after so long; by default the suite's")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile's code; compiling takes minutes")
-    parser.add_argument("--threads", type=int, help="of the CPU; by default PyTorch's choice")
+    parser.add_argument("--seconds", type=float, help="minimum time per measurement; by default the suite's")
+    parser.add_argument("--rounds", type=int, help="minimum rounds per measurement; by default the suite's")
+    parser.add_argument("--minutes", type=float, help="start no measurement after this many; by default the suite's")
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile; compiling takes minutes")
+    parser.add_argument("--threads", type=int, help="CPU threads; by default PyTorch's choice")
     parser.add_argument(
-        "--dry-run", action="store_true", help="the smallest sizes, to see that all of it works; writes nothing"
+        "--dry-run", action="store_true", help="the smallest sizes, to check that everything works; writes nothing"
     )
 
 

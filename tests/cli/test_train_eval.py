@@ -72,7 +72,7 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--optimizer.name", "sdg"], "no optimizer named 'sdg'; did you mean sgd?"),
         (["--resume", "none.ckpt"], "no such checkpoint: none.ckpt"),
         (["--recipe", "digits", "--resume", "x.ckpt"], "exclude each other"),
-        (["--model.weights", "none.safetensors"], "no such file of weights: none.safetensors"),
+        (["--model.weights", "none.safetensors"], "no such checkpoint: none.safetensors"),
         (["--recipe", "finetune"], "starts from trained weights: add --model.weights FILE"),
         (["--resume", "."], "is a folder; wanted a checkpoint"),
         (["--trainer.epochs", "many"], 'option "--trainer.epochs": wanted int, got many'),

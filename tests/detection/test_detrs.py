@@ -8,9 +8,10 @@ import timm
 import torch
 from torch import nn
 from torchvision.ops import box_convert
+from transformers import AutoModelForObjectDetection
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
-from involution.detection import conditional_detr, detr, first_label
+from involution.detection import Detr, conditional_detr, detr, first_label
 from involution.extras import MissingExtra
 from involution.models.pyramid import Backbone
 from involution.nn import Involution2d
@@ -164,7 +165,8 @@ def test_any_network_of_timm_serves_as_backbone():
     ("arguments", "message"),
     [
         ({"num_classes": 0}, "num_classes must be 1 or more"),
-        ({"anchor_sizes": [3]}, "no argument named anchor_sizes"),
+        ({"anchor_sizes": [3]}, "Detr has no argument .anchor_sizes."),
+        ({"d_model": "wide"}, "Detr can.t be made so: .*d_model"),
     ],
 )
 def test_refuses(arguments, message):
@@ -189,3 +191,50 @@ def test_the_head_is_all_but_the_backbone():
     found = {name for name, parameter in model.named_parameters() if id(parameter) in head}
     assert found == {name for name, _ in model.named_parameters() if ".backbone." not in name}
     assert "network.class_labels_classifier.bias" in found
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("build", [detr, conditional_detr])
+def test_is_saved_and_loaded_by_transformers(build, frozen, weights, tmp_path):
+    body = small_backbone(weights=weights) if frozen else small_backbone()
+    model = build(3, body, **SMALL, image_mean=(0.5, 0.4, 0.3)).eval()
+    model.save_pretrained(tmp_path)
+    again = Detr.from_pretrained(tmp_path)
+    assert type(again.network) is type(model.network)
+    state = model.network.state_dict()
+    assert list(again.network.state_dict()) == list(state)
+    assert all(torch.equal(value, state[name]) for name, value in again.network.state_dict().items())
+    still = [name for name, p in again.network.named_parameters() if not p.requires_grad]
+    assert still == [name for name, p in model.network.named_parameters() if not p.requires_grad]
+    assert bool(still) == frozen
+    images = [torch.rand(3, 64, 64), torch.rand(3, 50, 70)]
+    with torch.no_grad():
+        for found, wanted in zip(again(images), model(images), strict=True):
+            assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    # the config says which network it is, in transformers' own way
+    network = AutoModelForObjectDetection.from_pretrained(tmp_path)
+    assert network.config.backbone_config.name == "rednet_nano"
+    assert network.config.backbone_config.model_args == {"small_input": False}
+
+
+def test_what_is_no_saved_detector(tmp_path):
+    with pytest.raises(ValueError, match="no such folder: "):
+        Detr.from_pretrained(tmp_path / "none")
+    with pytest.raises(ValueError, match=rf"no detector of transformers in {tmp_path}: Unrecognized model"):
+        Detr.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"backbone_config": {"model_type": "timm_backbone"}},
+        {"_attn_implementation": "kernels-community/flash-attn"},
+        {"attn_implementation": "kernels-community/flash-attn"},
+        {"backbone_kwargs": {"pretrained": True}},
+        {"use_pretrained_backbone": True},
+        {"_name_or_path": "facebook/detr-resnet-50"},
+    ],
+)
+def test_takes_nothing_that_reads_or_chooses_code(arguments):
+    with pytest.raises(ValueError, match=rf"Detr has no argument '{next(iter(arguments))}'"):
+        detr(3, small_backbone(), **SMALL, **arguments)

@@ -20,6 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from involution.detection.mmdetection import ExactAnchors, HalfPixelRoIAlign, LinearP6P7, octaves
+from involution.models.arguments import check_arguments, named_arguments
 from involution.models.pyramid import Backbone, FeaturePyramid, Kind, check_kind, parameters_outside
 from involution.nn import Involution2d
 
@@ -31,6 +32,9 @@ Conventions = Literal["torchvision", "mmdetection"]
 _RATIOS = (0.5, 1.0, 2.0)
 _SIZES = (32, 64, 128, 256, 512)
 _BOX_SIZE, _MASK_SIZE = 7, 14
+# torchvision's arguments that are layers, which the functions below make
+_PARTS = {"backbone", "head", "anchor_generator", "proposal_matcher", "rpn_anchor_generator", "rpn_head"}
+_PARTS |= {f"{part}_{kind}" for part in ("box", "mask") for kind in ("roi_pool", "head", "predictor")}
 
 
 class _OnPyramid:
@@ -89,6 +93,7 @@ def retinanet(
     body = backbone if isinstance(backbone, Backbone) else Backbone(backbone, (2, 3, 4))
     added = (LinearP6P7 if _exact(conventions) else LastLevelP6P7)(body.channels[-1], out_channels)
     pyramid = FeaturePyramid(body, out_channels, neck=neck, extra_blocks=added)
+    _check_further("retinanet", RetinaNet, kwargs)
     anchors = _anchors([octaves(size) for size in anchor_sizes], body, 2, conventions)
     return RetinaNet(pyramid, _checked(num_classes), anchor_generator=anchors, **kwargs)
 
@@ -128,6 +133,7 @@ def faster_rcnn(
         >>> sorted(model([torch.rand(3, 64, 96)])[0])
         ['boxes', 'labels', 'scores']
     """
+    _check_further("faster_rcnn", FasterRCNN, kwargs)
     parts = _two_stages(num_classes, backbone, neck, head, out_channels, box_channels, anchor_sizes, conventions)
     return FasterRCNN(**parts, **kwargs)
 
@@ -168,6 +174,7 @@ def mask_rcnn(
         >>> sorted(model([torch.rand(3, 64, 96)])[0])
         ['boxes', 'labels', 'masks', 'scores']
     """
+    _check_further("mask_rcnn", MaskRCNN, kwargs)
     parts = _two_stages(num_classes, backbone, neck, head, out_channels, box_channels, anchor_sizes, conventions)
     layers: nn.Module = MaskRCNNHeads(out_channels, (out_channels,) * 4, 1)
     if head == "involution":
@@ -189,6 +196,11 @@ def first_label(model: nn.Module) -> int:
         0
     """
     return 1 if isinstance(model, torchvision_detection.FasterRCNN) else 0
+
+
+def _check_further(what: str, cls: type[nn.Module], given: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for arguments that torchvision's detector does not take, which it would ignore."""
+    check_arguments(what, given, (named_arguments(cls) - _PARTS) | {"size_divisible", "fixed_size"})
 
 
 def _two_stages(

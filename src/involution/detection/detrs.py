@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +17,13 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import box_convert
 
 from involution.extras import require
+from involution.models.arguments import check_arguments
 from involution.models.pyramid import Backbone, parameters_outside
 
 __all__ = ["Detr", "conditional_detr", "detr"]
+
+# of transformers' configs; the backbone decides them
+_SET_HERE = {"backbone_config", "num_channels", "dilation", "is_encoder_decoder"}
 
 
 class Detr(nn.Module):
@@ -40,6 +46,53 @@ class Detr(nn.Module):
         """The network's backbone."""
         backbone: nn.Module = self.network.model.backbone.model
         return backbone
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write network, config and image processor as transformers does.
+
+        `from_pretrained` reads them, as do transformers' own classes after ``import
+        involution.detection.transformers_backbone``.
+
+        Args:
+            folder: Folder to write to.
+        """
+        self.network.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Detr:
+        """Read what `save_pretrained` wrote; nothing is downloaded.
+
+        Args:
+            folder: The folder.
+
+        Returns:
+            The detector in eval mode; of several smaller sides it has the one for evaluation.
+
+        Raises:
+            ValueError: There is no such detector in the folder.
+            MissingExtra: transformers is not installed.
+        """
+        require("transformers")
+        import transformers
+
+        import involution.detection.transformers_backbone  # noqa: F401  (registers our backbones)
+
+        if not os.path.isdir(folder):
+            raise ValueError(f"no such folder: {folder}")
+        try:
+            network = transformers.AutoModelForObjectDetection.from_pretrained(folder, local_files_only=True)
+            processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(f"no detector of transformers in {folder}: {' '.join(str(error).split())}") from error
+        body = network.model.backbone.model
+        if body.frozen:
+            body.freeze_stem()
+        size = processor.size
+        transform = GeneralizedRCNNTransform(
+            size["shortest_edge"], size["longest_edge"], list(processor.image_mean), list(processor.image_std)
+        )
+        return cls(network, processor, transform).eval()
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of everything but the backbone."""
@@ -160,25 +213,30 @@ def conditional_detr(
 def _build(kind: str, num_classes: int, backbone: str | Backbone, sizes: tuple[Any, ...], kwargs: Any) -> Detr:
     require("transformers")
     import transformers
-    from transformers.models.detr.modeling_detr import replace_batch_norm
+
+    from involution.detection.transformers_backbone import TimmRegistryBackboneConfig, freeze_norms
 
     body = backbone if isinstance(backbone, Backbone) else Backbone(backbone, (4,))
     settings = getattr(transformers, f"{kind}Config")
-    unknown = sorted(set(kwargs) - set(settings.__dataclass_fields__))
-    if unknown:
-        raise ValueError(f"no argument named {', '.join(unknown)}")
-    # transformers builds a backbone only from a name: a small one stands in until ours replaces it
-    stand_in = transformers.TimmBackboneConfig(backbone="rednet_nano")
-    config = settings(backbone_config=stand_in, num_labels=num_classes, **kwargs)
-    network = getattr(transformers, f"{kind}ForObjectDetection")(config)
+    check_arguments(kind, kwargs, set(inspect.get_annotations(settings)) - _SET_HERE)
+    try:
+        config = settings(backbone_config=TimmRegistryBackboneConfig.of(body), num_labels=num_classes, **kwargs)
+        network = getattr(transformers, f"{kind}ForObjectDetection")(config)
+    # transformers' own checks of the values
+    except Exception as error:
+        raise ValueError(f"{kind} can't be made so: {' '.join(str(error).split())}") from error
     network.model.backbone.model = body
     network.model.input_projection = nn.Conv2d(body.channels[-1], config.d_model, 1)
     if body.frozen:
-        with torch.no_grad():
-            replace_batch_norm(body)
+        freeze_norms(body)
     min_size, max_size, mean, std = sizes
     transform = GeneralizedRCNNTransform(min_size, max_size, list(mean), list(std))
-    return Detr(network, getattr(transformers, f"{kind}ImageProcessor")(), transform)
+    processor = getattr(transformers, f"{kind}ImageProcessor")(
+        size={"shortest_edge": transform.min_size[-1], "longest_edge": max_size},
+        image_mean=list(mean),
+        image_std=list(std),
+    )
+    return Detr(network, processor, transform)
 
 
 def _relative(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -57,6 +57,7 @@ class Backbone(nn.Module):
         strides: Ratio of image size to each level's size.
         frozen: Whether stem, first stage and batch norms' statistics are frozen.
         loaded: What was read from ``weights``, None without.
+        settings: Name, levels, norm, in_chans and model_args, as they were given.
 
     Raises:
         ValueError: No such network, norm or argument, a freeze without weights or of a network that is no ResNet, or
@@ -99,6 +100,13 @@ class Backbone(nn.Module):
             name, features_only=True, out_indices=tuple(levels), in_chans=in_chans, **extra, **(model_args or {})
         )
         self.body = body
+        self.settings: dict[str, Any] = {
+            "name": name,
+            "levels": list(levels),
+            "norm": norm,
+            "in_chans": in_chans,
+            "model_args": dict(model_args or {}),
+        }
         self.channels: list[int] = body.feature_info.channels()
         self.strides: list[int] = body.feature_info.reduction()
         self.frozen = freeze if freeze is not None else weights is not None
@@ -112,10 +120,14 @@ class Backbone(nn.Module):
         if weights is not None and load:
             self.loaded = load_checkpoint(self.body, weights)
         if self.frozen:
-            for part in _FROZEN:
-                self.body.get_submodule(part).requires_grad_(False)
+            self.freeze_stem()
             # the batch norms are to be in eval mode from the beginning
             self.train(self.training)
+
+    def freeze_stem(self) -> None:
+        """Freeze the parameters of stem and first stage."""
+        for part in _FROZEN:
+            self.body.get_submodule(part).requires_grad_(False)
 
     def train(self, mode: bool = True) -> Backbone:
         """Train or evaluate; the batch norms of a frozen backbone, its generators' too, stay in eval mode."""

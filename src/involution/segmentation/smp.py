@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 import involution.models.variants  # noqa: F401  (registers RedNet)
 from involution.extras import require
+from involution.models.arguments import check_arguments, named_arguments
 from involution.models.checkpoint import load_checkpoint
 from involution.models.pyramid import parameters_outside
 
 __all__ = ["SmpSegmenter", "smp"]
 
 _MODELS = {"smp_fpn": "FPN", "smp_upernet": "UPerNet", "smp_deeplabv3plus": "DeepLabV3Plus"}
+
+
+# of segmentation-models-pytorch's arguments; further ones would go to timm
+_SET_HERE = {"encoder_name", "encoder_weights", "in_channels", "classes", "aux_params"}
 
 
 class SmpSegmenter(nn.Module):
@@ -79,6 +84,7 @@ def smp(
     import segmentation_models_pytorch
 
     build = getattr(segmentation_models_pytorch, _MODELS[name])
+    check_arguments(name, kwargs, named_arguments(build) - _SET_HERE)
     network = build(encoder_name=f"tu-{backbone}", encoder_weights=None, classes=num_classes, **kwargs)
     if weights is not None:
         load_checkpoint(network.encoder.model, weights)

@@ -288,7 +288,7 @@ def test_predictor_leaves_out_uncertain_objects(trained, root):
         ({"model__name": "retinanet", "model__head": "involution"}, "retinanet's head has no involutions"),
         ({"model__name": "detr", "model__neck": "involution"}, "detr has no pyramid"),
         ({"model__name": "detr", "model__levels": [2, 3]}, "must be one stage for detr"),
-        ({"model__name": "detr", "model__levels": [3], "model__args": {"colour": 3}}, "no argument named colour"),
+        ({"model__name": "detr", "model__levels": [3], "model__args": {"colour": 3}}, "Detr has no argument .colour."),
         ({"model__args": {"colour": 3}}, "can't be made so"),
         ({"model__args": {"anchor_sizes": [8]}}, "one size for each of the 4 levels, got 1"),
         ({"model__norm": "group", "model__freeze": True}, "for training from scratch"),

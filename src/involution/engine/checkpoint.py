@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from involution.engine.card import ModelCard
 from involution.engine.config import Config
+from involution.models.arguments import plain
 from involution.models.checkpoint import check_entries
 from involution.models.errors import CheckpointError
 from involution.models.readers import check_tensors, read_file, shown
@@ -85,6 +86,10 @@ def read_recipe(
     Raises:
         CheckpointError: for settings that there are not, or values that can't be.
     """
+    # the parser takes the square of a list's length
+    complaint = plain(card.recipe, most=2000)
+    if complaint:
+        raise CheckpointError(f"{path}: its recipe {complaint}")
     known: dict[str, Any] = cls().to_dict()
     for name, value in card.recipe.items():
         # what is no group could be taken for the name of a file with settings

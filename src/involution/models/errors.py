@@ -23,7 +23,12 @@ class CheckpointError(ValueError):
         self.missing, self.unexpected, self.mismatched = list(missing), list(unexpected), list(mismatched)
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape or type": self.mismatched}
         report = "; ".join(f"{len(names)} {kind} ({shorten(names, 4)})" for kind, names in kinds.items() if names)
-        super().__init__(f"{message}: {report}" if report else message)
+        super().__init__(_printable(f"{message}: {report}" if report else message))
+
+
+def _printable(text: str) -> str:
+    """One line without control characters: names and values of a file may hold any."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def shorten(entries: Sequence[str], limit: int = 20) -> str:

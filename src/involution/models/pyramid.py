@@ -60,8 +60,8 @@ class Backbone(nn.Module):
         settings: Name, levels, norm, in_chans and model_args, as they were given.
 
     Raises:
-        ValueError: No such network, norm or argument, a freeze without weights or of a network that is no ResNet, or
-            group norm where weights of batch norms are to be loaded.
+        ValueError: No such network, norm or argument, levels that are not different, a freeze without weights or of a
+            network that is no ResNet, or group norm where weights of batch norms are to be loaded.
         CheckpointError: Weights of another network.
 
     Example:
@@ -93,6 +93,8 @@ class Backbone(nn.Module):
             raise ValueError("freeze=True needs weights: a stem that was never trained must not be frozen")
         if not timm.is_model(name):
             raise ValueError(f"no network {name!r} in timm's registry")
+        if not levels or len(set(levels)) != len(levels):
+            raise ValueError(f"levels wants different features of {name}, got {list(levels)[:10]}")
         if model_args:
             check_arguments(name, model_args, network_arguments(name))
         extra: dict[str, Any] = {"norm_layer": group_norm} if norm == "group" else {}

@@ -25,7 +25,7 @@ from involution.models.errors import CheckpointError
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 # bytes of the index of an archive: some 40,000 tensors, ten times as many as a large training keeps
 _LARGEST_INDEX = 3_000_000
-_LONGEST_NAME = 500
+_LONGEST_NAME, _MOST_ENTRIES = 500, 50_000
 # where a training keeps its weights; like timm, a moving average is preferred
 _ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -171,6 +171,8 @@ def check_tensors(content: Mapping[Any, Any], file: str | os.PathLike[str]) -> d
     """
     import numpy as np
 
+    if len(content) > _MOST_ENTRIES:
+        raise CheckpointError(f"{file} holds {len(content)} entries, wanted at most {_MOST_ENTRIES}")
     tensors: dict[str, torch.Tensor] = {}
     room = 4 * os.path.getsize(file) + 2**20
     for name, value in content.items():

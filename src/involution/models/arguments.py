@@ -51,8 +51,8 @@ def network_arguments(name: str) -> frozenset[str]:
     Example:
         >>> {"drop_path_rate", "kernel_size"} <= network_arguments("rednet50")
         True
-        >>> {"pretrained", "checkpoint_path"} & network_arguments("resnet50")
-        frozenset()
+        >>> sorted({"pretrained", "checkpoint_path"} & network_arguments("resnet50"))
+        []
     """
     return frozenset(argument for argument in _all_arguments(name) if not _NEVER.search(argument))
 

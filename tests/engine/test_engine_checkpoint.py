@@ -1,4 +1,5 @@
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from involution.engine import evaluate, load, train
 from involution.engine.checkpoint import CheckpointError
 from involution.engine.config import ConfigError
 from involution.engine.files import atomic_path
+from involution.engine.tasks.classify.config import ClassifyConfig, create_classifier
+from involution.engine.tasks.detect.config import DetectConfig, create_detector
+from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
 from involution.engine.weights import load_weights
 
 
@@ -72,7 +76,7 @@ def test_cards_that_do_not_fit(tmp_path, trained):
         CheckpointError, match=r"weights don't fit .*: 2 of another shape .*fc\.weight \(2, 96\) float wanted"
     ):
         load(file)
-    file = changed(trained, tmp_path, lambda found: found["involution"].update(model="rednet5"))
+    file = changed(trained, tmp_path, lambda found: found["involution"]["recipe"]["model"].update(name="rednet5"))
     with pytest.raises(CheckpointError, match=r"can't be made: no model named 'rednet5'; did you mean rednet"):
         load(file)
 
@@ -85,20 +89,19 @@ def test_evaluation_on_other_data(tmp_path, trained):
         evaluate(trained, f"imagefolder:{root}")
 
 
-def test_weights_of_safetensors_and_their_head(tmp_path):
+def test_weights_of_safetensors_and_their_head(tmp_path, capsys):
     source = timm.create_model("test_resnet", num_classes=10)
     file = tmp_path / "weights.safetensors"
     save_file(source.state_dict(), file)
     same = timm.create_model("test_resnet", num_classes=10)
-    assert load_weights(same, file) == []
+    load_weights(same, file)
+    assert capsys.readouterr().err == ""
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in same.state_dict().items())
-    other = timm.create_model("test_resnet", num_classes=3)
-    assert load_weights(other, file) == [
-        f"{file}: the head starts afresh (fc.weight, fc.bias), the file's is of other classes"
-    ]
-    assert load_weights(timm.create_model("test_resnet", in_chans=1, num_classes=10), file) == [
-        f"{file}: the first convolution (conv1.0.weight) was adapted from 3 channels to 1"
-    ]
+    load_weights(timm.create_model("test_resnet", num_classes=3, in_chans=1), file)
+    assert capsys.readouterr().err == (
+        f"{file}: the first convolution (conv1.0.weight) was adapted from 3 channels to 1\n"
+        f"{file}: the head starts from scratch (fc.weight, fc.bias), the file's is for other classes\n"
+    )
     small = timm.create_model("test_efficientnet", num_classes=10)
     before = {name: value.clone() for name, value in small.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"does not fit the model test_efficientnet: .* missing .* unexpected"):
@@ -109,6 +112,26 @@ def test_weights_of_safetensors_and_their_head(tmp_path):
     file.write_bytes(b"words")
     with pytest.raises(CheckpointError, match="is damaged"):
         load_weights(small, file)
+
+
+def test_what_was_read_is_told_for_every_task(tmp_path, capsys):
+    source = timm.create_model("rednet26")
+    content = {"state_dict": source.state_dict(), "state_dict_ema": source.state_dict()}
+    torch.save(content, tmp_path / "timm.pth.tar")
+    changes = {"model.backbone": "rednet26", "model.weights": str(tmp_path / "timm.pth.tar")}
+    changes["model.backbone_args"], changes["model.levels"] = {}, [1, 2, 3, 4]
+    create_detector(DetectConfig.load("digit-scenes", {**changes, "model.args": {}}), 3, True)
+    segment = SegmentConfig.load("digit-scenes", {**changes, "model.args": {}})
+    create_segmenter(segment, 3, True)
+    create_segmenter(replace(segment, model=replace(segment.model, name="smp_fpn")), 3, True)
+    create_classifier(
+        ClassifyConfig.load(None, {"model.name": "rednet26", **dict(list(changes.items())[1:2])}), 3, True
+    )
+    lines = capsys.readouterr().err.splitlines()
+    said = (
+        f"{tmp_path / 'timm.pth.tar'}: the moving average of the weights was taken (state_dict_ema), not the plain ones"
+    )
+    assert [line.startswith(said) for line in lines] == [True, True, True, True, False]
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path):

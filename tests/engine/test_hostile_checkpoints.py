@@ -12,28 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from involution.engine.checkpoint import (
-    create_network,
-    fill_network,
-    network_weights,
-    read_card,
-    read_checkpoint,
-    read_recipe,
-)
-from involution.engine.config import ClassifyConfig
-from involution.engine.detect_config import DetectConfig, check_detect, create_detector
+from involution.engine.checkpoint import network_weights, read_card, read_checkpoint, read_recipe
+from involution.engine.loading import load_contents
 from involution.engine.optimizer import param_groups
-from involution.engine.segment_config import SegmentConfig, check_segment, create_segmenter
+from involution.engine.task import get_task
 from involution.engine.training_state import check_training_state
 from involution.models import CheckpointError
 
 OLD = Path(__file__).parent / "checkpoints_0_1_0"
 TASKS = ("classify", "detect", "segment")
-SETTINGS = {
-    "classify": (ClassifyConfig, None),
-    "detect": (DetectConfig, check_detect),
-    "segment": (SegmentConfig, check_segment),
-}
 TRAP = "hostile-file"
 DEEP = [[[[[[[[[[[[1]]]]]]]]]]]]
 HOSTILE = [
@@ -78,25 +65,11 @@ def content(request):
 def load(content, path="last.ckpt"):
     """What every command does with the contents of a file; what it complains of is one line."""
     try:
-        return use(content, path)
+        return load_contents(content, path)[0]
     except CheckpointError as error:
         if not one_line(error):
             raise AssertionError(f"more than a line: {str(error)!r}") from error
         raise
-
-
-def use(content, path):
-    card = read_card(content, path)
-    config = read_recipe(card, path, *SETTINGS.get(card.task, (ClassifyConfig, None)))
-
-    def make():
-        if card.task == "detect":
-            return create_detector(config, len(card.classes), weights=False)
-        if card.task == "segment":
-            return create_segmenter(config, len(card.classes), weights=False)
-        return create_network(card.model, card.model_args, len(card.classes), card.input_size[0])
-
-    return fill_network(path, content, make)
 
 
 def one_line(error):
@@ -181,10 +154,10 @@ def test_fields_that_are_missing_or_added(content):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_network_takes_its_own_arguments_alone(task, value):
     found = torch.load(OLD / f"{task}-best.ckpt", weights_only=True)
-    place = ("model_args",) if task == "classify" else ("recipe", "model", "backbone_args")
-    args = {**found["involution"]["model_args"], **value} if task == "classify" else value
+    name = "args" if task == "classify" else "backbone_args"
+    args = {**found["involution"]["recipe"]["model"][name], **value}
     with pytest.raises(CheckpointError, match=r"has no argument|can't be made"):
-        load(changed(found, place, args))
+        load(changed(found, ("recipe", "model", name), args))
     # what torchvision, segmentation-models-pytorch and transformers are given
     if task == "segment":
         found = changed(changed(found, ("recipe", "model", "name"), "smp_fpn"), ("model",), "smp_fpn")
@@ -325,7 +298,7 @@ def test_what_a_training_goes_on_with(task):
     path = OLD / f"{task}-last.ckpt"
     found = read_checkpoint(path)
     network = load(found, path)
-    config = read_recipe(read_card(found, path), path, SETTINGS[task][0])
+    config = read_recipe(read_card(found, path), path, get_task(task).config)
     groups = param_groups(network.train(), config.optimizer)
     check_training_state(found, path, groups)
     for name, values in STATES.items():

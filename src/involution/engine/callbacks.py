@@ -97,6 +97,7 @@ class RunRecorder(L.Callback):
         self._train_seconds = 0.0
         self._images = 0
         self._since = 0.0
+        self.started = False
 
     @property
     def last(self) -> Path:
@@ -126,6 +127,7 @@ class RunRecorder(L.Callback):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.started = True
         self._since = time.perf_counter()
 
     @override

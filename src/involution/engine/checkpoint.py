@@ -198,7 +198,7 @@ def create_network(name: str, args: Mapping[str, Any], num_classes: int, channel
 
     import involution.models  # noqa: F401  (registers RedNet)
     from involution.data.errors import nearest
-    from involution.engine.config import ConfigError
+    from involution.engine.settings import ConfigError
     from involution.models.arguments import check_arguments, network_arguments
 
     if not timm.is_model(name):

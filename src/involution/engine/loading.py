@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,12 +43,34 @@ def load(
     Raises:
         CheckpointError: if the file is missing, is no checkpoint of this package or of another task, or would run code.
     """
-    checkpoint = read_checkpoint(path)
+    return load_contents(read_checkpoint(path), path, device, task=task)
+
+
+def load_contents(
+    checkpoint: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    task: str | None = None,
+) -> tuple[nn.Module, ModelCard]:
+    """As `load`, of a checkpoint that `read_checkpoint` has read.
+
+    Args:
+        checkpoint: its contents.
+        path: the file, for messages.
+        device: where the network goes.
+        task: refuse a checkpoint of another task than this.
+    """
     card = read_card(checkpoint, path, task)
     if card.task not in task_names():
         raise CheckpointError(f"{path}: made for the task {card.task!r}, wanted {', '.join(task_names())}")
     spec = get_task(card.task)
     config = read_recipe(card, path, spec.config, check_config)
+    channels = spec.describe(config)["input_size"][0]
+    if channels != card.input_size[0]:
+        raise CheckpointError(
+            f"{path}: its recipe is for images of {channels} channels, its card for {card.input_size[0]}"
+        )
     return fill_network(path, checkpoint, lambda: spec.build(config, len(card.classes), False), device), card
 
 

@@ -24,10 +24,12 @@ from involution.engine.config import Config, RunConfig
 from involution.engine.files import make_folder
 from involution.engine.loader import EvalBatches, TrainBatches, make_loader
 from involution.engine.loading import load, make_card
+from involution.engine.optimizer import param_groups
 from involution.engine.process import is_main_process, tell
 from involution.engine.settings import ConfigError, setting_names
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, quiet
+from involution.engine.training_state import check_training_state
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
     recorder = RunRecorder(run_dir, flag)
     with flag, quiet():
         module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=resume is None)
+        if found:
+            check_training_state(found[2], resume or "", param_groups(module.model, config.optimizer))
         _claim_run_dir(run_dir, resume)
         trainer = make_trainer(config, recorder, progress)
         train_loader, val_loader = make_loaders(spec, config, data, images, trainer, position)
@@ -103,6 +107,11 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         except SystemExit as error:
             # Lightning's answer to the second Ctrl-C
             raise TrainingInterrupted(recorder.last if recorder.last.is_file() else None) from error
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            # before the first step Lightning takes the checkpoint's states apart
+            if resume is None or recorder.started or type(error).__module__.startswith("involution."):
+                raise
+            raise CheckpointError(f"can't resume from {resume}: {type(error).__name__}: {error}") from error
     seconds = sum(row["seconds"] for row in recorder.history)
     trained = sum(row["seconds"] * row["images_per_second"] for row in recorder.history)
     return TrainResult(
@@ -268,8 +277,8 @@ _KEPT = (
 )
 
 
-def _read_run(config: RunConfig, resume: str | os.PathLike[str]) -> tuple[tuple[int, int], ModelCard]:
-    """The (epoch, batch) that a run goes on with, and the card of its network."""
+def _read_run(config: RunConfig, resume: str | os.PathLike[str]) -> tuple[tuple[int, int], ModelCard, dict[str, Any]]:
+    """The (epoch, batch) that a run goes on with, the card of its network, and all that the checkpoint holds."""
     found = read_checkpoint(resume)
     card = read_card(found, resume, config.task)
     if "position" not in found[CARD_KEY]:
@@ -286,7 +295,7 @@ def _read_run(config: RunConfig, resume: str | os.PathLike[str]) -> tuple[tuple[
         raise ConfigError(
             f"{resume} is finished ({epoch} of {config.trainer.epochs} epochs); raise --trainer.epochs to train longer"
         )
-    return (epoch, batch), card
+    return (epoch, batch), card, found
 
 
 def _claim_run_dir(run_dir: Path, resume: str | os.PathLike[str] | None) -> None:

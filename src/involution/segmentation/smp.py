@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import involution.models.variants  # noqa: F401  (registers RedNet)
 from involution.extras import require
 from involution.models.arguments import check_arguments, named_arguments
-from involution.models.checkpoint import load_checkpoint
+from involution.models.checkpoint import CheckpointReport, load_checkpoint
 from involution.models.pyramid import parameters_outside
 
 __all__ = ["SmpSegmenter", "smp"]
@@ -33,9 +33,10 @@ class SmpSegmenter(nn.Module):
         encoder: the network's backbone.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, loaded: CheckpointReport | None = None) -> None:
         super().__init__()
         self.network = network
+        self.loaded = loaded
 
     @property
     def encoder(self) -> nn.Module:
@@ -86,6 +87,5 @@ def smp(
     build = getattr(segmentation_models_pytorch, _MODELS[name])
     check_arguments(name, kwargs, named_arguments(build) - _SET_HERE)
     network = build(encoder_name=f"tu-{backbone}", encoder_weights=None, classes=num_classes, **kwargs)
-    if weights is not None:
-        load_checkpoint(network.encoder.model, weights)
-    return SmpSegmenter(network)
+    loaded = None if weights is None else load_checkpoint(network.encoder.model, weights)
+    return SmpSegmenter(network, loaded)

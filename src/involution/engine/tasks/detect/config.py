@@ -10,6 +10,7 @@ from torch import nn
 from involution.data.errors import nearest
 from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, OnProblem, RunConfig
 from involution.engine.settings import ConfigError, ranged
+from involution.engine.weights import tell_loaded
 from involution.models.pyramid import Kind
 
 DETECTORS = ("retinanet", "faster_rcnn", "mask_rcnn", "detr", "conditional_detr")
@@ -168,6 +169,8 @@ def create_detector(config: DetectConfig, num_classes: int, weights: bool) -> nn
             model_args=model.backbone_args,
             load=weights,
         )
+        if backbone.loaded is not None:
+            tell_loaded(str(model.weights), backbone.loaded)
         detector: nn.Module = build(
             num_classes,
             backbone,

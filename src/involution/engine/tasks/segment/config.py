@@ -10,6 +10,7 @@ from torch import nn
 from involution.data.errors import nearest
 from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, OnProblem, RunConfig
 from involution.engine.settings import ConfigError, increasing, ranged
+from involution.engine.weights import tell_loaded
 from involution.models.pyramid import Kind
 
 # the published layouts, and segmentation-models-pytorch's own
@@ -160,7 +161,10 @@ def create_segmenter(config: SegmentConfig, num_classes: int, weights: bool) -> 
     try:
         if model.name.startswith("smp_"):
             file = model.weights if weights else None
-            return segmentation.smp(model.name, num_classes, model.backbone, weights=file, **model.args)
+            network = segmentation.smp(model.name, num_classes, model.backbone, weights=file, **model.args)
+            if network.loaded is not None:
+                tell_loaded(str(file), network.loaded)
+            return network
         backbone = Backbone(
             model.backbone,
             model.levels or (1, 2, 3, 4),
@@ -170,6 +174,8 @@ def create_segmenter(config: SegmentConfig, num_classes: int, weights: bool) -> 
             model_args=model.backbone_args,
             load=weights,
         )
+        if backbone.loaded is not None:
+            tell_loaded(str(model.weights), backbone.loaded)
         neck = {"neck": model.neck} if model.name == "semantic_fpn" else {}
         build = getattr(segmentation, model.name)
         segmenter: nn.Module = build(num_classes, backbone, norm=model.norm, **neck, **model.args)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -48,8 +48,15 @@ class SegmentationTask(TaskModule):
         self.loss_sum = SumMetric(nan_strategy="disable")
         self.loss_count = SumMetric(nan_strategy="disable")
         self.register_buffer("class_weights", _weights(config, card.classes), persistent=False)
-        self.dice = DiceLoss("multiclass", ignore_index=IGNORED)
         self.confusion = MulticlassConfusionMatrix(len(card.classes), ignore_index=IGNORED)
+
+    @functools.cached_property
+    def dice(self) -> nn.Module:
+        """The Dice loss, which only a training with a weight for it needs."""
+        from segmentation_models_pytorch.losses import DiceLoss
+
+        loss: nn.Module = DiceLoss("multiclass", ignore_index=IGNORED)
+        return loss
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -17,6 +17,7 @@ from involution.engine.task import TaskSpec
 from involution.engine.tasks.segment.config import SegmentConfig, check, create_segmenter
 from involution.engine.tasks.segment.figures import SegmentationFigures
 from involution.engine.tasks.segment.predictor import SegmentationPredictor
+from involution.extras import require
 
 
 def describe(config: SegmentConfig) -> dict[str, Any]:
@@ -35,6 +36,9 @@ def make_module(network: nn.Module, config: SegmentConfig, card: ModelCard, step
 
 def train_set(config: SegmentConfig, data: DataSet[LabelMaps]) -> Dataset[Any]:
     """Training images with their label maps, augmented."""
+    if config.model.dice_weight:
+        # before the work, not at the first step
+        require("segmentation_models_pytorch")
     settings, augment = config.data, config.augment
     transform = segmentation_transform(
         settings.mean,

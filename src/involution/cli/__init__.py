@@ -47,6 +47,7 @@ def commands() -> dict[tuple[str, ...], tuple[str, str]]:
         for mode, (module, what) in _MODES.items():
             noun = task_noun(task)
             found[task, mode] = (module, what.format(noun=noun, a_noun=with_article(noun)))
+    found["data", "check"] = ("involution.cli.data_check", "see what a data set holds, before training on it")
     return found | {(word,): value for word, value in _OTHERS.items()}
 
 

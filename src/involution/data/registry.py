@@ -157,6 +157,16 @@ def open_data(task: str, spec: str, options: Options | None = None) -> DataSet[A
     return chosen.open(spec, os.path.expanduser(path), options)
 
 
+def tasks_of(spec: str) -> list[str]:
+    """The tasks that a spec's kind, or the folder that it names, has a format for."""
+    kind = spec.partition(":")[0]
+    named = [found.task for found in formats() if found.name == kind]
+    folder = Path(spec).expanduser()
+    if named or not spec or not folder.is_dir():
+        return named
+    return list(dict.fromkeys(found.task for found in formats() if found.recognises(folder)))
+
+
 def _path_of(found: Format) -> str:
     return "maybe" if found.syntax.endswith("]") else "needed" if ":" in found.syntax else "none"
 

@@ -79,25 +79,6 @@ def read_json(file: Path) -> Any:
         raise DataError(f"{file}: broken JSON ({error})") from error
 
 
-def read_yaml(file: Path) -> Any:
-    """The content of a small YAML file of plain values; aliases are refused, as they can stand for any amount.
-
-    Raises:
-        DataError: for a file that can't be read, or is no YAML.
-    """
-    import yaml
-
-    text = read_text(file)
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise DataError(f"{file}: YAML aliases (*name) are not read")
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file}: broken YAML ({' '.join(str(error).split())})") from error
-
-
 def read_names(file: Path, least: int = 2, most: int | None = None) -> list[str]:
     """Class names from a file: one a line, or a JSON list of texts where its name ends in .json.
 

@@ -13,8 +13,9 @@ from involution.data.findings import Findings, some
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import SPLIT_NAMES
-from involution.data.text import read_lines, read_names, read_yaml
+from involution.data.text import read_lines, read_names, read_text
 from involution.data.walk import images_below
+from involution.data.yaml import YamlError, parse_yaml
 
 _NAMES = ("classes.txt", "obj.names", "names.txt", "labels.txt", "classes.json")
 # shares may reach this far out of the image, as rounding makes them
@@ -66,7 +67,10 @@ def _classes(root: Path) -> list[str]:
 
 
 def _from_yaml(root: Path, file: Path, findings: Findings) -> tuple[list[str], dict[str, _Split]]:
-    content = read_yaml(file)
+    try:
+        content = parse_yaml(read_text(file))
+    except YamlError as error:
+        raise DataError(f"{file}: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{file}: wanted settings such as names, train and val")
     if "kpt_shape" in content:

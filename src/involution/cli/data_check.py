@@ -1,0 +1,102 @@
+"""See what a data set holds, before training on it: images, classes, sizes, values, boxes, what is not used and why.
+
+Writes a sheet of pictures, each image as it is and as training sees it, with labels, boxes or maps drawn on it, and
+everything that was found as JSON. The exit code is 1 where something is malformed, 0 else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of the check."""
+    from involution.data.registry import formats
+
+    kinds = "; ".join(dict.fromkeys(f"{found.syntax} ({found.description})" for found in formats()))
+    parser.add_argument("spec", help=f"the data set, or a folder whose format can be recognised: {kinds}")
+    tasks = list(dict.fromkeys(found.task for found in formats()))
+    parser.add_argument("--task", choices=tasks, help="where a kind serves several")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder for sheet.png and data.json; by default nothing is written"
+    )
+    parser.add_argument("--quick", action="store_true", help="as a training does it: without what takes long")
+    parser.add_argument("--split_seed", type=int, default=0, help="draws the splits that the data set does not bring")
+    parser.add_argument("--classes", metavar="FILE", help="file with the class names")
+    parser.add_argument("--masks", action="store_true", help="of a detection, check and draw the masks, too")
+    parser.add_argument("--allow_empty", action="store_true", help="allow classes without training images")
+    parser.add_argument("--exif", choices=["apply", "ignore"], default="apply", help="EXIF orientation of images")
+    parser.add_argument("--value_range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="of more than 8 bits")
+    parser.add_argument("--ignore_index", type=int, default=255, help="value of label maps that does not count")
+    parser.add_argument("--values", type=dict, help="class of each value of label maps: '{0: background, 255: lesion}'")
+
+
+def run(args: Any) -> int:
+    """Check a data set; returns 0, or 1 where something is malformed."""
+    from involution.data.registry import Options, open_data
+    from involution.data.survey import survey
+
+    options = Options(
+        on_problem="skip",
+        split_seed=args.split_seed,
+        classes=args.classes,
+        masks=args.masks,
+        allow_empty=args.allow_empty,
+        exif=args.exif,
+        value_range=tuple(args.value_range) if args.value_range else None,
+        ignore_index=args.ignore_index,
+        # as an attribute it would be the method of that name
+        values=args["values"],
+    )
+    task = args.task or _task(args.spec)
+    data = open_data(task, args.spec, options)
+    found = survey(data, quick=args.quick)
+    for line in [*found.lines(), *data.findings.lines()]:
+        print(line)
+    if args.output:
+        _write(Path(args.output), task, data, found)
+    return 1 if data.problems else 0
+
+
+def _task(spec: str) -> str:
+    from involution.data.errors import DataError
+    from involution.data.registry import formats, tasks_of
+
+    tasks = tasks_of(spec)
+    if not tasks:
+        known = ", ".join(dict.fromkeys(found.syntax for found in formats()))
+        raise DataError(f"{spec} is in no format that is known or can be recognised; say which: {known}")
+    if len(tasks) > 1:
+        print(f"taken as data for {tasks[0]}; --task {' or '.join(tasks[1:])} for the other", file=sys.stderr)
+    return tasks[0]
+
+
+def _write(folder: Path, task: str, data: Any, found: Any) -> None:
+    from involution.data.sheet import draw_sheet
+    from involution.engine.files import atomic_path, make_folder
+
+    make_folder(folder)
+    with atomic_path(folder / "data.json") as partial:
+        partial.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_path(folder / "sheet.png") as partial:
+        draw_sheet(data, _augment(task)).save(partial, format="PNG")
+    print(f"wrote {folder / 'data.json'} and {folder / 'sheet.png'}")
+
+
+def _augment(task: str) -> Callable[..., Any]:
+    """What a task's defaults do to a training image, without normalisation."""
+    from involution.data.transforms import detection_transform, segmentation_transform, train_transforms
+
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if task == "detect":
+        return detection_transform(flip=0.5)
+    if task == "segment":
+        return segmentation_transform(mean, std, flip=0.5)
+    fixed, random = train_transforms(224, 3, mean, std, "bilinear", crop_scale=(0.08, 1.0), flip=0.5)
+    return lambda image: random(fixed(image))

@@ -1,0 +1,254 @@
+"""What a data set holds: counted, measured and compared, before anybody trains on it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from involution.data.box_dataset import BoxDataset
+from involution.data.errors import printable
+from involution.data.findings import some
+from involution.data.images import Header, ImageError, Reading, is_deep, look, open_pixels
+from involution.data.label_code import IGNORED
+from involution.data.label_maps import LabelMaps
+from involution.data.records import DataSet
+
+# images whose pixels are looked at for the range of their values
+_FIRST = 16
+# of a type's range that is used less than this share is surely not the range that was meant
+_USED = 0.1
+# areas in pixels that COCO calls small and medium up to
+_SMALL, _MEDIUM = 32**2, 96**2
+
+
+@dataclass
+class Split:
+    """One part of a data set.
+
+    Attributes:
+        images: how many.
+        classes: images, objects or pixels of each class.
+        sizes: smallest, median and largest width and height.
+        kinds: images by format and mode.
+        objects: boxes that are small, medium and large, as COCO has it.
+        empty: images without objects.
+        ignored_pixels: of label maps.
+    """
+
+    images: int
+    classes: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, list[int]] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
+    objects: dict[str, int] = field(default_factory=dict)
+    empty: int = 0
+    ignored_pixels: int = 0
+
+
+@dataclass
+class Survey:
+    """What a data set holds.
+
+    Attributes:
+        spec: what it was opened by.
+        classes: class names.
+        splits: by name.
+        duplicates: files of equal content in different splits, by the pair of splits: `train and val`.
+        warnings: what is surely not meant so.
+        findings: what was used and what was not, as `Findings.to_dict` gives it.
+    """
+
+    spec: str
+    classes: list[str]
+    splits: dict[str, Split]
+    duplicates: dict[str, list[str]]
+    warnings: list[str]
+    findings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in plain types."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """All of it in words, a line each, the findings left out."""
+        found = [f"{self.spec}: {len(self.classes)} classes"]
+        for name, split in self.splits.items():
+            found.append(
+                f"{name}: {split.images:,} images" + (f", {split.empty:,} without objects" if split.empty else "")
+            )
+            if split.sizes:
+                shown = (f"{key} {width} x {height}" for key, (width, height) in split.sizes.items())
+                found.append(f"  size: {', '.join(shown)}")
+            if split.kinds:
+                found.append(f"  format: {', '.join(f'{kind} {count:,}' for kind, count in split.kinds.items())}")
+            if split.objects:
+                found.append(f"  boxes: {', '.join(f'{count:,} {size}' for size, count in split.objects.items())}")
+            total = sum(split.classes.values()) + split.ignored_pixels
+            shown = (f"{key} {count:,} ({count / max(total, 1):.1%})" for key, count in split.classes.items())
+            found.append(f"  classes: {', '.join(shown)}")
+            if split.ignored_pixels:
+                found.append(f"  ignored: {split.ignored_pixels / total:.1%} of the pixels")
+        for pair, names in self.duplicates.items():
+            found.append(f"the same images in {pair}: {some(names)}")
+        return [printable(line) for line in found] + [f"warning: {printable(text)}" for text in self.warnings]
+
+
+def survey(data: DataSet[Any], quick: bool = False) -> Survey:
+    """Survey a data set.
+
+    Args:
+        data: the data set.
+        quick: leave out what takes long: headers of all files, equal contents, pixels of label maps.
+    """
+    splits: dict[str, Split] = {}
+    for name, part in data.parts.items():
+        splits[name] = _split(part, data.classes, quick)
+    duplicates = {} if quick else _duplicates(data)
+    warnings = _range_warnings(data)
+    if duplicates:
+        warnings.append("images of one split are in another, too: figures of that one tell nothing")
+    for name, split in splits.items():
+        few = [key for key, count in split.classes.items() if not count]
+        if few and (not quick or not isinstance(data.parts[name], LabelMaps)):
+            warnings.append(f"{name}: none of {', '.join(few[:5])}")
+    return Survey(data.spec, data.classes, splits, duplicates, warnings, data.findings.to_dict())
+
+
+def files_of(part: Any) -> list[Path]:
+    """The image files of a part; empty where it has none of its own, as shards and arrays."""
+    if isinstance(part, BoxDataset):
+        return [scene.file for scene in part.record.scenes]
+    if isinstance(part, LabelMaps):
+        return [file for file, _ in part.pairs]
+    return list(getattr(part, "files", []))
+
+
+def _split(part: Any, classes: Sequence[str], quick: bool) -> Split:
+    found = Split(len(part))
+    if isinstance(part, BoxDataset):
+        _count_boxes(part, found, classes)
+    elif isinstance(part, LabelMaps):
+        found.classes = {} if quick else _count_pixels(part, found, classes)
+    else:
+        counts = Counter(_labels(part))
+        found.classes = {name: counts[label] for label, name in enumerate(classes)}
+    files = files_of(part)
+    if files and not quick:
+        with ThreadPoolExecutor(8) as pool:
+            headers = [item for item in pool.map(lambda file: _header(file, part.reading), files) if item is not None]
+        found.kinds = dict(Counter(f"{item.kind} {item.mode}" for item in headers).most_common())
+        _measure([item.size for item in headers], found)
+    elif isinstance(part, BoxDataset):
+        _measure([(scene.width, scene.height) for scene in part.record.scenes], found)
+    return found
+
+
+def _measure(sizes: list[tuple[int, int]], found: Split) -> None:
+    if sizes:
+        ordered = sorted(sizes, key=lambda size: size[0] * size[1])
+        chosen = {"smallest": ordered[0], "median": ordered[len(ordered) // 2], "largest": ordered[-1]}
+        found.sizes = {key: list(size) for key, size in chosen.items()}
+
+
+def _header(file: Path, reading: Reading) -> Header | None:
+    try:
+        return look(file, reading)
+    except ImageError:
+        # told when the data set was opened
+        return None
+
+
+def _labels(part: Any) -> list[int]:
+    if hasattr(part, "labels"):
+        return [int(label) for label in part.labels]
+    # a torch Subset
+    whole = part.dataset.labels
+    return [int(whole[index]) for index in part.indices]
+
+
+def _count_boxes(part: BoxDataset, found: Split, classes: Sequence[str]) -> None:
+    labels: Counter[int] = Counter()
+    sizes: Counter[str] = Counter()
+    for scene in part.record.scenes:
+        boxes = [box for box in scene.boxes if not box.crowd]
+        found.empty += not boxes
+        for box in boxes:
+            labels[box.label] += 1
+            area = box.xywh[2] * box.xywh[3] if box.area is None else box.area
+            sizes["small" if area < _SMALL else "medium" if area < _MEDIUM else "large"] += 1
+    found.classes = {name: labels[label] for label, name in enumerate(classes)}
+    found.objects = {size: sizes[size] for size in ("small", "medium", "large")}
+
+
+def _count_pixels(part: LabelMaps, found: Split, classes: Sequence[str]) -> dict[str, int]:
+    def count(pair: tuple[Path, Path]) -> np.ndarray[Any, Any]:
+        try:
+            return np.bincount(part.code.read(pair[1], part.reading).ravel(), minlength=256)
+        except ImageError:
+            return np.zeros(256, np.int64)
+
+    with ThreadPoolExecutor(8) as pool:
+        total = sum(pool.map(count, part.pairs), np.zeros(256, np.int64))
+    found.ignored_pixels = int(total[IGNORED])
+    return {name: int(total[label]) for label, name in enumerate(classes)}
+
+
+def _range_warnings(data: DataSet[Any]) -> list[str]:
+    """A warning where the first training images use little of what their type can hold."""
+    part = next(iter(data.parts.values()))
+    found: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    for file in files_of(part)[:_FIRST]:
+        try:
+            with open_pixels(file, part.reading) as image:
+                pixels = np.asarray(image)
+                if image.mode not in ("F", "P", "1") and pixels.max(initial=0) <= 65535:
+                    whole = (-32768, 32767) if pixels.min() < 0 else (0, 65535) if is_deep(image) else (0, 255)
+                    found[whole].append((float(pixels.min()), float(pixels.max())))
+        except ImageError:
+            continue
+    warnings = []
+    for (low, high), seen in found.items():
+        least, most = min(low for low, _ in seen), max(high for _, high in seen)
+        reading = part.reading.value_range if high - low > 255 else None
+        room = reading or (low, high)
+        if most - least < _USED * (room[1] - room[0]):
+            told = f"; --data.value_range {least:g} {most:g} would use it" if high - low > 255 else ""
+            warnings.append(
+                f"the first {len(seen)} training images of values from {room[0]:g} to {room[1]:g} use {least:g} to "
+                f"{most:g} alone{told}"
+            )
+    return warnings
+
+
+def _duplicates(data: DataSet[Any]) -> dict[str, list[str]]:
+    """Images of equal content in two splits."""
+    owners: dict[bytes, dict[str, str]] = defaultdict(dict)
+    sizes = Counter(file.stat().st_size for part in data.parts.values() for file in files_of(part))
+    for split, part in data.parts.items():
+        for name, digest in _digests(part, sizes):
+            owners[digest].setdefault(split, name)
+    found: dict[str, list[str]] = defaultdict(list)
+    for splits in owners.values():
+        names = list(splits)
+        for place, first in enumerate(names):
+            for second in names[place + 1 :]:
+                found[f"{first} and {second}"].append(splits[second])
+    return dict(found)
+
+
+def _digests(part: Any, sizes: Counter[int]) -> Iterator[tuple[str, bytes]]:
+    files = files_of(part)
+    for file in files:
+        # a file whose length is its own has no equal
+        if sizes[file.stat().st_size] > 1:
+            yield file.name, hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+    if not files:
+        for place in range(len(part)):
+            image = np.ascontiguousarray(np.asarray(part[place][0]))
+            yield f"image {place}", hashlib.blake2b(image.tobytes(), digest_size=16).digest()

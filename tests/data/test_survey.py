@@ -1,0 +1,86 @@
+"""What a data set holds: counted right, and what is surely not meant so."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from generated import image_folder, shards
+from PIL import Image
+
+from involution.data.registry import Options, open_data
+from involution.data.scenes import make_digit_scenes
+from involution.data.survey import survey
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return make_digit_scenes(tmp_path_factory.mktemp("scenes") / "small", {"train": 6, "val": 3})
+
+
+def test_images_in_folders(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"))
+    Image.new("L", (100, 50), 77).save(tmp_path / "train" / "ant" / "grey.png")
+    found = survey(open_data("classify", f"imagefolder:{tmp_path}"))
+    train = found.splits["train"]
+    assert train.images == 25
+    assert train.classes == {"ant": 9, "bee": 8, "cat": 8}
+    assert train.kinds == {"JPEG RGB": 24, "PNG L": 1}
+    assert train.sizes == {"smallest": [24, 20], "median": [24, 20], "largest": [100, 50]}
+    # the generator draws the same for both splits
+    assert len(found.duplicates["train and val"]) == 24
+    assert found.warnings == ["images of one split are in another, too: figures of that one tell nothing"]
+    assert json.loads(json.dumps(found.to_dict()))["splits"]["val"]["images"] == 24
+    assert "  classes: ant 9 (36.0%), bee 8 (32.0%), cat 8 (32.0%)" in found.lines()
+
+
+def test_boxes(scenes):
+    data = open_data("detect", f"digit-scenes:{scenes}")
+    found = survey(data)
+    train = found.splits["train"]
+    boxes = [box for scene in data.train.record.scenes for box in scene.boxes]
+    assert sum(train.classes.values()) == sum(train.objects.values()) == len(boxes)
+    assert train.objects["small"] == sum(box.area < 1024 for box in boxes)
+    assert (train.images, train.empty) == (6, 0)
+    assert found.duplicates == {}
+
+
+def test_label_maps(scenes):
+    data = open_data("segment", f"digit-scenes:{scenes}", Options(allow_empty=True))
+    train = survey(data).splits["train"]
+    counts = torch.stack([labels.flatten().bincount(minlength=11) for _, labels in data.train]).sum(0)
+    assert list(train.classes.values()) == counts.tolist()
+    assert survey(data, quick=True).splits["train"].classes == {}
+
+
+def test_equal_images_in_shards_and_arrays(tmp_path):
+    shards(tmp_path, names=("train-0", "val-0"))
+    shutil.copy(tmp_path / "train-0.tar", tmp_path / "val-0.tar")
+    found = survey(open_data("classify", f"webdataset:{tmp_path}"))
+    assert found.splits["val"].classes == {"ant": 4, "bee": 4, "cat": 4}
+    assert len(found.duplicates["train and val"]) == 12
+    digits = survey(open_data("classify", "digits"))
+    assert digits.duplicates == {}
+    assert sum(digits.splits["train"].classes.values()) == 1077
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "told"),
+    [
+        ((0, 4095), np.uint16, "values from 0 to 65535 use 0 to 4095 alone; --data.value_range 0 4095 would use it"),
+        ((7, 19), np.uint8, "values from 0 to 255 use 7 to 19 alone"),
+        ((0, 60000), np.uint16, None),
+        ((0, 200), np.uint8, None),
+    ],
+)
+def test_a_range_that_is_hardly_used_is_told(tmp_path, values, dtype, told):
+    for split in ("train", "val"):
+        for number, name in enumerate(("a", "b")):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.fromarray(np.array([[*values, number]], dtype).clip(*values)).save(tmp_path / split / name / "1.png")
+    found = survey(open_data("classify", f"imagefolder:{tmp_path}"), quick=True)
+    assert found.warnings == ([f"the first 2 training images of {told}"] if told else [])
+    if dtype == np.uint16:
+        told = survey(open_data("classify", f"imagefolder:{tmp_path}", Options(value_range=values)), quick=True)
+        assert told.warnings == []

@@ -1,8 +1,8 @@
 import pytest
 import torch
 from app_checkpoints import save_runs
+from pictures import picture
 from PIL import Image
-from test_predict import picture
 
 from involution.app import limits
 from involution.app.checkpoints import Checkpoint

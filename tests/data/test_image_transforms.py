@@ -1,11 +1,9 @@
 import pytest
 import torch
-from involution.data.augment import AugmentConfig
 from PIL import Image
 
 from involution.data.transforms import eval_transform, to_channels, train_transforms
 
-PLAIN = {"crop_scale": None, "flip": 0.0}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -37,7 +35,7 @@ def test_channels():
 
 
 def run(**changes):
-    fixed, random = train_transforms(AugmentConfig(**{**PLAIN, **changes}), 16, 3, MEAN, STD, "bilinear")
+    fixed, random = train_transforms(16, 3, MEAN, STD, "bilinear", **changes)
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 255, (3, 24, 20), dtype=torch.uint8, generator=generator)
     torch.manual_seed(1)

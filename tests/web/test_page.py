@@ -8,8 +8,8 @@ import urllib.request
 
 import numpy as np
 import pytest
+from pictures import huge_png
 from PIL import Image
-from test_predict import huge_png
 
 from involution.app import limits
 from involution.app.checkpoints import Checkpoint

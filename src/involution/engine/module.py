@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import SumMetric
 from typing_extensions import override
 
 from involution.engine.checkpoint import CARD_KEY, ModelCard
@@ -43,10 +44,21 @@ class TaskModule(L.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.position = (0, 0)
         self.results: dict[str, Any] = {}
+        # sums, since MeanMetric either hides a loss that is no number or forgets the weights
+        self.loss_sum = SumMetric(nan_strategy="disable")
+        self.loss_count = SumMetric(nan_strategy="disable")
+
+    def count_loss(self, loss: Tensor, images: int) -> None:
+        """Take the mean loss of a batch into `train_figures`."""
+        self.loss_sum.update(loss.detach() * images)
+        self.loss_count.update(images)
 
     def train_figures(self) -> dict[str, float]:
         """Figures of the training images over the epoch, `loss` among them; counting then starts afresh."""
-        raise NotImplementedError
+        found = {"loss": float(self.loss_sum.compute() / self.loss_count.compute())}
+        self.loss_sum.reset()
+        self.loss_count.reset()
+        return found
 
     def val_figures(self) -> dict[str, float]:
         """Figures of the last validation."""

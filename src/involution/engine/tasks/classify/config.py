@@ -35,11 +35,6 @@ class ClassifyDataConfig(DataConfig):
 
     Args:
         spec: digits, imagefolder:PATH, imagenet:PATH, cifar10:PATH, cifar100:PATH or webdataset:SHARDS.
-        mean: per channel, in units of 0 to 1.
-        std: per channel, in units of 0 to 1.
-        batch_size: images per optimiser step, over all devices and accumulation steps together.
-        workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
-        cache: keep the decoded images in memory; for small data sets.
         image_size: side in pixels of the square that the network sees.
         channels: 3 for colour, 1 for grey.
         crop_pct: evaluation resizes the shorter side to image_size / crop_pct and crops the centre.
@@ -98,16 +93,6 @@ class ClassifyConfig(RunConfig):
     """A whole classification run.
 
     Args:
-        name: the run's folder below output.
-        output: folder of all runs.
-        seed: of the initial weights, the order of the images and every augmentation.
-        devices: number of devices (processes) that share the batch.
-        compile: compile the network by torch.compile.
-        optimizer: the optimiser.
-        schedule: the learning rate over time.
-        trainer: how the training runs.
-        model: the network.
-        data: the images.
         augment: what is done to training images.
     """
 

@@ -58,11 +58,6 @@ class DetectDataConfig(DataConfig):
         min_size: the shorter side is resized to this many pixels; of several sizes training draws one for each image
             and evaluation takes the last.
         max_size: most pixels of the longer side.
-        mean: per channel, in units of 0 to 1.
-        std: per channel, in units of 0 to 1.
-        batch_size: images per optimiser step, over all devices and accumulation steps together.
-        workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
-        cache: keep the decoded images in memory; for small data sets.
         on_problem: refuse a data set with malformed annotations, or skip these; either way they are reported.
     """
 
@@ -93,14 +88,8 @@ class DetectConfig(RunConfig):
     """A whole detection run.
 
     Args:
-        name: the run's folder below output.
-        output: folder of all runs.
-        seed: of the initial weights, the order of the images and every augmentation.
-        devices: number of devices (processes) that share the batch.
         compile: compile the backbone and its feature pyramid by torch.compile.
         optimizer: the optimiser; its head_lr_factor is that of everything but the backbone.
-        schedule: the learning rate over time.
-        trainer: how the training runs.
         model: the detector.
         data: the images and their boxes.
         augment: what is done to training images.

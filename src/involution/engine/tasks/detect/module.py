@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import SumMetric
 from typing_extensions import override
 
 from involution.data.box_dataset import BoxDataset
@@ -40,8 +39,6 @@ class DetectionTask(TaskModule):
         self.val_record = val.record
         self.first_label = first_label(model)
         self.with_masks = config.model.name == "mask_rcnn"
-        self.loss_sum = SumMetric(nan_strategy="disable")
-        self.loss_count = SumMetric(nan_strategy="disable")
         self.detections: list[dict[str, Any]] = []
 
     @override
@@ -49,8 +46,7 @@ class DetectionTask(TaskModule):
         images, targets = batch
         targets = [{**target, "labels": target["labels"] + self.first_label} for target in targets]
         loss: Tensor = sum(self.model(images, targets).values())
-        self.loss_sum.update(loss.detach() * len(images))
-        self.loss_count.update(len(images))
+        self.count_loss(loss, len(images))
         return loss
 
     @override
@@ -77,13 +73,6 @@ class DetectionTask(TaskModule):
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
-
-    @override
-    def train_figures(self) -> dict[str, float]:
-        found = {"loss": float(self.loss_sum.compute() / self.loss_count.compute())}
-        self.loss_sum.reset()
-        self.loss_count.reset()
-        return found
 
     @override
     def val_figures(self) -> dict[str, float]:

@@ -54,11 +54,6 @@ class SegmentDataConfig(DataConfig):
     Args:
         spec: digit-scenes (embedded), cityscapes:PATH or masks:PATH.
         min_size: the shorter side is resized to this many pixels, null for its own; needed with augment.scale.
-        mean: per channel, in units of 0 to 1.
-        std: per channel, in units of 0 to 1.
-        batch_size: images per optimiser step, over all devices and accumulation steps together.
-        workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
-        cache: keep the decoded images in memory; for small data sets.
         on_problem: refuse a data set with broken files, or skip these; either way they are reported.
     """
 
@@ -100,14 +95,7 @@ class SegmentConfig(RunConfig):
     """A whole segmentation run.
 
     Args:
-        name: the run's folder below output.
-        output: folder of all runs.
-        seed: of the initial weights, the order of the images and every augmentation.
-        devices: number of devices (processes) that share the batch.
-        compile: compile the network by torch.compile.
         optimizer: the optimiser; its head_lr_factor is that of everything but the backbone.
-        schedule: the learning rate over time.
-        trainer: how the training runs.
         model: the segmenter.
         data: the images and their label maps.
         augment: what is done to training images.

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 from typing_extensions import override
 
@@ -45,8 +44,6 @@ class SegmentationTask(TaskModule):
 
     def __init__(self, model: nn.Module, config: SegmentConfig, card: ModelCard, steps_per_epoch: int) -> None:
         super().__init__(model, config, card, steps_per_epoch)
-        self.loss_sum = SumMetric(nan_strategy="disable")
-        self.loss_count = SumMetric(nan_strategy="disable")
         self.register_buffer("class_weights", _weights(config, card.classes), persistent=False)
         self.confusion = MulticlassConfusionMatrix(len(card.classes), ignore_index=IGNORED)
 
@@ -71,8 +68,7 @@ class SegmentationTask(TaskModule):
         loss = self._loss(main, labels)
         for logits in auxiliary:
             loss = loss + _AUXILIARY * self._loss(logits, labels)
-        self.loss_sum.update(loss.detach() * len(images))
-        self.loss_count.update(len(images))
+        self.count_loss(loss, len(images))
         return loss
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -108,13 +104,6 @@ class SegmentationTask(TaskModule):
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
-
-    @override
-    def train_figures(self) -> dict[str, float]:
-        found = {"loss": float(self.loss_sum.compute() / self.loss_count.compute())}
-        self.loss_sum.reset()
-        self.loss_count.reset()
-        return found
 
     @override
     def val_figures(self) -> dict[str, float]:

@@ -1,12 +1,11 @@
 import csv
 import json
-import struct
-import zlib
 
 import numpy as np
 import pytest
 import timm
 import torch
+from pictures import huge_png, picture
 from PIL import Image
 
 import involution.models  # noqa: F401  (registers RedNet)
@@ -59,20 +58,6 @@ def grey_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifier(colour_checkpoint):
     return ClassificationPredictor.from_checkpoint(colour_checkpoint, "cpu")
-
-
-def picture(seed=0, size=(20, 24)):
-    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-
-
-def huge_png():
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.fixture

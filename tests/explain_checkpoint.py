@@ -19,7 +19,10 @@ def save_checkpoint(path, name="rednet_nano", channels=1, side=16, crop_pct=1.0,
         std=(0.25,) * channels,
         interpolation="bilinear",
         crop_pct=crop_pct,
-        recipe={"model": {"name": name}, "data": {"channels": channels}},
+        recipe={
+            "model": {"name": name},
+            "data": {"channels": channels, "mean": [0.5] * channels, "std": [0.25] * channels},
+        },
         versions={},
     )
     weights = {f"model.{key}": value for key, value in model.state_dict().items()}

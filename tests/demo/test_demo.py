@@ -174,7 +174,16 @@ def test_an_interrupted_demo_says_where_it_is_and_can_be_started_anew(tmp_path, 
 
 def seed_run(tmp_path, seed, top1):
     train = TrainResult(tmp_path, tmp_path, tmp_path, 10.0 + seed, 100.0, 0.5, [])
-    test = ClassificationFigures(top1, 1.0, 0.1, torch.eye(2), 4, 50.0, ["a", "b"], "test")
+    test = ClassificationFigures(
+        top1=top1,
+        top5=1.0,
+        loss=0.1,
+        confusion=torch.eye(2),
+        num_images=4,
+        images_per_second=50.0,
+        classes=["a", "b"],
+        split="test",
+    )
     return SeedRun(seed, train, test)
 
 

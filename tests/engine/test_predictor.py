@@ -37,7 +37,10 @@ def save_checkpoint(path, channels):
         std=(0.25,) * channels,
         interpolation="bilinear",
         crop_pct=1.0,
-        recipe={"model": {"name": "rednet_nano_conv"}, "data": {"channels": channels}},
+        recipe={
+            "model": {"name": "rednet_nano_conv"},
+            "data": {"channels": channels, "mean": [0.5] * channels, "std": [0.25] * channels},
+        },
         versions={},
     )
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}

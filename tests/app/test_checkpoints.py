@@ -27,7 +27,7 @@ def test_all_of_runs_by_default(here):
     ]
     assert [item.task for item in found] == ["classify", "classify", "detect", "segment"]
     assert len(told) == 1
-    assert told[0].startswith("left out: runs/broken/best.ckpt is no checkpoint")
+    assert told[0].startswith("left out: runs/broken/best.ckpt is not a checkpoint")
 
 
 def test_those_given_and_no_others(here):

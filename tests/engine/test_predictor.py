@@ -258,7 +258,7 @@ def test_command_reports_a_source_that_matches_nothing(colour_checkpoint, folder
         (["nowhere/*.png"], "no images found in nowhere"),
         (["{folder}/0.png", "--output", "out.xml"], "ends in .json or .csv"),
         (["{folder}/0.png", "--topk", "0"], "1 or more"),
-        (["{folder}/0.png", "--checkpoint", "{folder}/0.png"], "is no checkpoint"),
+        (["{folder}/0.png", "--checkpoint", "{folder}/0.png"], "is not a checkpoint"),
         (["{folder}/0.png", "--output", "{folder}/0.png/out.json"], "0.png: a file is where a folder is wanted"),
     ],
 )

@@ -7,11 +7,13 @@ filled in when one is asked for, and the operator is registered as soon as torch
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from involution.after import after_import
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from involution import nn as nn
     from involution import ops as ops
     from involution.nn import Involution1d, Involution2d, Involution3d

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from types import ModuleType
-from typing import Any
+
+# this is imported with the package: the standard library's own imports would take longer than all else
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 
-class _After(MetaPathFinder):
+class _After:
     def __init__(self, name: str, act: Callable[[ModuleType], object]) -> None:
         self.name, self.act = name, act
 

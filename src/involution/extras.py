@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Extra:
+class Extra(NamedTuple):
     """What ``pip install "involution[NAME]"`` brings.
 
     Args:

@@ -1,7 +1,8 @@
 import errno
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -17,7 +18,13 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder is wanted", str(folder)) from error
     if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        number = errno.EROFS if _is_read_only(folder) else errno.EACCES
+        raise OSError(number, os.strerror(number), str(folder))
+
+
+def _is_read_only(folder: Path) -> bool:
+    # Windows has no statvfs
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -30,12 +37,56 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, else vanishes."""
+    """A temporary file beside `path` that takes its place when the block ends well, else vanishes.
+
+    A link stays one: the file it leads to is replaced. A device or a pipe is written to as it is.
+
+    Raises:
+        OSError: if it can't be written; `filename` is `path`, whatever the block did with which file.
+    """
     target = Path(path)
+    if target.exists() and not target.is_file() and not target.is_dir():
+        with _naming(target, target):
+            yield target
+        return
     make_folder(target.parent)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    final = Path(os.path.realpath(target))
+    # a name may be as long as the system allows, and ours adds to it
+    temporary = final.with_name(f".{final.name[:40]}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, target)
+        with _naming(target, temporary):
+            yield temporary
+            os.replace(temporary, final)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(target: Path, written: Path) -> Iterator[None]:
+    """Turn every way in which a library says that it can't write into an `OSError` that names the target."""
+    try:
+        yield
+    except OSError as error:
+        ours = error.filename is None or error.filename2 is not None or Path(error.filename) == written
+        if not ours or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    except Exception as error:
+        # the writers of torch and safetensors tell neither the file nor, the first, the cause
+        if not re.search(r"PytorchStreamWriter|inline_container|I/O error", str(error)):
+            raise
+        number = _why_not_writable(written)
+        raise OSError(number, os.strerror(number), str(target)) from error
+
+
+def _why_not_writable(file: Path) -> int:
+    """The number of the error that more bytes in a file meet."""
+    try:
+        with file.open("ab", buffering=0) as stream:
+            # the part that still fits is written without an error
+            for _ in range(256):
+                stream.write(bytes(2**16))
+    except OSError as error:
+        return error.errno or errno.EIO
+    return errno.EIO

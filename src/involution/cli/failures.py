@@ -1,0 +1,160 @@
+"""What ends a command, told in one line, and the exit code for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from argparse import ArgumentError
+
+from involution.cli.process import end_output
+from involution.extras import MissingExtra, is_installed
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+_WRONG_PATH = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
+_LONGEST = 600
+_NO_MEMORY = "not enough memory; try a smaller batch or image"
+
+
+def exit_code(error: BaseException, parser: object = None) -> int:
+    """Tell why a command ended.
+
+    Args:
+        error: What it raised.
+        parser: Of its arguments, if it came to that.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BaseException: The error itself, if it is a fault of the program.
+    """
+    if isinstance(error, SystemExit):
+        # --help and --print_config end so
+        return complain(error.code, FAILED) if isinstance(error.code, str) else int(error.code or DONE)
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, ArgumentError):
+        return complain(_usage(str(error), parser))
+    if isinstance(error, ImportError):
+        return _cannot_import(error)
+    if isinstance(error, OSError):
+        # it was the output that failed, if more of it fails, too
+        failure = end_output() if error.filename is None else None
+        if failure or isinstance(error, BrokenPipeError):
+            return no_output(failure or error)
+        return _cannot_use(error)
+    if isinstance(error, MemoryError):
+        return complain(_NO_MEMORY, FAILED)
+    # errors of our own classes speak to the user; anything else is a fault of the program
+    if isinstance(error, ValueError) and type(error).__module__.startswith("involution."):
+        return complain(str(error))
+    if isinstance(error, RuntimeError) and (said := _limit(error)):
+        return complain(said, FAILED)
+    raise error
+
+
+def no_output(error: OSError) -> int:
+    """Say that what was printed could not be; of `involution ... | head` there is nothing to say."""
+    return (
+        FAILED if isinstance(error, BrokenPipeError) else complain(f"can't write the output: {error.strerror}", FAILED)
+    )
+
+
+def complain(message: str, code: int = USAGE) -> int:
+    """Print one line to the error output, harmless whatever is in it, and return the code."""
+    from involution.data.errors import printable
+
+    print(f"involution: {printable(' '.join(message.split()))}", file=sys.stderr)
+    return code
+
+
+def _cannot_import(error: ImportError) -> int:
+    """Say what to install, or that what is installed can't be used."""
+    package = (error.name or "").partition(".")[0]
+    if isinstance(error, MissingExtra):
+        return complain(str(error))
+    if isinstance(error, ModuleNotFoundError) and package not in ("", "involution") and not is_installed(package):
+        return complain(str(MissingExtra(package)))
+    if package == "involution" or (isinstance(error, ModuleNotFoundError) and not package):
+        raise error
+    if _limit(error):
+        return complain(f"{_limit(error)} (while a library was loaded: {error})", FAILED)
+    return complain(f"a library is installed but can't be used: {error}", FAILED)
+
+
+def _cannot_use(error: OSError) -> int:
+    """Say which file, folder or stream the system refused, and why."""
+    where, why = error.filename, error.strerror or str(error)
+    if error.errno == errno.ENOENT and not _has_folder():
+        return complain("the current folder was deleted; change to another one")
+    # ours name the file in their message and have no number
+    wrong = error.errno in _WRONG_PATH or (error.errno is None and isinstance(error, FileNotFoundError))
+    return complain(f"{os.fsdecode(where)}: {why}" if where else why, USAGE if wrong else FAILED)
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
+
+
+def _limit(error: Exception) -> str:
+    """A limit of the system that a library told in its own words; empty if it is none."""
+    text = " ".join(str(error).split())
+    if re.search(r"out of memory|allocate memory|bad_alloc|failed to map segment", text):
+        return _NO_MEMORY
+    if "start new thread" in text:
+        return "the system lets no more threads start (ulimit -u)"
+    numbers = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EFBIG, errno.EROFS)
+    return next((reason for reason in map(os.strerror, numbers) if reason in text), "")
+
+
+def _usage(message: str, parser: object) -> str:
+    """An argument error in one line, with the nearest option where one was misspelt."""
+    from involution.data.errors import nearest
+    from involution.engine.config import plain_words
+
+    actions = getattr(parser, "_actions", [])
+    known = [option for action in actions for option in action.option_strings if option.startswith("--")]
+    text = plain_words(message).replace('Parser key "', 'option "--')
+    # without the names of Python's and jsonargparse's own things
+    text = text.replace("Problems parsing config: ", "not valid YAML: ").replace('in "<unicode string>", ', "")
+    text = re.sub(
+        r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given value: (.*)",
+        r"wanted \1, got \2",
+        " ".join(text.split()),
+    )
+    text = re.sub(r"Expected an? (.*?)\. Got value: (.*)", r"wanted \1, got \2", text)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null")
+    # a value can be as long as a file
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
+    for action in actions:
+        # an option is called by what the user types
+        if action.option_strings:
+            text = text.replace(f'"--{action.dest}"', f'"{action.option_strings[-1]}"')
+            text = text.replace(f"are required: {action.dest}", f"are required: {action.option_strings[-1]}")
+    unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+    group = re.search(r"Group '(.+)' does not accept option '(.+)'", message)
+    setting = re.search(r"Option '(.+)' is not accepted", message)
+    if unknown:
+        return f"unknown option {unknown[1]}{nearest(unknown[1], known)}"
+    if group:
+        wrong = f"--{group[1]}.{group[2]}"
+        return f"unknown setting {wrong.removeprefix('--')}{nearest(wrong, known).replace('--', '')}"
+    if setting:
+        return f"unknown setting {setting[1]}{nearest('--' + setting[1], known).replace('--', '')}"
+    return text

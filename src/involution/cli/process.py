@@ -1,0 +1,129 @@
+"""The process around a command: its standard streams and Ctrl-C, at any moment."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+
+class Interrupts:
+    """Hears Ctrl-C, also where the library that was just called turns it into another error or forgets it."""
+
+    def __init__(self) -> None:
+        self.heard = self.over = False
+
+    def catch(self, number: int, frame: object) -> None:
+        """Be the handler of SIGINT."""
+        self.heard = True
+        raise KeyboardInterrupt
+
+    def forgotten(self, lost: Any) -> None:
+        """Be `sys.unraisablehook`: what arrives in a callback, as those of imports, is raised again right after it."""
+        if lost.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, self._again).start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    def _again(self) -> None:
+        if self.over:
+            return
+        if os.name == "posix":
+            # the main thread itself, which may be waiting
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        else:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def as_process() -> Iterator[Interrupts]:
+    """Make a process that is nothing but the command: its streams can be written to, and Ctrl-C is always heard.
+
+    Afterwards Ctrl-C ends it without a word.
+    """
+    _open_streams()
+    interrupts = Interrupts()
+    # a shell that starts it in the background has Ctrl-C ignored
+    listening = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    if listening:
+        signal.signal(signal.SIGINT, interrupts.catch)
+        sys.unraisablehook = interrupts.forgotten
+    try:
+        yield interrupts
+    finally:
+        interrupts.over = True
+        # Python would end by the signal where Ctrl-C met code in a string, as named tuples are; this makes it forget
+        exec("")
+        if listening:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _open_streams() -> None:
+    """Put /dev/null where a stream is closed, so that no file takes its place, and let no character be unprintable."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False, encoding="utf-8")
+    sys.stdout = _stream(1, sys.stdout, _Watched)
+    sys.stderr = _stream(2, sys.stderr, _Lossy)
+
+
+def _stream(number: int, before: Any, kind: type[io.FileIO]) -> io.TextIOWrapper:
+    if before is not None and os.name != "posix":
+        # a console is more than a file there
+        before.reconfigure(errors="backslashreplace")
+        return before
+    buffer = io.BufferedWriter(kind(number, "w", closefd=False))
+    return io.TextIOWrapper(
+        buffer,
+        encoding=before.encoding if before else "utf-8",
+        errors="backslashreplace",
+        line_buffering=buffer.isatty() or number == 2,
+        write_through=before.write_through if before else False,
+    )
+
+
+class _Watched(io.FileIO):
+    """The output: what it refused is remembered."""
+
+    failure: OSError | None = None
+
+    def write(self, text: Any, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+class _Lossy(io.FileIO):
+    """The error output: work goes on where nobody hears of it."""
+
+    def write(self, text: Any, /) -> int:
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+
+def end_output() -> OSError | None:
+    """Write what was printed but is not yet out; returns why it can't be, and then drops it."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    failure = getattr(raw, "failure", None)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        failure = error
+    if failure is not None:
+        if isinstance(raw, _Watched):
+            raw.failure = None
+        # what is left in the buffer must not fail again at exit
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return failure

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+CPP = $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h)
 WHEEL_VENV = build/wheel-venv
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
@@ -46,14 +47,16 @@ test-web: $(STAMP) ## the web page in a real, headless Chromium
 sanitize: ## the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	csrc/sanitize.sh
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, clang-format and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
-format: $(STAMP) ## let ruff mend what it can
+format: $(STAMP) ## let ruff and clang-format mend what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
 
 bench: $(STAMP) ## the operator against eager unfold; results into benchmarks/results/
 	$(BIN)/python benchmarks/run.py operator

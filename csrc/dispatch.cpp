@@ -14,8 +14,7 @@
 
 namespace involution {
 
-#define INVOLUTION_SET(name, architecture, features) \
-  INVOLUTION_ON_##architecture(extern const Kernels name##_kernels;)
+#define INVOLUTION_SET(name, architecture, features) INVOLUTION_ON_##architecture(extern const Kernels name##_kernels;)
 #include "sets/list.h"
 #undef INVOLUTION_SET
 

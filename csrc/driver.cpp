@@ -26,7 +26,10 @@ struct Buffer {
   int64_t count;
   std::unique_ptr<char[]> bytes;
 
-  Buffer(Type type, int64_t count) : type(type), count(count), bytes(new char[count * width(type)]) {}
+  Buffer(Type type, int64_t count) : type(type), count(count), bytes(new char[count * width(type)]) {
+    // NaN in every type: what nobody writes shows
+    std::memset(bytes.get(), 0xff, count * width(type));
+  }
 
   static int64_t width(Type type) { return type == Type::f64 ? 8 : type == Type::f32 ? 4 : 2; }
 
@@ -206,7 +209,8 @@ bool dynamic(Problem p, const Buffer& input, int seed) {
     truth[i] = truth[i] * scale.get(c) + shift.get(c);
     if (relu) truth[i] = std::max(truth[i], 0.0);
   }
-  return same(output, truth, "forward with a generated map", seed) && dynamic_backward(p, span, reduced, weight, map, input, seed);
+  return same(output, truth, "forward with a generated map", seed) &&
+         dynamic_backward(p, span, reduced, weight, map, input, seed);
 }
 
 bool one(int seed) {
@@ -214,15 +218,19 @@ bool one(int seed) {
   Problem p{};
   p.type = static_cast<Type>(engine() % 4);
   const bool volume = engine() % 5 == 0, square = engine() % 2;
-  const int64_t groups = pick({1, 2, 3}), width = pick({1, 3, 4, 8, 16, 16, 16, 20, 32});
+  // empty images and steps far beyond the image: their cost must be that of the output
+  const bool odd = engine() % 4 == 0;
+  const int64_t groups = pick({1, 2, 3}), width = odd && engine() % 8 == 0 ? 0 : pick({1, 3, 4, 8, 16, 16, 16, 20, 32});
   const int64_t batch = pick({0, 1, 1, 2});
   for (int i = volume ? 0 : 1; i < 3; ++i) {
     const bool copy = square && i > 1;
     p.map.size[2 + i] = copy ? p.map.size[1 + i] : volume ? pick({1, 2, 3}) : pick({1, 2, 3, 4, 5, 7, 7, 9, 11, 13});
     p.stride[i] = copy ? p.stride[i - 1] : pick({1, 1, 2, 3});
     p.dilation[i] = copy ? p.dilation[i - 1] : pick({1, 1, 2, 3});
+    p.input.size[2 + i] = odd && engine() % 4 == 0 ? 0 : 1 + engine() % (volume ? 6 : 20);
+    if (odd && engine() % 3 == 0) p.stride[i] = int64_t(1) << pick({3, 14, 16, 24, 30});
+    if (odd && engine() % 3 == 0) p.dilation[i] = int64_t(1) << pick({3, 14, 16, 24, 28, 30});
     p.padding[i] = engine() % (p.dilation[i] * (p.map.size[2 + i] - 1) + 1);
-    p.input.size[2 + i] = 1 + engine() % (volume ? 6 : 20);
   }
   if (!volume) p.map.size[2] = p.stride[0] = p.dilation[0] = p.input.size[2] = 1;
   p.input.size[0] = p.output.size[0] = p.map.size[0] = batch;
@@ -230,7 +238,10 @@ bool one(int seed) {
   p.map.size[1] = groups;
   int64_t map_count = batch * groups;
   for (int i = 0; i < 3; ++i) {
-    p.output.size[2 + i] = p.map.size[5 + i] = (p.input.size[2 + i] + p.stride[i] - 1) / p.stride[i];
+    p.output.size[2 + i] = (p.input.size[2 + i] + p.stride[i] - 1) / p.stride[i];
+    // windows that lie before and after the image
+    if (odd && i > 0 && engine() % 4 == 0) p.output.size[2 + i] = engine() % 5, p.padding[i] = p.stride[i];
+    p.map.size[5 + i] = p.output.size[2 + i];
     map_count *= p.map.size[2 + i] * p.map.size[5 + i];
   }
   layout(p.input, engine() % 2);
@@ -259,7 +270,8 @@ bool one(int seed) {
     dx[i] += output.get(o) * map.get(m);
     dw[m] += output.get(o) * input.get(i);
   });
-  const bool generated = p.map.size[2] > 1 || p.input.size[2] > 1 || dynamic(p, input, seed);
+  const bool volume_only = p.map.size[2] != 1 || p.input.size[2] != 1 || p.output.size[2] != 1;
+  const bool generated = volume_only || dynamic(p, input, seed);
   return same(forward, y, "forward", seed) && same(grad_input, dx, "gradient of the input", seed) &&
          same(grad_map, dw, "gradient of the map", seed) && generated;
 }

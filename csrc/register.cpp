@@ -44,9 +44,20 @@ involution::Type type_of(const Tensor& tensor) {
   }
 }
 
+// Memory that was given back, by resize_(0) of a storage, is nobody's to read.
+void* data_of(const Tensor& tensor) {
+  int64_t stored = 0, last = tensor.storage_offset();
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &stored));
+  const auto sizes = tensor.sizes(), strides = tensor.strides();
+  for (int64_t i = 0; i < tensor.dim(); ++i) last += (sizes[i] - 1) * strides[i];
+  STD_TORCH_CHECK(tensor.numel() == 0 || (last + 1) * int64_t(tensor.element_size()) <= stored,
+                  "involution: a tensor's data is not allocated; its storage was resized");
+  return tensor.data_ptr();
+}
+
 // [N, C, ...] with one to three spatial dimensions, the missing leading ones of size 1
 Activation activation(const Tensor& tensor) {
-  Activation a{tensor.data_ptr(), {1, 1, 1, 1, 1}, {}};
+  Activation a{data_of(tensor), {1, 1, 1, 1, 1}, {}};
   const int64_t dims = tensor.dim(), missing = 5 - dims;
   const auto sizes = tensor.sizes(), strides = tensor.strides();
   for (int64_t i = 0; i < dims; ++i) {
@@ -58,7 +69,7 @@ Activation activation(const Tensor& tensor) {
 }
 
 Map kernel_map(const Tensor& tensor) {
-  Map m{tensor.data_ptr(), {1, 1, 1, 1, 1, 1, 1, 1}, {}};
+  Map m{data_of(tensor), {1, 1, 1, 1, 1, 1, 1, 1}, {}};
   const int64_t spatial = (tensor.dim() - 2) / 2, missing = 3 - spatial;
   const auto sizes = tensor.sizes(), strides = tensor.strides();
   for (int64_t i = 0; i < tensor.dim(); ++i) {
@@ -81,9 +92,7 @@ Tensor empty_strided(const Tensor& like, const Ints& sizes, const Ints& strides)
 }
 
 // as output_format in schema.py
-bool channels_last(const Tensor& a) {
-  return a.size(1) > 1 && a.stride(1) == 1 && a.stride(a.dim() - 1) != 1;
-}
+bool channels_last(const Tensor& a) { return a.size(1) > 1 && a.stride(1) == 1 && a.stride(a.dim() - 1) != 1; }
 
 // strides of a dense tensor whose dimensions from outermost to innermost are `order`
 Ints dense(const Ints& sizes, const Ints& order) {
@@ -121,48 +130,71 @@ Tensor empty_map(const Tensor& like, int64_t groups, const Ints& kernel) {
   return empty_strided(like, sizes, dense(sizes, order));
 }
 
+// one for each spatial dimension; the padding is the leading one
+struct Geometry {
+  const Ints &stride, &padding, &dilation;
+
+  size_t dims() const { return stride.size(); }
+
+  // into a problem's last dimensions; false if it is none
+  bool put(Problem& p) const {
+    bool fits = padding.size() == dims() && dilation.size() == dims();
+    for (size_t i = 0; fits && i < dims(); ++i) {
+      p.stride[3 - dims() + i] = stride[i];
+      p.padding[3 - dims() + i] = padding[i];
+      p.dilation[3 - dims() + i] = dilation[i];
+      fits = stride[i] > 0 && dilation[i] > 0;
+    }
+    return fits;
+  }
+};
+
+// what an operator with a kernel map reads and writes
+struct Operands {
+  const Tensor &input, &map, &output;
+};
+
+// what the fused operator reads beside its input
+struct Generation {
+  const Tensor &reduced, &span_weight;
+  const std::optional<Tensor>& span_bias;
+};
+
 // The public function has checked all of this with better words; what is left here keeps memory safe.
-Problem problem(const Tensor& input, const Tensor& map, const Tensor& output, const Ints& stride,
-                const Ints& padding, const Ints& dilation) {
-  const size_t dims = stride.size();
-  STD_TORCH_CHECK(input.dim() == int64_t(2 + dims) && output.dim() == input.dim() &&
-                      map.dim() == int64_t(2 + 2 * dims) && padding.size() == dims && dilation.size() == dims,
+Problem problem(const Operands& o, const Geometry& geometry) {
+  const int64_t dims = int64_t(geometry.dims());
+  STD_TORCH_CHECK(o.input.dim() == 2 + dims && o.output.dim() == 2 + dims && o.map.dim() == 2 + 2 * dims,
                   "involution: the tensors' dimensions don't fit together");
-  Problem p{type_of(input), activation(input), kernel_map(map), activation(output),
-            {1, 1, 1},      {0, 0, 0},         {1, 1, 1}};
-  STD_TORCH_CHECK(type_of(map) == p.type && type_of(output) == p.type, "involution: tensors must have one dtype");
+  Problem p{type_of(o.input), activation(o.input), kernel_map(o.map), activation(o.output),
+            {1, 1, 1},        {0, 0, 0},           {1, 1, 1}};
+  STD_TORCH_CHECK(type_of(o.map) == p.type && type_of(o.output) == p.type, "involution: tensors must have one dtype");
   bool fits = p.input.size[0] == p.map.size[0] && p.output.size[0] == p.map.size[0] &&
               p.input.size[1] == p.output.size[1] && p.map.size[1] > 0 && p.input.size[1] % p.map.size[1] == 0;
   for (int i = 0; i < 3; ++i) fits = fits && p.map.size[2 + i] > 0 && p.map.size[5 + i] == p.output.size[2 + i];
-  for (size_t i = 0; i < dims; ++i) {
-    p.stride[3 - dims + i] = stride[i];
-    p.padding[3 - dims + i] = padding[i];
-    p.dilation[3 - dims + i] = dilation[i];
-    fits = fits && stride[i] > 0 && dilation[i] > 0;
-  }
-  STD_TORCH_CHECK(fits, "involution: the sizes of input, kernel map and output don't fit together");
+  STD_TORCH_CHECK(geometry.put(p) && fits, "involution: the sizes of input, kernel map and output don't fit together");
   return p;
 }
 
 Tensor forward(Tensor input, Tensor weight, Ints stride, Ints padding, Ints dilation) {
   const auto sizes = weight.sizes();
   Ints spatial;
-  for (size_t i = sizes.size() - stride.size(); i < sizes.size(); ++i) spatial.push_back(sizes[i]);
+  for (size_t i = sizes.size() - std::min(sizes.size(), stride.size()); i < sizes.size(); ++i)
+    spatial.push_back(sizes[i]);
   Tensor output = empty_activation(input, spatial);
-  involution::kernels()->forward(problem(input, weight, output, stride, padding, dilation), torch_threads());
+  involution::kernels()->forward(problem({input, weight, output}, {stride, padding, dilation}), torch_threads());
   return output;
 }
 
 Tensor grad_input(Tensor grad, Tensor weight, Ints input_size, Ints stride, Ints padding, Ints dilation) {
   Tensor input = empty_activation(grad, input_size);
-  involution::kernels()->grad_input(problem(input, weight, grad, stride, padding, dilation), torch_threads());
+  involution::kernels()->grad_input(problem({input, weight, grad}, {stride, padding, dilation}), torch_threads());
   return input;
 }
 
 Tensor grad_weight(Tensor grad, Tensor input, int64_t groups, Ints kernel_size, Ints stride, Ints padding,
                    Ints dilation) {
   Tensor weight = empty_map(grad, groups, kernel_size);
-  involution::kernels()->grad_weight(problem(input, weight, grad, stride, padding, dilation), torch_threads());
+  involution::kernels()->grad_weight(problem({input, weight, grad}, {stride, padding, dilation}), torch_threads());
   return weight;
 }
 
@@ -173,15 +205,15 @@ struct Generated {
   Tensor weight, bias;
 };
 
-Generated generated(const Tensor& input, const Tensor& reduced, const Tensor& span_weight,
-                    const std::optional<Tensor>& span_bias, const Tensor& output, const Ints& stride,
-                    const Ints& padding, const Ints& dilation) {
-  STD_TORCH_CHECK(input.dim() == 4 && reduced.dim() == 4 && span_weight.dim() == 4 && output.dim() == 4 &&
-                      stride.size() == 2 && padding.size() == 2 && dilation.size() == 2,
+Generated generated(const Tensor& input, const Generation& generation, const Tensor& output, const Geometry& geometry) {
+  const Tensor& reduced = generation.reduced;
+  STD_TORCH_CHECK(input.dim() == 4 && reduced.dim() == 4 && generation.span_weight.dim() == 4 && output.dim() == 4 &&
+                      geometry.dims() == 2,
                   "involution: input, reduced and span_weight must have four dimensions");
+  data_of(generation.span_weight);
   Generated all{{type_of(input), activation(input), Map{}, activation(output), {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
                 {},
-                torch::stable::contiguous(span_weight),
+                torch::stable::contiguous(generation.span_weight),
                 {}};
   Problem& p = all.problem;
   const auto span = all.weight.sizes();
@@ -192,38 +224,28 @@ Generated generated(const Tensor& input, const Tensor& reduced, const Tensor& sp
               input.size(1) % span[0] == 0 && output.size(0) == input.size(0) && output.size(1) == input.size(1) &&
               output.size(2) == reduced.size(2) && output.size(3) == reduced.size(3);
   bool alike = type_of(reduced) == p.type && type_of(all.weight) == p.type && type_of(output) == p.type;
-  if (span_bias.has_value()) {
-    all.bias = torch::stable::contiguous(*span_bias);
+  if (generation.span_bias.has_value()) {
+    data_of(*generation.span_bias);
+    all.bias = torch::stable::contiguous(*generation.span_bias);
     all.span.bias = all.bias.data_ptr();
     fits = fits && all.bias.numel() == all.span.taps;
     alike = alike && type_of(all.bias) == p.type;
   }
-  for (int i = 0; i < 2; ++i) {
-    p.stride[1 + i] = stride[i];
-    p.padding[1 + i] = padding[i];
-    p.dilation[1 + i] = dilation[i];
-    fits = fits && stride[i] > 0 && dilation[i] > 0;
-  }
   STD_TORCH_CHECK(alike, "involution: tensors must have one dtype");
-  STD_TORCH_CHECK(fits, "involution: the sizes of input, reduced and span weights don't fit together");
+  STD_TORCH_CHECK(geometry.put(p) && fits,
+                  "involution: the sizes of input, reduced and span weights don't fit together");
   return all;
-}
-
-Tensor dynamic_forward(Tensor input, Tensor reduced, Tensor span_weight, std::optional<Tensor> span_bias, Ints stride,
-                       Ints padding, Ints dilation) {
-  Tensor output = empty_activation(input, {reduced.size(2), reduced.size(3)});
-  const Generated all = generated(input, reduced, span_weight, span_bias, output, stride, padding, dilation);
-  involution::kernels()->dynamic_forward(all.problem, all.span, {}, torch_threads());
-  return output;
 }
 
 Tensor dynamic_affine(Tensor input, Tensor reduced, Tensor span_weight, std::optional<Tensor> span_bias, Ints stride,
                       Ints padding, Ints dilation, std::optional<Tensor> scale, std::optional<Tensor> shift,
                       bool relu) {
+  STD_TORCH_CHECK(reduced.dim() == 4, "involution: input, reduced and span_weight must have four dimensions");
   Tensor output = empty_activation(input, {reduced.size(2), reduced.size(3)});
-  const Generated all = generated(input, reduced, span_weight, span_bias, output, stride, padding, dilation);
+  const Generated all = generated(input, {reduced, span_weight, span_bias}, output, {stride, padding, dilation});
   for (std::optional<Tensor>* tensor : {&scale, &shift}) {
     if (!tensor->has_value()) continue;
+    data_of(**tensor);
     STD_TORCH_CHECK((*tensor)->numel() == input.size(1) && type_of(**tensor) == all.problem.type,
                     "involution: scale and shift must have an element for each channel, in the input's dtype");
     *tensor = torch::stable::contiguous(**tensor);
@@ -234,11 +256,16 @@ Tensor dynamic_affine(Tensor input, Tensor reduced, Tensor span_weight, std::opt
   return output;
 }
 
+Tensor dynamic_forward(Tensor input, Tensor reduced, Tensor span_weight, std::optional<Tensor> span_bias, Ints stride,
+                       Ints padding, Ints dilation) {
+  return dynamic_affine(input, reduced, span_weight, span_bias, stride, padding, dilation, {}, {}, false);
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_backward(Tensor grad, Tensor input, Tensor reduced,
                                                             Tensor span_weight, std::optional<Tensor> span_bias,
                                                             Ints stride, Ints padding, Ints dilation,
                                                             std::vector<bool> output_mask) {
-  const Generated all = generated(input, reduced, span_weight, span_bias, grad, stride, padding, dilation);
+  const Generated all = generated(input, {reduced, span_weight, span_bias}, grad, {stride, padding, dilation});
   STD_TORCH_CHECK(output_mask.size() == 4, "involution: output_mask must have four items");
   const auto contiguous = [&](const Tensor& like, int64_t dims) {
     Ints sizes, order;
@@ -292,7 +319,8 @@ INVOLUTION_EXPORT const char* involution_instruction_set() {
 INVOLUTION_EXPORT const char* involution_instruction_sets() {
   static const std::string names = [] {
     std::string all;
-    for (const involution::Kernels* set : involution::available()) all += (all.empty() ? "" : ", ") + std::string(set->name);
+    for (const involution::Kernels* set : involution::available())
+      all += (all.empty() ? "" : ", ") + std::string(set->name);
     return all;
   }();
   return names.c_str();

@@ -32,9 +32,10 @@ INVOLUTION_INLINE Reads reads_of(const Axis& a, int64_t target) {
             a.map_tap - a.dilation * a.map_pixel};
   }
   const int64_t h = gcd(a.stride, a.dilation), tap_step = a.stride / h, place = target + a.padding;
+  const int64_t some = least(tap_step, a.taps);
   int64_t first = 0;
-  while (first < tap_step && (place - first * a.dilation) % a.stride != 0) ++first;
-  if (first == tap_step || first >= a.taps) return {0, 0, 1, 0, 0};
+  while (first < some && (place - first * a.dilation) % a.stride != 0) ++first;
+  if (first == some) return {0, 0, 1, 0, 0};
   const int64_t source = (place - first * a.dilation) / a.stride, step = a.dilation / h;
   return {(a.taps - 1 - first) / tap_step + 1, source, -step, source * a.map_pixel + first * a.map_tap,
           tap_step * a.map_tap - step * a.map_pixel};
@@ -56,8 +57,8 @@ INVOLUTION_INLINE Reads inside(Reads r, int64_t sources) {
     begin = most<int64_t>(0, ceil_div(r.source - sources + 1, -r.source_step));
     end = least(end, ceil_div(r.source + 1, -r.source_step));
   }
-  return {most<int64_t>(0, end - begin), r.source + begin * r.source_step, r.source_step,
-          r.map + begin * r.map_step, r.map_step};
+  return {most<int64_t>(0, end - begin), r.source + begin * r.source_step, r.source_step, r.map + begin * r.map_step,
+          r.map_step};
 }
 
 // Targets first + t·step, t < count, in which tap m of target t reads column t·stride + m, the columns being the
@@ -71,10 +72,24 @@ struct Phase {
   int64_t map, map_target, map_tap;
 };
 
+// phases of the gradient of the input: targets of one remainder modulo the stride, in `of_stride` parts of
+// `of_dilation`
+struct Phases {
+  int64_t of_stride, of_dilation;
+};
+
+// only phases with a target: there are no more of them than targets, however large stride and dilation are
+template <bool Transposed>
+INVOLUTION_INLINE Phases phases_of(const Axis& a) {
+  const int64_t d = a.dilation / gcd(a.stride, a.dilation);
+  if (!Transposed) return {1, least(d, a.targets)};
+  return {least(a.stride, a.targets), least(d, ceil_div(a.targets, a.stride))};
+}
+
 template <bool Transposed>
 INVOLUTION_INLINE int64_t phase_count(const Axis& a) {
-  const int64_t d = a.dilation / gcd(a.stride, a.dilation);
-  return Transposed ? a.stride * d : d;
+  const Phases phases = phases_of<Transposed>(a);
+  return phases.of_stride * phases.of_dilation;
 }
 
 template <bool Transposed>
@@ -82,7 +97,8 @@ INVOLUTION_INLINE Phase phase_of(const Axis& a, int64_t index) {
   const int64_t h = gcd(a.stride, a.dilation), d = a.dilation / h;
   Phase p;
   if (Transposed) {
-    p.first = index / d + a.stride * (index % d);
+    const Phases phases = phases_of<true>(a);
+    p.first = index / phases.of_dilation + a.stride * (index % phases.of_dilation);
     p.step = a.stride * d;
     Reads r = reads_of<true>(a, p.first);
     const int64_t last = r.count - 1;

@@ -1,6 +1,7 @@
 // Storage types, and moving channels between tensors of any strides and slabs [pixel][lane] of the arithmetic type.
 #pragma once
 
+#include "../problem.h"
 #include "simd.h"
 
 namespace involution {
@@ -32,6 +33,21 @@ template <>
 struct Arithmetic<Half> {
   using type = float;
 };
+
+// calls body(T()) with T as the problem's tensors are stored; the only place that goes from `Type` to types
+template <class F>
+void with_type(Type type, const F& body) {
+  switch (type) {
+    case Type::f32:
+      return body(float());
+    case Type::f64:
+      return body(double());
+    case Type::bf16:
+      return body(BFloat16());
+    case Type::f16:
+      return body(Half());
+  }
+}
 
 template <int Lanes>
 using Bits16 = typename VectorOf<uint16_t, 2 * Lanes>::type;
@@ -129,7 +145,6 @@ INVOLUTION_INLINE void store_one(T* to, typename Arithmetic<T>::type value) {
     to->bits = narrow<8>(Floats<8>{value}, T())[0];
   }
 }
-
 
 template <class V, int... I>
 INVOLUTION_INLINE void interleave(V a, V b, V& low, V& high, std::integer_sequence<int, I...>) {

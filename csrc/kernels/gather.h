@@ -47,7 +47,8 @@ class Gather {
     direct_ = direct_type(p) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
     // few rows: share out their groups as well
     const int64_t rows = most<int64_t>(1, target_.size[0] * target_.size[2] * target_.size[3]);
-    direct_rows_ = generator == nullptr ? 1 : least(target_.size[3], ceil_div(kGeneratedPixels, target_.size[4] + 1));
+    direct_rows_ = generator == nullptr ? 1 : ceil_div(kGeneratedPixels, target_.size[4] + 1);
+    direct_rows_ = most<int64_t>(1, least(target_.size[3], direct_rows_));
     parts_ = least(map_.size[1], ceil_div(8 * parallel.threads * direct_rows_, rows));
     if (generator_ != nullptr) {
       map_pitch_ = Generator<T>::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
@@ -115,8 +116,8 @@ class Gather {
 
  private:
   const T* source_at(int64_t n, int64_t c, int64_t z, int64_t y) const {
-    return static_cast<const T*>(source_.data) + n * source_.stride[0] + c * source_.stride[1] +
-           z * source_.stride[2] + y * source_.stride[3];
+    return static_cast<const T*>(source_.data) + n * source_.stride[0] + c * source_.stride[1] + z * source_.stride[2] +
+           y * source_.stride[3];
   }
 
   T* target_at(int64_t n, int64_t c, int64_t z, int64_t y) const {
@@ -131,8 +132,8 @@ class Gather {
   bool direct_type(const Problem& p) const {
     if (sizeof(T) == sizeof(A)) return true;
     const int64_t taps = map_.size[4], stride = p.stride[2] / gcd(p.stride[2], p.dilation[2]);
-    return kDirect && (p.stride[2] == 1 ? specialised<T, 1>(taps)
-                                        : !Transposed && stride <= 2 && specialised<T, 2>(taps));
+    return kDirect &&
+           (p.stride[2] == 1 ? specialised<T, 1>(taps) : !Transposed && stride <= 2 && specialised<T, 2>(taps));
   }
 
   // What all rows have in common; `U` is how sources and targets are stored where the kernel finds them.
@@ -423,16 +424,7 @@ class Gather {
 
 template <bool Transposed>
 void gather(const Problem& p, const Parallel& parallel) {
-  switch (p.type) {
-    case Type::f32:
-      return Gather<float, Transposed>(p, parallel).run();
-    case Type::f64:
-      return Gather<double, Transposed>(p, parallel).run();
-    case Type::bf16:
-      return Gather<BFloat16, Transposed>(p, parallel).run();
-    case Type::f16:
-      return Gather<Half, Transposed>(p, parallel).run();
-  }
+  with_type(p.type, [&](auto type) { Gather<decltype(type), Transposed>(p, parallel).run(); });
 }
 
 template <class T>
@@ -456,16 +448,7 @@ void generated_gather(const Problem& p, const Span& span, const Epilogue& e, con
 }
 
 void dynamic_forward(const Problem& p, const Span& span, const Epilogue& e, const Parallel& parallel) {
-  switch (p.type) {
-    case Type::f32:
-      return generated_gather<float>(p, span, e, parallel);
-    case Type::f64:
-      return generated_gather<double>(p, span, e, parallel);
-    case Type::bf16:
-      return generated_gather<BFloat16>(p, span, e, parallel);
-    case Type::f16:
-      return generated_gather<Half>(p, span, e, parallel);
-  }
+  with_type(p.type, [&](auto type) { generated_gather<decltype(type)>(p, span, e, parallel); });
 }
 
 }  // namespace

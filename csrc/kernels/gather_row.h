@@ -214,8 +214,8 @@ __attribute__((noinline)) void tile(const Row<T>& r, int64_t t) {
   });
 }
 
-// The tiles of a row's middle have no checks, and for the commonest kernels those of its ends neither, where the padding
-// is half a kernel.
+// The tiles of a row's middle have no checks, and for the commonest kernels those of its ends neither, where the
+// padding is half a kernel.
 template <class T, int K, int S, int N, Order O>
 INVOLUTION_INLINE void tile_by_border(const Row<T>& r, int64_t t) {
   if constexpr (O != Order::any) {

@@ -80,7 +80,8 @@ class GeneratedBackward {
     taps_ = p.map.size[3] * p.map.size[4];
     pixels_ = p.output.size[3] * p.output.size[4];
     chunks_ = ceil_div(s.reduced.size[1], L);
-    blocks_ = least(batch_, kTasks);
+    // without a pixel there is nothing to sum
+    blocks_ = pixels_ == 0 ? 0 : least(batch_, kTasks);
     parts_ = blocks_ == 0 ? 0 : least(groups_, least(kParts, ceil_div(kTasks, blocks_)));
     const int64_t map_bytes = most<int64_t>(1, pixels_ * taps_ * int64_t(sizeof(A)));
     bundle_ = most<int64_t>(1, least(ceil_div(groups_, most<int64_t>(1, parts_)), kSlabBytes / map_bytes));
@@ -89,7 +90,7 @@ class GeneratedBackward {
   void run(const Parallel& parallel) {
     map_needed_ = gradients_.reduced.data != nullptr || gradients_.weight != nullptr || gradients_.bias != nullptr;
     Generator<T> generator(span_);
-    if (gradients_.input.data != nullptr) generator.prepare(parallel);
+    if (input_needed()) generator.prepare(parallel);
     generator_ = &generator;
     Scratch weight, partial;
     const int64_t weight_size = groups_ * chunks_ * taps_ * L;
@@ -99,13 +100,16 @@ class GeneratedBackward {
     if (reduced_size_ > 0) weight_ = pack_weight(weight, weight_size);
     sums_ = static_cast<A*>(partial.reserve(
         (parts_ * reduced_size_ + most<int64_t>(1, blocks_) * (span_size_ + bias_size_) + L) * int64_t(sizeof(A))));
-    if (blocks_ == 0 || pixels_ == 0) std::memset(sums_, 0, (span_size_ + bias_size_) * sizeof(A));
+    if (blocks_ == 0) std::memset(sums_, 0, (span_size_ + bias_size_) * sizeof(A));
     if (pixels_ > 0) {
       parallel_for(parallel, blocks_ * parts_, 1, [&](int64_t begin, int64_t end) {
         for (int64_t task = begin; task < end; ++task) one(task / parts_, task % parts_);
       });
-    } else if (gradients_.input.data != nullptr) {
-      Gather<T, true>(problem_, parallel).run();
+    } else if (input_needed()) {
+      // zeros: no window reads
+      Problem p = problem_;
+      p.input = gradients_.input;
+      Gather<T, true>(p, parallel).run();
     }
     if (reduced_size_ > 0) write_reduced(parallel);
     write_span();
@@ -155,60 +159,98 @@ class GeneratedBackward {
     }
   }
 
-  void one(int64_t block, int64_t part_index) {
+  // one task: a bundle of groups of one image after the other
+  struct Task {
+    int64_t block, part;
+    // of the image and the first group of the bundle
+    int64_t n, g;
+    // groups, channels and taps of the bundle
+    int64_t count, width, taps;
+    // whether sums begin anew
+    bool first_image, first_bundle;
+    // working memory: the map or its gradient, and where they are not read in place, features, input and output
+    A *map, *features, *input, *output;
+  };
+
+  // what of the working memory there is
+  Task memory(int64_t block, int64_t part_index) const {
     static thread_local Scratch memory;
-    const Parallel here = {
-        [](int64_t begin, int64_t end, int64_t, void (*body)(int64_t, int64_t, void*), void* context) {
-          body(begin, end, context);
-        },
-        1};
-    const bool input_needed = gradients_.input.data != nullptr;
     const int64_t bundle_width = bundle_ * width_;
     const int64_t in_size = kConvert ? round_up(problem_.input.size[3] * problem_.input.size[4] * bundle_width, L) : 0;
     const int64_t out_size = kConvert ? round_up(pixels_ * bundle_width, L) : 0;
     // the map and its gradient are needed one after the other
-    const int64_t map_size = pixels_ * most(input_needed ? Generator<T>::pixel_pitch(bundle_ * taps_) : 0,
-                                            round_up(bundle_ * taps_, kPacked)) + 2 * L;
+    const int64_t pitch =
+        most(input_needed() ? Generator<T>::pixel_pitch(bundle_ * taps_) : 0, round_up(bundle_ * taps_, kPacked));
+    const int64_t map_size = pixels_ * pitch + 2 * L;
     const int64_t features_size = span_size_ > 0 ? chunks_ * pixels_ * L : 0;
-    A* map = static_cast<A*>(memory.reserve((map_size + features_size + in_size + out_size + 4 * L) * sizeof(A)));
-    A* features = map + round_up(map_size, L);
-    A* input = features + features_size;
-    A* output = input + in_size;
+    Task t{};
+    t.block = block;
+    t.part = part_index;
+    t.map = static_cast<A*>(memory.reserve((map_size + features_size + in_size + out_size + 4 * L) * sizeof(A)));
+    t.features = t.map + round_up(map_size, L);
+    t.input = t.features + features_size;
+    t.output = t.input + in_size;
+    return t;
+  }
+
+  void one(int64_t block, int64_t part_index) const {
+    Task t = memory(block, part_index);
     const int64_t first = part_index * groups_ / parts_, last = (part_index + 1) * groups_ / parts_;
     const int64_t n0 = block * batch_ / blocks_, n1 = (block + 1) * batch_ / blocks_;
-    for (int64_t n = n0; n < n1; ++n) {
-      if (span_size_ > 0) pack_features(n, features);
-      for (int64_t g = first; g < last; g += bundle_) {
-        const int64_t count = least(bundle_, last - g), width = count * width_, taps = count * taps_;
+    for (t.n = n0; t.n < n1; ++t.n) {
+      if (span_size_ > 0) pack_features(t.n, t.features);
+      for (t.g = first; t.g < last; t.g += bundle_) {
+        t.count = least(bundle_, last - t.g);
+        t.width = t.count * width_;
+        t.taps = t.count * taps_;
+        t.first_image = t.n == n0;
+        t.first_bundle = t.g == first;
         Problem p = problem_;
         p.type = sizeof(A) == 8 ? Type::f64 : Type::f32;
-        p.output = part(problem_.output, n, g * width_, width, output, true);
+        p.output = part(problem_.output, t.n, t.g * width_, t.width, t.output, true);
         p.map.size[0] = 1;
-        p.map.size[1] = count;
-        if (input_needed) {
-          const int64_t pitch = Generator<T>::pixel_pitch(taps);
-          p.input = part(gradients_.input, n, g * width_, width, input, false);
-          const A* at = generator_->rows(n, 0, p.output.size[3], g * taps_, taps, map, pitch);
-          set_map(p.map, const_cast<A*>(at), pitch);
-          Gather<A, true>(p, here).run();
-          if constexpr (kConvert) narrow_part(gradients_.input, n, g * width_, width, input);
-        }
-        if (!map_needed_) continue;
-        const int64_t pitch = round_up(taps, kPacked);
-        p.input = part(problem_.input, n, g * width_, width, input, true);
-        set_map(p.map, map, pitch);
-        MapGradient<A>(p).run(here);
-        if (reduced_size_ > 0) {
-          A* to = sums_ + part_index * reduced_size_ + n * chunks_ * pixels_ * L;
-          for (int64_t c = 0; c < chunks_; ++c) {
-            product<A>({map, pitch, 1, weight_ + (c * span_.taps + g * taps_) * L, taps, to + c * pixels_ * L},
-                       pixels_, g > first);
-          }
-        }
-        if (span_size_ > 0) add_span(map, pitch, features, span_sums(block) + g * taps_ * L, taps, n > n0);
-        if (bias_size_ > 0) add_bias(map, pitch, span_sums(block) + span_size_ + g * taps_, taps, n > n0);
+        p.map.size[1] = t.count;
+        if (input_needed()) gradient_of_input(t, p);
+        if (map_needed_) gradient_of_map(t, p);
       }
     }
+  }
+
+  void gradient_of_input(const Task& t, Problem p) const {
+    const int64_t pitch = Generator<T>::pixel_pitch(t.taps);
+    p.input = part(gradients_.input, t.n, t.g * width_, t.width, t.input, false);
+    const A* map = generator_->rows(t.n, 0, p.output.size[3], t.g * taps_, t.taps, t.map, pitch);
+    set_map(p.map, const_cast<A*>(map), pitch);
+    Gather<A, true>(p, this_thread()).run();
+    if constexpr (kConvert) narrow_part(gradients_.input, t.n, t.g * width_, t.width, t.input);
+  }
+
+  // and of what it was generated from
+  void gradient_of_map(const Task& t, Problem p) const {
+    const int64_t pitch = round_up(t.taps, kPacked);
+    p.input = part(problem_.input, t.n, t.g * width_, t.width, t.input, true);
+    set_map(p.map, t.map, pitch);
+    MapGradient<A>(p).run(this_thread());
+    if (reduced_size_ > 0) {
+      A* to = sums_ + t.part * reduced_size_ + t.n * chunks_ * pixels_ * L;
+      for (int64_t c = 0; c < chunks_; ++c) {
+        const A* weight = weight_ + (c * span_.taps + t.g * taps_) * L;
+        product<A>({t.map, pitch, 1, weight, t.taps, to + c * pixels_ * L}, pixels_, !t.first_bundle);
+      }
+    }
+    A* sums = span_sums(t.block);
+    if (span_size_ > 0) add_span(t.map, pitch, t.features, sums + t.g * taps_ * L, t.taps, !t.first_image);
+    if (bias_size_ > 0) add_bias(t.map, pitch, sums + span_size_ + t.g * taps_, t.taps, !t.first_image);
+  }
+
+  bool input_needed() const { return gradients_.input.data != nullptr; }
+
+  // a task's own kernels stay in its thread
+  static const Parallel& this_thread() {
+    static const Parallel here = {[](int64_t begin, int64_t end, int64_t, void (*body)(int64_t, int64_t, void*),
+                                     void* context) { body(begin, end, context); },
+                                  1};
+    return here;
   }
 
   void set_map(Map& m, A* data, int64_t pitch) const {
@@ -232,8 +274,7 @@ class GeneratedBackward {
     for (int64_t j = 0; j < pixels_; j += kPixelBlock, add = true) {
       const int64_t depth = least(kPixelBlock, pixels_ - j);
       for (int64_t c = 0; c < chunks_; ++c) {
-        product<A>({gradient + j * pitch, 1, pitch, features + (c * pixels_ + j) * L, depth,
-                    to + c * span_.taps * L},
+        product<A>({gradient + j * pitch, 1, pitch, features + (c * pixels_ + j) * L, depth, to + c * span_.taps * L},
                    taps, add);
       }
     }
@@ -312,16 +353,7 @@ class GeneratedBackward {
 };
 
 void dynamic_backward(const Problem& p, const Span& span, const Gradients& gradients, const Parallel& parallel) {
-  switch (p.type) {
-    case Type::f32:
-      return GeneratedBackward<float>(p, span, gradients).run(parallel);
-    case Type::f64:
-      return GeneratedBackward<double>(p, span, gradients).run(parallel);
-    case Type::bf16:
-      return GeneratedBackward<BFloat16>(p, span, gradients).run(parallel);
-    case Type::f16:
-      return GeneratedBackward<Half>(p, span, gradients).run(parallel);
-  }
+  with_type(p.type, [&](auto type) { GeneratedBackward<decltype(type)>(p, span, gradients).run(parallel); });
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
 // Gradient of the kernel map: map[t, u, v] = Σ_c output[c, t] · input[c, t·s − p + (u, v)·d].
 //
-// A vector's lanes are neighbouring target pixels. The input and the output's gradient of a group are laid out channel by
-// channel, the input with a border of zeros and its columns sorted by their remainder modulo the stride, so that every
-// load is one of neighbours and none needs a check. Accumulators are the kernel rows of one kernel column (three columns
-// where there are three rows) in RB target rows, which share the loads of the input; the loop runs over channels.
+// A vector's lanes are neighbouring target pixels. The input and the output's gradient of a group are laid out channel
+// by channel, the input with a border of zeros and its columns sorted by their remainder modulo the stride, so that
+// every load is one of neighbours and none needs a check. Accumulators are the kernel rows of one kernel column (three
+// columns where there are three rows) in RB target rows, which share the loads of the input; the loop runs over
+// channels.
 #pragma once
 
 #include "../problem.h"
@@ -146,11 +147,12 @@ class MapGradient {
     column_phases_ = phase_count<false>(axis_[2]);
     // the longest phase is the first
     const Phase rows = phase_of<false>(axis_[1], 0), columns = phase_of<false>(axis_[2], 0);
-    band_ = round_up(taps_inside_ ? least(rows.count, kNeighbourRows) : rows.count, kTargetRows);
+    const int64_t together = rows_together(rows);
+    band_ = round_up(taps_inside_ ? least(rows.count, kNeighbourRows) : rows.count, together);
     width_ = columns.count;
-    while (band_ > kTargetRows && (slab_size(rows, columns) > kSlabBytes ||
-                                   images * ceil_div(rows.count, band_) < 4 * parallel.threads)) {
-      band_ = round_up((band_ + 1) / 2, kTargetRows);
+    while (band_ > together &&
+           (slab_size(rows, columns) > kSlabBytes || images * ceil_div(rows.count, band_) < 4 * parallel.threads)) {
+      band_ = round_up((band_ + 1) / 2, together);
     }
     while (width_ > 2 * R && slab_size(rows, columns) > kSlabBytes) width_ = round_up((width_ + 1) / 2, R);
     bands_ = ceil_div(rows.count, band_);
@@ -166,11 +168,26 @@ class MapGradient {
   // rows of a band that still leave the map of all its groups in the cache
   static constexpr int64_t kNeighbourRows = 15;
 
-  // the input's slab [row][channel][remainder of the column][column], that of the output's gradient [row][channel][pixel]
+  // the input's slab [row][channel][remainder of the column][column], that of the output's gradient
+  // [row][channel][pixel]
   struct Slabs {
     A *input, *output;
     int64_t rows, row, channel, remainder, output_row, output_channel;
   };
+
+  // one task: targets of a phase in rows [i0, i0 + height) and columns [j0, j0 + width), of a group and plane of an
+  // image
+  struct Task {
+    int64_t n, g, z;
+    Phase rows, columns;
+    int64_t i0, height, j0, width;
+    Slabs slabs;
+    // where the sums of a block of pixels go, unless straight to the map
+    A* sums;
+  };
+
+  // target rows that share the loads of the input; where they are far apart there are none to share
+  static int rows_together(const Phase& rows) { return rows.stride <= 2 ? kTargetRows : 1; }
 
   static int64_t take(int64_t& task, int64_t count) {
     const int64_t index = task % count;
@@ -184,6 +201,9 @@ class MapGradient {
     return rest == 0 ? width : width - rest + (rest <= kNarrow ? kNarrow : R);
   }
 
+  // remainders of columns modulo the stride that any tap reads
+  static int64_t remainders(const Phase& columns) { return least(columns.stride, columns.taps); }
+
   Slabs slabs(const Phase& rows, const Phase& columns) const {
     const int64_t pixels = rounded(width_);
     const int64_t remainder = round_up(pixels + (columns.taps - 1) / columns.stride, kPacked);
@@ -192,7 +212,7 @@ class MapGradient {
     const auto pitch = [](int64_t size) { return (round_up(size, kPacked) / kPacked + 1) / 2 * 2 * kPacked + kPacked; };
     Slabs s{};
     s.rows = (band_ - 1) * rows.stride + rows.taps;
-    s.channel = pitch(columns.stride * remainder);
+    s.channel = pitch(remainders(columns) * remainder);
     s.row = group_width_ * s.channel;
     s.remainder = remainder;
     s.output_channel = pitch(pixels);
@@ -205,93 +225,125 @@ class MapGradient {
     return (s.rows * s.row + band_ * s.output_row) * int64_t(sizeof(A));
   }
 
-  void one(int64_t task) const {
-    const int64_t j0 = take(task, tiles_) * width_;
-    int64_t g = 0;
+  Task task(int64_t index) const {
+    Task t;
+    t.j0 = take(index, tiles_) * width_;
+    t.g = 0;
     // where a pixel's taps are neighbours all its groups write them one after the other, else each group its planes
-    if (taps_inside_) g = take(task, map_.size[1]);
-    const int64_t i0 = take(task, bands_) * band_;
-    const Phase columns = phase_of<false>(axis_[2], take(task, column_phases_));
-    const Phase rows = phase_of<false>(axis_[1], take(task, row_phases_));
-    const int64_t z = take(task, axis_[0].targets);
-    if (!taps_inside_) g = take(task, map_.size[1]);
-    const int64_t n = task;
-    const int64_t height = least(band_, rows.count - i0), width = least(width_, columns.count - j0);
-    if (height <= 0 || width <= 0) return;
+    if (taps_inside_) t.g = take(index, map_.size[1]);
+    t.i0 = take(index, bands_) * band_;
+    t.columns = phase_of<false>(axis_[2], take(index, column_phases_));
+    t.rows = phase_of<false>(axis_[1], take(index, row_phases_));
+    t.z = take(index, axis_[0].targets);
+    if (!taps_inside_) t.g = take(index, map_.size[1]);
+    t.n = index;
+    t.height = least(band_, t.rows.count - t.i0);
+    t.width = least(width_, t.columns.count - t.j0);
+    return t;
+  }
 
-    Slabs s = slabs(rows, columns);
+  void one(int64_t index) const {
+    Task t = task(index);
+    if (t.height <= 0 || t.width <= 0) return;
+    Slabs& s = t.slabs = slabs(t.rows, t.columns);
     const int64_t taps = axis_[1].taps * axis_[2].taps;
-    s.input = scratch<A>(slab_size(rows, columns) / int64_t(sizeof(A)) + (kTargetRows * taps + R) * R);
+    s.input = scratch<A>(slab_size(t.rows, t.columns) / int64_t(sizeof(A)) + (kTargetRows * taps + R) * R);
     s.output = s.input + s.rows * s.row;
-    A* sums = s.output + band_ * s.output_row;
-    pack_output(n, g, z, rows, i0, height, columns, j0, width, s);
-    for (int64_t a = 0; a < axis_[0].taps; ++a) {
-      pack_input(n, g, z * axis_[0].stride - axis_[0].padding + a * axis_[0].dilation, rows, i0 * rows.stride, columns,
-                 j0 * columns.stride, s);
-      T* map = static_cast<T*>(map_.data) + n * map_.stride[0] + g * map_.stride[1] + a * map_.stride[2] +
-               z * map_.stride[5] + rows.map + i0 * rows.map_target + columns.map + j0 * columns.map_target;
-      for (int64_t i = 0; i < height;) {
-        const int count = i + kTargetRows <= height && rows.stride <= 2 ? kTargetRows : 1;
-        const A* input = s.input + i * rows.stride * s.row;
-        const A* output = s.output + i * s.output_row;
-        T* to = map + i * rows.map_target;
-        // kernel rows that reach into the image from any of the target rows
-        const int64_t first = least(rows.taps, most<int64_t>(0, rows.low - (i0 + i + count - 1) * rows.stride));
-        const int64_t last = most(first, least(rows.taps, rows.high - (i0 + i) * rows.stride));
-        int64_t j = 0;
-        for (; width - j > kNarrow; j += R) {
-          pixels<R>(s, input + j, output + j, count, first, last, rows, columns,
-                    static_cast<int>(least<int64_t>(R, width - j)), to + j * columns.map_target, sums);
-        }
-        if (j < width) {
-          pixels<kNarrow>(s, input + j, output + j, count, first, last, rows, columns, static_cast<int>(width - j),
-                          to + j * columns.map_target, sums);
-        }
-        i += count;
+    t.sums = s.output + band_ * s.output_row;
+    pack_output(t);
+    for (int64_t a = 0; a < axis_[0].taps; ++a) plane(t, a);
+  }
+
+  // the taps in plane `a` of the kernel
+  void plane(const Task& t, int64_t a) const {
+    const Slabs& s = t.slabs;
+    pack_input(t, t.z * axis_[0].stride - axis_[0].padding + a * axis_[0].dilation);
+    T* map = static_cast<T*>(map_.data) + t.n * map_.stride[0] + t.g * map_.stride[1] + a * map_.stride[2] +
+             t.z * map_.stride[5] + t.rows.map + t.i0 * t.rows.map_target + t.columns.map + t.j0 * t.columns.map_target;
+    for (int64_t i = 0; i < t.height;) {
+      const int count = i + rows_together(t.rows) <= t.height ? rows_together(t.rows) : 1;
+      // kernel rows that reach into the image from any of the target rows
+      const int64_t first = least(t.rows.taps, most<int64_t>(0, t.rows.low - (t.i0 + i + count - 1) * t.rows.stride));
+      const int64_t last = most(first, least(t.rows.taps, t.rows.high - (t.i0 + i) * t.rows.stride));
+      Pixels p = {s.input + i * t.rows.stride * s.row, s.output + i * s.output_row, count, first, last, 0,
+                  map + i * t.rows.map_target};
+      int64_t j = 0;
+      for (; t.width - j > kNarrow; j += R) {
+        p.count = static_cast<int>(least<int64_t>(R, t.width - j));
+        pixels<R>(t, p);
+        p.input += R;
+        p.output += R;
+        p.map += R * t.columns.map_target;
       }
+      p.count = static_cast<int>(t.width - j);
+      if (j < t.width) pixels<kNarrow>(t, p);
+      i += count;
     }
   }
 
-  // all taps of `count` neighbouring pixels in `target_rows` rows; kernel rows not in [first, last) are 0
+  // `count` neighbouring pixels in `target_rows` rows; kernel rows not in [first, last) are 0
+  struct Pixels {
+    const A *input, *output;
+    int target_rows;
+    int64_t first, last;
+    int count;
+    T* map;
+  };
+
+  // all taps of some pixels
   template <int Lanes>
-  void pixels(const Slabs& s, const A* input, const A* output, int target_rows, int64_t first, int64_t last,
-              const Phase& rows, const Phase& columns, int count, T* map, A* sums) const {
+  void pixels(const Task& t, const Pixels& p) const {
+    const Phase &rows = t.rows, &columns = t.columns;
+    const Slabs& s = t.slabs;
     // straight to the map where whole vectors of its pixels are neighbours
+    A* sums = t.sums;
     bool straight = false;
     if constexpr (sizeof(T) == sizeof(A)) {
-      straight = columns.map_target == 1 && count == Lanes;
-      if (straight) sums = map;
+      straight = columns.map_target == 1 && p.count == Lanes;
+      if (straight) sums = p.map;
     }
-    if (taps_inside_) prefetch(map, target_rows, count, rows, columns);
-    const int64_t to_column = straight ? columns.map_tap : Lanes, to_row = straight ? rows.map_tap : columns.taps * Lanes;
+    if (taps_inside_) prefetch(p.map, p.target_rows, p.count, rows, columns);
+    const int64_t to_column = straight ? columns.map_tap : Lanes;
+    const int64_t to_row = straight ? rows.map_tap : columns.taps * Lanes;
     const int64_t to_target_row = straight ? rows.map_target : rows.taps * columns.taps * Lanes;
     for (int64_t u = 0; u < rows.taps; ++u) {
-      if (u == first) u = last;
-      for (int64_t i = 0; i < target_rows * columns.taps && u < rows.taps; ++i) {
+      if (u == p.first) u = p.last;
+      for (int64_t i = 0; i < p.target_rows * columns.taps && u < rows.taps; ++i) {
         store(sums + i / columns.taps * to_target_row + u * to_row + i % columns.taps * to_column, Vector<A, Lanes>{});
       }
     }
-    const int64_t step = last - first == 3 && columns.taps == 3 ? 3 : 1;
+    const int64_t kernel_rows_inside = p.last - p.first;
+    const int64_t step = kernel_rows_inside == 3 && columns.taps == 3 ? 3 : 1;
     // kernel rows in nearly equal parts of at most kKernelRows
-    const int64_t parts = ceil_div(last - first, kKernelRows);
+    const int64_t parts = ceil_div(kernel_rows_inside, kKernelRows);
     for (int64_t part = 0; part < parts; ++part) {
-      const int64_t u = first + part * (last - first) / parts;
-      const int64_t kernel_rows = first + (part + 1) * (last - first) / parts - u;
-      const TapFunction<A> function = tap_function<A, Lanes>(kernel_rows, step, rows.stride, target_rows);
+      const int64_t u = p.first + part * kernel_rows_inside / parts;
+      const int64_t kernel_rows = p.first + (part + 1) * kernel_rows_inside / parts - u;
+      const TapFunction<A> function = tap_function<A, Lanes>(kernel_rows, step, rows.stride, p.target_rows);
       for (int64_t i = 0, v = 0; i < columns.taps; i += step, v += step > 1 ? step : columns.stride) {
         // columns of one remainder after the other: what they share of the slab stays in the first-level cache
         if (v >= columns.taps) v = v % columns.stride + 1;
-        TapSums<A> p = {input + u * s.row, {}, s.channel, s.row, output, s.output_channel, s.output_row, group_width_,
-                        sums + u * to_row + v * to_column, to_target_row, to_row, to_column};
+        TapSums<A> one = {p.input + u * s.row,
+                          {},
+                          s.channel,
+                          s.row,
+                          p.output,
+                          s.output_channel,
+                          s.output_row,
+                          group_width_,
+                          sums + u * to_row + v * to_column,
+                          to_target_row,
+                          to_row,
+                          to_column};
         for (int64_t k = 0; k < step; ++k) {
-          p.columns[k] = (v + k) % columns.stride * s.remainder + (v + k) / columns.stride;
+          one.columns[k] = (v + k) % columns.stride * s.remainder + (v + k) / columns.stride;
         }
-        function(p);
+        function(one);
       }
     }
     if (straight) return;
-    for (int b = 0; b < target_rows; ++b) {
-      store_pixels<Lanes>(sums + b * to_target_row, rows, columns, count, map + b * rows.map_target);
+    for (int b = 0; b < p.target_rows; ++b) {
+      store_pixels<Lanes>(sums + b * to_target_row, rows, columns, p.count, p.map + b * rows.map_target);
     }
   }
 
@@ -344,33 +396,33 @@ class MapGradient {
     }
   }
 
-  void pack_output(int64_t n, int64_t g, int64_t z, const Phase& rows, int64_t i0, int64_t height,
-                   const Phase& columns, int64_t j0, int64_t width, const Slabs& s) const {
-    const T* from = static_cast<const T*>(output_.data) + n * output_.stride[0] +
-                    g * group_width_ * output_.stride[1] + z * output_.stride[2] +
-                    (rows.first + i0 * rows.step) * output_.stride[3] +
-                    (columns.first + j0 * columns.step) * output_.stride[4];
-    for (int64_t i = 0; i < height; ++i, from += rows.step * output_.stride[3]) {
-      pack_row(from, output_.stride[1], columns.step * output_.stride[4], width, rounded(width),
-               s.output + i * s.output_row, s.output_channel);
+  void pack_output(const Task& t) const {
+    const T* from = static_cast<const T*>(output_.data) + t.n * output_.stride[0] +
+                    t.g * group_width_ * output_.stride[1] + t.z * output_.stride[2] +
+                    (t.rows.first + t.i0 * t.rows.step) * output_.stride[3] +
+                    (t.columns.first + t.j0 * t.columns.step) * output_.stride[4];
+    for (int64_t i = 0; i < t.height; ++i, from += t.rows.step * output_.stride[3]) {
+      pack_row(from, output_.stride[1], t.columns.step * output_.stride[4], t.width, rounded(t.width),
+               t.slabs.output + i * t.slabs.output_row, t.slabs.output_channel);
     }
   }
 
   // one source plane, zero outside
-  void pack_input(int64_t n, int64_t g, int64_t plane, const Phase& rows, int64_t first_row, const Phase& columns,
-                  int64_t first_column, const Slabs& s) const {
+  void pack_input(const Task& t, int64_t plane) const {
+    const Phase &rows = t.rows, &columns = t.columns;
+    const Slabs& s = t.slabs;
     const bool inside = plane >= 0 && plane < axis_[0].sources;
-    for (int64_t m = 0; m < columns.stride; ++m) {
+    for (int64_t m = 0; m < remainders(columns); ++m) {
       // slab columns q with low <= first_column + q · stride + m < high
-      const int64_t at = first_column + m;
+      const int64_t at = t.j0 * columns.stride + m;
       const int64_t low = most<int64_t>(0, least(s.remainder, ceil_div(columns.low - at, columns.stride)));
       const int64_t high = most(low, least(s.remainder, ceil_div(columns.high - at, columns.stride)));
       for (int64_t r = 0; r < s.rows; ++r) {
-        const int64_t y = r + first_row;
+        const int64_t y = r + t.i0 * rows.stride;
         const bool empty = !inside || y < rows.low || y >= rows.high || low == high;
         const T* from = static_cast<const T*>(input_.data);
         if (!empty) {
-          from += n * input_.stride[0] + g * group_width_ * input_.stride[1] + plane * input_.stride[2] +
+          from += t.n * input_.stride[0] + t.g * group_width_ * input_.stride[1] + plane * input_.stride[2] +
                   (rows.column + y * rows.column_step) * input_.stride[3] +
                   (columns.column + (at + low * columns.stride) * columns.column_step) * input_.stride[4];
         }
@@ -403,7 +455,8 @@ class MapGradient {
     if (channel == 1 && group_width_ % kPacked == 0) {
       // all channels of a few pixels after the other: they share cache lines
       for (; j + kPacked <= count; j += kPacked, from += kPacked * pixel) {
-        for (int64_t c = 0; c < group_width_; c += kPacked) pack_square(from + c, pixel, to + c * to_channel + j, to_channel);
+        for (int64_t c = 0; c < group_width_; c += kPacked)
+          pack_square(from + c, pixel, to + c * to_channel + j, to_channel);
       }
       for (int64_t c = 0; c < group_width_ && j < count; c += kPacked) {
         T last[kPacked * kPacked] = {};
@@ -443,16 +496,7 @@ class MapGradient {
 };
 
 void map_gradient(const Problem& p, const Parallel& parallel) {
-  switch (p.type) {
-    case Type::f32:
-      return MapGradient<float>(p).run(parallel);
-    case Type::f64:
-      return MapGradient<double>(p).run(parallel);
-    case Type::bf16:
-      return MapGradient<BFloat16>(p).run(parallel);
-    case Type::f16:
-      return MapGradient<Half>(p).run(parallel);
-  }
+  with_type(p.type, [&](auto type) { MapGradient<decltype(type)>(p).run(parallel); });
 }
 
 }  // namespace

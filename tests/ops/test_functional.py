@@ -4,12 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from forms import CASES, INPUT_LAYOUTS, MAP_LAYOUTS, unfold_form
+from tolerances import EXACT
 from torch.testing import assert_close
 
 from involution import dynamic_involution2d, involution1d, involution2d, involution3d
 from involution.ops import reference
-
-EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def randn(*size):

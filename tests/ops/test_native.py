@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from forms import unfold_form
+from tolerances import DTYPES, assert_near
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from involution import Involution2d, involution1d, involution2d
@@ -18,9 +19,6 @@ from involution.ops import backends, info, native, plain, reference
 
 pytestmark = pytest.mark.skipif(native.reason is not None, reason=f"no C++ kernels: {native.reason}")
 
-# largest error over largest value + 1; sums of up to 169 taps or 64 channels
-TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
-DTYPES = list(TOLERANCE)
 NAN = float("nan")
 SETS = [] if native.reason else native.instruction_sets()
 
@@ -112,11 +110,8 @@ class Problem:
         tensors = self.tensors()
         names = "forward", "gradient of input", "gradient of map"
         for name, result, truth in zip(names, self.results(*tensors), self.truth(*tensors), strict=True):
-            assert result.shape == truth.shape
             assert result.dtype == self.dtype
-            error = (result.double() - truth).abs() / (truth.abs().amax() + 1 if truth.numel() else 1)
-            # in this form a NaN fails too
-            assert (error <= TOLERANCE[self.dtype]).all(), f"{name}: {error.max()} in {vars(self)}"
+            assert_near(result, truth.detach(), f"{name} in {vars(self)}")
 
 
 @pytest.mark.parametrize("block", range(12))
@@ -209,8 +204,7 @@ def test_table_of_generated_maps(block, deterministic):
         truth = unfold_form(x, reference.span(*generator), *geometry)
         assert result.dtype == problem.dtype
         # the map itself sums up to forty features
-        error = (result.double() - truth).abs() / (truth.abs().amax() + 1)
-        assert (error <= 2 * TOLERANCE[problem.dtype]).all(), f"{error.max()} in {vars(problem)}"
+        assert_near(result, truth, vars(problem), roundings=2)
 
 
 @pytest.mark.parametrize("block", range(4))
@@ -232,10 +226,7 @@ def test_table_of_generated_maps_gradients(block, deterministic):
             if not needed:
                 assert result.numel() == 0
             elif leaf is not None:
-                truth = truths[id(leaf)]
-                assert result.shape == truth.shape
-                error = (result.double() - truth).abs() / (truth.abs().amax() + 1)
-                assert (error <= 4 * TOLERANCE[problem.dtype]).all(), f"{error.max()} in {vars(problem)}"
+                assert_near(result, truths[id(leaf)], vars(problem), roundings=4)
 
 
 def test_threads_do_not_change_a_bit_of_generated_maps_gradients():

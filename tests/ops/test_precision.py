@@ -3,15 +3,12 @@
 import pytest
 import torch
 from forms import BY_NAME, unfold_form
+from tolerances import ROUNDOFF, TIMES_EAGER
 
 from involution import dynamic_involution2d, involution2d
 from involution.ops import reference
 
-# the one table: a dtype's unit roundoff, and how often eager's own error ours may be
-ROUNDOFF = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}
-TIMES_EAGER = {torch.float32: 2.0, torch.bfloat16: 1.5, torch.float16: 1.5}
-
-dtypes = pytest.mark.parametrize("dtype", ROUNDOFF, ids=lambda dtype: str(dtype).removeprefix("torch."))
+dtypes = pytest.mark.parametrize("dtype", TIMES_EAGER, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
 def error(value, truth):

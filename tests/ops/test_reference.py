@@ -5,11 +5,11 @@ import torch
 from forms import CASES, INPUT_LAYOUTS, MAP_LAYOUTS, SOME, Case, unfold_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tolerances import EXACT
 from torch.testing import assert_close
 
 from involution.ops import reference
 
-EXACT = {"rtol": 1e-12, "atol": 1e-12}
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -121,14 +121,17 @@ def test_any_geometry(case):
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
-    st.integers(1, 2**40), st.integers(1, 2**20), st.integers(1, 2**20), st.integers(1, 2**10), st.integers(0, 2**20)
+    st.integers(0, 40), st.integers(1, 7), st.integers(0, 9), st.integers(1, 2**30), st.integers(0, 2**30), st.data()
 )
-def test_padding_to_fit_of_huge_sizes(size, kernel, stride, dilation, padding):
-    outputs = max(0, (size + 2 * padding - dilation * (kernel - 1) - 1) // stride) + 1
-    [(leading, trailing)] = reference.padding_to_fit([size], [kernel], [outputs], [stride], [padding], [dilation])
-    assert leading == padding
-    # the last tap of the last window reads the last element of the padded input
-    assert leading + size + trailing == stride * (outputs - 1) + dilation * (kernel - 1) + 1
+def test_reads_are_those_of_the_formula(size, kernel, outputs, stride, padding, data):
+    stride, padding, dilation = (data.draw(st.sampled_from([n, n % 7 + 1])) for n in (stride, padding, stride // 3 + 1))
+    found = set()
+    for read in reference.reads([size], [kernel], [outputs], [stride], [padding], [dilation]):
+        positions = range(outputs)[read.output[1]], range(size)[read.input[1]]
+        assert len(positions[0]) == len(positions[1]) > 0
+        found |= {(read.tap, i, x) for i, x in zip(*positions, strict=True)}
+    wanted = {(v, i, i * stride - padding + v * dilation) for v in range(kernel) for i in range(outputs)}
+    assert found == {(v, i, x) for v, i, x in wanted if 0 <= x < size}
 
 
 def test_span_is_the_linear_map_of_the_reduced_features():

@@ -158,7 +158,7 @@ class _Involution(nn.Module):
         self.stride = per_dimension("stride", stride, dims)
         self.dilation = per_dimension("dilation", dilation, dims)
         sides = per_side(padding, dims, self.kernel_size, self.dilation)
-        self.padding = "same" if padding == "same" else sides
+        self.padding = "same" if isinstance(padding, str) else sides
         self.padding_mode = padding_mode
         self.groups = _group_count(self.channels, groups, group_channels)
         self.reduction_ratio = reduction_ratio

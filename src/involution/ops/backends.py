@@ -254,6 +254,8 @@ def wrapped(backend: Backend, operator: str, kernel: Callable[..., Any]) -> Call
 def _announced(operator: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def served(tensor: torch.Tensor, *args: Any) -> Any:
+        for value in (tensor, *args):
+            _require_memory(value)
         for backend in _candidates(tensor.device.type):
             absence = backend.absence() if operator in backend.operators else None
             if absence is not None and absence.consequence == "error":
@@ -263,6 +265,13 @@ def _announced(operator: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         return plain(tensor, *args)
 
     return served
+
+
+def _require_memory(value: Any) -> None:
+    # where a storage was given back by resize_(0), most of PyTorch's own kernels end the process
+    real = isinstance(value, torch.Tensor) and value.device.type in ("cpu", "cuda", "xpu")
+    if real and value.numel() and not value.untyped_storage().nbytes():
+        raise RuntimeError("involution: a tensor's data is not allocated; its storage was resized")
 
 
 def _tell(backend: str, reason: str) -> None:

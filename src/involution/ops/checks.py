@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .backends import DTYPES
+
 IntOrTuple = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[int | Sequence[int]] | Literal["same"]
 
@@ -16,26 +18,31 @@ _IMAGE_AXES = {dims: ("N", "C", *axes) for dims, axes in _AXES.items()}
 _MAP_AXES = {
     dims: ("N", "G", *(f"K_{a.lower()}" for a in axes), *(f"{a}_o" for a in axes)) for dims, axes in _AXES.items()
 }
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# far beyond any image, and small enough for every product of two
+_LIMIT = 2**31
 
 
 def per_dimension(name: str, value: IntOrTuple, dims: int, minimum: int = 1) -> tuple[int, ...]:
-    """Return an int or a sequence of `dims` ints as a tuple.
+    """Return an int or a sequence of `dims` ints as a tuple; NumPy's count as Python's.
 
     Raises:
         TypeError: If it is neither.
-        ValueError: If it has the wrong length, or a number is below `minimum`.
+        ValueError: If it has the wrong length, or a number is below `minimum` or not below 2³¹.
     """
     # the common case first: a small call spends most of its time on checks
-    if type(value) is int and value >= minimum:
+    if type(value) is int and minimum <= value < _LIMIT:
         return (value,) * dims
-    values: Any = (value,) * dims if _is_int(value) else value
-    if not isinstance(values, Sequence) or isinstance(values, str) or not all(map(_is_int, values)):
+    values: Any = _python(value)
+    values = (values,) * dims if _is_int(values) else values
+    if not _is_sequence(values) or not all(map(_is_int, values)):
         raise TypeError(f"{name} must be an int or a tuple of {dims} ints; got {value!r}")
     if len(values) != dims:
         raise ValueError(f"{name} must be an int or a tuple of {dims} ints; got {len(values)} of them: {value!r}")
-    if _concrete() and min(values) < minimum:
-        raise ValueError(f"{name} must be at least {minimum}; got {value!r}")
+    if _concrete():
+        if min(values) < minimum:
+            raise ValueError(f"{name} must be at least {minimum}; got {value!r}")
+        if max(values) >= _LIMIT:
+            raise ValueError(f"{name} must be below 2**31; got {value!r}")
     return tuple(values)
 
 
@@ -46,22 +53,26 @@ def per_side(padding: Padding, dims: int, kernel_size: Sequence[int], dilation: 
     flat (left, right) pair; and ``"same"``, for which the leading side gets ``dilation·(kernel_size − 1) // 2`` and
     the trailing side whatever gives ``ceil(size / stride)`` outputs.
     """
-    if type(padding) is int and padding >= 0:
+    if type(padding) is int and 0 <= padding < _LIMIT:
         return ((padding, padding),) * dims
-    if padding == "same":
+    if isinstance(padding, str) and padding == "same":
         return tuple((d * (k - 1) // 2, None) for k, d in zip(kernel_size, dilation, strict=True))
-    items: Any = (padding,) * dims if _is_int(padding) else padding
-    if isinstance(items, Sequence) and not isinstance(items, str):
+    items: Any = _python(padding)
+    items = (items,) * dims if _is_int(items) else items
+    if _is_sequence(items):
         if dims == 1 and len(items) == 2 and all(map(_is_int, items)):
             items = (items,)
         if len(items) == dims:
             sides: Any = tuple((p, p) if _is_int(p) else p for p in items)
-            if all(isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_int, pair)) for pair in sides):
-                if _concrete() and min(min(pair) for pair in sides) < 0:
-                    raise ValueError(f"padding must not be negative; got {padding!r}")
+            if all(_is_sequence(pair) and len(pair) == 2 and all(map(_is_int, pair)) for pair in sides):
+                if _concrete():
+                    if min(map(min, sides)) < 0:
+                        raise ValueError(f"padding must not be negative; got {padding!r}")
+                    if max(map(max, sides)) >= _LIMIT:
+                        raise ValueError(f"padding must be below 2**31; got {padding!r}")
                 return tuple((a, b) for a, b in sides)
     flat = ", a (left, right) pair" if dims == 1 else ""
-    raise (ValueError if isinstance(items, Sequence) and not isinstance(items, str) else TypeError)(
+    raise (ValueError if _is_sequence(items) else TypeError)(
         f'padding must be an int{flat}, a tuple of {dims} items, each an int or a (leading, trailing) pair, or "same";'
         f" got {padding!r}"
     )
@@ -164,13 +175,18 @@ def dynamic_arguments(
     stride: IntOrTuple,
     padding: Padding,
     dilation: IntOrTuple,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Check the arguments of ``dynamic_involution2d``; returns stride, leading padding and dilation."""
     name = "dynamic_involution2d"
     _tensor(name, "input", input, ["N", "C", "H", "W"])
     _tensor(name, "reduced", reduced, ["N", "R", "H_o", "W_o"])
     _tensor(name, "span_weight", span_weight, ["G", "K_h", "K_w", "R"])
-    _alike(name, input, reduced=reduced, span_weight=span_weight, span_bias=span_bias)
+    _alike(name, input, reduced=reduced, span_weight=span_weight, span_bias=span_bias, scale=scale, shift=shift)
+    for argument, value in (("scale", scale), ("shift", shift)):
+        if value is not None and value.shape != input.shape[1:2]:
+            raise ValueError(f"{name}: {argument} must be [C] = [{input.shape[1]}]; got {list(value.shape)}")
     bias = None if span_bias is None else span_bias.shape
     remember = _numbers(stride, padding, dilation, *input.shape, *reduced.shape)
     return (_remembered_dynamic_geometry if remember else _dynamic_geometry)(
@@ -224,6 +240,19 @@ def _numbers(*values: object) -> bool:
     return not torch.compiler.is_compiling() and all(type(n) is int for n in values) and _concrete()
 
 
+def _python(value: Any) -> Any:
+    """Return NumPy's numbers and arrays, and tensors of one integer, as Python's; anything else as it is."""
+    if type(value).__module__ == "numpy":
+        return value.tolist()
+    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_floating_point() and value.dtype != torch.bool:
+        return int(value)
+    return type(value)(map(_python, value)) if type(value) in (tuple, list) else value
+
+
+def _is_sequence(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int | torch.SymInt) and not isinstance(value, bool)
 
@@ -240,14 +269,21 @@ def _extent(kernel_size: Sequence[int], dilation: Sequence[int]) -> tuple[int, .
 def _tensor(name: str, argument: str, value: object, axes: Sequence[str]) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: {argument} must be a tensor [{', '.join(axes)}]; got {type(value).__name__}")
+    _strided(name, argument, value)
     if value.dim() != len(axes):
         raise ValueError(
             f"{name}: {argument} must have {len(axes)} dimensions [{', '.join(axes)}]; got {list(value.shape)}"
         )
-    if value.dtype not in _DTYPES:
+    if value.dtype not in DTYPES:
         raise TypeError(
             f"{name}: {argument} must be float16, bfloat16, float32 or float64; got {value.dtype}. Convert it first"
         )
+
+
+def _strided(name: str, argument: str, value: Tensor) -> None:
+    if value.layout is not torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.").removeprefix("_")
+        raise TypeError(f"{name}: {argument} must be a dense, strided tensor; got a {kind} one. Convert it first")
 
 
 def _alike(name: str, input: Tensor, **others: Tensor | None) -> None:
@@ -256,12 +292,13 @@ def _alike(name: str, input: Tensor, **others: Tensor | None) -> None:
             continue
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: {argument} must be a tensor or None; got {type(value).__name__}")
+        _strided(name, argument, value)
         if value.device != input.device:
             raise ValueError(
                 f"{name}: input and {argument} must be on one device; got {input.device} and {value.device}"
             )
         # inside autocast mixed types are normal, and the operator casts them
-        if value.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+        if value.dtype != input.dtype and not (value.dtype in DTYPES and torch.is_autocast_enabled(input.device.type)):
             raise TypeError(
                 f"{name}: input and {argument} must have one dtype; got {input.dtype} and {value.dtype}."
                 " Convert one of them, or use torch.autocast"

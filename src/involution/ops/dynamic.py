@@ -63,23 +63,35 @@ def affine(out: Tensor, scale: Tensor | None, shift: Tensor | None, relu: bool) 
     return out.relu() if relu else out
 
 
-def _composed(*args: Any) -> Tensor:
-    return affine(dynamic_call(*args[:-3]), *args[-3:])
+def _composed(
+    input: Tensor,
+    reduced: Tensor,
+    span_weight: Tensor,
+    span_bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    out = dynamic_call(input, reduced, span_weight, span_bias, stride, padding, dilation)
+    return affine(out, scale, shift, relu)
 
 
-def plain_affine(*args: Any) -> Tensor:
+def plain_affine(input: Tensor, *args: Any) -> Tensor:
     """Apply involution, then the epilogue: the plain form of ``dynamic_involution2d_affine``."""
-    return _composed(*args).contiguous(memory_format=output_format(args[0]))
+    return _composed(input, *args).contiguous(memory_format=output_format(input))
 
 
 def _affine_autograd_kernel(keyset: DispatchKeySet, *args: Any) -> Tensor:
-    if needs_derivative(*args[:4], *args[-3:-1]):
+    if needs_derivative(*(a for a in args if isinstance(a, Tensor))):
         return _composed(*args)
     return redispatch_below_autograd(_AFFINE, keyset, *args)
 
 
-def _fake_affine(*args: Any) -> Tensor:
-    return _fake(*args[:7])
+def _fake_affine(input: Tensor, reduced: Tensor, *args: Any) -> Tensor:
+    return _fake(input, reduced)
 
 
 def plain(input: Tensor, reduced: Tensor, span_weight: Tensor, span_bias: Tensor | None, *geometry: Size) -> Tensor:
@@ -161,27 +173,19 @@ class _Dynamic(torch.autograd.Function):
 
 
 def _autograd_kernel(keyset: DispatchKeySet, *args: Any) -> Tensor:
-    if needs_derivative(*args[:4]):
+    if needs_derivative(*(a for a in args if isinstance(a, Tensor))):
         return _Dynamic.apply(keyset, *args)
     return redispatch_below_autograd(_OP, keyset, *args)
 
 
 def _backward_autograd_kernel(keyset: DispatchKeySet, *args: Any) -> tuple[Tensor, ...]:
     # derivatives of the backward pass go through the unfused operators
-    if needs_derivative(*args[:5]):
+    if needs_derivative(*(a for a in args if isinstance(a, Tensor))):
         return _gradients(*args)
     return redispatch_below_autograd(_BACKWARD, keyset, *args)
 
 
-def _fake(
-    input: Tensor,
-    reduced: Tensor,
-    span_weight: Tensor,
-    span_bias: Tensor | None,
-    stride: Size,
-    padding: Size,
-    dilation: Size,
-) -> Tensor:
+def _fake(input: Tensor, reduced: Tensor, *args: Any) -> Tensor:
     size = (*input.shape[:2], *reduced.shape[2:])
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=output_format(input))
 
@@ -212,12 +216,14 @@ def _fake_backward(
     )
 
 
-def plain_backward(*args: Any) -> tuple[Tensor, ...]:
+def plain_backward(grad: Tensor, *args: Any) -> tuple[Tensor, ...]:
     """Compute the gradients by the unfused operators: the plain form of ``dynamic_involution2d_backward``."""
     # in the memory formats promised by the fake kernel
-    grads = _gradients(*args)
-    wanted = (output_format(args[0]),) * 2 + (torch.contiguous_format,) * 2
-    return tuple(g if g.numel() == 0 else g.contiguous(memory_format=f) for g, f in zip(grads, wanted, strict=True))
+    wanted = (output_format(grad),) * 2 + (torch.contiguous_format,) * 2
+    return tuple(
+        g if g.numel() == 0 else g.contiguous(memory_format=f)
+        for g, f in zip(_gradients(grad, *args), wanted, strict=True)
+    )
 
 
 def _vmap_rule(op: torch._ops.OpOverload) -> Any:

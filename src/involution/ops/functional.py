@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
-import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -186,15 +185,10 @@ def dynamic_involution2d(
         >>> dynamic_involution2d(x, reduced, torch.randn(2, 7, 7, 8), padding=3).shape
         torch.Size([2, 32, 14, 14])
     """
-    geometry = dynamic_arguments(input, reduced, span_weight, span_bias, stride, padding, dilation)
-    for name, tensor in (("scale", scale), ("shift", shift)):
-        if tensor is not None and tensor.shape != input.shape[1:2]:
-            raise ValueError(f"{name} must be [C] = [{input.shape[1]}]; got {list(tensor.shape)}")
-        if tensor is not None and tensor.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
-            raise TypeError(f"{name} must have the input's dtype {input.dtype}; got {tensor.dtype}")
+    geometry = dynamic_arguments(input, reduced, span_weight, span_bias, stride, padding, dilation, scale, shift)
     if scale is None and shift is None and not relu:
         return dynamic_call(input, reduced, span_weight, span_bias, *geometry)
-    return affine_call(input, reduced, span_weight, span_bias, *geometry, scale, shift, relu)
+    return affine_call(input, reduced, span_weight, span_bias, *geometry, scale, shift, bool(relu))
 
 
 def _with_bias(output: Tensor, bias: Tensor | None) -> Tensor:

@@ -8,8 +8,8 @@ Half types are accumulated in float32. Every function takes two or three spatial
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -56,34 +56,46 @@ def _pick(tensor: Tensor, *index: int) -> Tensor:
     return tensor
 
 
-def padding_to_fit(
-    input_size: Size, kernel_size: Size, output_size: Size, stride: Size, padding: Size, dilation: Size
-) -> list[tuple[int, int]]:
-    """Return (leading, trailing) padding per dimension after which the windows cover the input exactly.
+@dataclass(frozen=True)
+class Reads:
+    """What one tap reads.
 
-    Negative numbers crop what no window reads. Everything is Python integers, so no size is too large.
+    Attributes:
+        tap: Its number in order.
+        output: Output positions whose window has this tap inside the input, an index ``[..., *spatial]``.
+        input: Where they read, an index of the same size.
     """
-    return [
-        (p, (y - 1) * s + (k - 1) * d + 1 - p - x)
-        for x, k, y, s, p, d in zip(input_size, kernel_size, output_size, stride, padding, dilation, strict=True)
+
+    tap: int
+    output: tuple
+    input: tuple
+
+
+def reads(
+    input_size: Size, kernel_size: Size, output_size: Size, stride: Size, padding: Size, dilation: Size
+) -> Iterator[Reads]:
+    """Yield what each tap reads inside the input, for taps that read anything.
+
+    Reads outside are zero, and are left out: so memory and time are those of the output, however large the padding.
+    """
+    taps = [
+        [_inside(v, *axis) for v in range(k)]
+        for k, *axis in zip(kernel_size, input_size, output_size, stride, padding, dilation, strict=True)
     ]
+    for number, axes in enumerate(itertools.product(*taps)):
+        inside = [axis for axis in axes if axis is not None]
+        if len(inside) == len(axes):
+            yield Reads(number, (..., *(output for output, _ in inside)), (..., *(source for _, source in inside)))
 
 
-def _pad_argument(pads: list[tuple[int, int]]) -> list[int]:
-    # torch.nn.functional.pad counts from the last dimension
-    return [side for pair in reversed(pads) for side in pair]
-
-
-def _windows(padded: Tensor, kernel_size: Size, stride: Size, dilation: Size) -> list[Tensor]:
-    # one view [..., *output spatial] for each tap in order; the windows must fit exactly, see `padding_to_fit`
-    dims = len(kernel_size)
-    windows = padded
-    for k, s, d in zip(kernel_size, stride, dilation, strict=True):
-        windows = windows.unfold(-dims, (k - 1) * d + 1, s)[..., ::d]
-    views = [windows]
-    for i in range(dims):
-        views = [view for window in views for view in window.unbind(i - dims)]
-    return views
+def _inside(tap: int, size: int, outputs: int, stride: int, padding: int, dilation: int) -> tuple[slice, slice] | None:
+    # of one dimension: output i reads i·s − p + v·d
+    offset = tap * dilation - padding
+    first = max(0, -(offset // stride))
+    end = min(outputs, (size - 1 - offset) // stride + 1)
+    if first >= end:
+        return None
+    return slice(first, end), slice(first * stride + offset, (end - 1) * stride + offset + 1, stride)
 
 
 def _taps(weight: Tensor) -> tuple[Tensor, ...]:
@@ -124,12 +136,9 @@ def shift_forward(input: Tensor, weight: Tensor, stride: Size, padding: Size, di
     groups, kernel_size, output_size = weight.shape[1], weight.shape[2 : 2 + dims], weight.shape[2 + dims :]
     source = _working_layout(input, groups, output_size[-1], stride)
     output = _zeros((*input.shape[:2], *output_size), source)
-    if output.numel():
-        pads = padding_to_fit(input.shape[2:], kernel_size, output_size, stride, padding, dilation)
-        x = _grouped(F.pad(source, _pad_argument(pads)), groups)
-        y = _grouped(output, groups)
-        for window, taps in zip(_windows(x, kernel_size, stride, dilation), _taps(weight), strict=True):
-            y.addcmul_(window, taps)
+    x, y, taps = _grouped(source, groups), _grouped(output, groups), _taps(weight)
+    for read in reads(input.shape[2:], kernel_size, output_size, stride, padding, dilation):
+        y[read.output].addcmul_(x[read.input], taps[read.tap][read.output])
     return output.to(input.dtype).contiguous(memory_format=output_format(input))
 
 
@@ -139,18 +148,12 @@ def shift_grad_input(
     """Compute the gradient of the input ``[N, C, *input_size]`` from ``grad [N, C, *output spatial]``."""
     dims = grad.dim() - 2
     groups, kernel_size = weight.shape[1], weight.shape[2 : 2 + dims]
-    if not grad.numel():
-        return _zeros((*grad.shape[:2], *input_size), grad).to(grad.dtype)
-    pads = padding_to_fit(input_size, kernel_size, grad.shape[2:], stride, padding, dilation)
-    padded_size = [a + x + b for (a, b), x in zip(pads, input_size, strict=True)]
     source = _working_layout(grad, groups, grad.shape[-1], stride)
-    padded = _zeros((*grad.shape[:2], *padded_size), source)
-    windows = _windows(_grouped(padded, groups), kernel_size, stride, dilation)
-    y = _grouped(source, groups)
-    for window, taps in zip(windows, _taps(weight), strict=True):
-        window.addcmul_(y, taps)
-    unpad = [-side for side in _pad_argument(pads)]
-    return F.pad(padded.to(grad.dtype), unpad).contiguous(memory_format=output_format(grad))
+    output = _zeros((*grad.shape[:2], *input_size), source)
+    x, y, taps = _grouped(output, groups), _grouped(source, groups), _taps(weight)
+    for read in reads(input_size, kernel_size, grad.shape[2:], stride, padding, dilation):
+        x[read.input].addcmul_(y[read.output], taps[read.tap][read.output])
+    return output.to(grad.dtype).contiguous(memory_format=output_format(grad))
 
 
 def shift_grad_weight(
@@ -160,16 +163,14 @@ def shift_grad_weight(
     output_size = grad.shape[2:]
     output = _zeros((grad.shape[0], groups * math.prod(kernel_size), *output_size), grad)
     weight = output.unflatten(1, (groups, *kernel_size))
-    if grad.numel():
-        pads = padding_to_fit(input.shape[2:], kernel_size, output_size, stride, padding, dilation)
-        source = _working_layout(input, groups, output_size[-1], stride)
-        x = _grouped(F.pad(source, _pad_argument(pads)), groups)
-        # one cast of the whole gradient makes every product a float32 one
-        y = _grouped(_working_layout(grad.to(output.dtype), groups, output_size[-1], stride), groups)
-        product = torch.empty_like(y)
-        for window, taps in zip(_windows(x, kernel_size, stride, dilation), _taps(weight), strict=True):
-            torch.mul(y, window, out=product)
-            torch.sum(product, dim=2, keepdim=True, out=taps)
+    x = _grouped(_working_layout(input, groups, output_size[-1], stride), groups)
+    # one cast of the whole gradient makes every product a float32 one
+    y = _grouped(_working_layout(grad.to(output.dtype), groups, output_size[-1], stride), groups)
+    product, taps = torch.empty_like(y), _taps(weight)
+    for read in reads(input.shape[2:], kernel_size, output_size, stride, padding, dilation):
+        part = product[read.output]
+        torch.mul(y[read.output], x[read.input], out=part)
+        torch.sum(part, dim=2, keepdim=True, out=taps[read.tap][read.output])
     return weight.to(grad.dtype)
 
 
@@ -181,17 +182,15 @@ def composite(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilati
     dims = input.dim() - 2
     kernel_size, output_size = weight.shape[2 : 2 + dims], weight.shape[2 + dims :]
     dtype = _accumulation_dtype(input.dtype)
-    pads = padding_to_fit(input.shape[2:], kernel_size, output_size, stride, padding, dilation)
-    x = _grouped(F.pad(input.to(dtype), _pad_argument(pads)), weight.shape[1])
-    output = x.new_zeros(())
-    positions = itertools.product(*map(range, kernel_size))
-    for position, taps in zip(positions, _taps(weight.to(dtype)), strict=True):
-        # slices: the derivative of `Tensor.unfold` has no batching rule
-        window: Any = [
-            slice(u * d, u * d + (y - 1) * s + 1, s)
-            for u, d, y, s in zip(position, dilation, output_size, stride, strict=True)
-        ]
-        output = output + x[(..., *window)] * taps
+    x, taps = _grouped(input.to(dtype), weight.shape[1]), _taps(weight.to(dtype))
+    # of the right size and with derivatives even where no tap reads anything
+    output = x.new_zeros((*x.shape[:3], *output_size)) + x[..., :0].sum() + weight[..., :0].sum()
+    for read in reads(input.shape[2:], kernel_size, output_size, stride, padding, dilation):
+        part = x[read.input] * taps[read.tap][read.output]
+        pads: list[int] = []
+        for inside, size in zip(read.output[1:], output_size, strict=True):
+            pads = [inside.start, size - inside.stop, *pads]
+        output = output + F.pad(part, pads)
     return output.flatten(1, 2).to(input.dtype)
 
 

@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from tolerances import assert_near
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 pytest.importorskip("triton")
@@ -21,7 +22,6 @@ SERVED = {name: backends.wrapped(BACKEND, name, kernel) for name, kernel in BACK
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CASES, CHUNK = 200, 25
-TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
 class Case:
@@ -87,14 +87,10 @@ class Case:
         return reduced, span, self.tensor(self.groups, *self.kernel_size) if self.bias else None
 
 
-def close(actual, truth, dtype):
+def close(actual, truth, dtype, roundings=2):
     assert actual.dtype == dtype
-    assert actual.shape == truth.shape
-    if not truth.numel():
-        return
-    error = (actual.double() - truth).abs().max()
-    # sums of as many terms as there are taps, features and channels
-    assert error <= TOLERANCE[dtype] * max(1, float(truth.abs().max())) * 4, float(error)
+    # a generated map is rounded before it is applied, its gradient before it goes on
+    assert_near(actual, truth, roundings=roundings)
 
 
 def double(*tensors):
@@ -146,7 +142,7 @@ def test_dynamic_backward(first, which):
         found = launchers.dynamic_backward(*args, *case.geometry, mask)
         truth = dynamic.plain_backward(*double(*args), *case.geometry, mask)
         for actual, expected in zip(found, truth, strict=True):
-            close(actual, expected, case.dtype)
+            close(actual, expected, case.dtype, roundings=4)
 
 
 @pytest.mark.parametrize("name", ["scale", "shift", "relu", "all"])
@@ -176,7 +172,7 @@ def test_offsets_of_64_bits(monkeypatch):
         truth = dynamic.plain_backward(*double(*args), *case.geometry, [True] * 4)
         for actual, expected in zip(found, truth, strict=True):
             if expected.numel() and not (actual is found[3] and not case.bias):
-                close(actual, expected, case.dtype)
+                close(actual, expected, case.dtype, roundings=4)
 
 
 def far_apart(tensor, dim):
@@ -215,7 +211,7 @@ def test_tensors_of_more_than_31_bits(which, dim):
     found = launchers.dynamic_backward(dy, *args, *g, [True] * 4)
     truths = dynamic.plain_backward(*double(dy, *args), *g, [True] * 4)
     for actual, expected in zip(found, truths, strict=True):
-        close(actual, expected, case.dtype)
+        close(actual, expected, case.dtype, roundings=4)
 
 
 def test_results_are_deterministic(deterministic):
@@ -240,7 +236,7 @@ def test_rednet_shapes_take_many_programs():
     close(launchers.dynamic_forward(*args[1:], *case.geometry), truth, case.dtype)
     found = launchers.dynamic_backward(*args, *case.geometry, [True] * 4)
     for actual, expected in zip(found, dynamic.plain_backward(*double(*args), *case.geometry, [True] * 4), strict=True):
-        close(actual, expected, case.dtype)
+        close(actual, expected, case.dtype, roundings=4)
 
 
 @pytest.mark.parametrize("size", [(0, 16, 5, 5), (1, 16, 0, 5)])

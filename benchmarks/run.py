@@ -35,7 +35,7 @@ def main() -> int:
         rows.append(row)
         if not options.dry_run:
             # each time, so that a run that is cut off leaves what it has
-            origin.write_csv(path, rows)
+            origin.write_csv(path, rows, replace=True)
         print(harness.line(row), flush=True)
     if options.dry_run:
         print("nothing is written: the times of a dry run mean nothing")

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from involution.engine.files import atomic_path, make_folder
+from involution.engine.files import RECORD, atomic_path, check_free, check_output, make_folder
 
 resource = pytest.importorskip("resource")
 
@@ -33,7 +34,7 @@ WRITERS = {
 def test_what_has_no_room_is_named_and_leaves_nothing(tmp_path, small_files, writer):
     target = tmp_path / "best.ckpt"
     target.write_text("before")
-    with pytest.raises(OSError, match="File too large") as told, atomic_path(target) as temporary:
+    with pytest.raises(OSError, match="File too large") as told, atomic_path(target, replace=True) as temporary:
         WRITERS[writer](temporary)
     assert (told.value.errno, told.value.filename) == (errno.EFBIG, str(target))
     assert os.listdir(tmp_path) == ["best.ckpt"]
@@ -63,7 +64,7 @@ def test_a_long_name_a_link_and_a_device(tmp_path):
     with atomic_path(os.devnull) as temporary:
         temporary.write_text("gone")
     assert not os.path.isfile(os.devnull)
-    assert sorted(os.listdir(tmp_path)) == ["link", name]
+    assert sorted(os.listdir(tmp_path)) == [RECORD, "link", name]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device")
@@ -79,3 +80,60 @@ def test_a_read_only_file_system_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda path: type("", (), {"f_flag": os.ST_RDONLY}))
     with pytest.raises(OSError, match="Read-only file system"):
         make_folder(tmp_path)
+
+
+def write(path, text, **options):
+    with atomic_path(path, **options) as temporary:
+        temporary.write_text(text)
+
+
+def test_a_file_of_ones_own_is_replaced_and_anybody_elses_is_not(tmp_path):
+    ours, theirs = tmp_path / "ours.txt", tmp_path / "theirs.txt"
+    theirs.write_text("precious")
+    for text in ("a", "bb", "c"):
+        write(ours, text)
+        assert ours.read_text() == text
+    for call in (check_free, check_output, lambda path: write(path, "new")):
+        with pytest.raises(FileExistsError, match="involution did not make this file"):
+            call(theirs)
+    assert theirs.read_text() == "precious"
+    assert sorted(os.listdir(tmp_path)) == [RECORD, "ours.txt", "theirs.txt"]
+
+
+def test_a_file_that_was_changed_since_is_its_owners(tmp_path):
+    file = tmp_path / "table.csv"
+    write(file, "made")
+    file.write_text("mended by hand")
+    with pytest.raises(FileExistsError, match="did not make"):
+        write(file, "made again")
+    assert file.read_text() == "mended by hand"
+
+
+def test_what_a_link_leads_to_is_guarded(tmp_path):
+    photo = tmp_path / "photo.png"
+    photo.write_text("photo")
+    (tmp_path / "link.png").symlink_to(photo)
+    with pytest.raises(FileExistsError, match="did not make"):
+        write(tmp_path / "link.png", "new")
+    with pytest.raises(IsADirectoryError, match="a folder is where a file is wanted"):
+        check_output(tmp_path)
+    assert photo.read_text() == "photo"
+
+
+def test_a_folder_of_ones_own_takes_everything(tmp_path):
+    (tmp_path / "last.ckpt").write_text("old")
+    write(tmp_path / "last.ckpt", "new", replace=True)
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_the_record_survives_other_processes_and_broken_lines(tmp_path):
+    file = tmp_path / "a.txt"
+    write(file, "one")
+    with (tmp_path / RECORD).open("a") as record:
+        record.write("[1, 2\n")
+        found = file.stat()
+        record.write(json.dumps(["b.txt", found.st_size, found.st_mtime_ns]) + "\n")
+    check_free(file)
+    (tmp_path / "b.txt").write_text("another")
+    with pytest.raises(FileExistsError, match="did not make"):
+        check_free(tmp_path / "b.txt")

@@ -13,6 +13,7 @@ from involution.cli import main
 from involution.data.images import ImageError
 from involution.engine import ConfigError
 from involution.engine.checkpoint import ModelCard
+from involution.engine.files import RECORD
 from involution.predict import (
     ClassificationPredictor,
     ClassificationResult,
@@ -202,9 +203,9 @@ def test_find_images_takes_files_folders_and_globs(folder):
     assert len(find_images([str(folder / "**" / "*.jpg")])[0]) == 3
 
 
-def test_results_as_json_and_csv(tmp_path):
+def test_results_as_json_and_csv(tmp_path, classifier):
     def write(path, results):
-        with ClassificationPredictor.open_output(path) as add:
+        with classifier.open_output(path) as add:
             for number, result in enumerate(results):
                 add(result, f"{number}")
 
@@ -222,7 +223,7 @@ def test_results_as_json_and_csv(tmp_path):
         **{"seconds": "0.500000", "error": ""},
     }
     assert (rows[1]["file"], rows[1]["label_1"], rows[1]["error"]) == ("c.png", "", "the file is empty (0 bytes)")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "out.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RECORD, "new", "out.csv"]
 
 
 def test_command_classifies_the_readable_and_reports_the_rest(colour_checkpoint, folder, tmp_path, capsys):

@@ -49,7 +49,7 @@ def add_arguments(parser: Any) -> None:
 def run(args: Any) -> int:
     """Draw, write the files and say where they are."""
     from involution.data.images import read_image
-    from involution.engine.files import make_folder
+    from involution.engine.files import check_free, make_folder
     from involution.explain import Subject, find_layer, involution_layers
     from involution.explain.style import STYLES
     from involution.predict import find_device
@@ -82,6 +82,8 @@ def run(args: Any) -> int:
     layer = find_layer(subject.network, args.layer or layers[len(layers) // 2])
     twin = Subject.from_checkpoint(twin_file, find_device(args.device)) if twin_file else None
     make_folder(args.output)
+    for name in _names(args, layer, what):
+        check_free(name)
     for path in _draw(args, subject, twin, image, layer, what, points):
         print(path)
     return 0
@@ -95,6 +97,14 @@ def _files(args: Any) -> tuple[Path, Path | None]:
             f"no {_DEMO}: `involution demo` (some minutes) trains it; or give a --checkpoint, or --untrained MODEL"
         )
     return _DEMO, Path(args.twin) if args.twin else _DEMO_TWIN if _DEMO_TWIN.is_file() else None
+
+
+def _names(args: Any, layer: str, what: list[str]) -> list[Path]:
+    """The files that may be written."""
+    base = Path(args.output) / f"{Path(args.image).stem}-{layer}"
+    still = [f"{base}-{kind}.{args.format}" for kind in what if kind != "animation"]
+    moving = [f"{base}-window.gif", f"{base}-window.mp4"] if "animation" in what else []
+    return [Path(name) for name in (*still, *moving)]
 
 
 def _draw(

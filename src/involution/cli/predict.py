@@ -5,18 +5,21 @@ Files that can't be read are reported and left out; the exit code is then 1.
 
 from __future__ import annotations
 
+import json
 import sys
-from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from involution.engine.files import atomic_path, make_folder
+from involution.engine.files import atomic_path, check_free, make_folder
 from involution.engine.predictor import Add, Option, PredictError, Predictor, SkippedImage, find_images
 from involution.engine.task import get_task, task_noun
 
 _MAX_ROWS = 100
+# in a folder of outputs: a line for each image, with its input and its output
+_INDEX = "index.jsonl"
 
 
 @dataclass(frozen=True)
@@ -67,26 +70,27 @@ class PredictCommand:
             raise PredictError(f"no images found in {', '.join(unmatched)}")
         for source in unmatched:
             print(f"{source}: no images found", file=sys.stderr)
+        names = output_names(files)
+        folders = [args.output] if args.output and kind.output[0] == "FOLDER" else []
+        folders += [pictures] if pictures else []
+        check_folders(folders, [f"{name}.png" for name in names])
         errors = Console(stderr=True)
         rows: list[list[str]] = []
         done, found, skipped, seconds = 0, 0, 0, 0.0
         with ExitStack() as stack:
             adds: list[Add] = []
             if args.output:
-                adds.append(stack.enter_context(kind.open_output(args.output, **output_options)))
+                adds.append(stack.enter_context(predictor.open_output(args.output, images=files, **output_options)))
             if pictures:
                 make_folder(pictures)
                 adds.append(_drawing(Path(pictures)))
-            names: Counter[str] = Counter()
-            stream = predictor.stream(files, **options)
-            for result in track(
+            adds += [stack.enter_context(_index(Path(folder))) for folder in folders]
+            stream = zip(names, predictor.stream(files, **options), strict=True)
+            for name, result in track(
                 stream, "predicting", len(files), console=errors, transient=True, disable=not errors.is_interactive
             ):
-                # images of one name in different folders must not replace each other
-                stem = Path(result.file).stem
-                names[stem] += 1
                 for add in adds:
-                    add(result, stem if names[stem] == 1 else f"{stem}-{names[stem]}")
+                    add(result, name)
                 if isinstance(result, SkippedImage):
                     skipped += 1
                     errors.print(
@@ -117,6 +121,48 @@ for_task = PredictCommand
 
 def _flag(option: Option) -> str:
     return f"--{option.name.replace('_', '-')}"
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """What files of these images are called: their own names without suffix, numbered where several have the same."""
+    taken: set[str] = set()
+    names = []
+    for file in files:
+        name, number = file.stem, 1
+        # a file system may take upper and lower case for the same
+        while name.casefold() in taken:
+            number += 1
+            name = f"{file.stem}-{number}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def check_folders(folders: Sequence[str], names: Sequence[str]) -> None:
+    """Check before the work that files of these names replace nothing in the folders but what a prediction made.
+
+    Raises:
+        PredictError: if two kinds of files are to go into one folder.
+        FileExistsError: for a file that is somebody else's.
+    """
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise PredictError(f"wanted two folders for --output and --pictures, got {folders[0]} for both")
+    for folder in folders:
+        for name in (*names, _INDEX):
+            check_free(Path(folder) / name)
+
+
+@contextmanager
+def _index(folder: Path) -> Iterator[Add]:
+    """Write which file belongs to which image."""
+    with atomic_path(folder / _INDEX) as partial, partial.open("w", encoding="utf-8", errors="surrogateescape") as file:
+
+        def add(result: Any, name: str) -> None:
+            line = {"input": result.file}
+            line |= {"error": result.reason} if isinstance(result, SkippedImage) else {"output": f"{name}.png"}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+        yield add
 
 
 def _drawing(folder: Path) -> Add:

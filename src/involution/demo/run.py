@@ -227,5 +227,5 @@ def write(path: Path, text: str) -> None:
     """Write a text file in one step, so that it is never half written."""
     from involution.engine.files import atomic_path
 
-    with atomic_path(path) as partial:
+    with atomic_path(path, replace=True) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -45,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         try:
-            with atomic_path(path) as temporary:
+            with atomic_path(path, replace=True) as temporary:
                 torch.save(checkpoint, temporary)
         except RuntimeError as error:
             # how torch says that the disk is full
@@ -175,7 +175,7 @@ class RunRecorder(L.Callback):
         self._save(trainer, pl_module, (trainer.current_epoch + 1, 0))
         if trainer.is_global_zero:
             if improved:
-                with atomic_path(self.best) as temporary:
+                with atomic_path(self.best, replace=True) as temporary:
                     shutil.copyfile(self.last, temporary)
             self._write_history()
         if trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self._stop(trainer):
@@ -191,7 +191,7 @@ class RunRecorder(L.Callback):
 
     def _write_history(self) -> None:
         with (
-            atomic_path(self.run_dir / "metrics.csv") as temporary,
+            atomic_path(self.run_dir / "metrics.csv", replace=True) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, list(self.history[0]))

@@ -1,9 +1,18 @@
+"""Writing files: whole or not at all, and never over a file that this package did not make."""
+
 import errno
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+# beside the files: what was made in this folder, a line each
+RECORD = ".involution-files.jsonl"
+# folder -> size of its record when it was read, and what the record holds
+_READ: dict[Path, tuple[int, dict[str, Any]]] = {}
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
@@ -28,20 +37,45 @@ def _is_read_only(folder: Path) -> bool:
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Raise `OSError` now if a file can't be written later, after hours of work."""
+    """Raise `OSError` now if a file can't be written later, after hours of work.
+
+    Raises:
+        OSError: for a folder, a place that can't be written to, or a file that is somebody else's.
+    """
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "a folder is where a file is wanted", str(target))
     make_folder(target.parent)
+    check_free(target)
+
+
+def check_free(path: str | os.PathLike[str]) -> None:
+    """Raise `FileExistsError` for a file that this package did not make, or that was changed since."""
+    target = Path(path)
+    final = Path(os.path.realpath(target))
+    # a device or a pipe has nothing to lose
+    if not final.is_file():
+        return
+    found = final.stat()
+    if _made(final.parent).get(final.name) != [found.st_size, found.st_mtime_ns]:
+        raise FileExistsError(
+            errno.EEXIST, "not overwritten: involution did not make this file; choose another place", str(target)
+        )
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well, else vanishes.
 
     A link stays one: the file it leads to is replaced. A device or a pipe is written to as it is.
 
+    Args:
+        path: the file.
+        replace: take the place of any file. For folders that belong to this package, such as a run's; elsewhere only a
+            file that this package made is replaced.
+
     Raises:
+        FileExistsError: for a file that is somebody else's.
         OSError: if it can't be written; `filename` is `path`, whatever the block did with which file.
     """
     target = Path(path)
@@ -51,12 +85,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         return
     make_folder(target.parent)
     final = Path(os.path.realpath(target))
+    if not replace:
+        check_free(target)
     # a name may be as long as the system allows, and ours adds to it
     temporary = final.with_name(f".{final.name[:40]}.{os.getpid()}.tmp")
     try:
         with _naming(target, temporary):
             yield temporary
             os.replace(temporary, final)
+            if not replace:
+                _remember(final)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -90,3 +128,34 @@ def _why_not_writable(file: Path) -> int:
     except OSError as error:
         return error.errno or errno.EIO
     return errno.EIO
+
+
+def _made(folder: Path) -> dict[str, Any]:
+    """Name of each file that was made in a folder -> its size and time then."""
+    record = folder / RECORD
+    try:
+        size = record.stat().st_size
+    except OSError:
+        return {}
+    if _READ.get(folder, (-1, {}))[0] != size:
+        made: dict[str, Any] = {}
+        for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                name, *facts = json.loads(line)
+                made[name] = facts
+            except (ValueError, TypeError):
+                # a line that was cut off: its file is not ours then
+                continue
+        _READ[folder] = (size, made)
+    return _READ[folder][1]
+
+
+def _remember(target: Path) -> None:
+    found = target.stat()
+    made = _made(target.parent)
+    with (target.parent / RECORD).open("a", encoding="utf-8") as file:
+        file.write(json.dumps([target.name, found.st_size, found.st_mtime_ns]) + "\n")
+        file.flush()
+        size = file.tell()
+    made[target.name] = [found.st_size, found.st_mtime_ns]
+    _READ[target.parent] = (size, made)

@@ -233,14 +233,14 @@ class Predictor(ABC, Generic[R]):
         """One line about all images."""
         return f"{done:,} {self.verb}, {skipped:,} skipped"
 
-    @classmethod
     @abstractmethod
-    def open_output(cls, path: str | Path, **options: Any) -> AbstractContextManager[Add]:
+    def open_output(self, path: str | Path, *args: Any, **options: Any) -> AbstractContextManager[Add]:
         """Write results as they come; a file appears complete or not at all.
 
         Args:
             path: A file or a folder, by `output`.
-            **options: Those of `output_options`.
+            *args: None.
+            **options: `images`, the files that will be added, and those of `output_options`.
 
         Raises:
             PredictError: For a path that does not fit.

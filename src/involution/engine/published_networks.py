@@ -74,7 +74,7 @@ def convert_network(src: str | Path, dst: str | Path, *, overwrite: bool = False
         "state_dict": {f"model.{name}": value.contiguous() for name, value in network.tensors.items()},
         CARD_KEY: report.card.to_dict(),
     }
-    with atomic_path(target) as temporary:
+    with atomic_path(target, replace=True) as temporary:
         torch.save(content, temporary)
     return report
 

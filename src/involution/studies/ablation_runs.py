@@ -316,5 +316,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, found: Mapping[str, Any]) -> None:
-    with atomic_path(path) as temporary:
+    with atomic_path(path, replace=True) as temporary:
         temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -118,11 +118,17 @@ def file_name(study: str, *parts: str) -> str:
     return f"{'-'.join([study, *parts])}_{device}-{kernels()}_torch{torch.__version__.split('+')[0]}"
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write result rows, each with its provenance, to a CSV file that is whole or not there."""
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], *, replace: bool = False) -> None:
+    """Write result rows, each with its provenance, to a CSV file that is whole or not there.
+
+    Args:
+        path: the file.
+        rows: the results.
+        replace: replace a file of that name even if it was made elsewhere, such as a result that is kept in git.
+    """
     origin = provenance()
     table = [{**row, **origin} for row in rows]
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path, replace=replace) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in table for key in row)))
         writer.writeheader()
         writer.writerows(table)

@@ -233,11 +233,10 @@ def test_detr_trains_evaluates_and_predicts(make_config, root, tmp_path, capsys)
         main(["detect", "predict", scene, "--checkpoint", str(result.best), "--score", "0", "--output", str(out)]) == 0
     )
     capsys.readouterr()
-    found = json.loads(out.read_text())["annotations"]
+    found = json.loads(out.read_text())
     first = [item for item in figures.results if item["image_id"] == 1]
     assert len(found) == len(first)
-    for item in found:
-        assert item["category_id"] == GAP * (int(item["category_name"]) + 1)
+    assert {item["category_id"] for item in found} <= set(card.category_ids)
     assert np.allclose(sorted(item["score"] for item in found), sorted(item["score"] for item in first), atol=1e-4)
 
 
@@ -248,27 +247,50 @@ def test_predict(trained, root, tmp_path, capsys):
     out, pictures = tmp_path / "found.json", tmp_path / "pictures"
     scenes = sorted((root / "val").glob("*.png"))[:2]
     arguments = [*map(str, scenes), str(grey), str(tmp_path / "notes.png"), "--checkpoint", str(trained.best)]
-    code = main(["detect", "predict", *arguments, "--score", "0", "--output", str(out), "--pictures", str(pictures)])
-    assert code == 1
+    words = ["detect", "predict", *arguments, "--score", "0", "--output", str(out)]
+    assert main([*words, "--format", "dataset", "--pictures", str(pictures)]) == 1
     captured = capsys.readouterr()
     assert "notes.png" in captured.err
     assert "1 skipped" in captured.out
     content = json.loads(out.read_text())
     assert [image["file_name"] for image in content["images"]] == [str(path) for path in (*scenes, grey)]
     assert (content["images"][2]["width"], content["images"][2]["height"]) == (90, 40)
-    assert [item["file"] for item in content["skipped"]] == [str(tmp_path / "notes.png")]
+    names = {item["id"]: item["name"] for item in content["categories"]}
+    assert names == {GAP * (digit + 1): str(digit) for digit in range(10)}
     assert content["annotations"]
+    sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
     for item in content["annotations"]:
-        assert item["category_id"] == GAP * (int(item["category_name"]) + 1)
-        image = content["images"][item["image_id"]]
-        assert item["segmentation"]["size"] == [image["height"], image["width"]]
-    assert sorted(path.name for path in pictures.iterdir()) == ["000000.png", "000001.png", "grey.png"]
+        assert item["category_id"] in names
+        assert item["segmentation"]["size"] == sizes[item["image_id"]]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert len(COCO(out).getImgIds()) == 3
+    assert sorted(path.name for path in pictures.glob("*.png")) == ["000000.png", "000001.png", "grey.png"]
+    index = [json.loads(line) for line in (pictures / "index.jsonl").read_text().splitlines()]
+    assert index[0] == {"input": str(scenes[0]), "output": "000000.png"}
+    assert index[3].keys() == {"input", "error"}
     with PIL.Image.open(pictures / "000000.png") as picture:
         assert picture.size == (512, 512)
     # what eval finds in the same image
     first = [item for item in evaluate(trained.best).results if item["image_id"] == 1]
-    boxes = [item["bbox"] for item in content["annotations"] if item["image_id"] == 0]
+    boxes = [item["bbox"] for item in content["annotations"] if item["image_id"] == 1]
     assert np.allclose(sorted(boxes), sorted(item["bbox"] for item in first), atol=1e-3)
+
+
+def test_predicted_results_are_measured_by_pycocotools_with_the_users_own_ids(trained, root, tmp_path, capsys):
+    """What predict writes gets the figures that eval gives."""
+    truth = root / "annotations" / "instances_val.json"
+    out = tmp_path / "found.json"
+    words = ["detect", "predict", str(root / "val"), "--checkpoint", str(trained.best), "--score", "0"]
+    assert main([*words, "--output", str(out), "--annotations", str(truth)]) == 0
+    figures = evaluate(trained.best).bbox
+    for name, value in by_hand(root, json.loads(out.read_text()), "bbox").items():
+        assert value == (-1 if np.isnan(figures[name]) else pytest.approx(figures[name], abs=1e-4)), name
+    PIL.Image.new("RGB", (40, 40)).save(tmp_path / "other.png")
+    words[2] = str(tmp_path / "other.png")
+    capsys.readouterr()
+    assert main([*words, "--output", str(tmp_path / "no.json"), "--annotations", str(truth)]) == 2
+    assert f"other.png: no images of this name in {truth}" in capsys.readouterr().err
+    assert not (tmp_path / "no.json").exists()
 
 
 def test_predictor_leaves_out_uncertain_objects(trained, root):

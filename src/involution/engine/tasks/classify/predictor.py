@@ -117,9 +117,8 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
             for name, indices, scores in zip(names, top.indices.tolist(), top.values.tolist(), strict=True)
         ]
 
-    @classmethod
     @contextmanager
-    def open_output(cls, path: str | Path, **options: Any) -> Iterator[Add]:
+    def open_output(self, path: str | Path, **options: Any) -> Iterator[Add]:
         """JSON or CSV, by the suffix of `path`.
 
         JSON: `{"results": [{"file", "seconds", "labels", "scores"}], "skipped": [{"file", "reason"}]}`. CSV: one

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from involution.data.errors import DataError
 
 
 def coco_results(
@@ -35,3 +39,37 @@ def coco_results(
             encoded = run_lengths.encode(mask.astype("uint8", order="F"))
             result["segmentation"] = {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
     return results
+
+
+def image_ids(file: str | Path) -> Callable[[str], int]:
+    """From the path of an image to its id in a COCO file, by the end of the path.
+
+    Args:
+        file: a file with ``images``.
+
+    Returns:
+        A function that raises `DataError` for an image that is not in the file, or could be several.
+
+    Raises:
+        DataError: for a file that is not COCO's.
+    """
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
+        known = {str(image["file_name"]).replace("\\", "/"): int(image["id"]) for image in content["images"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: wanted a COCO file with images, each with an id and a file_name ({error})") from error
+    by_name: dict[str, list[int]] = {}
+    for name, key in known.items():
+        by_name.setdefault(name.rpartition("/")[2], []).append(key)
+
+    def find(path: str) -> int:
+        parts = Path(path).as_posix().split("/")
+        for start in range(len(parts)):
+            if "/".join(parts[start:]) in known:
+                return known["/".join(parts[start:])]
+        found = by_name.get(parts[-1], [])
+        if len(found) != 1:
+            raise DataError(f"{path}: {len(found) or 'no'} images of this name in {file}")
+        return found[0]
+
+    return find

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from involution.detection import first_label
 from involution.engine.files import atomic_path, check_output
 from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage
-from involution.engine.tasks.detect.coco_format import coco_results
+from involution.engine.tasks.detect.coco_format import coco_results, image_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,7 +79,17 @@ class DetectionPredictor(Predictor[DetectionResult]):
     task = "detect"
     verb = "searched"
     options = (Option("score", 0.5, "leave out objects that are less certain, 0 to 1", float),)
-    output = ("FILE", "write all results to FILE.json, in COCO's results format")
+    output = ("FILE", "write all results to FILE.json")
+    output_options = (
+        Option(
+            "format",
+            "results",
+            "of --output: COCO's results format, a list that pycocotools' loadRes takes; or a dataset, with images, "
+            "categories and the detections as annotations",
+            choices=("results", "dataset"),
+        ),
+        Option("annotations", None, "COCO file of your own whose image ids --output takes, by file name"),
+    )
     draws = True
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
@@ -131,40 +141,64 @@ class DetectionPredictor(Predictor[DetectionResult]):
             masks=(found["masks"][keep][:, 0] > 0.5).cpu() if "masks" in found else None,
         )
 
-    @classmethod
     @contextmanager
-    def open_output(cls, path: str | Path, **options: Any) -> Iterator[Add]:
-        """JSON.
+    def open_output(
+        self,
+        path: str | Path,
+        *,
+        images: Sequence[str | Path] = (),
+        format: str = "results",
+        annotations: str | None = None,
+    ) -> Iterator[Add]:
+        """JSON in one of COCO's formats.
 
-        ``{"annotations": [{"image_id", "category_id", "category_name", "bbox" (x, y, width, height), "score", perhaps
-        "segmentation"}], "images": [{"id", "file_name", "width", "height"}], "skipped": [{"file", "reason"}]}``: the
-        annotations are in COCO's results format, the image ids are places in the list of images.
+        ``results``: ``[{"image_id", "category_id", "bbox" (x, y, width, height), "score", perhaps "segmentation",
+        "file_name"}]``. ``dataset``: ``{"annotations": [the same with "id", "area", "iscrowd"], "images": [{"id",
+        "file_name", "width", "height"}], "categories": [{"id", "name"}]}``.
+
+        Args:
+            path: ends in .json.
+            images: files that will be added, so that those without an id are refused at once.
+            format: one of the two.
+            annotations: a COCO file whose image ids are taken, by file name; without, images are numbered from 1.
         """
         if Path(path).suffix.lower() != ".json":
             raise PredictError(f"wanted an output file that ends in .json, got {str(path)!r}")
         check_output(path)
-        images: list[dict[str, Any]] = []
-        skipped: list[dict[str, Any]] = []
-        with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        find_id = image_ids(annotations) if annotations else None
+        if find_id is not None:
+            for image in images:
+                find_id(str(image))
+        written: list[dict[str, Any]] = []
+        with atomic_path(path) as partial, partial.open("w", encoding="utf-8", errors="surrogateescape") as file:
             between = iter(["\n"])
-            file.write('{"annotations": [')
+            count = 0
+            file.write('{"annotations": [' if format == "dataset" else "[")
 
             def add(result: Any, name: str) -> None:
+                nonlocal count
                 if isinstance(result, SkippedImage):
-                    skipped.append(vars(result))
                     return
                 height, width = result.size
-                images.append({"id": len(images), "file_name": result.file, "width": width, "height": height})
-                annotations = coco_results(
-                    images[-1]["id"], result.category_ids, result.boxes, result.scores, result.masks
-                )
-                for annotation, label in zip(annotations, result.labels, strict=True):
-                    annotation["category_name"] = label
-                    file.write(next(between, ",\n") + json.dumps(annotation, ensure_ascii=False))
+                key = len(written) + 1 if find_id is None else find_id(result.file)
+                written.append({"id": key, "file_name": result.file, "width": width, "height": height})
+                for found in coco_results(key, result.category_ids, result.boxes, result.scores, result.masks):
+                    count += 1
+                    if format == "dataset":
+                        box_width, box_height = found["bbox"][2:]
+                        found |= {"id": count, "area": box_width * box_height, "iscrowd": 0}
+                    else:
+                        found["file_name"] = result.file
+                    file.write(next(between, ",\n") + json.dumps(found, ensure_ascii=False))
 
             yield add
-            rest = json.dumps({"images": images, "skipped": skipped}, indent=1, ensure_ascii=False)
-            file.write(f"\n],{rest[1:]}\n")
+            if format == "dataset":
+                ids, classes = self.card.category_ids, self.card.classes
+                categories = [{"id": key, "name": name} for key, name in zip(ids, classes, strict=True)]
+                rest = json.dumps({"images": written, "categories": categories}, indent=1, ensure_ascii=False)
+                file.write(f"\n],{rest[1:]}\n")
+            else:
+                file.write("\n]\n")
 
 
 def _pixels(image: Image) -> Tensor:

@@ -107,9 +107,8 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
             labels=labels,
         )
 
-    @classmethod
     @contextmanager
-    def open_output(cls, path: str | Path, **options: Any) -> Iterator[Add]:
+    def open_output(self, path: str | Path, **options: Any) -> Iterator[Add]:
         """A folder of label maps, one PNG for each image."""
         make_folder(path)
 

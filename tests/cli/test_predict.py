@@ -1,0 +1,94 @@
+"""What the predict commands write, and what they refuse to write over."""
+
+import json
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from app_checkpoints import save_detector, save_segmenter
+from explain_checkpoint import save_checkpoint
+from pictures import picture
+
+from involution.cli import main
+from involution.cli.predict import output_names
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "classify": save_checkpoint(folder / "c.ckpt", channels=3),
+        "detect": save_detector(folder / "d.ckpt", "faster_rcnn"),
+        "segment": save_segmenter(folder / "s.ckpt"),
+    }
+
+
+@pytest.fixture
+def photos(tmp_path):
+    root = tmp_path / "photos"
+    for place in ("x", "y"):
+        (root / place).mkdir(parents=True)
+        picture(1 if place == "x" else 2).save(root / place / "img.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("segment", ["--output", "{photos}/x"]),
+        ("segment", ["--pictures", "{photos}/x"]),
+        ("detect", ["--pictures", "{photos}/x"]),
+        ("detect", ["--output", "{photos}/mine.json"]),
+        ("classify", ["--output", "{photos}/mine.csv"]),
+        ("segment", ["--output", "{photos}/new", "--pictures", "{photos}/y"]),
+    ],
+)
+def test_nothing_of_the_users_is_overwritten(task, options, checkpoints, photos, capsys):
+    (photos / "mine.json").write_text("{}")
+    (photos / "mine.csv").write_text("a,b")
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    options = [word.format(photos=photos) for word in options]
+    words = [task, "predict", str(photos / "x"), str(photos / "y"), "--checkpoint", str(checkpoints[task])]
+    assert main([*words, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not overwritten: involution did not make this file" in line
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_maps_and_pictures_go_to_different_folders(checkpoints, photos, tmp_path, capsys):
+    words = ["segment", "predict", str(photos), "--checkpoint", str(checkpoints["segment"])]
+    assert main([*words, "--output", str(tmp_path / "out"), "--pictures", f"{tmp_path}/./out"]) == 2
+    assert "wanted two folders" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_which_map_belongs_to_which_image_is_written(checkpoints, photos, tmp_path):
+    (photos / "broken.png").write_text("no image")
+    out = tmp_path / "out"
+    words = ["segment", "predict", str(photos), "--checkpoint", str(checkpoints["segment"]), "--output", str(out)]
+    for _ in range(2):
+        # its own files are replaced
+        assert main(words) == 1
+    index = [json.loads(line) for line in (out / "index.jsonl").read_text().splitlines()]
+    assert [line["input"] for line in index] == [
+        str(photos / name) for name in ("broken.png", "x/img.png", "y/img.png")
+    ]
+    assert "error" in index[0]
+    assert [line["output"] for line in index[1:]] == ["img.png", "img-2.png"]
+    for line in index[1:]:
+        with PIL.Image.open(out / line["output"]) as found, PIL.Image.open(line["input"]) as image:
+            assert found.size == image.size
+
+
+def test_names_are_unlike_even_where_case_does_not_count():
+    files = [Path(name) for name in ("a/img.png", "b/IMG.png", "c/img-2.png", "d/img.jpg")]
+    assert output_names(files) == ["img", "IMG-2", "img-2-2", "img-3"]
+
+
+@pytest.mark.parametrize("task", ["classify", "detect", "segment"])
+def test_a_missing_checkpoint_makes_no_folder(task, photos, tmp_path, capsys):
+    suffix = {"classify": "/a.csv", "detect": "/a.json", "segment": ""}[task]
+    words = [task, "predict", str(photos), "--checkpoint", "none.ckpt", "--output", f"{tmp_path}/out{suffix}"]
+    assert main(words) == 2
+    assert "no such checkpoint: none.ckpt" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

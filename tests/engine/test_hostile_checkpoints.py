@@ -182,10 +182,10 @@ TENSORS = {
     "sparse": (lambda: torch.eye(8).to_sparse(), "a sparse one, wanted a dense one"),
     "csr": (lambda: torch.eye(8).to_sparse_csr(), "a sparse one, wanted a dense one"),
     "complex": (lambda: torch.zeros(8, dtype=torch.complex64), "is of type complex64"),
-    "quantised": (lambda: torch.quantize_per_tensor(torch.zeros(8), 0.1, 0, torch.qint8), "is no plain tensor"),
+    "quantised": (lambda: torch.quantize_per_tensor(torch.zeros(8), 0.1, 0, torch.qint8), "is not a plain tensor"),
     "repeated": (repeated, "repeats its numbers"),
-    "nan": (lambda: torch.full((8,), math.nan), "infinite or none: the training that it comes from had diverged"),
-    "infinite": (lambda: torch.full((8,), -math.inf, dtype=torch.float64), "infinite or none"),
+    "nan": (lambda: torch.full((8,), math.nan), "infinite or NaN: the training it comes from had diverged"),
+    "infinite": (lambda: torch.full((8,), -math.inf, dtype=torch.float64), "infinite or NaN"),
     "shape": (lambda: torch.zeros(3), "of another shape or type"),
     "integer": (lambda: torch.zeros(8, dtype=torch.int64), "of another shape or type"),
 }

@@ -52,9 +52,11 @@ def _backbone(args: Any) -> list[str]:
     if report.left_out:
         lines.append(f"left out  {len(report.left_out)} entries: {shorten(report.left_out, 10)}")
         lines.append("          (to convert a whole detector or segmenter, end the output in .ckpt)")
+    use = f"use it    involution classify predict --checkpoint {args.output} IMAGE"
     return [
         *lines,
         _written(args.output),
+        *([use] if report.num_classes else []),
         f'load it   import involution.models; timm.create_model("{report.model}", '
         f'num_classes={report.num_classes}, checkpoint_path="{args.output}")',
     ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from involution.engine.card import ModelCard
 from involution.engine.config import Config
+from involution.engine.converted import as_checkpoint
 from involution.models.arguments import plain
 from involution.models.checkpoint import check_entries
 from involution.models.errors import CheckpointError
@@ -38,10 +39,14 @@ _PREFIX = "model."
 def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Any]:
     """The contents of a training checkpoint; nothing in it can run code, and its weights are finite numbers.
 
+    Of a converted classifier the card is made from what its file says.
+
     Raises:
         CheckpointError: if the file is missing, damaged, no checkpoint of this package, or would run code.
     """
-    found, _ = read_file(path, device)
+    found, metadata = read_file(path, device)
+    if "model" in metadata:
+        return as_checkpoint(found, metadata, path)
     if not isinstance(found, dict) or not isinstance(found.get(CARD_KEY), dict) or "state_dict" not in found:
         raise CheckpointError(
             f"{path}: not a checkpoint of a training by `involution` (no {CARD_KEY!r} entry); "
@@ -90,11 +95,9 @@ def read_recipe(
     complaint = plain(card.recipe, most=2000)
     if complaint:
         raise CheckpointError(f"{path}: its recipe {complaint}")
-    known: dict[str, Any] = cls().to_dict()
-    for name, value in card.recipe.items():
-        # what is no group could be taken for the name of a file with settings
-        if name not in known or isinstance(known[name], dict) != isinstance(value, dict):
-            raise CheckpointError(f"{path}: its recipe has {name} = {shown(value)}, which no {card.task} run has")
+    wrong = _misplaced(card.recipe, cls().to_dict())
+    if wrong is not None:
+        raise CheckpointError(f"{path}: its recipe has {wrong}, which no {card.task} run has")
     try:
         config: Any = cls.load(base=card.recipe)
         if check is not None:
@@ -103,6 +106,18 @@ def read_recipe(
     except Exception as error:
         raise CheckpointError(f"{path}: its recipe can't be used: {_line(error)}") from error
     return config
+
+
+def _misplaced(recipe: Mapping[str, Any], known: Mapping[str, Any]) -> str | None:
+    """The first setting that there is not, or that is no group of settings where one is wanted or the other way."""
+    for name, value in recipe.items():
+        # what is no group could be taken for the name of a file with settings
+        if name not in known or isinstance(known[name], dict) != isinstance(value, dict):
+            return f"{shown(name)[1:-1]} = {shown(value)}"
+        inner = _misplaced(value, known[name]) if isinstance(value, dict) and known[name] else None
+        if inner is not None:
+            return f"{name}.{inner}"
+    return None
 
 
 def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

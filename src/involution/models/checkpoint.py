@@ -1,5 +1,6 @@
 """Checkpoints: load weights into any network of timm, convert the authors' and PaddlePaddle's files to safetensors."""
 
+import json
 import math
 import os
 import re
@@ -12,6 +13,7 @@ import timm
 import torch
 from torch import nn
 
+from involution.models.arguments import plain
 from involution.models.errors import CheckpointError
 from involution.models.keys import MappedState, Source, to_timm_layout
 from involution.models.matching import Matched, first_convolutions, head_names, match
@@ -176,7 +178,7 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
     from safetensors.torch import save_file
 
     dst = check_target(dst, ".safetensors", overwrite)
-    state, report = _read(src)
+    state, report, weights = _read(src)
     model_cls, args = VARIANTS[report.model]
     twin = model_cls(**args, num_classes=report.num_classes, in_chans=report.in_chans, device="meta")
     check_entries(state.tensors, twin.state_dict(), f"{src} is not a whole {report.model}")
@@ -184,7 +186,7 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
     temporary = dst.with_name(f".{dst.name}.{os.getpid()}.tmp")
     try:
         contiguous = {name: value.contiguous() for name, value in state.tensors.items()}
-        save_file(contiguous, temporary, metadata=_metadata(report))
+        save_file(contiguous, temporary, metadata=_metadata(report, weights))
         os.replace(temporary, dst)
     except SafetensorError as error:
         raise OSError(f"can't write {dst}: {error}") from error
@@ -205,7 +207,7 @@ def check_target(dst: str | Path, suffix: str, overwrite: bool) -> Path:
     return dst
 
 
-def _read(path: str | Path) -> tuple[MappedState, CheckpointReport]:
+def _read(path: str | Path) -> tuple[MappedState, CheckpointReport, Weights]:
     weights = read_weights(path)
     try:
         state = to_timm_layout(weights.tensors)
@@ -225,7 +227,7 @@ def _read(path: str | Path) -> tuple[MappedState, CheckpointReport]:
         left_out=state.left_out,
         notes=_notes(weights),
     )
-    return state, report
+    return state, report, weights
 
 
 def _notes(weights: Weights) -> list[str]:
@@ -345,7 +347,15 @@ def _describe(tensor: torch.Tensor) -> str:
     return f"{tuple(tensor.shape)} {'float' if tensor.is_floating_point() else 'integer'}"
 
 
-def _metadata(report: CheckpointReport) -> dict[str, str]:
+def _metadata(report: CheckpointReport, weights: Weights) -> dict[str, str]:
+    told = {}
+    card = weights.card or {}
+    if weights.classes and len(weights.classes) == report.num_classes:
+        # of a detector they are not the backbone's
+        told["classes"] = json.dumps(weights.classes)
+    if card.get("task") == "classify" and not plain(card):
+        # its state of training is not in the new file
+        told["card"] = json.dumps({key: value for key, value in card.items() if key != "position"})
     from involution import __version__
 
     return {
@@ -358,4 +368,5 @@ def _metadata(report: CheckpointReport) -> dict[str, str]:
         "involution_version": __version__,
         "torch_version": torch.__version__,
         "timm_version": timm.__version__,
+        **told,
     }

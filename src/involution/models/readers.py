@@ -7,13 +7,14 @@ and every file for weights that are numbers.
 
 import argparse
 import codecs
+import json
 import os
 import pickle
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ class Weights:
         tensors: Entries by the file's names.
         entry: The part of the file that they come from, such as ``state_dict_ema``; empty where they are all of it.
         average: Whether a moving average was preferred to the plain weights beside it.
-        classes: Class names that mmcv's files may have.
+        classes: Class names, where the file has them.
         model: Name of the network, where the file tells it.
+        card: What a training by this package says of its network.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -49,7 +51,7 @@ class Weights:
     average: bool = False
     classes: list[str] | None = None
     model: str | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
+    card: dict[str, Any] | None = None
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -75,7 +77,9 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     card = content.get("involution") if isinstance(content, Mapping) else None
     named = [card.get("model")] if isinstance(card, Mapping) else [metadata.get("model")]
     named += [content.get("arch")] if isinstance(content, Mapping) else []
-    classes, entry, beside = _classes(content), "", False
+    if card is None and "card" in metadata:
+        card = _json(metadata["card"])
+    classes, entry, beside = _classes(content, metadata), "", False
     if isinstance(content, Mapping):
         found = [name for name in _ENTRIES if isinstance(content.get(name), Mapping)]
         if found:
@@ -89,7 +93,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         average=beside and entry.endswith("_ema"),
         classes=classes,
         model=next((name for name in named if isinstance(name, str)), None),
-        metadata=metadata,
+        card=card if isinstance(card, dict) else None,
     )
 
 
@@ -220,12 +224,19 @@ def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _classes(content: Any) -> list[str] | None:
+def _classes(content: Any, metadata: Mapping[str, str]) -> list[str] | None:
     meta = content.get("meta") if isinstance(content, Mapping) else None
-    names = meta.get("CLASSES") if isinstance(meta, Mapping) else None
+    names = meta.get("CLASSES") if isinstance(meta, Mapping) else _json(metadata.get("classes", "null"))
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         return None
     return list(names)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _read_safetensors(file: Path) -> tuple[Any, dict[str, str]]:

@@ -2,7 +2,8 @@ import pytest
 import torch
 from PIL import Image
 
-from involution.data.transforms import eval_transform, to_channels, train_transforms
+from involution.data.images import ImageError
+from involution.data.transforms import eval_transform, segmentation_eval_transform, to_channels, train_transforms
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -16,6 +17,15 @@ def test_eval_resizes_the_shorter_side_to_256_and_crops_224():
     white = (torch.ones(3) - torch.tensor(MEAN)) / torch.tensor(STD)
     assert torch.allclose(out[:, 0, 5], white)
     assert torch.allclose(out[:, 1, 5], -torch.tensor(MEAN) / torch.tensor(STD))
+
+
+@pytest.mark.parametrize("size", [(2, 1_000_000), (1_000_000, 2)])
+def test_a_thread_of_an_image_is_refused_before_it_grows(size):
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    for transform in (eval_transform(224), segmentation_eval_transform(MEAN, STD, 256)):
+        with pytest.raises(ImageError, match=f"{size[1]} x {size[0]} pixels are too narrow"):
+            transform(image)
+    assert eval_transform(8)(torch.zeros(3, 2, 12000, dtype=torch.uint8)).shape == (3, 8, 8)
 
 
 def test_interpolations_differ():

@@ -200,3 +200,8 @@ def test_the_head_is_all_but_the_backbone(build):
     found = {name for name, parameter in model.named_parameters() if id(parameter) in head}
     assert found == {name for name, _ in model.named_parameters() if not name.startswith("backbone.backbone.")}
     assert "backbone.fpn.inner_blocks.0.0.weight" in found
+
+
+def test_levels_that_a_backbone_lacks_are_refused():
+    with pytest.raises(ValueError, match=r"levels of rednet_nano go from 0 to 3 \(4 features\), got \[1, 2, 3, 4\]"):
+        Backbone("rednet_nano")

@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from involution.data.images import ImageError
+
+# pixels that an image may have after a resize
+MAX_RESIZED = 50_000_000
 Transform = Callable[[Any], Tensor]
 
 
@@ -62,9 +66,32 @@ def eval_transform(
     """
     from torchvision.transforms import v2
 
-    resize = v2.Resize(round(image_size / crop_pct), _interpolation(interpolation), antialias=True)
+    short = round(image_size / crop_pct)
+    resize = v2.Resize(short, _interpolation(interpolation), antialias=True)
     as_tensor = functools.partial(to_channels, channels=channels)
-    return v2.Compose([as_tensor, resize, v2.CenterCrop(image_size), *_to_float(mean, std)])
+    return v2.Compose([as_tensor, NotTooNarrow(short), resize, v2.CenterCrop(image_size), *_to_float(mean, std)])
+
+
+class NotTooNarrow(nn.Module):
+    """Refuse an image so narrow that a resize of its shorter side would make it huge.
+
+    Args:
+        short: length that the shorter side will get.
+    """
+
+    def __init__(self, short: int) -> None:
+        super().__init__()
+        self.short = short
+
+    def forward(self, *inputs: Any) -> Any:
+        """Look at the first input, [..., H, W], and hand all of them on."""
+        height, width = inputs[0].shape[-2:]
+        if self.short**2 * max(height, width) > MAX_RESIZED * min(height, width):
+            raise ImageError(
+                f"{width} x {height} pixels are too narrow: with its shorter side at {self.short} pixels, as this "
+                "network sees it, the image would be too large"
+            )
+        return inputs if len(inputs) > 1 else inputs[0]
 
 
 def train_transforms(
@@ -234,9 +261,10 @@ def segmentation_transform(
         bilinear = v2.InterpolationMode.BILINEAR
         steps.append(v2.RandomAffine(rotate, None, zoom, shear or None, interpolation=bilinear, fill=outside))
     if min_size is not None and tuple(scale) != (1.0, 1.0):
-        steps.append(v2.RandomResize(round(min_size * scale[0]), round(min_size * scale[1]) + 1, antialias=True))
+        largest = round(min_size * scale[1])
+        steps += [NotTooNarrow(largest), v2.RandomResize(round(min_size * scale[0]), largest + 1, antialias=True)]
     elif min_size is not None:
-        steps.append(v2.Resize(min_size, antialias=True))
+        steps += [NotTooNarrow(min_size), v2.Resize(min_size, antialias=True)]
     if crop is not None:
         steps.append(CropWithLimit(*crop, class_limit, [255 * value for value in mean]))
     if flip:
@@ -253,7 +281,7 @@ def segmentation_eval_transform(
     """As `segmentation_transform` without chance; only the image is resized, the labels are compared at their size."""
     from torchvision.transforms import v2
 
-    steps = [] if min_size is None else [v2.Resize(min_size, antialias=True)]
+    steps = [] if min_size is None else [NotTooNarrow(min_size), v2.Resize(min_size, antialias=True)]
     prepare = v2.Compose([*steps, *_to_float(mean, std), v2.ToPureTensor()])
 
     def transform(image: Any, labels: Any = None) -> tuple[Tensor, Any]:

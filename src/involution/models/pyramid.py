@@ -98,9 +98,15 @@ class Backbone(nn.Module):
         if model_args:
             check_arguments(name, model_args, network_arguments(name))
         extra: dict[str, Any] = {"norm_layer": group_norm} if norm == "group" else {}
-        body: Any = timm.create_model(
-            name, features_only=True, out_indices=tuple(levels), in_chans=in_chans, **extra, **(model_args or {})
-        )
+        try:
+            body: Any = timm.create_model(
+                name, features_only=True, out_indices=tuple(levels), in_chans=in_chans, **extra, **(model_args or {})
+            )
+        except (IndexError, AssertionError) as error:
+            count = len(timm.create_model(name, features_only=True, **(model_args or {})).feature_info)
+            raise ValueError(
+                f"levels of {name} go from 0 to {count - 1} ({count} features), got {list(levels)}"
+            ) from error
         self.body = body
         self.settings: dict[str, Any] = {
             "name": name,

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import dynamic_involution2d, involution1d, involution2d, involution3d
-from ..ops.backends import prefers_fused
 from ..ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
 from ..ops.dynamic import affine
+from .fusion import may_fuse
 
 # torch.fx records these calls as one node, like the operators, because their checks of sizes can't be traced
 torch.fx.wrap("_pool_windows")
@@ -24,6 +24,10 @@ _NORM: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn
 _AVG_POOL: dict[int, Callable] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 _DEFAULT: Any = object()
+
+
+class NotScriptableError(TypeError):
+    """The modules were given to torch.jit.script."""
 
 
 def foldable(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
@@ -107,19 +111,6 @@ class KernelGenerator(nn.Module):
         return self.span(self.features(x)).unflatten(1, (self.groups, *self.kernel_size))
 
 
-def _fused_is_faster(generator: KernelGenerator, x: Tensor) -> bool:
-    if not isinstance(x, Tensor) or not prefers_fused(x.device, x.dtype):
-        return False
-    # an exported or traced program keeps the plain operator, which other runtimes can translate
-    if torch.compiler.is_exporting() or torch.jit.is_tracing() or type(generator.span) is not nn.Conv2d:
-        return False
-    # a custom generator makes the map its own way
-    if type(generator).forward is not KernelGenerator.forward or "forward" in vars(generator):
-        return False
-    # hooks must be able to see the map
-    return not any(m._forward_hooks or m._forward_pre_hooks for m in (generator, generator.span))
-
-
 class _Involution(nn.Module):
     # shared by all dimensions
     dims: ClassVar[int]
@@ -197,7 +188,7 @@ class _Involution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply to ``x [N, C, *spatial]`` the kernels generated from it; returns ``[N, C_out, *output spatial]``."""
         x = self.proj(x)
-        if self.dims == 2 and self.padding_mode == "zeros" and _fused_is_faster(self.generator, x):
+        if self.dims == 2 and self.padding_mode == "zeros" and may_fuse(self.generator, KernelGenerator, x):
             return self._generate_and_apply(x)
         weight = self.generator(x)
         padding: Any = self.padding
@@ -268,6 +259,13 @@ class _Involution(nn.Module):
 
     def _apply_kernels(self, x: Tensor, weight: Tensor, padding: Any) -> Tensor:
         raise NotImplementedError
+
+    def __prepare_scriptable__(self) -> Any:
+        # what torch.jit.script calls on every module of a network before it compiles anything
+        raise NotScriptableError(
+            f"{type(self).__name__} can't be compiled by torch.jit.script, which PyTorch has deprecated;"
+            " use torch.export.export or torch.compile, or torch.jit.trace for a TorchScript program"
+        )
 
     def extra_repr(self) -> str:
         """Return the geometry and every option that differs from its default."""

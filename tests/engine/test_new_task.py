@@ -191,11 +191,6 @@ def check(config):
         raise ConfigError(f"model.width must be at most 100, got {config.model.width}")
 
 
-def check_classes(card, data):
-    if card.classes != data.classes:
-        raise ConfigError("knows other points")
-
-
 SPEC = TaskSpec(
     name="point",
     noun="point finder",
@@ -211,7 +206,6 @@ SPEC = TaskSpec(
     eval_set=lambda config, part: EvalItems(part, lambda image, place: (as_input(image), place)),
     figures=PointFigures,
     predictor=PointPredictor,
-    check_classes=check_classes,
 )
 
 

@@ -7,8 +7,8 @@ import torch
 from mmlab_replica import CLASSES, HEAD, WIDTH, Network
 
 from involution.cli import main
+from involution.data.formats.cityscapes import cityscapes_classes
 from involution.data.scenes import make_digit_scenes
-from involution.data.segmentation import cityscapes_classes
 from involution.engine import load
 from involution.engine.published_networks import convert_network
 from involution.models import CheckpointError

@@ -11,11 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from involution.data.errors import printable
+from involution.data.findings import Findings
 from involution.engine.files import atomic_path, check_free, make_folder
 from involution.engine.predictor import Add, Option, PredictError, Predictor, SkippedImage, find_images
 from involution.engine.task import get_task, task_noun
+
+if TYPE_CHECKING:
+    from involution.data.images import Reading
 
 _MAX_ROWS = 100
 # in a folder of outputs: a line for each image, with its input and its output
@@ -65,11 +70,12 @@ class PredictCommand:
         output_options = {option.name: args[option.name] for option in kind.output_options}
         pictures = args.pictures if kind.draws else None
         predictor: Predictor[Any] = kind.from_checkpoint(args.checkpoint, args.device)
-        files, unmatched = find_images(args.images)
+        findings = Findings()
+        files, unmatched = find_images(args.images, findings)
         if not files:
-            raise PredictError(f"no images found in {', '.join(unmatched)}")
-        for source in unmatched:
-            print(f"{source}: no images found", file=sys.stderr)
+            raise PredictError(f"no images found in {', '.join(map(printable, unmatched))}")
+        for line in [*findings.lines(), *(f"{printable(source)}: no images found" for source in unmatched)]:
+            print(line, file=sys.stderr)
         names = output_names(files)
         folders = [args.output] if args.output and kind.output[0] == "FOLDER" else []
         folders += [pictures] if pictures else []
@@ -83,7 +89,7 @@ class PredictCommand:
                 adds.append(stack.enter_context(predictor.open_output(args.output, images=files, **output_options)))
             if pictures:
                 make_folder(pictures)
-                adds.append(_drawing(Path(pictures)))
+                adds.append(_drawing(Path(pictures), predictor.reading))
             adds += [stack.enter_context(_index(Path(folder))) for folder in folders]
             stream = zip(names, predictor.stream(files, **options), strict=True)
             for name, result in track(
@@ -94,12 +100,15 @@ class PredictCommand:
                 if isinstance(result, SkippedImage):
                     skipped += 1
                     errors.print(
-                        f"skipped {result.file}: {result.reason}", markup=False, highlight=False, soft_wrap=True
+                        printable(f"skipped {result.file}: {result.reason}"),
+                        markup=False,
+                        highlight=False,
+                        soft_wrap=True,
                     )
                     continue
                 done, found, seconds = done + 1, found + result.found, seconds + result.seconds
                 if done <= _MAX_ROWS:
-                    rows.append([result.file, *result.cells()])
+                    rows.append([printable(result.file), *result.cells()])
         console = Console()
         if rows:
             table = Table()
@@ -165,13 +174,13 @@ def _index(folder: Path) -> Iterator[Add]:
         yield add
 
 
-def _drawing(folder: Path) -> Add:
+def _drawing(folder: Path, reading: Reading) -> Add:
     from involution.data.images import read_image
 
     def add(result: Any, name: str) -> None:
         if isinstance(result, SkippedImage):
             return
         with atomic_path(folder / f"{name}.png") as temporary:
-            result.draw(read_image(result.file)).save(temporary, format="PNG")
+            result.draw(read_image(result.file, reading=reading)).save(temporary, format="PNG")
 
     return add

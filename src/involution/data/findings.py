@@ -65,6 +65,10 @@ class Findings:
         if self.problems and on_problem == "refuse":
             raise DataError(f"{where}: {self._problems()}. {SKIP_HINT}")
 
+    def summary(self) -> str:
+        """What was used, in one line: "train 24, val 8 images"."""
+        return f"{', '.join(f'{split} {count:,}' for split, count in self.used.items())} images"
+
     def lines(self) -> list[str]:
         """What is worth saying, a line each; nothing where everything was used."""
         found = list(self.notes)

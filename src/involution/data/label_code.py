@@ -58,6 +58,13 @@ class LabelCode:
                 )
             return self._of_values(np.asarray(image), file, kind)
 
+    def relabelled(self, places: Sequence[int], classes: list[str]) -> LabelCode:
+        """The same maps under other labels: ``places`` has the new one of each class."""
+        new = np.array([*places, *[IGNORED] * (256 - len(places))])
+        colours = self.colours and {colour: int(new[label]) for colour, label in self.colours.items()}
+        table = None if self.table is None else np.where(self.table == _UNKNOWN, _UNKNOWN, new[self.table])
+        return LabelCode(classes, table, colours)
+
     def _of_values(self, values: np.ndarray[Any, Any], file: Path, kind: str) -> np.ndarray[Any, Any]:
         table: Any = self.table
         found = values.astype(np.int64)

@@ -129,19 +129,25 @@ def files_of(part: Any) -> list[Path]:
     return list(getattr(part, "files", []))
 
 
+def reading_of(part: Any) -> Reading:
+    """How the images of a part are read."""
+    return getattr(part, "reading", Reading())
+
+
 def _split(part: Any, classes: Sequence[str], quick: bool) -> Split:
     found = Split(len(part))
     if isinstance(part, BoxDataset):
         _count_boxes(part, found, classes)
     elif isinstance(part, LabelMaps):
         found.classes = {} if quick else _count_pixels(part, found, classes)
-    else:
+    elif hasattr(part, "labels") or hasattr(part, "indices"):
         counts = Counter(_labels(part))
         found.classes = {name: counts[label] for label, name in enumerate(classes)}
-    files = files_of(part)
+    # a task of somebody's own may have parts of another kind
+    files, reading = files_of(part), reading_of(part)
     if files and not quick:
         with ThreadPoolExecutor(8) as pool:
-            headers = [item for item in pool.map(lambda file: _header(file, part.reading), files) if item is not None]
+            headers = [item for item in pool.map(lambda file: _header(file, reading), files) if item is not None]
         found.kinds = dict(Counter(f"{item.kind} {item.mode}" for item in headers).most_common())
         _measure([item.size for item in headers], found)
     elif isinstance(part, BoxDataset):
@@ -202,10 +208,11 @@ def _count_pixels(part: LabelMaps, found: Split, classes: Sequence[str]) -> dict
 def _range_warnings(data: DataSet[Any]) -> list[str]:
     """A warning where the first training images use little of what their type can hold."""
     part = next(iter(data.parts.values()))
+    read_by = reading_of(part)
     found: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
     for file in files_of(part)[:_FIRST]:
         try:
-            with open_pixels(file, part.reading) as image:
+            with open_pixels(file, read_by) as image:
                 pixels = np.asarray(image)
                 if image.mode not in ("F", "P", "1") and pixels.max(initial=0) <= 65535:
                     whole = (-32768, 32767) if pixels.min() < 0 else (0, 65535) if is_deep(image) else (0, 255)
@@ -215,7 +222,7 @@ def _range_warnings(data: DataSet[Any]) -> list[str]:
     warnings = []
     for (low, high), seen in found.items():
         least, most = min(low for low, _ in seen), max(high for _, high in seen)
-        reading = part.reading.value_range if high - low > 255 else None
+        reading = read_by.value_range if high - low > 255 else None
         room = reading or (low, high)
         if most - least < _USED * (room[1] - room[0]):
             told = f"; --data.value_range {least:g} {most:g} would use it" if high - low > 255 else ""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from typing_extensions import Self
 
 from involution.data.errors import nearest
+from involution.data.registry import format_help, formats
 from involution.data.yaml import read_yaml
 from involution.engine.parser import config_action, make_parser
 from involution.engine.settings import ConfigError, one_of, ranged, setting_names
@@ -54,6 +55,11 @@ class DataConfig:
         batch_size: images per optimiser step, over all devices and accumulation steps together.
         workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
         cache: keep the decoded images in memory; for small data sets.
+        split_seed: draws the splits that the data set does not bring along.
+        on_problem: refuse a data set with broken files or malformed entries, or skip these; both ways they are told.
+        allow_empty: take classes without training images, pixels or objects for what is meant.
+        exif: apply the EXIF orientation of images, or ignore it and take the pixels as stored.
+        value_range: values that become black and white in images of more than 8 bits; null for their type's range.
     """
 
     spec: str = ""
@@ -62,6 +68,12 @@ class DataConfig:
     batch_size: int = ranged(1, 1)
     workers: int = ranged(4, 0)
     cache: bool = False
+    # what scikit-learn takes
+    split_seed: int = ranged(0, 0, 2**32 - 1)
+    on_problem: OnProblem = "refuse"
+    allow_empty: bool = False
+    exif: Literal["apply", "ignore"] = "apply"
+    value_range: tuple[float, float] | None = None
 
 
 @dataclass
@@ -247,6 +259,10 @@ def add_config_arguments(parser: ArgumentParser, cls: type[RunConfig]) -> None:
     parser.add_argument("--config", action=config_action(), help="YAML file with settings, read before the options")
     parser.add_argument("--compile", action=ActionYesNo, default=False, help="compile the network by torch.compile")
     parser.add_class_arguments(cls, skip={"compile"})
+    for action in parser._actions:
+        if action.dest == "data.spec" and formats(cls.task):
+            # what is registered, also by others
+            action.help = f"the data set: {format_help(cls.task)}; or the path of a folder in one of these formats"
 
 
 def from_parsed(cls: type[Config], parsed: Any) -> Config:

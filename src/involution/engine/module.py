@@ -32,6 +32,7 @@ class TaskModule(L.LightningModule):
         monitor: the one of `val_figures` that chooses the best checkpoint, the larger the better.
         position: (epoch, batch) that training goes on with; set where a checkpoint is written.
         results: figures of the last pass over validation or test images.
+        within: labels among which it is measured, None for all.
     """
 
     monitor: ClassVar[str]
@@ -44,6 +45,7 @@ class TaskModule(L.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.position = (0, 0)
         self.results: dict[str, Any] = {}
+        self.within: list[int] | None = None
         # sums, since MeanMetric either hides a loss that is no number or forgets the weights
         self.loss_sum = SumMetric(nan_strategy="disable")
         self.loss_count = SumMetric(nan_strategy="disable")
@@ -52,6 +54,14 @@ class TaskModule(L.LightningModule):
         """Take the mean loss of a batch into `train_figures`."""
         self.loss_sum.update(loss.detach() * images)
         self.loss_count.update(images)
+
+    def restricted(self, logits: Tensor) -> Tensor:
+        """Logits [N, classes, ...] without the classes that it is not measured among."""
+        if self.within is None:
+            return logits
+        kept = torch.full_like(logits, -torch.inf)
+        kept[:, self.within] = logits[:, self.within]
+        return kept
 
     def train_figures(self) -> dict[str, float]:
         """Figures of the training images over the epoch, `loss` among them; counting then starts afresh."""

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from involution.data.images import EXTENSIONS, ImageError, read_image, to_8_bit
+from involution.data.findings import Findings
+from involution.data.images import ImageError, Reading, read_image, to_8_bit
+from involution.data.walk import images_below
 from involution.engine.devices import find_device
 from involution.engine.loading import load
 
@@ -135,6 +137,10 @@ class Predictor(ABC, Generic[R]):
         self.model = model.eval()
         self.card = card
         self.device = next(model.parameters()).device
+        # as in the training
+        settings = card.recipe.get("data", {})
+        value_range = settings.get("value_range")
+        self.reading = Reading(settings.get("exif", "apply"), value_range and (value_range[0], value_range[1]))
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Self:
@@ -202,7 +208,7 @@ class Predictor(ABC, Generic[R]):
         numbered = enumerate(images)
         while batch := list(islice(numbered, size)):
             start = time.perf_counter()
-            items = [_read(image, f"image {index}") for index, image in batch]
+            items = [_read(image, f"image {index}", self.reading) for index, image in batch]
             pictures = [item for item in items if not isinstance(item[1], SkippedImage)]
             results = iter(self.run([name for name, _ in pictures], [picture for _, picture in pictures], **options))
             seconds = (time.perf_counter() - start) / max(len(pictures), 1)
@@ -248,21 +254,25 @@ class Predictor(ABC, Generic[R]):
         """
 
 
-def _read(image: str | Path | Image, name: str) -> tuple[str, Any]:
+def _read(image: str | Path | Image, name: str, reading: Reading) -> tuple[str, Any]:
     if not isinstance(image, str | Path):
-        return name, to_8_bit(image)
+        return name, to_8_bit(image, reading.value_range)
     try:
-        return str(image), read_image(image)
+        return str(image), read_image(image, reading=reading)
     except ImageError as error:
         return str(image), SkippedImage(str(image), str(error).removeprefix(f"{image}: "))
 
 
-def find_images(sources: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+def find_images(sources: Iterable[str | Path], findings: Findings | None = None) -> tuple[list[Path], list[str]]:
     """Turn files, folders and glob patterns into a list of files.
 
-    A folder stands for all image files in and below it, by suffix and sorted; a file is taken whatever its
-    suffix; anything else is a glob pattern (`**` for all folders below). The sources keep their order, and a
+    A folder stands for all image files in and below it, by their content and sorted; a file is taken whatever it
+    holds; anything else is a glob pattern (`**` for all folders below). The sources keep their order, and a
     file that appears twice is taken once.
+
+    Args:
+        sources: files, folders and patterns.
+        findings: told which files of folders were not taken, and why.
 
     Returns:
         The files, and the sources that matched nothing.
@@ -273,12 +283,8 @@ def find_images(sources: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
         path = Path(source)
         # a name that exists is that file, even with brackets or stars in it
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
-        found = [file for match in matches for file in (_images_below(match) if match.is_dir() else [match])]
+        found = [file for match in matches for file in (images_below(match, findings) if match.is_dir() else [match])]
         files.update(dict.fromkeys(found))
         if not found:
             unmatched.append(str(source))
     return list(files), unmatched
-
-
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())

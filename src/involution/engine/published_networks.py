@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from involution.data.segmentation import cityscapes_classes
+from involution.data.formats.cityscapes import cityscapes_classes
 from involution.engine.checkpoint import CARD_KEY, ModelCard
 from involution.engine.config import recipe_names
 from involution.engine.files import atomic_path

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -14,14 +14,17 @@ from typing import Any
 import torch
 
 from involution.data import registry
+from involution.data.errors import printable
 from involution.data.images import ImageError
 from involution.data.records import DataSet
 from involution.data.registry import Options
+from involution.data.survey import survey
 from involution.engine.callbacks import InterruptFlag, RunRecorder, TrainingInterrupted
 from involution.engine.checkpoint import CARD_KEY, CheckpointError, ModelCard, read_card, read_checkpoint, read_recipe
 from involution.engine.checks import check_config
+from involution.engine.classes import match_classes, some
 from involution.engine.config import Config, RunConfig
-from involution.engine.files import make_folder
+from involution.engine.files import atomic_path, make_folder
 from involution.engine.loader import EvalBatches, TrainBatches, make_loader
 from involution.engine.loading import load, make_card
 from involution.engine.optimizer import param_groups
@@ -88,7 +91,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
             "images; choose a smaller batch"
         )
     if found and list(data.classes) != found[1].classes:
-        raise ConfigError(f"{resume} knows other classes ({_some(found[1].classes)}) than {config.data.spec}")
+        raise ConfigError(f"{resume} knows other classes ({some(found[1].classes)}) than {config.data.spec}")
     position = found[0] if found else (0, 0)
     flag = InterruptFlag()
     recorder = RunRecorder(run_dir, flag)
@@ -99,6 +102,9 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         _claim_run_dir(run_dir, resume)
         trainer = make_trainer(config, recorder, progress)
         train_loader, val_loader = make_loaders(spec, config, data, images, trainer, position)
+        _tell(data)
+        if resume is None and is_main_process():
+            _write_survey(data, run_dir)
         try:
             trainer.fit(module, train_loader, val_loader, ckpt_path=resume, weights_only=True)
         except ImageError as error:
@@ -168,13 +174,13 @@ def evaluate(
     split = split or spec.eval_split
     if split not in spec.splits:
         raise ConfigError(f"split must be {' or '.join(spec.splits)}, got {split!r}")
-    config = _eval_config(read_recipe(card, checkpoint, spec.config), data_spec, on_problem)
+    config = read_recipe(card, checkpoint, spec.config)
+    trained_on = config.data.spec
+    config = _eval_config(config, data_spec, on_problem)
     config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
-    data = open_data(spec, config)
-    try:
-        spec.check_classes(card, data)
-    except ConfigError as error:
-        raise ConfigError(f"{checkpoint} {error}") from error
+    # data of its own is measured whole, and need not have the other splits
+    data = open_data(spec, config, only=split if data_spec not in (None, trained_on) else None)
+    data, within = match_classes(card, data, checkpoint)
     images = spec.eval_set(config, data.split(split))
     count = len(images)  # type: ignore[arg-type]
     with quiet():
@@ -182,6 +188,8 @@ def evaluate(
         batches = EvalBatches(count, batch_size or spec.eval_batch_size, trainer.global_rank, trainer.world_size)
         loader = make_loader(images, batches, workers, on_gpu(trainer), spec.collate)
         module = spec.module(network, config, card, 1, data.split(split))
+        module.within = within
+        _tell(data)
         start = time.perf_counter()
         try:
             trainer.test(module, loader, verbose=False)
@@ -237,12 +245,27 @@ def in_epochs(config: Config, num_images: int) -> Config:
     return replace(config, trainer=replace(trainer, epochs=epochs))
 
 
-def open_data(spec: TaskSpec, config: RunConfig) -> DataSet[Any]:
-    """The data set of the settings; what it did not use is said once."""
-    data = registry.open_data(spec.name, config.data.spec, Options.of(config.data, **spec.data_options(config)))
+def open_data(spec: TaskSpec, config: RunConfig, only: str | None = None) -> DataSet[Any]:
+    """The data set of the settings, or one split of it."""
+    options = Options.of(config.data, only=only, **spec.data_options(config))
+    data = registry.open_data(spec.name, config.data.spec, options)
+    return data
+
+
+def _tell(data: DataSet[Any]) -> None:
+    """Say what a data set used and what it did not."""
+    tell(f"data: {data.findings.summary()} of {printable(data.spec)}")
     for line in data.findings.lines():
         tell(line)
-    return data
+
+
+def _write_survey(data: DataSet[Any], run_dir: Path) -> None:
+    """Keep what the data set holds beside the checkpoints, and say what is surely not meant so."""
+    found = survey(data, quick=True)
+    for warning in found.warnings:
+        tell(f"warning: {warning}")
+    with atomic_path(run_dir / "data.json") as partial:
+        partial.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _eval_config(config: Any, data_spec: str | None, on_problem: str) -> Any:
@@ -253,10 +276,8 @@ def _eval_config(config: Any, data_spec: str | None, on_problem: str) -> Any:
         if hasattr(config.data, "classes"):
             # a file of class names belongs to the data that it was given for
             changes["classes"] = None
-    if hasattr(config.data, "on_problem"):
-        changes["on_problem"] = on_problem
-    # each image is read once
-    changes["cache"] = False
+    # each image is read once; classes without an image are no fault of what is measured
+    changes |= {"on_problem": on_problem, "cache": False, "allow_empty": True}
     return replace(config, data=replace(config.data, **changes))
 
 
@@ -310,7 +331,3 @@ def _claim_run_dir(run_dir: Path, resume: str | os.PathLike[str] | None) -> None
         make_folder(run_dir)
     except OSError as error:
         raise ConfigError(f"can't make the folder {run_dir} ({error.strerror}); choose another --output") from error
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

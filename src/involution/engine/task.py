@@ -54,7 +54,6 @@ class TaskSpec:
         collate: makes a batch of items; None for stacked tensors.
         figures: the class of what `evaluate` returns.
         predictor: the class of what predicts.
-        check_classes: raises `ConfigError` where a checkpoint with this card can't be measured on the data.
         compiled: from a network to the part of it that torch.compile is given.
         splits: names of the splits that a data set of the task can have.
         eval_split: the split that `evaluate` measures on unless another is named.
@@ -75,7 +74,6 @@ class TaskSpec:
     eval_set: Callable[[Any, Any], Dataset[Any]]
     figures: type[Figures]
     predictor: type[Predictor[Any]]
-    check_classes: Callable[[ModelCard, Any], None]
     data_options: Callable[[Any], dict[str, Any]] = field(default=lambda config: {})
     collate: Callable[[list[Any]], Any] | None = None
     compiled: Callable[[nn.Module], nn.Module] = field(default=lambda network: network)

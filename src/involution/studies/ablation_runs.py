@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from involution.data.classification import open_dataset
+from involution.data import registry
+from involution.data.registry import Options
 from involution.engine.files import atomic_path, make_folder
 from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.studies.ablation import Run, Study
@@ -67,7 +68,7 @@ def open_data(study: Study, folder: Path) -> str:
     config = _placed(study.config({}), folder)
     if study.config({}).data.spec == EMBEDDED:
         make_moved_digits(folder / EMBEDDED)
-    data = open_dataset(config.data.spec, split_seed=config.data.split_seed, classes=config.data.classes)
+    data = registry.open_data("classify", config.data.spec, Options.of(config.data))
     return "val" if data.test is None else "test"
 
 
@@ -191,7 +192,7 @@ def _train(config: ClassifyConfig) -> None:
         return
     found = read_checkpoint(last)
     card = read_card(found, last)
-    data = open_dataset(config.data.spec, split_seed=config.data.split_seed, classes=config.data.classes)
+    data = registry.open_data("classify", config.data.spec, Options.of(config.data))
     epochs = in_epochs(config, len(data.train)).trainer.epochs
     if found[CARD_KEY]["position"][0] < epochs:
         # the folder may have been moved

@@ -15,6 +15,9 @@ CONFIGS = {"detect": DetectConfig, "segment": SegmentConfig}
 # settings that every task has, which test_options tries: here it is enough that the task hands them on
 LEVELS = "model.levels"
 COMMON = {"trainer.accelerator", "trainer.sync_batchnorm", "name", "output", "devices"}
+# how a data set is read, which tests/data tries for each format
+COMMON |= {f"data.{name}" for name in ("split_seed", "allow_empty", "exif", "value_range", "ignore_index", "values")}
+COMMON |= {"data.on_problem", "data.background"}
 SHARED = {
     "seed": 1,
     "data.mean": (0.2, 0.2, 0.2),
@@ -63,7 +66,6 @@ OWN = {
         "model.args": {"out_channels": 16, "anchor_sizes": [8, 16, 32, 64]},
         "data.min_size": [64],
         "data.max_size": 150,
-        "data.on_problem": "skip",
     },
     "segment": {
         "model.name": "upernet",
@@ -72,7 +74,6 @@ OWN = {
         "model.dice_weight": 0.25,
         "model.args": {"head_channels": 16},
         "data.min_size": 96,
-        "data.on_problem": "skip",
         "augment.scale": (0.5, 1.5),
         "augment.crop": (64, 64),
         "augment.class_limit": 0.5,
@@ -183,7 +184,7 @@ def test_unchanged_settings_change_nothing(task, root, tmp_path, monkeypatch):
 
 
 # what is skipped is tested with broken files, by test_detect and test_segment
-KEYS = [(task, key) for task in CONFIGS for key in (*SHARED, *OWN[task]) if key != "data.on_problem"]
+KEYS = [(task, key) for task in CONFIGS for key in (*SHARED, *OWN[task])]
 
 
 @pytest.mark.parametrize(("task", "key"), KEYS)

@@ -335,7 +335,7 @@ def test_other_checkpoints_and_data_are_refused(trained, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         evaluate(trained.best, "coco:/no/such")
     make_digit_scenes(tmp_path / "scenes", {"train": 1, "val": 1})
-    with pytest.raises(ConfigError, match="knows other categories"):
+    with pytest.raises(ConfigError, match="knows other classes"):
         evaluate(trained.best, f"coco:{tmp_path / 'scenes'}")
     assert main(["detect", "predict", "x.png", "--checkpoint", str(trained.best), "--output", "x.txt"]) == 2
 

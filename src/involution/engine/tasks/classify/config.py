@@ -34,12 +34,11 @@ class ClassifyDataConfig(DataConfig):
     """The images.
 
     Args:
-        spec: digits, imagefolder:PATH, imagenet:PATH, cifar10:PATH, cifar100:PATH or webdataset:SHARDS.
+        spec: the data set.
         image_size: side in pixels of the square that the network sees.
         channels: 3 for colour, 1 for grey.
         crop_pct: evaluation resizes the shorter side to image_size / crop_pct and crops the centre.
         interpolation: of every resize, bilinear or bicubic.
-        split_seed: draws the splits that the data set does not bring along.
         classes: file with the class names, one a line or a JSON list; needed where the data has none.
     """
 
@@ -51,8 +50,6 @@ class ClassifyDataConfig(DataConfig):
     channels: int = 3
     crop_pct: float = ranged(0.875, 0, 1, above=True)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    # what scikit-learn takes
-    split_seed: int = ranged(0, 0, 2**32 - 1)
     classes: str | None = None
 
 

@@ -100,7 +100,7 @@ class ClassificationTask(TaskModule):
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
-        logits = self(images)
+        logits = self.restricted(self(images))
         self.eval_scores.update(logits, labels, F.cross_entropy(logits, labels))
 
     @override

@@ -11,7 +11,6 @@ from involution.data.records import DataSet
 from involution.data.transforms import eval_transform, train_transforms
 from involution.engine.checkpoint import ModelCard
 from involution.engine.loader import EvalItems, ImageOnly, TrainItems
-from involution.engine.settings import ConfigError
 from involution.engine.task import TaskSpec
 from involution.engine.tasks.classify.config import ClassifyConfig, check, create_classifier
 from involution.engine.tasks.classify.figures import ClassificationFigures
@@ -65,12 +64,6 @@ def eval_set(config: ClassifyConfig, images: Dataset[Any]) -> Dataset[Any]:
     return EvalItems(images, ImageOnly(transform), data.cache)
 
 
-def check_classes(card: ModelCard, data: DataSet[Any]) -> None:
-    """Refuse data of another number of classes."""
-    if len(data.classes) != len(card.classes):
-        raise ConfigError(f"knows {len(card.classes)} classes, but {data.spec} has {len(data.classes)}")
-
-
 SPEC = TaskSpec(
     name="classify",
     noun="image classifier",
@@ -84,7 +77,6 @@ SPEC = TaskSpec(
     eval_set=eval_set,
     figures=ClassificationFigures,
     predictor=ClassificationPredictor,
-    check_classes=check_classes,
     splits=("train", "val", "test"),
     eval_split="test",
     eval_batch_size=64,

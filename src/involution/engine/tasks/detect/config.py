@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from involution.data.errors import nearest
-from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, OnProblem, RunConfig
+from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, RunConfig
 from involution.engine.settings import ConfigError, ranged
 from involution.engine.weights import tell_loaded
 from involution.models.pyramid import Kind
@@ -54,11 +54,11 @@ class DetectDataConfig(DataConfig):
     """The images and their boxes.
 
     Args:
-        spec: digit-scenes (embedded) or coco:PATH.
+        spec: the data set.
         min_size: the shorter side is resized to this many pixels; of several sizes training draws one for each image
             and evaluation takes the last.
         max_size: most pixels of the longer side.
-        on_problem: refuse a data set with malformed annotations, or skip these; either way they are reported.
+        background: train on images without objects, too.
     """
 
     spec: str = "digit-scenes"
@@ -67,7 +67,7 @@ class DetectDataConfig(DataConfig):
     batch_size: int = ranged(16, 1)
     min_size: list[int] = ranged([800], 1)  # noqa: RUF009
     max_size: int = ranged(1333, 1)
-    on_problem: OnProblem = "refuse"
+    background: bool = True
 
 
 @dataclass

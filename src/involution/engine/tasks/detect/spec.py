@@ -12,7 +12,6 @@ from involution.data.records import DataSet
 from involution.data.transforms import detection_transform
 from involution.engine.checkpoint import ModelCard
 from involution.engine.loader import EvalItems, TrainItems, as_lists
-from involution.engine.settings import ConfigError
 from involution.engine.task import TaskSpec
 from involution.engine.tasks.detect.config import DetectConfig, check, create_detector
 from involution.engine.tasks.detect.figures import DetectionFigures
@@ -40,27 +39,19 @@ def make_module(network: nn.Module, config: DetectConfig, card: ModelCard, steps
 
 
 def train_set(config: DetectConfig, data: DataSet[BoxDataset]) -> Dataset[Any]:
-    """Training images with their objects, augmented."""
-    source = data.train.with_objects()
+    """Training images with their objects, augmented; those without are background, if the data has them."""
     transform = detection_transform(config.augment.flip, config.augment.photometric)
-    return TrainItems(source, transform, config.seed, cache=config.data.cache)
+    return TrainItems(data.train, transform, config.seed, cache=config.data.cache)
 
 
 def eval_set(config: DetectConfig, data: BoxDataset) -> Dataset[Any]:
     """Images as evaluation shows them; masks are compared as the record has them."""
-    return EvalItems(BoxDataset(data.record), detection_transform())
+    return EvalItems(BoxDataset(data.record, reading=data.reading), detection_transform())
 
 
 def backbone(network: nn.Module) -> nn.Module:
     """The part of a detector that is worth compiling: backbone and feature pyramid."""
     return network.get_submodule("backbone")
-
-
-def check_classes(card: ModelCard, data: DataSet[BoxDataset]) -> None:
-    """Refuse data of other categories."""
-    ids = data.train.record.category_ids
-    if ids != card.category_ids:
-        raise ConfigError(f"knows other categories ({len(card.category_ids)}) than {data.spec} ({len(ids)})")
 
 
 SPEC = TaskSpec(
@@ -78,7 +69,6 @@ SPEC = TaskSpec(
     collate=as_lists,
     figures=DetectionFigures,
     predictor=DetectionPredictor,
-    check_classes=check_classes,
     compiled=backbone,
     eval_batch_size=8,
     # a level of the pyramid may have no box in a batch, and then no gradient

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from involution.data.errors import nearest
-from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, OnProblem, RunConfig
+from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, RunConfig
 from involution.engine.settings import ConfigError, increasing, ranged
 from involution.engine.weights import tell_loaded
 from involution.models.pyramid import Kind
@@ -52,9 +52,11 @@ class SegmentDataConfig(DataConfig):
     """The images and their label maps.
 
     Args:
-        spec: digit-scenes (embedded), cityscapes:PATH or masks:PATH.
+        spec: the data set.
         min_size: the shorter side is resized to this many pixels, null for its own; needed with augment.scale.
-        on_problem: refuse a data set with broken files, or skip these; either way they are reported.
+        ignore_index: value of label maps whose pixels neither train nor count; null for none.
+        values: class of each value of label maps, such as {0: background, 255: lesion}; null where the values are the
+            places of the classes.
     """
 
     spec: str = "digit-scenes"
@@ -62,7 +64,8 @@ class SegmentDataConfig(DataConfig):
     std: tuple[float, float, float] = ranged(STD, 0, above=True)
     batch_size: int = ranged(8, 1)
     min_size: int | None = ranged(None, 1)
-    on_problem: OnProblem = "refuse"
+    ignore_index: int | None = ranged(255, 0, 255)
+    values: dict[int, str | None] | None = None
 
 
 @dataclass

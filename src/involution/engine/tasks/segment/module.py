@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 from typing_extensions import override
 
-from involution.data.label_maps import IGNORED
+from involution.data.label_code import IGNORED
 from involution.engine.checkpoint import ModelCard
 from involution.engine.module import TaskModule
 from involution.engine.settings import ConfigError
@@ -86,7 +86,7 @@ class SegmentationTask(TaskModule):
         images, labels = batch
         alike = len({image.shape for image in images}) == 1
         for inputs, truths in [(images, labels)] if alike else [([i], [t]) for i, t in zip(*batch, strict=True)]:
-            logits = self.model(torch.stack(inputs))
+            logits = self.restricted(self.model(torch.stack(inputs)))
             for one, truth in zip(logits, truths, strict=True):
                 self.confusion.update(_at_size(one, truth.shape).argmax(0)[None], truth[None])
 

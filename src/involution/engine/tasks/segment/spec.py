@@ -12,7 +12,6 @@ from involution.data.records import DataSet
 from involution.data.transforms import segmentation_eval_transform, segmentation_transform
 from involution.engine.checkpoint import ModelCard
 from involution.engine.loader import EvalItems, TrainItems, as_lists
-from involution.engine.settings import ConfigError
 from involution.engine.task import TaskSpec
 from involution.engine.tasks.segment.config import SegmentConfig, check, create_segmenter
 from involution.engine.tasks.segment.figures import SegmentationFigures
@@ -62,12 +61,6 @@ def eval_set(config: SegmentConfig, images: LabelMaps) -> Dataset[Any]:
     return EvalItems(images, segmentation_eval_transform(data.mean, data.std, data.min_size))
 
 
-def check_classes(card: ModelCard, data: DataSet[LabelMaps]) -> None:
-    """Refuse data of other classes."""
-    if data.classes != card.classes:
-        raise ConfigError(f"knows other classes ({len(card.classes)}) than {data.spec} ({len(data.classes)})")
-
-
 SPEC = TaskSpec(
     name="segment",
     noun="semantic segmenter",
@@ -82,6 +75,5 @@ SPEC = TaskSpec(
     collate=as_lists,
     figures=SegmentationFigures,
     predictor=SegmentationPredictor,
-    check_classes=check_classes,
     eval_batch_size=4,
 )

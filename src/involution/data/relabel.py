@@ -1,0 +1,59 @@
+"""A data set with its labels as another list of classes has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from involution.data.box_dataset import BoxDataset
+from involution.data.label_maps import LabelMaps
+from involution.data.records import DataSet
+
+
+class Relabelled(Dataset[tuple[Any, int]]):
+    """Images with one label each, under other labels.
+
+    Args:
+        source: yields (image, label).
+        places: the new label of each.
+    """
+
+    def __init__(self, source: Any, places: Sequence[int]) -> None:
+        self.source = source
+        self.places = list(places)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.source[index]
+        return image, self.places[label]
+
+
+def relabel(data: DataSet[Any], places: Sequence[int], classes: list[str], category_ids: list[int]) -> DataSet[Any]:
+    """A data set with other labels.
+
+    Args:
+        data: the data set.
+        places: for each of its classes the place in the new list.
+        classes: the new list of names.
+        category_ids: of the new classes, where boxes have such.
+    """
+    parts = {name: _relabelled(part, places, classes, category_ids) for name, part in data.parts.items()}
+    return replace(data, classes=classes, parts=parts)
+
+
+def _relabelled(part: Any, places: Sequence[int], classes: list[str], category_ids: list[int]) -> Any:
+    if isinstance(part, BoxDataset):
+        scenes = [
+            replace(scene, boxes=tuple(replace(box, label=places[box.label]) for box in scene.boxes))
+            for scene in part.record.scenes
+        ]
+        record = replace(part.record, classes=classes, category_ids=category_ids, scenes=scenes)
+        return BoxDataset(record, part.masks, part.reading)
+    if isinstance(part, LabelMaps):
+        return LabelMaps(part.pairs, part.code.relabelled(places, classes), part.reading)
+    return Relabelled(part, places)

@@ -1,0 +1,60 @@
+"""Classes of a checkpoint and of the data that it is measured on, compared by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from involution.data.records import DataSet
+from involution.data.relabel import relabel
+from involution.engine.card import ModelCard
+from involution.engine.process import tell
+from involution.engine.settings import ConfigError
+
+
+def match_classes(card: ModelCard, data: DataSet[Any], checkpoint: object) -> tuple[DataSet[Any], list[int] | None]:
+    """The data with its labels as the checkpoint has them.
+
+    Classes are the same where their names are. Data may have fewer than the checkpoint: it is then measured among these
+    alone. A checkpoint whose classes are only numbered takes as many names by their place.
+
+    Args:
+        card: of the checkpoint.
+        data: what it is measured on.
+        checkpoint: its file, for messages.
+
+    Returns:
+        The data, and the labels among which it is measured: None for all.
+
+    Raises:
+        ConfigError: for classes that the checkpoint does not know.
+    """
+    record = getattr(next(iter(data.parts.values())), "record", None)
+    ids = list(card.category_ids) if record is not None else []
+    if data.classes == card.classes and (record is None or list(record.category_ids) == ids):
+        return data, None
+    unknown = [name for name in data.classes if name not in card.classes]
+    numbered = list(card.classes) == [str(number) for number in range(len(data.classes))]
+    if unknown and not numbered:
+        raise ConfigError(
+            f"{checkpoint} knows other classes ({some(card.classes)}) than {data.spec}: {some(unknown)} not among them"
+        )
+    if unknown:
+        tell(f"{checkpoint} has numbered classes: those of {data.spec} are taken by their place")
+        places = list(range(len(data.classes)))
+    else:
+        places = [card.classes.index(name) for name in data.classes]
+    fewer = len(places) < len(card.classes)
+    if fewer:
+        tell(
+            f"{data.spec} has {len(places)} of the {len(card.classes)} classes of {checkpoint}: measured among "
+            f"{some(data.classes)} alone"
+        )
+    elif not unknown and places != sorted(places):
+        tell(f"{data.spec} has the classes of {checkpoint} in another order: compared by name")
+    return relabel(data, places, list(card.classes), ids), sorted(places) if fewer else None
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,106 @@
+"""A checkpoint is measured by the names of classes: in another order, among fewer, and never on others."""
+
+from dataclasses import replace
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from generated import image_folder
+
+from involution.data.box_dataset import BoxDataset
+from involution.data.boxes import Box, BoxRecord, Scene
+from involution.data.findings import Findings
+from involution.data.label_code import LabelCode
+from involution.data.label_maps import LabelMaps
+from involution.data.records import DataSet
+from involution.engine import ClassifyConfig, ConfigError, evaluate, train
+from involution.engine.card import ModelCard
+from involution.engine.classes import match_classes
+
+CARD = ModelCard("classify", "x", {}, ["cat", "dog", "horse"], (3, 8, 8), (0,) * 3, (1,) * 3, "bilinear", 1.0, {}, {})
+
+
+def data(classes, part=None):
+    return DataSet("pets", classes, {"test": part or [("a", 0), ("b", 1)]}, Findings())
+
+
+def test_the_same_classes_are_left_alone():
+    same = data(["cat", "dog", "horse"])
+    assert match_classes(CARD, same, "best.ckpt") == (same, None)
+
+
+def test_another_order_is_mapped_by_name(capsys):
+    found, within = match_classes(CARD, data(["horse", "cat", "dog"]), "best.ckpt")
+    assert (found.classes, within) == (CARD.classes, None)
+    assert list(found.parts["test"]) == [("a", 2), ("b", 0)]
+    assert "in another order: compared by name" in capsys.readouterr().err
+
+
+def test_fewer_classes_are_measured_among_themselves(capsys):
+    found, within = match_classes(CARD, data(["cat", "horse"]), "best.ckpt")
+    assert within == [0, 2]
+    assert list(found.parts["test"]) == [("a", 0), ("b", 2)]
+    assert "pets has 2 of the 3 classes of best.ckpt: measured among cat, horse alone" in capsys.readouterr().err
+
+
+def test_other_classes_are_refused_by_name():
+    with pytest.raises(ConfigError, match=r"best.ckpt knows other classes \(cat, dog, horse\) than pets: bird not"):
+        match_classes(CARD, data(["bird", "cat", "dog"]), "best.ckpt")
+
+
+def test_numbered_classes_are_taken_by_place(capsys):
+    card = replace(CARD, classes=["0", "1", "2"])
+    found, within = match_classes(card, data(["cat", "dog", "horse"]), "best.ckpt")
+    assert (list(found.parts["test"]), within) == ([("a", 0), ("b", 1)], None)
+    assert "numbered classes: those of pets are taken by their place" in capsys.readouterr().err
+
+
+def test_boxes_keep_their_class_under_other_ids(tmp_path):
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    boxes = (Box(0, (1, 1, 4, 4)), Box(1, (2, 2, 4, 4)))
+    record = BoxRecord(tmp_path, ["dog", "cat"], [7, 9], [Scene(1, tmp_path / "a.png", 8, 8, boxes)])
+    card = replace(CARD, category_ids=[10, 20, 30])
+    found, within = match_classes(card, data(["dog", "cat"], BoxDataset(record)), "best.ckpt")
+    assert within == [0, 1]
+    assert [item["category_id"] for item in found.test.record.to_coco()["annotations"]] == [20, 10]
+    assert found.test[0][1]["labels"].tolist() == [1, 0]
+
+
+def test_label_maps_of_values_and_of_colours(tmp_path):
+    PIL.Image.new("RGB", (3, 1)).save(tmp_path / "a.jpg")
+    PIL.Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "a.png")
+    table = np.array([0, 1, *[-1] * 253, 255])
+    colours = {(0, 0, 0): 0, (1, 1, 1): 1, (255, 255, 255): 255}
+    for code in (LabelCode(["horse", "cat"], table), LabelCode(["horse", "cat"], colours=colours)):
+        part = LabelMaps([(tmp_path / "a.jpg", tmp_path / "a.png")], code)
+        found, _ = match_classes(CARD, data(["horse", "cat"], part), "best.ckpt")
+        assert found.test[0][1].tolist() == [[2, 0, 255]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = image_folder(tmp_path_factory.mktemp("pets"))
+    settings = {"data.spec": f"imagefolder:{root}", "data.batch_size": 8, "data.image_size": 16, "data.workers": 0}
+    settings |= {"model.name": "rednet_nano", "trainer.epochs": 12, "optimizer.lr": 0.05, "augment.crop_scale": None}
+    settings["output"] = str(root / "runs")
+    torch.manual_seed(0)
+    return train(ClassifyConfig.load(None, settings), progress=False).best
+
+
+def test_a_folder_of_labelled_images_is_measured_whole_and_by_name(trained, tmp_path):
+    whole = evaluate(trained, split="test")
+    assert whole.top1 > 0.6
+    image_folder(tmp_path / "flat", splits=(".",))
+    assert evaluate(trained, f"imagefolder:{tmp_path / 'flat'}").num_images == 24
+    image_folder(tmp_path / "two", splits=(".",), classes=("bee", "cat"))
+    for number in range(8):
+        # drawn as the generator draws the second and third class
+        for name, label in (("bee", 1), ("cat", 2)):
+            file = tmp_path / "flat" / ["ant", "bee", "cat"][label] / f"{number:03}.jpg"
+            (tmp_path / "two" / name / f"{number:03}.jpg").write_bytes(file.read_bytes())
+    among = evaluate(trained, f"imagefolder:{tmp_path / 'two'}")
+    assert among.num_images == 16
+    assert among.confusion[:, 0].sum() == 0
+    assert among.confusion.sum(1).tolist() == [0, 8, 8]
+    assert among.top1 > 0.6

@@ -349,3 +349,12 @@ def test_every_variant_is_registered_and_a_resnet():
         assert timm.is_model(name)
         assert type(timm.create_model(name, device="meta")) is model_cls
         assert issubclass(model_cls, ResNetC)
+
+
+def test_kernel_size_of_each_stage():
+    model = timm.create_model("rednet_nano", kernel_size=(7, (5, 3), 1), num_classes=3).eval()
+    stages = model.layer1, model.layer2, model.layer3
+    assert [stage[0].conv2.kernel_size for stage in stages] == [(7, 7), (5, 3), (1, 1)]
+    assert model(torch.randn(1, 3, 32, 32)).shape == (1, 3)
+    with pytest.raises(ValueError, match=r"one or one for each of the 3 stages; got 2: \(7, 5\)"):
+        timm.create_model("rednet_nano", kernel_size=(7, 5))

@@ -7,6 +7,7 @@ convolutions.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import timm.layers
@@ -194,7 +195,7 @@ class RedNet(ResNetC):
 
     Args:
         layers: Blocks per stage.
-        kernel_size: Kernel size of the bottlenecks' involutions.
+        kernel_size: Kernel size of the bottlenecks' involutions, one for all or one for each stage.
         stem_kernel: Kernel size of the stem's involution; the published models have 3 for classification and 7 for
             detection and segmentation.
         groups: Number of kernel groups, the same in every involution; by default ``group_channels`` sets it.
@@ -219,7 +220,7 @@ class RedNet(ResNetC):
         self,
         layers: Sequence[int],
         *,
-        kernel_size: int = 7,
+        kernel_size: int | Sequence[int] = 7,
         stem_kernel: int = 3,
         groups: int | None = None,
         group_channels: int = 16,
@@ -244,10 +245,21 @@ class RedNet(ResNetC):
         }
         super().__init__(
             layers,
-            block=InvolutionBottleneck,
-            block_args={"kernel_size": kernel_size, **generator, **(block_args or {})},
+            block=_blocks(kernel_size, len(layers)),
+            block_args={**generator, **(block_args or {})},
             **common,
             **kwargs,
         )
         stem: Any = self.conv1
         stem[3] = Involution2d(stem[3].in_channels, stem_kernel, **generator, **common)
+
+
+def _blocks(kernel_size: int | Sequence[int], stages: int) -> Any:
+    # a class for each stage, as timm takes them
+    sizes = (kernel_size,) * stages if isinstance(kernel_size, int) else tuple(kernel_size)
+    if len(sizes) != stages:
+        raise ValueError(f"kernel_size must be one or one for each of the {stages} stages; got {len(sizes)}: {sizes}")
+    blocks: list[Any] = [partial(InvolutionBottleneck, kernel_size=size) for size in sizes]
+    for block in blocks:
+        block.expansion = InvolutionBottleneck.expansion
+    return tuple(blocks)

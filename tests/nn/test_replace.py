@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from involution.nn import Involution1d, Involution2d, convert_conv_to_involution
+from involution.nn import Involution1d, Involution2d, Involution3d, convert_conv_to_involution
 
 
 @pytest.mark.parametrize("kernel_size", [None, 3, 5, 7], ids=lambda k: f"kernel_size={k}")
@@ -117,3 +117,95 @@ def test_wrong_option_changes_nothing(options, error, message):
     with pytest.raises(error, match=message):
         convert_conv_to_involution(network, **options)
     assert all(type(layer) is nn.Conv2d for layer in network)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "wanted"),
+    [
+        ((7, 3), {"0": (7, 3), "1.0": (7, 3), "1.1": (7, 3)}),
+        ({"0": 7, "1.1": (1, 9)}, {"0": (7, 7), "1.0": (5, 3), "1.1": (1, 9)}),
+        (
+            lambda name, conv: None if name == "0" else 2 * conv.kernel_size[0] - 1,
+            {"0": (3, 3), "1.0": (9, 9), "1.1": (5, 5)},
+        ),
+    ],
+    ids=["tuple", "dict", "callable"],
+)
+def test_kernel_size_of_each_module(kernel_size, wanted):
+    network = nn.Sequential(
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.Sequential(nn.Conv2d(32, 32, (5, 3), 2, (2, 1)), nn.Conv2d(32, 16, 3, padding=1)),
+    ).eval()
+    x = torch.randn(1, 16, 23, 20)
+    size = network(x).shape
+    report = convert_conv_to_involution(network, kernel_size=kernel_size)
+    assert {name: network.get_submodule(name).kernel_size for name in report.replaced} == wanted
+    assert network(x).shape == size
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "error", "message"),
+    [
+        ({"bod.0": 7}, ValueError, r"no k×k convolution is called 'bod\.0'; did you mean 'body\.0'\?"),
+        ({"x": 7}, ValueError, r"no k×k convolution is called 'x'; there are body\.0, body\.1"),
+        ({"body.1": 0}, ValueError, r"kernel_size of 'body\.1' must be at least 1; got 0"),
+        ({"body.1": (3, 3, 3)}, ValueError, r"kernel_size of 'body\.1' must be an int or a tuple of 2 ints"),
+        ((7, 3, 3), ValueError, "kernel_size must be an int or a tuple of 2 ints; got 3 of them"),
+        ("7", TypeError, "kernel_size must be an int or a tuple of 2 ints; got '7'"),
+        (lambda name, conv: 0.5, TypeError, r"kernel_size of 'body\.0' must be an int or a tuple of 2 ints; got 0\.5"),
+    ],
+    ids=["near", "far", "zero", "three", "tuple", "text", "callable"],
+)
+def test_a_wrong_kernel_size_changes_nothing(kernel_size, error, message):
+    body = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.Conv2d(32, 16, 3, padding=1))
+    network = nn.ModuleDict({"body": body})
+    with pytest.raises(error, match=message):
+        convert_conv_to_involution(network, kernel_size=kernel_size)
+    assert all(type(layer) is nn.Conv2d for layer in body)
+
+
+class Strided(nn.Conv3d):
+    @staticmethod
+    def get_downsample_stride(stride):
+        return stride, stride, stride
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x - x.mean())
+
+
+class Padded(nn.Conv2d):
+    def _conv_forward(self, x, weight, bias):
+        return super()._conv_forward(x + 1, weight, bias)
+
+
+def test_subclasses_that_compute_a_convolution_are_replaced():
+    patched = nn.Conv2d(16, 16, 3)
+    patched.forward = lambda x: x
+    network = nn.ModuleDict(
+        {
+            "strided": Strided(16, 32, (3, 3, 3), (1, 2, 2), 1),
+            "standardised": Standardised(16, 16, 3),
+            "padded": Padded(16, 16, 3),
+            "lazy": nn.LazyConv2d(16, 3),
+            "patched": patched,
+            "normed": nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 16, 3)),
+        }
+    )
+    x = torch.randn(1, 16, 4, 9, 9)
+    size = network["strided"](x).shape
+    report = convert_conv_to_involution(network)
+    assert list(report.replaced) == ["strided"]
+    assert isinstance(network["strided"], Involution3d)
+    assert network["strided"](x).shape == size
+    assert report.skipped["standardised"] == "Standardised has no counterpart"
+    assert set(report.skipped) == {"standardised", "padded", "lazy", "patched", "normed"}
+
+
+def test_a_video_network_of_torchvision():
+    network = pytest.importorskip("torchvision").models.video.r3d_18()
+    report = convert_conv_to_involution(network.eval())
+    # all but the stem, which sees three colours
+    assert (len(report.replaced), list(report.skipped)) == (16, ["stem.0"])
+    assert network(torch.randn(1, 3, 4, 32, 32)).shape == (1, 400)

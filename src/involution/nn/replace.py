@@ -1,14 +1,25 @@
 """Replace the convolutions of an existing network by involutions."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
+from ..ops.checks import per_dimension
 from .involution import Involution1d, Involution2d, Involution3d
 
-_INVOLUTION: dict[type, Any] = {nn.Conv1d: Involution1d, nn.Conv2d: Involution2d, nn.Conv3d: Involution3d}
+_INVOLUTION: dict[type[nn.Module], Any] = {
+    nn.Conv1d: Involution1d,
+    nn.Conv2d: Involution2d,
+    nn.Conv3d: Involution3d,
+}
+
+Size = int | tuple[int, ...]
 
 
 @dataclass
@@ -44,7 +55,7 @@ class ConversionReport:
 def convert_conv_to_involution(
     model: nn.Module,
     *,
-    kernel_size: int | None = None,
+    kernel_size: Size | Mapping[str, Size] | Callable[[str, nn.Module], Size | None] | None = None,
     select: Callable[[str, nn.Module], bool] | None = None,
     **options: Any,
 ) -> ConversionReport:
@@ -58,7 +69,9 @@ def convert_conv_to_involution(
 
     Args:
         model: Any network.
-        kernel_size: Size of the involutions; by default each convolution's own. (RedNet replaces 3×3 by 7×7.)
+        kernel_size: Size of the involutions: an int, a tuple such as ``(7, 3)``, a dict of them by the convolution's
+            name, or a function of the name and the convolution. By default, where the dict has no entry, and where the
+            function returns None, it is the convolution's own. (RedNet replaces 3×3 by 7×7.)
         select: Called with the name and the convolution; False leaves it as it is.
         **options: Further arguments for `Involution2d`: groups, group_channels, reduction_ratio, norm_layer, act_layer.
 
@@ -77,8 +90,11 @@ def convert_conv_to_involution(
         (['0'], (19146, 7150))
     """
     for option in ("groups", "group_channels"):
-        _at_least_1(option, options.get(option))
-    _at_least_1("kernel_size", kernel_size)
+        value = options.get(option)
+        if value is not None and value < 1:
+            raise ValueError(f"{option} must be at least 1; got {value}")
+    if isinstance(kernel_size, Mapping):
+        _require_names(kernel_size, [name for name, module in model.named_modules() if _is_spatial(module)])
     report = ConversionReport(model)
     before = _count(model)
     # build all before inserting the first, so that an invalid option leaves the network unchanged
@@ -86,14 +102,17 @@ def convert_conv_to_involution(
     places: dict[str, nn.Module] = {}
     # a shared convolution becomes one shared involution
     for name, module in model.named_modules(remove_duplicate=False):
-        if not _is_spatial_convolution(module):
+        if not _is_spatial(module):
             continue
-        reason = _reason_to_leave(name, module, kernel_size, select, options)
-        if reason is not None:
-            report.skipped[name] = reason
+        reason = _reason_to_leave(name, module, select, options)
+        size = None if reason is not None else _size_for(name, module, kernel_size)
+        if size is not None and _padding(module, size) is None:
+            reason = "its padding has no counterpart for this kernel size"
+        if size is None or reason is not None:
+            report.skipped[name] = str(reason)
             continue
         if module not in involutions:
-            involutions[module] = _involution_for(module, kernel_size, options).train(module.training)
+            involutions[module] = _involution_for(module, size, options).train(module.training)
         places[name] = involutions[module]
         report.replaced[name] = f"{_describe(module)} -> {_describe(places[name])}"
     for name, involution in places.items():
@@ -102,21 +121,33 @@ def convert_conv_to_involution(
     return report
 
 
-def _at_least_1(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"{name} must be at least 1; got {value}")
+def _require_names(sizes: Mapping[str, Any], names: list[str]) -> None:
+    for name in sizes:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names) or 'none'}"
+            raise ValueError(f"kernel_size: no k×k convolution is called {name!r}; {hint}")
 
 
-def _is_spatial_convolution(module: nn.Module) -> bool:
-    # exact types and their lazy and transposed variants; a subclass may compute anything
-    kin = nn.modules.conv._ConvNd
-    return isinstance(module, kin) and any(k > 1 for k in module.kernel_size)
+def _is_spatial(module: nn.Module) -> bool:
+    # with their lazy and transposed variants
+    return isinstance(module, nn.modules.conv._ConvNd) and any(k > 1 for k in module.kernel_size)
 
 
-def _reason_to_leave(
-    name: str, module: Any, kernel_size: int | None, select: Callable | None, options: dict[str, Any]
-) -> str | None:
-    if type(module) not in _INVOLUTION:
+def _kind(module: nn.Module) -> type[nn.Module] | None:
+    """Return the convolution whose computation a module has, or None: a subclass may compute anything."""
+    if isinstance(module, LazyModuleMixin) or parametrize.is_parametrized(module) or "forward" in vars(module):
+        return None
+    own: Any = type(module)
+    for kind in _INVOLUTION:
+        same = (getattr(own, name) is getattr(kind, name) for name in ("__call__", "forward", "_conv_forward"))
+        if isinstance(module, kind) and all(same):
+            return kind
+    return None
+
+
+def _reason_to_leave(name: str, module: Any, select: Callable | None, options: dict[str, Any]) -> str | None:
+    if _kind(module) is None:
         return f"{type(module).__name__} has no counterpart"
     if select is not None and not select(name, module):
         return "not selected"
@@ -126,19 +157,25 @@ def _reason_to_leave(
     width = min(options.get("group_channels", 16), module.out_channels)
     if module.out_channels % (groups or width):
         return f"{module.out_channels} channels are not divisible into groups"
-    if _padding(module, kernel_size) is None:
-        return "its padding has no counterpart for this kernel size"
     return None
 
 
-def _padding(module: Any, kernel_size: int | None) -> Any:
+def _size_for(name: str, module: Any, kernel_size: Any) -> tuple[int, ...]:
+    label = "kernel_size"
+    if isinstance(kernel_size, Mapping) or callable(kernel_size):
+        label = f"kernel_size of {name!r}"
+        kernel_size = kernel_size(name, module) if callable(kernel_size) else kernel_size.get(name)
+    return module.kernel_size if kernel_size is None else per_dimension(label, kernel_size, len(module.kernel_size))
+
+
+def _padding(module: Any, kernel_size: tuple[int, ...]) -> Any:
     # the padding that keeps the output size with another kernel size; None where there is none
     if module.padding == "same":
         return "same"
     padding = (0,) * len(module.kernel_size) if module.padding == "valid" else module.padding
     sides, same = [], []
-    for k, p, d in zip(module.kernel_size, padding, module.dilation, strict=True):
-        reach = d * ((kernel_size or k) - 1)
+    for new, k, p, d in zip(kernel_size, module.kernel_size, padding, module.dilation, strict=True):
+        reach = d * (new - 1)
         more = reach - d * (k - 1)
         sides.append((p + more // 2, p + more - more // 2))
         same.append((reach // 2, reach - reach // 2))
@@ -147,10 +184,12 @@ def _padding(module: Any, kernel_size: int | None) -> Any:
     return tuple(sides) if min(map(min, sides)) >= 0 else None
 
 
-def _involution_for(module: Any, kernel_size: int | None, options: dict[str, Any]) -> nn.Module:
-    return _INVOLUTION[type(module)](
+def _involution_for(module: Any, kernel_size: tuple[int, ...], options: dict[str, Any]) -> nn.Module:
+    kind = _kind(module)
+    assert kind is not None
+    return _INVOLUTION[kind](
         module.in_channels,
-        module.kernel_size if kernel_size is None else kernel_size,
+        kernel_size,
         module.stride,
         _padding(module, kernel_size),
         module.dilation,
@@ -176,4 +215,4 @@ def _describe(module: nn.Module) -> str:
 
 
 def _count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for p in model.parameters() if not is_lazy(p))

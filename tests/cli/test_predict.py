@@ -1,6 +1,8 @@
 """What the predict commands write, and what they refuse to write over."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import PIL.Image
@@ -92,3 +94,28 @@ def test_a_missing_checkpoint_makes_no_folder(task, photos, tmp_path, capsys):
     assert main(words) == 2
     assert "no such checkpoint: none.ckpt" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("task", ["classify", "detect", "segment"])
+def test_one_impossible_image_never_costs_the_others(task, checkpoints, photos, tmp_path, capsys):
+    PIL.Image.new("RGB", (60_000, 2), "red").save(photos / "thread.png")
+    (photos / "cut.png").write_bytes((photos / "x" / "img.png").read_bytes()[:60])
+    (photos / "loop.png").symlink_to(photos / "loop.png")
+    odd = os.fsencode(str(photos)) + b"/caf\xe9.png"
+    shutil.copyfile(photos / "x" / "img.png", odd)
+    output = tmp_path / {"classify": "a.json", "detect": "a.json", "segment": "maps"}[task]
+    argv = [task, "predict", str(photos), "--checkpoint", str(checkpoints[task]), "--output", str(output)]
+    assert main(argv) == 1
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    assert "cut.png" in printed.err
+    if task == "segment":
+        index = [json.loads(line) for line in (output / "index.jsonl").read_text(encoding="utf-8").splitlines()]
+        done = {Path(line["input"]).name for line in index if "output" in line}
+    else:
+        content = json.loads(output.read_text(encoding="utf-8"))
+        done = {
+            Path(item.get("file", item.get("file_name"))).name
+            for item in (content["results"] if task == "classify" else content)
+        }
+    assert {"img.png", "caf\udce9.png"} <= done

@@ -68,6 +68,7 @@ def test_a_run_leaves_checkpoints_and_logs(make_config):
         "best.ckpt",
         "last.ckpt",
         "metrics.csv",
+        "data.json",
         "tensorboard",
     }
     assert list((result.log_dir / "tensorboard").glob("events.out.tfevents.*"))
@@ -157,3 +158,26 @@ def test_wrong_settings(make_config, changes, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         train(make_config(**{"name": "run", **changes}), progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_of_one_and_batch_norm_end_in_one_line(make_config, capsys):
+    """A network whose last map is one pixel has one value per channel and image."""
+    config = make_config(data__batch_size=1, trainer__epochs=1, data__image_size=2, model__name="rednet_nano")
+    with pytest.raises(ConfigError, match=r"batch norm can't train on 1 image at a time .* raise data\.batch_size"):
+        train(config, progress=False)
+    # nothing was trained: the mended command is not refused
+    capsys.readouterr()
+    small = make_config(data__batch_size=512, trainer__epochs=1)
+    assert small.run_dir == config.run_dir
+    train(small, progress=False)
+    assert "ended before its first checkpoint; it begins anew" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(small, progress=False)
+
+
+def test_files_of_others_in_a_runs_folder_are_refused(make_config):
+    config = make_config(trainer__epochs=1)
+    config.run_dir.mkdir(parents=True)
+    (config.run_dir / "thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="holds files already; choose another --name"):
+        train(config, progress=False)

@@ -164,7 +164,10 @@ def check_folders(folders: Sequence[str], names: Sequence[str]) -> None:
 @contextmanager
 def _index(folder: Path) -> Iterator[Add]:
     """Write which file belongs to which image."""
-    with atomic_path(folder / _INDEX) as partial, partial.open("w", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        atomic_path(folder / _INDEX) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
 
         def add(result: Any, name: str) -> None:
             line = {"input": result.file}

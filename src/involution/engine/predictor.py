@@ -199,7 +199,8 @@ class Predictor(ABC, Generic[R]):
             **options: Those of `run`.
 
         Yields:
-            For each image a result, or a `SkippedImage` if it could not be read.
+            For each image a result, or a `SkippedImage` if it could not be read or is of a size that the network can't
+            take.
         """
         size = self.batch_size if batch_size is None else batch_size
         if size < 1:
@@ -210,10 +211,25 @@ class Predictor(ABC, Generic[R]):
             start = time.perf_counter()
             items = [_read(image, f"image {index}", self.reading) for index, image in batch]
             pictures = [item for item in items if not isinstance(item[1], SkippedImage)]
-            results = iter(self.run([name for name, _ in pictures], [picture for _, picture in pictures], **options))
+            results = iter(self._run_all(pictures, **options))
             seconds = (time.perf_counter() - start) / max(len(pictures), 1)
             for _, item in items:
-                yield item if isinstance(item, SkippedImage) else replace(next(results), seconds=seconds)
+                result = item if isinstance(item, SkippedImage) else next(results)
+                yield result if isinstance(result, SkippedImage) else replace(result, seconds=seconds)
+
+    def _run_all(self, pictures: Sequence[tuple[str, Image]], **options: Any) -> Sequence[R | SkippedImage]:
+        """The results of a batch; an image that the network can't take does not cost the others theirs."""
+        try:
+            return self.run([name for name, _ in pictures], [picture for _, picture in pictures], **options)
+        except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+            # our own errors are about what was asked for, not about an image
+            if type(error).__module__.startswith("involution.") and not isinstance(error, ImageError):
+                raise
+            if len(pictures) > 1:
+                return [result for picture in pictures for result in self._run_all([picture], **options)]
+            size = "{} x {}".format(*pictures[0][1].size)
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            return [SkippedImage(pictures[0][0], f"the network can't take its {size} pixels ({reason})")]
 
     def check_options(self, *args: Any, **options: Any) -> None:
         """Raise `PredictError` for options that make no sense."""

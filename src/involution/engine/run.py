@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -114,6 +115,13 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
             # Lightning's answer to the second Ctrl-C
             raise TrainingInterrupted(recorder.last if recorder.last.is_file() else None) from error
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if "Expected more than 1 value per channel" in str(error):
+                alone = config.data.batch_size // (trainer.world_size * config.trainer.accumulate)
+                raise ConfigError(
+                    f"batch norm can't train on {alone} image{'s' if alone > 1 else ''} at a time where a layer sees "
+                    "one value per image: raise data.batch_size, lower trainer.accumulate, or choose a network "
+                    "without it (model.norm group, where the task has it)"
+                ) from error
             # before the first step Lightning takes the checkpoint's states apart
             if resume is None or recorder.started or type(error).__module__.startswith("involution."):
                 raise
@@ -264,7 +272,7 @@ def _write_survey(data: DataSet[Any], run_dir: Path) -> None:
     found = survey(data, quick=True)
     for warning in found.warnings:
         tell(f"warning: {warning}")
-    with atomic_path(run_dir / "data.json") as partial:
+    with atomic_path(run_dir / "data.json", replace=True) as partial:
         partial.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -319,15 +327,23 @@ def _read_run(config: RunConfig, resume: str | os.PathLike[str]) -> tuple[tuple[
     return (epoch, batch), card, found
 
 
+# what a run leaves that ends before its first checkpoint
+_REMAINS = {"tensorboard", "data.json"}
+
+
 def _claim_run_dir(run_dir: Path, resume: str | os.PathLike[str] | None) -> None:
     if resume is not None or not is_main_process():
         return
-    if run_dir.exists() and any(run_dir.iterdir()):
+    inside = list(run_dir.iterdir()) if run_dir.is_dir() else []
+    if not all(entry.name in _REMAINS or entry.suffix == ".tmp" for entry in inside):
         last = run_dir / "last.ckpt"
         if last.is_file():
             raise ConfigError(f"{run_dir} holds a run already; choose another --name, or go on with --resume {last}")
         raise ConfigError(f"{run_dir} holds files already; choose another --name")
     try:
         make_folder(run_dir)
+        if inside:
+            tell(f"{run_dir} holds a run that ended before its first checkpoint; it begins anew")
+            shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
     except OSError as error:
         raise ConfigError(f"can't make the folder {run_dir} ({error.strerror}); choose another --output") from error

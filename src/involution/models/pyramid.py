@@ -103,7 +103,8 @@ class Backbone(nn.Module):
                 name, features_only=True, out_indices=tuple(levels), in_chans=in_chans, **extra, **(model_args or {})
             )
         except (IndexError, AssertionError) as error:
-            count = len(timm.create_model(name, features_only=True, **(model_args or {})).feature_info)
+            every: Any = timm.create_model(name, features_only=True, **(model_args or {}))
+            count = len(every.feature_info)
             raise ValueError(
                 f"levels of {name} go from 0 to {count - 1} ({count} features), got {list(levels)}"
             ) from error

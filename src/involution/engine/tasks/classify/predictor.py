@@ -128,7 +128,10 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         if suffix not in (".json", ".csv"):
             raise PredictError(f"wanted an output file that ends in .json or .csv, got {str(path)!r}")
         check_output(path)
-        with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        with (
+            atomic_path(path) as partial,
+            partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
             yield from _json(file) if suffix == ".json" else _csv(file)
 
 

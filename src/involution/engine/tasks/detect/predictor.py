@@ -170,7 +170,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
             for image in images:
                 find_id(str(image))
         written: list[dict[str, Any]] = []
-        with atomic_path(path) as partial, partial.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        with atomic_path(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
             between = iter(["\n"])
             count = 0
             file.write('{"annotations": [' if format == "dataset" else "[")

@@ -5,6 +5,7 @@ import PIL.Image
 import pytest
 import torch
 from mmlab_replica import CLASSES, HEAD, WIDTH, Network
+from tolerances import NETWORK
 
 from involution.cli import main
 from involution.data.formats.cityscapes import cityscapes_classes
@@ -38,7 +39,7 @@ def image(height=64, width=96):
 
 
 def same(ours, theirs):
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+    torch.testing.assert_close(ours, theirs, **{**NETWORK[torch.float64], "atol": 1e-9 * float(theirs.abs().max())})
 
 
 @pytest.mark.parametrize("neck", [CONV, INV])

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from tolerances import NETWORK
 from torch import nn
 
 from involution import Involution1d, Involution2d, Involution3d
@@ -37,7 +38,7 @@ def check(model, size=64, channels=3):
     with torch.no_grad():
         expected = model(x)
         report = fuse(model)
-        torch.testing.assert_close(model(x), expected, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(model(x), expected, **NETWORK[torch.float64])
     return report
 
 
@@ -120,13 +121,13 @@ def test_other_resnets():
 
 
 def test_features_only():
-    model = trained(timm.create_model("rednet26", features_only=True))
-    x = torch.randn(1, 3, 64, 64)
+    model = trained(timm.create_model("rednet26", features_only=True)).double()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         expected = model(x)
         assert not fuse(model).kept
         for out, truth in zip(model(x), expected, strict=True):
-            torch.testing.assert_close(out, truth, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(out, truth, **NETWORK[torch.float64])
 
 
 def test_state_dict_and_copies_carry_it():
@@ -151,8 +152,8 @@ def test_exported_and_traced():
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = model(x)
-        torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(torch.jit.trace(model, x)(x), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected, **NETWORK[torch.float32])
+        torch.testing.assert_close(torch.jit.trace(model, x)(x), expected, **NETWORK[torch.float32])
 
 
 @pytest.mark.parametrize("kind", [Involution1d, Involution2d, Involution3d])

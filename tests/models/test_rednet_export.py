@@ -1,6 +1,7 @@
 import pytest
 import timm
 import torch
+from tolerances import NETWORK
 from torch.export import Dim, export
 
 from involution.models import RedNet
@@ -44,7 +45,7 @@ def test_compile_without_graph_breaks():
     output.square().sum().backward()
     torch.testing.assert_close(output, expected)
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(parameter.grad, gradient, **NETWORK[torch.float64])
 
 
 def test_trace_without_graph_breaks():

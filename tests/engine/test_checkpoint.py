@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from involution.engine import evaluate, load, train
 from involution.engine.checkpoint import CheckpointError
 from involution.engine.config import ConfigError
-from involution.engine.files import atomic_path
 from involution.engine.tasks.classify.config import ClassifyConfig, create_classifier
 from involution.engine.tasks.detect.config import DetectConfig, create_detector
 from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
@@ -133,18 +132,3 @@ def test_what_was_read_is_told_for_every_task(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     said = f"{tmp_path / 'timm.pth.tar'}: used the moving average of the weights"
     assert [line.startswith(said) for line in lines] == [True, True, True, True, False]
-
-
-def test_a_failing_write_leaves_the_old_file(tmp_path):
-    file = tmp_path / "file.txt"
-    file.write_text("old")
-
-    def fail():
-        with atomic_path(file) as temporary:
-            temporary.write_text("half")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        fail()
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]

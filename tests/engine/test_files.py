@@ -137,3 +137,18 @@ def test_the_record_survives_other_processes_and_broken_lines(tmp_path):
     (tmp_path / "b.txt").write_text("another")
     with pytest.raises(FileExistsError, match="did not make"):
         check_free(tmp_path / "b.txt")
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path):
+    file = tmp_path / "file.txt"
+    file.write_text("old")
+
+    def fail():
+        with atomic_path(file, replace=True) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]

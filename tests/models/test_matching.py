@@ -10,6 +10,7 @@ from torch import nn
 
 from involution.models import CheckpointError, load_checkpoint
 from involution.models.pyramid import Backbone
+from involution.segmentation import semantic_fpn
 
 # flat stages, blocks that are cut off, features of their own class, stages joined by underscores
 NETWORKS = [
@@ -89,7 +90,7 @@ def test_backbones_take_a_training_of_any_network(tmp_path):
     source = filled("resnet18", num_classes=4)
     torch.save(training(source), tmp_path / "best.ckpt")
     body = Backbone("resnet18", weights=tmp_path / "best.ckpt")
-    assert body.loaded.left_out == ["fc.weight", "fc.bias"]
+    assert body.loaded.left_out == ["model.fc.weight", "model.fc.bias"]
     state = source.state_dict()
     assert all(torch.equal(value, state[entry]) for entry, value in body.body.state_dict().items())
     frozen = {entry.split(".")[0] for entry, p in body.body.named_parameters() if not p.requires_grad}
@@ -221,3 +222,14 @@ def test_networks_without_a_config(tmp_path):
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     load_checkpoint(model, tmp_path / "x.pth")
     assert torch.equal(model[0].weight, source[0].weight)
+
+
+def test_whole_detectors_and_segmenters(tmp_path):
+    source, model = (semantic_fpn(4, Backbone("rednet26"), out_channels=32, head_channels=16) for _ in range(2))
+    torch.save(training(source), tmp_path / "best.ckpt")
+    assert load_checkpoint(model, tmp_path / "best.ckpt").left_out == []
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items())
+    # and the backbone alone of it
+    body = Backbone("rednet26", weights=tmp_path / "best.ckpt")
+    assert torch.equal(body.body.state_dict()["bn1.weight"], source.backbone.backbone.body.bn1.weight)
+    assert {name.split(".")[1] for name in body.loaded.left_out} == {"backbone", "head"}

@@ -54,9 +54,9 @@ def timm_name(name: str) -> str:
     return _GENERATOR_KEY.sub(lambda match: f"{match[1]}.generator.{_GENERATOR[match[2]]}", name)
 
 
-def is_resnet(keys: Iterable[str]) -> bool:
-    """Whether a ResNet's blocks are among the entries, as `to_timm_layout` wants them."""
-    return any(_BLOCK.match(key) for key in keys)
+def is_foreign(keys: Iterable[str]) -> bool:
+    """Whether a RedNet's entries are named as the authors or PaddlePaddle name them, under whatever prefix."""
+    return any(key.endswith("._mean") or ".conv2.conv1." in key for key in keys)
 
 
 def to_timm_layout(state_dict: Mapping[str, torch.Tensor]) -> MappedState:

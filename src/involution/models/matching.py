@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from involution.models.errors import CheckpointError, shorten
-from involution.models.keys import Source, is_resnet, to_timm_layout
+from involution.models.keys import Source, is_foreign, to_timm_layout
 
 
 @dataclass
@@ -41,7 +41,7 @@ def match(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Matched:
         CheckpointError: No entry of the network in the file, or several networks.
     """
     found = Matched()
-    if is_resnet(tensors):
+    if is_foreign(tensors):
         state = to_timm_layout(tensors)
         tensors, found.source, found.left_out = state.tensors, state.source, list(state.left_out)
     names = {whole: name for name in model.state_dict() for whole in _whole_names(model, name)}

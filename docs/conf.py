@@ -7,6 +7,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import commands
+import data_formats
 import results
 from pygments.lexers.special import TextLexer
 
@@ -17,10 +18,10 @@ release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
 
-# figures of the measured tables come from the files of results
+# figures of the measured tables come from the files of results, the formats from those that are registered
 myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
-myst_substitutions = results.tables()
+myst_substitutions = {**results.tables(), "data_formats": data_formats.table()}
 
 # `name` in a docstring is a link where there is such a thing, and code where there is none
 default_role = "py:obj"

@@ -12,6 +12,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 from involution import cli
+from involution.data import registry
 
 ROOT = Path(__file__).parents[2]
 PAGES = {str(page.relative_to(ROOT)): page for page in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])}
@@ -29,6 +30,8 @@ WITH_PYTHON = [name for name, page in PAGES.items() if python_blocks(page)]
 def test_python_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
+    # a page registers a format of its own
+    monkeypatch.setattr(registry, "_FORMATS", {(item.task, item.name): item for item in registry.formats()})
     for example in python_blocks(PAGES[name]):
         example.evaluate()
 

@@ -40,14 +40,14 @@ def test_a_study_interrupted_and_going_on(tmp_path, capsys, words, monkeypatch):
     monkeypatch.setattr(ablation_runs, "do_run", third_is_interrupted)
     assert main(words) == 130
     said = capsys.readouterr()
-    assert "interrupted, 2 of 4 trainings are done; repeat the command to resume" in said.err
+    assert "interrupted, 2 of 4 training runs are done; repeat the command to resume" in said.err
     assert "1/4 base, seed 0: " in said.err
     assert "nothing can be said" in said.out
     monkeypatch.setattr(ablation_runs, "do_run", lambda run, *rest: calls.append(run.name) or real(run, *rest))
     assert main(words) == 0
     said = capsys.readouterr()
     assert calls == ["base-seed0", "kernel_size=5-seed0", "base-seed1", "kernel_size=5-seed1"]
-    assert "4 trainings, 2 of them done before, 1 at once" in said.out
+    assert "4 training runs, 2 of them already done, 1 at once" in said.out
     assert "4/4 kernel_size=5, seed 1: " in said.err
     assert "separate" in said.out
     files = {path.name for path in (tmp_path / "out").iterdir()}

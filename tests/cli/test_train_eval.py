@@ -71,7 +71,7 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--data.spec", "imagefolder:nowhere"], "no such folder: nowhere"),
         (["--optimizer.name", "sdg"], "no optimizer named 'sdg'; did you mean sgd?"),
         (["--resume", "none.ckpt"], "no such checkpoint: none.ckpt"),
-        (["--recipe", "digits", "--resume", "x.ckpt"], "exclude each other"),
+        (["--recipe", "digits", "--resume", "x.ckpt"], "can't be combined with --resume"),
         (["--model.weights", "none.safetensors"], "no such checkpoint: none.safetensors"),
         (["--recipe", "finetune"], "starts from trained weights: add --model.weights FILE"),
         (["--resume", "."], "is a folder; wanted a checkpoint"),
@@ -86,7 +86,7 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--seed", "-1"], "seed must be from 0 to"),
         (["--devices", "0"], "devices must be 1 or more, got 0"),
         (["--augment.flip", "3"], "augment.flip must be from 0 to 1, got 3.0"),
-        (["--augment.crop_scale", "[0.9,0.1]"], "augment.crop_scale must be two shares, the smaller one first"),
+        (["--augment.crop_scale", "[0.9,0.1]"], "augment.crop_scale must be two fractions, the smaller one first"),
         (["--augment.scale", "[0,1]"], "augment.scale must be greater than 0, got [0.0, 1.0]"),
         (["--augment.scale", "[2,1]"], "augment.scale must be two factors, the smaller one first"),
         (["--trainer.label_smoothing", "2"], "trainer.label_smoothing must be from 0 to 1, got 2.0"),
@@ -137,7 +137,7 @@ def test_a_resumed_run_keeps_what_its_checkpoint_restores(tmp_path, capsys):
     folder = image_folder(tmp_path / "images", per_class=100)
     words = ["--resume", str(last), "--trainer.epochs=2", f"--data.spec=imagefolder:{folder}"]
     assert main(["classify", "train", *words]) == 2
-    assert "knows other classes (0, 1, 2 and 7 more)" in capsys.readouterr().err
+    assert "was trained on other classes (0, 1, 2 and 7 more)" in capsys.readouterr().err
     # without a checkpoint there is nothing to go on with
     last.unlink()
     assert train(tmp_path, "--name", "[a]") == 2
@@ -177,7 +177,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     last = tmp_path / "run" / "last.ckpt"
-    assert f"interrupted; go on with: involution classify train --resume {last}\n" in err
+    assert f"interrupted; resume with: involution classify train --resume {last}\n" in err
     assert "Traceback" not in err
     epoch, _ = torch.load(last, weights_only=True)["involution"]["position"]
     assert 1 <= epoch < 25

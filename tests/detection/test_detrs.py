@@ -167,7 +167,7 @@ def test_any_network_of_timm_serves_as_backbone():
     [
         ({"num_classes": 0}, "num_classes must be 1 or more"),
         ({"anchor_sizes": [3]}, "Detr has no argument .anchor_sizes."),
-        ({"d_model": "wide"}, "Detr can.t be made so: .*d_model"),
+        ({"d_model": "wide"}, "Detr can.t be built: .*d_model"),
     ],
 )
 def test_refuses(arguments, message):

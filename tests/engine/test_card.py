@@ -47,7 +47,7 @@ def test_a_newer_format_is_refused_with_the_version_to_install(version, wanted):
 
 @pytest.mark.parametrize("number", [-1, 1.0, "1", True, None])
 def test_a_format_that_is_no_number(number):
-    with pytest.raises(CheckpointError, match=r"its card has the format .*, wanted a number from 0 to 1"):
+    with pytest.raises(CheckpointError, match=r"its card has format .*, wanted a number from 0 to 1"):
         ModelCard.from_dict({**old(), "format": number})
 
 
@@ -75,16 +75,16 @@ def test_pretrained_of_0_1_0_is_dropped():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": None}, "has the classes None, wanted class names"),
+        ({"classes": None}, "has classes None, wanted class names"),
         ({"classes": []}, "wanted class names"),
         ({"classes": ["a", 3]}, "wanted class names"),
-        ({"model": None}, "has the model None, wanted a network's name"),
+        ({"model": None}, "has model None, wanted a network's name"),
         ({"model": "a\x1b[31m"}, r"'a\\x1b\[31m', wanted a network's name"),
         ({"task": ""}, "wanted a task's name"),
         ({"model_args": [1]}, "wanted arguments by name"),
-        ({"model_args": {"a": {3: 1}}}, "its card has keys that are no words"),
+        ({"model_args": {"a": {3: 1}}}, "its card has keys that are not words"),
         ({"model_args": {"a": torch.zeros(1)}}, "its card is of type Tensor, wanted numbers, words"),
-        ({"input_size": (1, 0, 16)}, r"has the input_size \(1, 0, 16\), wanted sides from 1 to 32768"),
+        ({"input_size": (1, 0, 16)}, r"has input_size \(1, 0, 16\), wanted sides from 1 to 32768"),
         ({"input_size": (1, 10**6, 10**6)}, "wanted sides from 1 to 32768 pixels"),
         ({"input_size": (1, 16)}, "wanted channels, height and width"),
         ({"input_size": (1, 16.0, 16)}, "wanted channels, height and width"),
@@ -93,10 +93,10 @@ def test_pretrained_of_0_1_0_is_dropped():
         ({"std": [0.0]}, "wanted a number greater than 0"),
         ({"std": [math.inf]}, "its card is inf, wanted a finite number"),
         ({"crop_pct": math.nan}, "its card is nan, wanted a finite number"),
-        ({"crop_pct": 0}, "wanted a share greater than 0"),
+        ({"crop_pct": 0}, "wanted a number greater than 0"),
         ({"interpolation": "lanczos"}, "wanted bilinear or bicubic"),
         ({"interpolation": []}, "wanted bilinear or bicubic"),
-        ({"position": "x"}, "has the position 'x', wanted the epoch and batch"),
+        ({"position": "x"}, "has position 'x', wanted the epoch and batch"),
         ({"position": [1, -1]}, "wanted the epoch and batch"),
         ({"category_ids": [1]}, "has 1 category ids for 10 classes"),
         ({"recipe": "digits"}, "wanted settings by name"),

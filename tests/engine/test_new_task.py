@@ -280,7 +280,7 @@ def test_the_help_lists_it(points, capsys):
 
 
 def test_names_are_taken_once(points):
-    with pytest.raises(ValueError, match="there is a task named 'point' already"):
+    with pytest.raises(ValueError, match="there is already a task named 'point'"):
         register_task(SPEC)
     with pytest.raises(ConfigError, match=r"no task named 'clasify' \(there are classify, .*\); did you mean classify"):
         get_task("clasify")

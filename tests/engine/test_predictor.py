@@ -185,7 +185,7 @@ def test_sizes_below_one_are_refused(classifier, options):
 def test_unknown_devices_are_refused(colour_checkpoint):
     with pytest.raises(ConfigError, match="no device named 'gpu'; wanted auto, cpu"):
         ClassificationPredictor.from_checkpoint(colour_checkpoint, "gpu")
-    with pytest.raises(ConfigError, match="device cuda:99 is not there"):
+    with pytest.raises(ConfigError, match="device cuda:99 is not available"):
         ClassificationPredictor.from_checkpoint(colour_checkpoint, "cuda:99")
 
 

@@ -136,7 +136,7 @@ def test_what_has_no_counterpart_is_listed(tmp_path, capsys):
     root = str(make_digit_scenes(tmp_path / "scenes", {"train": 1, "val": 1}))
     given = ["--resume", str(tmp_path / "out.ckpt"), "--data.spec", f"coco:{root}"]
     assert main(["detect", "train", *given]) == 2
-    assert "is converted, not a run that could go on" in capsys.readouterr().err
+    assert "was converted and can't be resumed" in capsys.readouterr().err
     given = ["--data.spec", f"coco:{root}", "--data.batch_size", "1", "--output", str(tmp_path / "runs")]
     assert main(["detect", "train", *given, "--model.weights", str(tmp_path / "none.ckpt")]) == 2
     assert "no such checkpoint" in capsys.readouterr().err

@@ -124,7 +124,7 @@ def test_an_existing_run_is_never_overwritten(make_config):
     config = make_config(trainer__epochs=1)
     result = train(config, progress=False)
     before = result.last.read_bytes()
-    with pytest.raises(ConfigError, match=r"holds a run already; choose another --name, or go on with --resume"):
+    with pytest.raises(ConfigError, match=r"already has a run; choose another --name, or resume it with --resume"):
         train(config, progress=False)
     with pytest.raises(ConfigError, match=r"is finished \(1 of 1 epochs\); raise --trainer\.epochs"):
         train(config, progress=False, resume=result.last)
@@ -144,7 +144,7 @@ def test_divergence_is_told(make_config):
         ({"data__channels": 3}, r"data\.channels must be 1 or 3 with as many data\.mean"),
         ({"data__interpolation": "nearest"}, "must be bilinear or bicubic"),
         ({"trainer__epochs": 0}, r"trainer\.epochs must be 1 or more"),
-        ({"trainer__ema_decay": 1.5}, "must lie between 0 and 1"),
+        ({"trainer__ema_decay": 1.5}, "must be between 0 and 1"),
         ({"trainer__precision": "8"}, r"trainer\.precision must be one of"),
         ({"name": "a/b"}, "must be the name of a folder"),
         ({"model__name": "test_resnett"}, "no model named 'test_resnett'; did you mean test_resnet"),

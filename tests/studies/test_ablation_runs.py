@@ -211,7 +211,7 @@ def test_several_at_once_stopped_and_going_on(study_file, study, tmp_path, stop)
     assert "Traceback" not in error
     if stop == signal.SIGINT:
         assert process.returncode == 130
-        assert "trainings are done; repeat the command to resume" in error
+        assert "training runs are done; repeat the command to resume" in error
     # the workers end with the study
     wait_for(lambda: not any(alive(int(child)) for child in children))
     before = records(out)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TITLE = "Involution: a kernel for every pixel"
 _HEADING = f"""# {_TITLE}
 
-What a RedNet makes of an image. Drop or choose one, then click a pixel: the kernels generated there appear."""
+What a RedNet sees in an image. Drop or choose one, then click a pixel to see the kernels generated there."""
 # an image that nobody asked about any more is forgotten, seconds
 _FORGET = 900
 # one network at a time; reading an upload does not wait for it

@@ -145,11 +145,11 @@ def kernels_html(title: str, pixel: tuple[int, int], stages: Sequence[StageKerne
     beside = (
         f"On the right: filters of {escape(twin or '')}, the same at every pixel."
         if fixed
-        else "Choose a convolution network under <i>Compare with</i> to see its fixed filters beside."
+        else "Choose a convolution network under <i>Compare with</i> to see its fixed filters alongside."
     )
     return (
         f"<section class=kernels><h2>Kernels that {escape(title)} generates at row {pixel[0]}, column {pixel[1]}</h2>"
-        f"<p class=muted>Orange weights add, violet ones subtract; the ground's colour is zero. {beside}</p>"
+        f"<p class=muted>Orange weights add, violet ones subtract; the background colour is zero. {beside}</p>"
         f"{rows}</section>"
     )
 

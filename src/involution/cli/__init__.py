@@ -1,9 +1,9 @@
-"""The `involution` command: `involution <task> <mode>` and a few commands beside them.
+"""The `involution` command: `involution <task> <mode>` and a few other commands.
 
 A sub-command is a module of this package with `add_arguments(parser)`, which fills a jsonargparse parser, and
 `run(args) -> int`, which returns the exit code. It is imported only when it is called. Optionally
-`prepare(argv) -> list[str]` rewrites the arguments before they are parsed, and `for_task(task)` gives an object with
-these functions where several tasks share them.
+`prepare(argv) -> list[str]` rewrites the arguments before they are parsed, and `for_task(task)` returns an object with
+these functions if several tasks share them.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: the arguments; those of the process by default.
+        argv: the arguments; by default those of the process.
 
     Returns:
-        0 done, 1 failed, 2 wrong usage, 130 interrupted.
+        0 success, 1 failure, 2 wrong usage, 130 interrupted.
     """
     if argv is not None:
         return _guarded(list(argv), Interrupts())
@@ -124,7 +124,7 @@ def _unknown(words: list[str]) -> int:
         return DONE
     said = " ".join(words[: 2 if modes else 1])
     if not modes:
-        # the first word decides what was meant, but show the whole of it
+        # the first word decides what was meant, but show all of it
         known += [command[0] for command in commands() if len(command) == 2]
     return complain(f"no command {said!r}{nearest(said, known)} (see involution --help)")
 

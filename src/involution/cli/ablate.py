@@ -1,13 +1,12 @@
 """Train a network under many settings and compare them: the ablations of the involution paper, or a study of your own.
 
-Without options it trains a small RedNet on images that this package brings along, varies kernel size, group channels
-and kernel generator, with several seeds each, and shows for each setting what it costs in RedNet-50 and which accuracy
-it reached here. It also says of which settings the differences are larger than those between seeds. A study that was
-stopped goes on when the same command is given again. Writes ablate.csv, ablate.md and ablate.png.
+Without options it trains a small RedNet on built-in images, varies kernel size, group channels and kernel generator,
+with several seeds each, and shows for each setting its cost in RedNet-50 and the accuracy it reached here. It also says
+whether the settings differ by more than the seeds do. Repeat the command to resume a stopped study. Writes ablate.csv,
+ablate.md and ablate.png.
 
-A study of your own is a YAML file; --print-study shows the packaged one as a pattern. It names a recipe of
-`involution classify train`, settings for all runs, and axes: settings and their values, of which an axis takes all
-combinations.
+A study of your own is a YAML file; --print-study prints the packaged one as an example. It names a recipe of
+`involution classify train`, settings for all runs, and axes: settings with their values, which an axis combines.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any
 
 
 def add_arguments(parser: Any) -> None:
-    """Options of the study."""
+    """Add the options of the study."""
     parser.add_argument("--study", metavar="NAME_OR_FILE", default="paper", help="paper, or a YAML file")
     parser.add_argument("--print-study", action="store_true", help="print the study file and exit")
     parser.add_argument(
@@ -44,8 +43,8 @@ def add_arguments(parser: Any) -> None:
 
 
 def run(args: Any) -> int:
-    """Train what is missing, print the table and write it; returns 0, or 130 when interrupted."""
-    # a package that is missing is reported before the work
+    """Train the missing runs, print the table and write it; returns 0, or 130 if interrupted."""
+    # report a missing package before the work starts
     import matplotlib  # noqa: F401
     import scipy  # noqa: F401
     from rich.console import Console
@@ -69,7 +68,7 @@ def run(args: Any) -> int:
     ablation_runs.claim_folder(study, output)
     records, interrupted = _train(console, study, output, args.jobs)
     if interrupted:
-        number = f"{len(records)} of {len(study.runs())} trainings"
+        number = f"{len(records)} of {len(study.runs())} training runs"
         print(f"interrupted, {number} are done; repeat the command to resume", file=sys.stderr)
     if records:
         rows = ablation_table.rows(study, records)
@@ -79,7 +78,7 @@ def run(args: Any) -> int:
 
 
 def _train(console: Any, study: Any, output: Path, jobs: int | None) -> tuple[dict[str, Any], bool]:
-    """Records of the runs that ended, now or before, and whether Ctrl-C stopped the others."""
+    """Records of the finished runs, from now or before, and whether Ctrl-C stopped the others."""
     from involution.cli.measuring import Steps
     from involution.studies import ablation_runs
 
@@ -88,8 +87,8 @@ def _train(console: Any, study: Any, output: Path, jobs: int | None) -> tuple[di
     records = {run.name: found for run in runs if (found := ablation_runs.read_record(run, output)) is not None}
     before, left = len(records), len(runs) - len(records)
     jobs = min(jobs or ablation_runs.default_jobs(study), max(left, 1))
-    done = f", {before} of them done before" if before else ""
-    _say(console, f"{study.title}: {len(runs)} trainings{done}, {jobs} at once, in {output}")
+    done = f", {before} of them already done" if before else ""
+    _say(console, f"{study.title}: {len(runs)} training runs{done}, {jobs} at once, in {output}")
     start = time.perf_counter()
     with Steps(left, "training") as steps:
         try:

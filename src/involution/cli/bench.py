@@ -1,8 +1,9 @@
-"""Time the operator, whole networks or detectors on this machine against PyTorch's other ways.
+"""Time the operator, whole networks or detectors on this machine against PyTorch's alternatives.
 
-Without a suite's name it measures the GPU where torch can use one, else the CPU. Everything is checked before it is
-timed, candidates take turns in one process, and a ratio is of the same round. Writes a CSV file, the tables in
-Markdown, and a plot of the share of the machine's measured limits (a matrix product's speed, a copy's bandwidth).
+Without the name of a suite it measures the GPU if torch can use one, and otherwise the CPU. Everything is checked
+before it is timed, candidates take turns in one process, and a ratio compares times of the same round. Writes a CSV
+file, the tables in Markdown, and a plot of how close the kernels come to this machine's measured limits (the speed of a
+matrix product, the bandwidth of a copy).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 
 def add_arguments(parser: Any) -> None:
-    """Options of the benchmarks."""
+    """Add the options of the benchmarks."""
     from involution.studies import suites
 
     suites.add_arguments(parser)
@@ -24,9 +25,9 @@ def run(args: Any) -> int:
     """Measure, print the tables and write them.
 
     Returns:
-        0; 1 if some of it could not be measured; 130 when interrupted, with what was measured written.
+        0; 1 if something could not be measured; 130 if interrupted, after writing what was measured.
     """
-    # a package that is missing is reported before the work
+    # report a missing package before the work starts
     import matplotlib  # noqa: F401
     from rich.console import Console
 

@@ -1,8 +1,8 @@
-"""What networks cost: parameters, operations, and time and memory on this machine, beside the published figures.
+"""What networks cost: parameters, operations, and time and memory on this machine, with the published figures.
 
-MACs are multiply-adds of convolutions, linear layers and involutions, by PyTorch's FlopCounterMode. The authors' FLOPs
-are as the published figures were counted: the same, plus bias, batch norms, ReLUs and poolings, with the 7x7 stem and
-without the classifier; RedNet-26 to 152 so have 1.73, 2.22, 2.71, 4.74 and 6.79 G at 224x224, as published.
+MACs are the multiply-adds of convolutions, linear layers and involutions, counted by PyTorch's FlopCounterMode. The
+authors' FLOPs are counted as for the published figures: the same plus biases, batch norms, ReLUs and poolings, with the
+7x7 stem and without the classifier; RedNet-26 to 152 then have 1.73, 2.22, 2.71, 4.74 and 6.79 G at 224x224.
 Writes cost.csv, cost.md and cost.png.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def add_arguments(parser: Any) -> None:
-    """Options of the table."""
+    """Add the options of the table."""
     parser.add_argument(
         "--models",
         nargs="+",
@@ -43,7 +43,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Count, measure, print the table and write it; returns 0."""
-    # a package that is missing is reported before the work
+    # report a missing package before the work starts
     import matplotlib  # noqa: F401
     import torch
     from rich.console import Console
@@ -67,7 +67,7 @@ def run(args: Any) -> int:
         torch.set_num_threads(args.threads)
     console = Console()
     timed = sum(map(cost_table.is_measurable, names))
-    # each model is set up, then all are timed in 8 rounds at least
+    # each model is set up, then all are timed in at least 8 rounds
     with Steps(len(names) + len(batches) * (timed + 8), "counting") as steps:
         rows = cost_table.all_rows(
             names,

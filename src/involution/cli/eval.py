@@ -28,7 +28,7 @@ class EvalCommand:
         )
 
     def add_arguments(self, parser: Any) -> None:
-        """Options of the evaluation."""
+        """Add the options of the evaluation."""
         spec = get_task(self.task)
         parser.add_argument("--checkpoint", required=True, help="best.ckpt of a run")
         parser.add_argument("--data", metavar="SPEC", help="a data set, as in training; by default the same")

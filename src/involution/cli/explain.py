@@ -1,10 +1,10 @@
 """Draw what an involution network sees in an image: generated kernels, heat map, animation, receptive field.
 
-IMAGE is a picture file. Of a layer such as stage2.0 (--list-layers lists them) these are drawn, all of them unless
---what chooses: `kernels`, the kernels generated at some positions, on the image and beside it; `heatmap`, the sum of
-the kernel at each position; `animation`, a window that slides over the image while its kernel changes, beside a
-convolution's that does not (GIF, and MP4 where ffmpeg is installed); `receptive-field`, how much each pixel moves the
-output at one position. Without --checkpoint it takes what `involution demo` trained.
+IMAGE is a picture file. For a layer such as stage2.0 (see --list-layers) it draws these pictures, or those chosen with
+--what: `kernels`, the kernels generated at some positions, on the image and next to it; `heatmap`, the sum of the
+kernel at each position; `animation`, a window that slides over the image while its kernel changes, next to a convolution's,
+which does not (GIF, and MP4 if ffmpeg is installed); `receptive-field`, how much each pixel affects the output at one
+position. Without --checkpoint it uses the network trained by `involution demo`.
 """
 
 from __future__ import annotations
@@ -22,32 +22,34 @@ _FORMATS = ("png", "svg", "pdf")
 
 
 def add_arguments(parser: Any) -> None:
-    """Options of the pictures."""
+    """Add the options of the pictures."""
     parser.add_argument("image", metavar="IMAGE", nargs="?", help="image file")
     parser.add_argument("--checkpoint", metavar="FILE", help="best.ckpt of a run, or converted RedNet weights")
     parser.add_argument("--twin", metavar="FILE", help="checkpoint of the convolution twin, for comparison")
     parser.add_argument("--untrained", metavar="MODEL", help="random weights of rednet50, ..., with a label saying so")
     parser.add_argument("--layer", help="involution, such as stage2.0 or stem; the middle one by default")
-    parser.add_argument("--list-layers", action="store_true", help="list the network's involutions and stop")
+    parser.add_argument("--list-layers", action="store_true", help="list the network's involutions and exit")
     parser.add_argument(
         "--at",
         action="append",
         metavar="X,Y",
-        help="a position in pixels of IMAGE, from its left and top; up to eight times; by default four positions "
-        "whose kernels differ most. The receptive field is the first one's, by default the centre's",
+        help="a position in pixels of IMAGE, from the left and top, given up to eight times; by default four positions "
+        "whose kernels differ most. The receptive field is for the first one, by default the centre",
     )
-    parser.add_argument("--group", type=int, nargs="+", metavar="N", help="kernel groups, counted from 1")
-    parser.add_argument("--what", nargs="+", metavar="PICTURE", help=f"of {', '.join(_WHAT)}; by default all")
+    parser.add_argument("--group", type=int, nargs="+", metavar="N", help="kernel groups, starting at 1")
+    parser.add_argument(
+        "--what", nargs="+", metavar="PICTURE", help=f"pictures to draw: {', '.join(_WHAT)}; by default all"
+    )
     parser.add_argument("--average", nargs="+", metavar="IMAGES", help="receptive field: mean over these images")
-    parser.add_argument("--frames", type=int, default=64, help="of the animation")
+    parser.add_argument("--frames", type=int, default=64, help="number of frames of the animation")
     parser.add_argument("--style", default="light", help="light or dark")
-    parser.add_argument("--format", default="png", help="of the still pictures: png, svg or pdf")
+    parser.add_argument("--format", default="png", help="format of the still pictures: png, svg or pdf")
     parser.add_argument("--output", metavar="FOLDER", default="runs/explain", help="output folder")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
 
 
 def run(args: Any) -> int:
-    """Draw, write the files and say where they are."""
+    """Draw the pictures, write the files and print their paths."""
     from involution.data.images import read_image
     from involution.engine.files import check_free, make_folder
     from involution.explain import Subject, find_layer, involution_layers
@@ -94,7 +96,7 @@ def _files(args: Any) -> tuple[Path, Path | None]:
         return Path(args.checkpoint), Path(args.twin) if args.twin else None
     if not _DEMO.is_file():
         raise ExplainError(
-            f"no {_DEMO}: `involution demo` (some minutes) trains it; or give a --checkpoint, or --untrained MODEL"
+            f"no {_DEMO}: `involution demo` (some minutes) trains it; or use --checkpoint FILE or --untrained MODEL"
         )
     return _DEMO, Path(args.twin) if args.twin else _DEMO_TWIN if _DEMO_TWIN.is_file() else None
 
@@ -110,14 +112,14 @@ def _names(args: Any, layer: str, what: list[str]) -> list[Path]:
 def _draw(
     args: Any, subject: Any, twin: Any, image: Any, layer: str, what: list[str], points: list[tuple[int, int]]
 ) -> Any:
-    """Draw one picture after the other and yield its path."""
+    """Draw the pictures one by one and yield their paths."""
     from involution.explain import animate, heat_map_figure, kernels_figure, layer_map, receptive_field_figure
 
     view = subject.view(image)
     other = twin.view(image) if twin else None
     groups = [number - 1 for number in args.group] if args.group else None
     found = layer_map(view, layer)
-    # positions and further images are checked before anything is drawn
+    # check positions and other images before drawing anything
     places = [found.position(*view.input_pixel(x, y)) for x, y in points]
     views = [view, *([other] if other else [])]
     inputs = [_inputs(part, args.average) for part in (subject, twin) if part] if args.average else None

@@ -41,7 +41,7 @@ def exit_code(error: BaseException, parser: object = None) -> int:
         BaseException: The error itself, if it is a fault of the program.
     """
     if isinstance(error, SystemExit):
-        # --help and --print_config end so
+        # --help and --print_config end like this
         return complain(error.code, FAILED) if isinstance(error.code, str) else int(error.code or DONE)
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
@@ -58,7 +58,7 @@ def exit_code(error: BaseException, parser: object = None) -> int:
         return _cannot_use(error)
     if isinstance(error, MemoryError):
         return complain(_NO_MEMORY, FAILED)
-    # errors of our own classes speak to the user; anything else is a fault of the program
+    # errors of our own classes are for the user; anything else is a bug
     if isinstance(error, ValueError) and type(error).__module__.startswith("involution."):
         return complain(str(error))
     if isinstance(error, RuntimeError) and (said := _limit(error)):
@@ -100,7 +100,7 @@ def _cannot_use(error: OSError) -> int:
     where, why = error.filename, error.strerror or str(error)
     if error.errno == errno.ENOENT and not _has_folder():
         return complain("the current folder was deleted; change to another one")
-    # ours name the file in their message and have no number
+    # our own errors name the file in their message and have no number
     wrong = error.errno in _WRONG_PATH or (error.errno is None and isinstance(error, FileNotFoundError))
     return complain(f"{os.fsdecode(where)}: {why}" if where else why, USAGE if wrong else FAILED)
 
@@ -124,14 +124,14 @@ def _limit(error: Exception) -> str:
 
 
 def _usage(message: str, parser: object) -> str:
-    """An argument error in one line, with the nearest option where one was misspelt."""
+    """An argument error in one line, with the closest option if one was misspelt."""
     from involution.data.errors import nearest
     from involution.engine.config import plain_words
 
     actions = getattr(parser, "_actions", [])
     known = [option for action in actions for option in action.option_strings if option.startswith("--")]
     text = plain_words(message).replace('Parser key "', 'option "--')
-    # without the names of Python's and jsonargparse's own things
+    # without names internal to Python and jsonargparse
     text = text.replace("Problems parsing config: ", "not valid YAML: ").replace('in "<unicode string>", ', "")
     text = re.sub(
         r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given value: (.*)",
@@ -143,7 +143,7 @@ def _usage(message: str, parser: object) -> str:
     # a value can be as long as a file
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
     for action in actions:
-        # an option is called by what the user types
+        # name an option as the user types it
         if action.option_strings:
             text = text.replace(f'"--{action.dest}"', f'"{action.option_strings[-1]}"')
             text = text.replace(f"are required: {action.dest}", f"are required: {action.option_strings[-1]}")

@@ -1,4 +1,4 @@
-"""What the commands that measure share: their checks, a progress that doesn't disturb, tables on the terminal."""
+"""Shared by the commands that measure: checks, a progress bar that doesn't disturb the timing, tables."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def start_as_command(command: str, *, dry_run: bool = False) -> None:
-    """Start anew for measuring where this process is the command; called from Python the process is the caller's."""
+    """Restart this process for measuring if it is the command; when called from Python, the process is the caller's."""
     if sys.argv[1:2] == [command]:
         start_for_measuring(dry_run=dry_run)
 
 
 class Steps:
-    """A progress bar, drawn when something was done, and by no thread of its own: that would be measured, too.
+    """A progress bar that is drawn after each step and has no thread of its own, which would disturb the timing.
 
-    Where the output is no terminal each step that is new is a line.
+    If the output is not a terminal, each new step is a line.
 
     Args:
-        total: How many steps; None if nobody knows.
-        title: What is done first.
+        total: Number of steps; None if unknown.
+        title: The first step.
     """
 
     def __init__(self, total: int | None, title: str) -> None:
@@ -56,9 +56,9 @@ class Steps:
         self._progress.stop()
 
     def say(self, what: str) -> None:
-        """Say what is being done, and that one step more is done."""
+        """Show the next step, and count one more step as done."""
         task = self._progress.tasks[0]
-        # what is timed goes on until its time is over: there may be more steps than foreseen
+        # timing continues until its time is up, so there may be more steps than planned
         done = task.completed + 1 if task.total is None else min(task.completed + 1, task.total)
         self._progress.update(self._task, description=what, completed=done, refresh=True)
         if what != self._last and not self._console.is_interactive:
@@ -67,7 +67,7 @@ class Steps:
 
 
 def show(console: Console, table: Table) -> None:
-    """Print a table; where the output is no terminal, as wide as it is, for files and pipes."""
+    """Print a table; if the output is not a terminal, at full width for files and pipes."""
     from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -84,17 +84,17 @@ def show(console: Console, table: Table) -> None:
 
 
 def write_study(output: Path, name: str, rows: Iterable[Mapping[str, Any]], text: str, figure: Figure | None) -> str:
-    """Write rows as CSV, tables as Markdown, and a figure where there is one.
+    """Write rows as CSV, tables as Markdown, and a figure if there is one.
 
     Args:
         output: The folder.
-        name: Of the files, without ending.
-        rows: Of the study.
+        name: Name of the files, without suffix.
+        rows: Rows of the study.
         text: The Markdown.
         figure: The plot.
 
     Returns:
-        A line that says what was written where.
+        A line that says which files were written, and where.
     """
     from involution.studies import plots
 

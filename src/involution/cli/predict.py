@@ -1,6 +1,6 @@
 """Use a trained network of any task on image files.
 
-Files that can't be read are reported and left out; the exit code is then 1.
+Files that can't be read are reported and skipped; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class PredictCommand:
     @property
     def __doc__(self) -> str:  # type: ignore[override]
         return (
-            f"Use a trained {task_noun(self.task)} on image files; prints a table and writes what you ask for.\n\n"
-            "Files that can't be read are reported and left out; the exit code is then 1."
+            f"Use a trained {task_noun(self.task)} on image files; prints a table and optionally writes files.\n\n"
+            "Files that can't be read are reported and skipped; the exit code is then 1."
         )
 
     def add_arguments(self, parser: Any) -> None:
-        """Options of the prediction."""
+        """Add the options of the prediction."""
         predictor = get_task(self.task).predictor
         parser.add_argument("images", nargs="+", help="image files, folders or glob patterns such as 'photos/**/*.jpg'")
         parser.add_argument("--checkpoint", required=True, help="best.ckpt of a run")
@@ -59,7 +59,7 @@ class PredictCommand:
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
 
     def run(self, args: Any) -> int:
-        """Predict, print the table, write the files."""
+        """Predict, print the table and write the files."""
         from rich.console import Console
         from rich.progress import track
         from rich.table import Table

@@ -31,24 +31,24 @@ class TrainCommand:
         )
 
     def add_arguments(self, parser: Any) -> None:
-        """Options: a recipe, a checkpoint to go on from, and every setting."""
+        """Add the options: a recipe, a checkpoint to resume from, and every setting."""
         names = ", ".join(recipe_names(self.task))
         parser.add_argument("--recipe", metavar="NAME", help=f"named settings to start from: {names}")
-        parser.add_argument("--resume", metavar="CHECKPOINT", help="go on with an interrupted run, by its last.ckpt")
+        parser.add_argument("--resume", metavar="CHECKPOINT", help="resume an interrupted run from its last.ckpt")
         add_config_arguments(parser, get_task(self.task).config)
 
     def prepare(self, argv: list[str]) -> list[str]:
-        """Put the settings of `--recipe` or `--resume` before all others, whatever the order they are given in."""
+        """Put the settings of `--recipe` or `--resume` before all others, in whatever order they are given."""
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         first.add_argument("--recipe")
         first.add_argument("--resume")
         try:
             given, _ = first.parse_known_args(argv)
         except argparse.ArgumentError:
-            # the whole parser says it better
+            # the full parser gives a better message
             return argv
         if given.recipe and given.resume:
-            raise ConfigError("--recipe and --resume exclude each other: a resumed run keeps its own settings")
+            raise ConfigError("--recipe can't be combined with --resume: a resumed run keeps its own settings")
         if given.recipe:
             return ["--config", str(recipe_path(given.recipe, self.task)), *argv]
         if given.resume:
@@ -59,7 +59,7 @@ class TrainCommand:
         return argv
 
     def run(self, args: Any) -> int:
-        """Train, and say where the checkpoints are."""
+        """Train, and print where the checkpoints are."""
         from rich.console import Console
 
         from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
@@ -82,7 +82,7 @@ class TrainCommand:
                 print("interrupted before the first checkpoint", file=sys.stderr)
             else:
                 command = f"involution {self.task} train --resume {shlex.quote(str(stop.checkpoint))}"
-                print(f"interrupted; go on with: {command}", file=sys.stderr)
+                print(f"interrupted; resume with: {command}", file=sys.stderr)
             return 130
         except TrainingDiverged as error:
             print(f"involution: {error}", file=sys.stderr)

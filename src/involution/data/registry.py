@@ -23,8 +23,8 @@ class Options:
 
     Args:
         on_problem: ``refuse`` a data set with malformed entries, or ``skip`` these; either way they are reported.
-        split_seed: draws the splits that the data set does not bring along.
-        classes: file with the class names, one a line or a JSON list, in place of the data set's own.
+        split_seed: seed for drawing splits that the data set does not have.
+        classes: file with the class names, one per line or a JSON list, instead of the data set's own.
         masks: check and decode the masks of boxes, too.
         only: the one split that is wanted, for an evaluation: the others need not be there, and a folder without splits
             is this one as a whole.

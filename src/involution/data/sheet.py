@@ -94,7 +94,7 @@ def _drawn(image: Tensor, target: Any, part: Any, classes: Sequence[str]) -> Ten
 def _font() -> dict[str, Any]:
     import matplotlib
 
-    # the one font that comes with what is installed anyway
+    # the one font that is installed anyway
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
     return {"font": str(path), "font_size": 14, "label_colors": "black", "fill_labels": True}
 

@@ -118,7 +118,7 @@ def train_transforms(
         channels: 1 or 3.
         mean: per channel, in units of 0 to 1.
         std: per channel, in units of 0 to 1.
-        interpolation: of every resize, bilinear or bicubic.
+        interpolation: bilinear or bicubic, for every resize.
         crop_scale: smallest and largest share of the area that a random crop keeps, None for the whole image.
         flip: probability of a horizontal flip.
         rotate: largest rotation in degrees.

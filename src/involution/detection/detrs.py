@@ -224,7 +224,7 @@ def _build(kind: str, num_classes: int, backbone: str | Backbone, sizes: tuple[A
         network = getattr(transformers, f"{kind}ForObjectDetection")(config)
     # transformers' own checks of the values
     except Exception as error:
-        raise ValueError(f"{kind} can't be made so: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{kind} can't be built: {' '.join(str(error).split())}") from error
     network.model.backbone.model = body
     network.model.input_projection = nn.Conv2d(body.channels[-1], config.d_model, 1)
     if body.frozen:

@@ -1,4 +1,4 @@
-"""What happens around the training: checkpoints, the history, interruption, the progress bar."""
+"""Callbacks of a training run: checkpoints, history, interruption, progress bar."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from involution.engine.process import is_main_process
 
 
 class TrainingInterrupted(Exception):
-    """The user stopped the training; `checkpoint` is where it can go on.
+    """The user stopped the training; it can be resumed from `checkpoint`.
 
     Attributes:
         checkpoint: the last checkpoint, or None if there was none yet.
@@ -36,11 +36,11 @@ class TrainingInterrupted(Exception):
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is no number any more."""
+    """The loss has become NaN or infinite."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints to a temporary file first, so that a crash never leaves half of one."""
+    """Writes checkpoints to a temporary file first, so that a crash never leaves a partial one."""
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -48,12 +48,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_path(path, replace=True) as temporary:
                 torch.save(checkpoint, temporary)
         except RuntimeError as error:
-            # how torch says that the disk is full
+            # this is how torch reports a full disk
             raise OSError(f"can't write {path}: {str(error).splitlines()[0]}") from error
 
 
 class InterruptFlag:
-    """While it is entered, the first Ctrl-C only sets `raised`; the second stops at once."""
+    """Inside the context, the first Ctrl-C only sets `raised`; the second stops at once."""
 
     def __init__(self) -> None:
         self.raised = False
@@ -80,9 +80,9 @@ class InterruptFlag:
 
 
 class RunRecorder(L.Callback):
-    """Keeps last.ckpt, best.ckpt (by the task's measure of the validation images; the later of equals) and metrics.csv.
+    """Keeps last.ckpt, best.ckpt (by the task's measure on the validation images; the later of equals) and metrics.csv.
 
-    Where a run went on within an epoch, that row's training figures are of the rest.
+    If a run was resumed within an epoch, the training figures of that row cover the rest of it.
 
     Args:
         run_dir: the run's folder.
@@ -141,7 +141,7 @@ class RunRecorder(L.Callback):
         self._since = now
         self._images += len(batch[1]) * trainer.world_size
         done = batch_idx + 1
-        # half-accumulated gradients are not saved, and at the end of an epoch validation comes first
+        # half-accumulated gradients are not saved, and validation comes first at the end of an epoch
         between_steps = done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
         if between_steps and self._stop(trainer):
             self._save(trainer, pl_module, (trainer.current_epoch, done))
@@ -182,7 +182,7 @@ class RunRecorder(L.Callback):
             raise TrainingInterrupted(self.last)
 
     def _stop(self, trainer: L.Trainer) -> bool:
-        # devices hear of Ctrl-C at different steps: all stop as soon as one did
+        # devices notice Ctrl-C at different steps: all stop as soon as one does
         return bool(trainer.strategy.reduce_boolean_decision(self.flag.raised, all=False))
 
     def _save(self, trainer: L.Trainer, pl_module: TaskModule, position: tuple[int, int]) -> None:

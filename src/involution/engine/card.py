@@ -1,7 +1,7 @@
-"""The card in a checkpoint: what the network is and how it wants its images.
+"""The card in a checkpoint: what the network is and how its images are prepared.
 
-Its format has a number. A card of an older one is migrated, step by step; one of a newer is refused. A setting that is
-renamed, or leaves, is entered in `RENAMED`, and checkpoints from before go on working.
+The format has a number. A card in an older format is migrated step by step; one in a newer format is refused. A setting
+that is renamed or removed is entered in `RENAMED`, so that older checkpoints keep working.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from involution.models.arguments import plain
 from involution.models.errors import CheckpointError
 from involution.models.readers import shown
 
-# what this version writes; 0, without a number, is that of 0.1.0
+# what this version writes; 0 is the format of 0.1.0, which has no number
 FORMAT = 1
-# task -> settings of format 0 and what they are called in format 1; None for those that left
+# task -> settings of format 0 and their names in format 1; None if removed
 RENAMED: dict[str, dict[str, str | None]] = {"classify": {}, "detect": {}, "segment": {}}
 
 _LARGEST_SIDE = 2**15
@@ -28,21 +28,21 @@ _LONGEST = 500
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that is needed to use a trained network, apart from its weights.
+    """Everything needed to use a trained network, apart from its weights.
 
     Attributes:
         task: `classify`, `detect` or `segment`.
         model: name in timm's registry, or of the detector or segmenter.
         model_args: further arguments of its constructor.
         classes: class names in the order of the outputs.
-        input_size: (C, H, W); of a detector the shorter side and the limit of the longer one, of a segmenter twice the
-            shorter side, 0 for images as they are.
+        input_size: (C, H, W); for a detector the shorter side and the limit of the longer one, for a segmenter the
+            shorter side twice, or 0 if images keep their size.
         mean: per channel, in units of 0 to 1.
         std: per channel, in units of 0 to 1.
         interpolation: of the resize, bilinear or bicubic.
         crop_pct: the shorter side is resized to H / crop_pct, then the centre is cropped.
         recipe: the settings of the training, as `RunConfig.to_dict` gives them.
-        versions: of the libraries that trained it.
+        versions: of the libraries used in training.
         category_ids: a detector's category ids in the data set, in the order of the classes.
     """
 
@@ -65,10 +65,10 @@ class ModelCard:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelCard:
-        """The card behind `to_dict`, or behind an older version's.
+        """The card from the result of `to_dict`, of this version or an older one.
 
         Raises:
-            CheckpointError: for a card of a newer format, an incomplete one, or values that are none.
+            CheckpointError: for a card in a newer format, an incomplete one, or invalid values.
         """
         card = migrate(values)
         missing = [one.name for one in fields(cls) if one.default_factory is MISSING and one.name not in card]
@@ -76,7 +76,7 @@ class ModelCard:
             raise CheckpointError(f"its card is incomplete: {', '.join(missing)} missing")
         for name, (wanted, right) in _SCHEMA.items():
             if name in card and not right(card[name]):
-                raise CheckpointError(f"its card has the {name} {shown(card[name])}, wanted {wanted}")
+                raise CheckpointError(f"its card has {name} {shown(card[name])}, wanted {wanted}")
         known = {one.name: card[one.name] for one in fields(cls) if one.name in card}
         for name in ("input_size", "mean", "std"):
             known[name] = tuple(known[name])
@@ -86,11 +86,11 @@ class ModelCard:
             raise CheckpointError(
                 f"its card has {len(made.mean)} means and {len(made.std)} deviations for {channels} channels"
             )
-        # of a detector the last is a limit, of a segmenter 0 stands for images as they are
+        # for a detector the last is a limit; for a segmenter 0 means that images keep their size
         sides = made.input_size[1:2] if made.task == "detect" else made.input_size[1:]
         if max(sides) > _LARGEST_SIDE or (min(sides) < 1 and made.task != "segment"):
             raise CheckpointError(
-                f"its card has the input_size {made.input_size}, wanted sides from 1 to {_LARGEST_SIDE} pixels"
+                f"its card has input_size {made.input_size}, wanted sides from 1 to {_LARGEST_SIDE} pixels"
             )
         if made.category_ids and len(made.category_ids) != len(made.classes):
             raise CheckpointError(f"its card has {len(made.category_ids)} category ids for {len(made.classes)} classes")
@@ -98,13 +98,13 @@ class ModelCard:
 
 
 def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A card of any format up to today's as one of today's; the given one stays as it is.
+    """A card in any known format, migrated to the current one; the given card is not changed.
 
     Args:
-        values: the card as it stands in the file, plain values.
+        values: the card as stored in the file, plain values.
 
     Raises:
-        CheckpointError: for a card of a newer format, or one that is no card.
+        CheckpointError: for a card in a newer format, or something that is not a card.
     """
     complaint = plain(values)
     if complaint:
@@ -112,7 +112,7 @@ def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
     card: dict[str, Any] = deepcopy(dict(values))
     number = card.pop("format", 0)
     if not _integer(number) or number < 0:
-        raise CheckpointError(f"its card has the format {shown(number)}, wanted a number from 0 to {FORMAT}")
+        raise CheckpointError(f"its card has format {shown(number)}, wanted a number from 0 to {FORMAT}")
     if number > FORMAT:
         versions = card.get("versions")
         writer = versions.get("involution") if isinstance(versions, dict) else None
@@ -131,7 +131,7 @@ def _from_0(card: dict[str, Any]) -> None:
     if isinstance(recipe, dict):
         for old, new in RENAMED.get(str(card.get("task")), {}).items():
             _rename(recipe, old, new)
-    # 0.1.0 handed it on to timm, which would download weights that the checkpoint replaces
+    # 0.1.0 passed it on to timm, which would download weights that the checkpoint replaces
     model = recipe.get("model") if isinstance(recipe, dict) else None
     settings = model if isinstance(model, dict) else {}
     for args in (card.get("model_args"), settings.get("args"), settings.get("backbone_args")):
@@ -139,12 +139,12 @@ def _from_0(card: dict[str, Any]) -> None:
             del args["pretrained"]
 
 
-# the one at place i takes a card of format i to format i + 1
+# the function at index i migrates a card from format i to format i + 1
 _MIGRATIONS: list[Callable[[dict[str, Any]], None]] = [_from_0]
 
 
 def _rename(recipe: dict[str, Any], old: str, new: str | None) -> None:
-    """Move a setting, by dotted names; it leaves where ``new`` is None."""
+    """Move a setting, by dotted names; remove it if ``new`` is None."""
     *groups, name = old.split(".")
     source: Any = recipe
     for group in groups:
@@ -183,7 +183,7 @@ def _by_name(value: Any, right: Callable[[Any], bool] = lambda _: True) -> bool:
     return isinstance(value, dict) and all(map(right, value.values()))
 
 
-# field -> what is wanted, and whether a value is it
+# field -> what is wanted, and a check for it
 _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "task": ("a task's name", _word),
     "model": ("a network's name", _word),
@@ -199,11 +199,11 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: _list(value, lambda one: _number(one) and one > 0),
     ),
     "interpolation": ("bilinear or bicubic", lambda value: value in ("bilinear", "bicubic")),
-    "crop_pct": ("a share greater than 0 and at most 1", lambda value: _number(value) and 0 < value <= 1),
+    "crop_pct": ("a number greater than 0 and at most 1", lambda value: _number(value) and 0 < value <= 1),
     "recipe": ("settings by name", _by_name),
     "versions": ("versions by name", lambda value: _by_name(value, lambda one: isinstance(one, str))),
     "category_ids": ("whole numbers", lambda value: _list(value, _integer, 0)),
-    "position": ("the epoch and batch to go on with", lambda value: _list(value, _place, 2) and len(value) == 2),
+    "position": ("the epoch and batch to resume from", lambda value: _list(value, _place, 2) and len(value) == 2),
 }
 
 

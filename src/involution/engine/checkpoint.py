@@ -1,4 +1,4 @@
-"""Checkpoints: Lightning's files with a card that says what the network is and how it wants its images."""
+"""Checkpoints: Lightning's files, with a card that says what the network is and how its images are prepared."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     Of a converted classifier the card is made from what its file says.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, no checkpoint of this package, or would run code.
+        CheckpointError: if the file is missing, damaged, not a checkpoint of this package, or would run code.
     """
     found, metadata = read_file(path, device)
     if "model" in metadata:
@@ -58,15 +58,15 @@ def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
 
 
 def read_card(checkpoint: Mapping[str, Any], path: str | os.PathLike[str], task: str | None = None) -> ModelCard:
-    """The card in a checkpoint that `read_checkpoint` gave.
+    """The card in a checkpoint that `read_checkpoint` returned.
 
     Args:
         checkpoint: the contents.
         path: the file, for messages.
-        task: the one that it must be of; None for any.
+        task: the task it must be for; None for any.
 
     Raises:
-        CheckpointError: if it is incomplete, of another task, of a newer format, or has values that can't be.
+        CheckpointError: if it is incomplete, for another task, in a newer format, or has invalid values.
     """
     try:
         card = ModelCard.from_dict(checkpoint[CARD_KEY])
@@ -89,7 +89,7 @@ def read_recipe(
         check: raises an error for settings that are out of range or do not go together.
 
     Raises:
-        CheckpointError: for settings that there are not, or values that can't be.
+        CheckpointError: for unknown settings or invalid values.
     """
     # the parser takes the square of a list's length
     complaint = plain(card.recipe, most=2000)
@@ -102,7 +102,7 @@ def read_recipe(
         config: Any = cls.load(base=card.recipe)
         if check is not None:
             check(config)
-    # the parser fails in every way on values that are something else
+    # the parser can fail in any way on unexpected values
     except Exception as error:
         raise CheckpointError(f"{path}: its recipe can't be used: {_line(error)}") from error
     return config
@@ -111,7 +111,7 @@ def read_recipe(
 def _misplaced(recipe: Mapping[str, Any], known: Mapping[str, Any]) -> str | None:
     """The first setting that there is not, or that is no group of settings where one is wanted or the other way."""
     for name, value in recipe.items():
-        # what is no group could be taken for the name of a file with settings
+        # a value that is not a group could be taken for the name of a settings file
         if name not in known or isinstance(known[name], dict) != isinstance(value, dict):
             return f"{shown(name)[1:-1]} = {shown(value)}"
         inner = _misplaced(value, known[name]) if isinstance(value, dict) and known[name] else None
@@ -134,12 +134,12 @@ def fill_network(
 ) -> nn.Module:
     """A network with a checkpoint's weights, in eval mode.
 
-    What the card asks for is tried without memory first, and no more is made than the file has weights for.
+    The network is first built without memory, and never built larger than the file has weights for.
 
     Args:
         path: the file, for messages.
-        checkpoint: its contents, as `read_checkpoint` gave them.
-        make: makes the network.
+        checkpoint: its contents, as returned by `read_checkpoint`.
+        make: builds the network.
         device: where the network goes.
 
     Raises:
@@ -152,7 +152,7 @@ def fill_network(
                 trial: nn.Module | None = make()
         except _TooLarge as error:
             raise CheckpointError(f"{path}: {error}") from error
-        # some networks read a number that they have just made, which has none here
+        # some networks read a tensor they have just created, which has no values here
         except Exception:
             trial = None
         if trial is not None:
@@ -176,7 +176,7 @@ class _TooLarge(RuntimeError):
 
 @contextmanager
 def _limited(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Stop the making of a network that has far more parameters than there are weights."""
+    """Stop building a network that has far more parameters than there are weights."""
     # layers are replaced while a network is made
     entries, numbers = 4 * len(weights) + 1000, 4 * sum(value.numel() for value in weights.values()) + 10_000_000
     thread, made = threading.get_ident(), [0, 0]
@@ -188,7 +188,7 @@ def _limited(weights: Mapping[str, Tensor]) -> Iterator[None]:
         made[1] += value.numel()
         if made[0] > entries or made[1] > numbers:
             raise _TooLarge(
-                f"its card describes a far larger network than its weights are of ({len(weights)} entries, "
+                f"its card describes a far larger network than its weights ({len(weights)} entries, "
                 f"{sum(one.numel() for one in weights.values())} numbers)"
             )
 
@@ -224,7 +224,7 @@ def create_network(name: str, args: Mapping[str, Any], num_classes: int, channel
         return timm.create_model(name, num_classes=num_classes, in_chans=channels, **args)
     except _TooLarge:
         raise
-    # arguments that are wrong make networks fail in every way
+    # wrong arguments make networks fail in many ways
     except Exception as error:
         raise ConfigError(f"{name} can't be made with {shown(dict(args))}: {_line(error)}") from error
 
@@ -234,7 +234,7 @@ def _line(error: BaseException) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that shape a training."""
+    """Versions of the libraries that affect a training run."""
     import lightning
     import timm
     import torchvision

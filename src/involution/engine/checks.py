@@ -1,4 +1,4 @@
-"""Whether the settings of a run are in range and go together."""
+"""Checks that the settings of a run are in range and go together."""
 
 from involution.engine.config import RunConfig
 from involution.engine.optimizer import check_optimizer
@@ -8,7 +8,7 @@ from involution.engine.task import get_task
 
 
 def check_config(config: RunConfig) -> None:
-    """Check all settings, each for itself and together: those of every task, then the task's own.
+    """Check all settings, one by one and together: first those of every task, then the task's own.
 
     Raises:
         ConfigError: for settings that are out of range or do not go together.
@@ -23,7 +23,7 @@ def check_config(config: RunConfig) -> None:
             f"({config.devices} x {trainer.accumulate})"
         )
     if trainer.ema_decay is not None and not 0 < trainer.ema_decay < 1:
-        raise ConfigError(f"trainer.ema_decay must lie between 0 and 1, got {trainer.ema_decay}")
+        raise ConfigError(f"trainer.ema_decay must be between 0 and 1, got {trainer.ema_decay}")
     if "/" in config.name or not config.name:
         raise ConfigError(f"name must be the name of a folder, got {config.name!r}")
     get_task(config.task).check(config)

@@ -1,6 +1,6 @@
-"""The settings that runs of all tasks have, and the named recipes that fill them.
+"""The settings shared by the runs of all tasks, and the named recipes that fill them.
 
-A task adds its own: see `involution/engine/tasks/<task>/config.py`.
+A task adds its own settings: see `involution/engine/tasks/<task>/config.py`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class ModelConfig:
     """The network.
 
     Args:
-        name: what it is called.
-        weights: file of weights that the training starts from.
+        name: its name.
+        weights: file with the weights that training starts from.
     """
 
     name: str = ""
@@ -53,7 +53,7 @@ class DataConfig:
         mean: per channel, in units of 0 to 1.
         std: per channel, in units of 0 to 1.
         batch_size: images per optimiser step, over all devices and accumulation steps together.
-        workers: loader processes per device, at most one for each CPU core; 0 loads in the training process.
+        workers: loader processes per device, at most one per CPU core; 0 loads in the training process.
         cache: keep the decoded images in memory; for small data sets.
         split_seed: draws the splits that the data set does not bring along.
         on_problem: refuse a data set with broken files or malformed entries, or skip these; both ways they are told.
@@ -68,7 +68,7 @@ class DataConfig:
     batch_size: int = ranged(1, 1)
     workers: int = ranged(4, 0)
     cache: bool = False
-    # what scikit-learn takes
+    # what scikit-learn accepts
     split_seed: int = ranged(0, 0, 2**32 - 1)
     on_problem: OnProblem = "refuse"
     allow_empty: bool = False
@@ -83,10 +83,10 @@ class OptimizerConfig:
     Args:
         name: sgd (with Nesterov momentum), momentum (without), adamw, lamb, ...
         lr: learning rate at the peak, for the whole batch.
-        momentum: of sgd and its like; the others take it as their first beta.
+        momentum: for sgd and similar; other optimisers use it as their first beta.
         weight_decay: decay per unit of learning rate.
-        decay_norm_and_bias: decay one-dimensional parameters (norms, biases) too.
-        head_lr_factor: the classification head learns this many times faster than the rest.
+        decay_norm_and_bias: apply the decay to one-dimensional parameters (norms, biases) too.
+        head_lr_factor: factor on the learning rate of the head.
     """
 
     name: str = "sgd"
@@ -102,15 +102,15 @@ class ScheduleConfig:
     """The learning rate over time: a linear warm-up, then the decay.
 
     Args:
-        decay: cosine, linear, constant, poly (of a power), or step to multiply the rate by gamma after each milestone.
-        update: step, or epoch to hold the decaying rate within an epoch (the warm-up moves by step).
-        final: share of the peak rate that the decay ends at.
-        milestones: of the decay step, numbers of epochs done.
-        gamma: of the decay step.
-        power: of the decay poly.
+        decay: cosine, linear, constant, poly (a power), or step, to multiply the rate by gamma after each milestone.
+        update: step, or epoch to keep the decaying rate constant within an epoch (the warm-up changes with each step).
+        final: fraction of the peak rate at the end of the decay.
+        milestones: for the decay step, numbers of finished epochs.
+        gamma: for the decay step.
+        power: for the decay poly.
         warmup_epochs: length of the warm-up, during which the decay already runs.
-        warmup_steps: optimiser steps that the warm-up is longer than that.
-        warmup_start: share of the rate that the warm-up begins at.
+        warmup_steps: additional optimiser steps of warm-up.
+        warmup_start: fraction of the rate at the start of the warm-up.
     """
 
     decay: Literal["cosine", "linear", "constant", "step", "poly"] = "cosine"
@@ -130,15 +130,15 @@ class TrainerConfig:
 
     Args:
         epochs: passes over the training images.
-        steps: optimiser steps in place of epochs, rounded up to whole epochs; the decay ends at that step.
-        label_smoothing: share of the target spread evenly over all classes.
+        steps: optimiser steps instead of epochs, rounded up to whole epochs; the decay ends at that step.
+        label_smoothing: fraction of the target spread evenly over all classes.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
-        clip_grad_norm: largest norm of the gradient, null for no limit.
-        accumulate: batches whose gradients are added up to one optimiser step.
-        ema_decay: decay per step of the weights' moving average, which is then evaluated and kept; null for
+        clip_grad_norm: maximum norm of the gradient, null for no limit.
+        accumulate: batches whose gradients are accumulated into one optimiser step.
+        ema_decay: decay per step of a moving average of the weights, which is then evaluated and kept; null for
             none.
-        channels_last: keep tensors in channels_last memory order, faster on many devices.
-        sync_batchnorm: batch norm statistics over all devices.
+        channels_last: keep tensors in channels_last memory order, which is faster on many devices.
+        sync_batchnorm: compute batch norm statistics over all devices.
         accelerator: auto, cpu, gpu, mps.
     """
 
@@ -156,14 +156,14 @@ class TrainerConfig:
 
 @dataclass
 class RunConfig:
-    """What every run has, whatever its task; a task has settings of its own for model, data and augment.
+    """The settings of every run; a task has its own for model, data and augment.
 
     Args:
-        name: the run's folder below output.
+        name: name of the run's folder, inside output.
         output: folder of all runs.
-        seed: of the initial weights, the order of the images and every augmentation.
+        seed: seed of the initial weights, the order of the images and every augmentation.
         devices: number of devices (processes) that share the batch.
-        compile: compile the network by torch.compile.
+        compile: compile the network with torch.compile.
         optimizer: the optimiser.
         schedule: the learning rate over time.
         trainer: how the training runs.
@@ -190,7 +190,7 @@ class RunConfig:
         return Path(self.output) / self.name
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain types, as a checkpoint keeps them."""
+        """The settings as plain types, as stored in a checkpoint."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -205,7 +205,7 @@ class RunConfig:
         Args:
             recipe: name of a recipe, or None for the defaults.
             overrides: such as `{"trainer.epochs": 1}`.
-            base: settings as `to_dict` gives them, in place of a recipe.
+            base: settings as returned by `to_dict`, instead of a recipe.
 
         Returns:
             The settings.
@@ -253,11 +253,11 @@ def recipe_path(name: str, task: str) -> Path:
 
 
 def add_config_arguments(parser: ArgumentParser, cls: type[RunConfig]) -> None:
-    """Give a jsonargparse parser `--config` and every setting of a task."""
+    """Add `--config` and every setting of a task to a jsonargparse parser."""
     from jsonargparse import ActionYesNo
 
     parser.add_argument("--config", action=config_action(), help="YAML file with settings, read before the options")
-    parser.add_argument("--compile", action=ActionYesNo, default=False, help="compile the network by torch.compile")
+    parser.add_argument("--compile", action=ActionYesNo, default=False, help="compile the network with torch.compile")
     parser.add_class_arguments(cls, skip={"compile"})
     for action in parser._actions:
         if action.dest == "data.spec" and formats(cls.task):
@@ -266,12 +266,12 @@ def add_config_arguments(parser: ArgumentParser, cls: type[RunConfig]) -> None:
 
 
 def from_parsed(cls: type[Config], parsed: Any) -> Config:
-    """The settings in what such a parser made of its arguments."""
+    """The settings from the arguments parsed by such a parser."""
     return cls(**{item.name: parsed[item.name] for item in dataclasses.fields(cls)})
 
 
 def plain_words(message: str) -> str:
-    """Jsonargparse's complaint about a setting of a few choices in our own words; any other on one line."""
+    """Rephrase jsonargparse's complaint about a setting with a few choices; put any other on one line."""
 
     def choices(found: re.Match[str]) -> str:
         words = re.findall(r"'([^']*)'", found[2])

@@ -1,4 +1,4 @@
-"""Devices by their names."""
+"""Devices by name."""
 
 import torch
 
@@ -6,7 +6,7 @@ from involution.engine.settings import ConfigError
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes an accelerator if there is one.
+    """The device with that name; "auto" uses an accelerator if there is one.
 
     Raises:
         ConfigError: If there is no such device.
@@ -23,6 +23,6 @@ def find_device(name: str) -> torch.device:
     count = torch.accelerator.device_count() if found is not None and device.type == found.type else 0
     if device.type != "cpu" and (device.index or 0) >= count:
         raise ConfigError(
-            f"device {name} is not there: this machine has cpu{f' and {found.type}' if found else ' only'}"
+            f"device {name} is not available: this machine has cpu{f' and {found.type}' if found else ' only'}"
         )
     return device

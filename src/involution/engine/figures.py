@@ -1,4 +1,4 @@
-"""What an evaluation found, whatever the task."""
+"""The result of an evaluation, for any task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 @dataclass(frozen=True, kw_only=True)
 class Figures(ABC):
-    """Figures of a checkpoint on one split; a task adds its own.
+    """Figures of a checkpoint on one split, to which a task adds its own.
 
     Attributes:
         num_images: images counted, each once.
@@ -22,7 +22,7 @@ class Figures(ABC):
         split: the split's name.
     """
 
-    # what `predictions` gives, for the help of the command line; empty where the task keeps none
+    # what `predictions` returns, for the command-line help; empty if the task keeps none
     predictions_help: ClassVar[str] = ""
 
     num_images: int
@@ -48,7 +48,7 @@ class Figures(ABC):
         return f"{self.num_images:,} images, {self.images_per_second:,.1f} images/s"
 
     def predictions(self) -> Sequence[dict[str, Any]] | None:
-        """Every prediction in JSON's types, where the task keeps them."""
+        """Every prediction in JSON's types, if the task keeps them."""
         return None
 
 

@@ -16,7 +16,7 @@ _READ: dict[Path, tuple[int, dict[str, Any]]] = {}
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
-    """Make a folder, and those above it, if it is not there yet.
+    """Make a folder and its parents, if it doesn't exist yet.
 
     Raises:
         OSError: if it can't be made or written to.
@@ -65,7 +65,7 @@ def check_free(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, else vanishes.
+    """A temporary file next to `path` that replaces it if the block succeeds, and is deleted otherwise.
 
     A link stays one: the file it leads to is replaced. A device or a pipe is written to as it is.
 

@@ -1,6 +1,6 @@
-"""Batches whose order and augmentation follow from the seed, the epoch and the image alone.
+"""Batches whose order and augmentation depend only on the seed, the epoch and the image.
 
-So a run is repeatable, a resumed run goes on with the very batches it would have seen, and any number of
+So a run is repeatable, a resumed run continues with exactly the batches it would have seen, and any number of
 devices share the same batches.
 """
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 _MASK = 2**63 - 1
-# from (image, target) to what is batched
+# from (image, target) to an item of a batch
 Transform = Callable[..., tuple[Tensor, Any]]
 
 
 def derive_seed(*parts: int) -> int:
-    """A seed from whole numbers, unlike for any change of one of them."""
+    """A seed from whole numbers that changes if any of them does."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) & _MASK
 
 
@@ -38,7 +38,7 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         seed: draws the order.
         rank: this device.
         world_size: number of devices.
-        start: (epoch, batch) to begin at, when a run goes on.
+        start: (epoch, batch) to start at, for a resumed run.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next pass is drawn for."""
+        """Set the epoch of the next pass."""
         self.epoch = epoch
 
     @property
@@ -70,7 +70,7 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         return self
 
     def __len__(self) -> int:
-        # the whole epoch, even where a resumed one begins in its midst: that is how Lightning counts
+        # the whole epoch, even if a resumed run starts in the middle of it: this is how Lightning counts
         return self.num_batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -104,14 +104,14 @@ class EvalBatches(Sampler[list[int]]):
 
 
 class TrainItems(Dataset[tuple[Tensor, Any]]):
-    """Training images with their targets, each augmented by random numbers of its own.
+    """Training images with their targets, each augmented with its own random numbers.
 
     Args:
         source: yields (image, target).
-        random: the part of the transform of both that is drawn anew each time.
-        seed: of the augmentation.
-        fixed: the part that is the same every time, None for nothing.
-        cache: keep what `fixed` made.
+        random: the part of the transform (of both) that is drawn anew each time.
+        seed: seed of the augmentation.
+        fixed: the part that is the same every time, or None.
+        cache: keep the results of `fixed`.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class TrainItems(Dataset[tuple[Tensor, Any]]):
 
 
 class EvalItems(Dataset[tuple[Tensor, Any]]):
-    """Images and targets as evaluation shows them.
+    """Images and targets as evaluation sees them.
 
     Args:
         source: yields (image, target).
-        transform: of both.
-        cache: keep what it made.
+        transform: transform of both.
+        cache: keep its results.
     """
 
     def __init__(self, source: Dataset[Any], transform: Transform, cache: bool = False) -> None:
@@ -165,10 +165,10 @@ def _item(source: Dataset[Any], transform: Transform | None, cached: dict[int, A
 
 
 class ImageOnly:
-    """A transform of an image that leaves its target as it is.
+    """A transform of an image that leaves its target unchanged.
 
     Args:
-        transform: of the image.
+        transform: transform of the image.
     """
 
     def __init__(self, transform: Callable[[Any], Tensor]) -> None:
@@ -188,7 +188,7 @@ def as_lists(items: list[tuple[Tensor, Any]]) -> tuple[list[Tensor], list[Any]]:
 def make_loader(
     dataset: Dataset[Any], batches: Sampler[Any], workers: int, pin_memory: bool, collate: Any = None
 ) -> DataLoader[Any]:
-    """A loader of ready-made batches, with lasting workers, at most one for each CPU core."""
+    """A loader of ready-made batches with persistent workers, at most one per CPU core."""
     workers = min(workers, _cores())
     return DataLoader(
         dataset,
@@ -208,5 +208,5 @@ def _cores() -> int:
 
 
 def _leave_ctrl_c_to_the_parent(worker: int) -> None:
-    # a terminal sends it to every process: without batches the parent could not finish its step
+    # a terminal sends Ctrl-C to every process, but the parent needs batches to finish its step
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Loading what was trained, and the card that goes with it, whatever the task."""
+"""Loading a trained network and its card, for any task."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def load(
     path: str | os.PathLike[str], device: str | torch.device = "cpu", *, task: str | None = None
 ) -> tuple[nn.Module, ModelCard]:
-    """A trained network, in eval mode; its moving-average weights where the training kept them.
+    """A trained network in eval mode, with its moving-average weights if the training kept them.
 
     Args:
         path: best.ckpt or last.ckpt of a run.
@@ -41,7 +41,7 @@ def load(
         The network and its card.
 
     Raises:
-        CheckpointError: if the file is missing, is no checkpoint of this package or of another task, or would run code.
+        CheckpointError: if the file is missing, not a checkpoint of this package, of another task, or would run code.
     """
     return load_contents(read_checkpoint(path), path, device, task=task)
 
@@ -75,15 +75,15 @@ def load_contents(
 
 
 def load_predictor(path: str | os.PathLike[str], device: str = "auto", *, task: str | None = None) -> Predictor[Any]:
-    """The predictor of a checkpoint, whatever its task.
+    """The predictor for a checkpoint of any task.
 
     Args:
         path: best.ckpt or last.ckpt of a run.
-        device: Where the network runs; "auto" takes an accelerator if there is one.
+        device: Where the network runs; "auto" uses an accelerator if there is one.
         task: Refuse a checkpoint of another task than this.
 
     Raises:
-        CheckpointError: If the file is missing, no checkpoint of a training, or of another task.
+        CheckpointError: If the file is missing, not a checkpoint of a training run, or for another task.
         ConfigError: If there is no such device.
     """
     network, card = load(path, find_device(device), task=task)
@@ -91,12 +91,12 @@ def load_predictor(path: str | os.PathLike[str], device: str = "auto", *, task: 
 
 
 def make_card(config: RunConfig, classes: Sequence[str], category_ids: Sequence[int] = ()) -> ModelCard:
-    """What a checkpoint of a run tells about itself.
+    """The card of a run's checkpoints.
 
     Args:
         config: the settings of the run.
         classes: class names in the order of the outputs.
-        category_ids: the data set's ids of these classes, where it has such.
+        category_ids: the data set's ids of these classes, if it has any.
     """
     fields: dict[str, Any] = {"interpolation": "bilinear", "crop_pct": 1.0, **get_task(config.task).describe(config)}
     return ModelCard(

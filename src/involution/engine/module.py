@@ -1,4 +1,4 @@
-"""What is trained: a network with its optimiser and schedule, as Lightning wants it; tasks add their steps."""
+"""The Lightning module: a network with its optimiser and schedule, to which tasks add their steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from involution.engine.schedule import lr_factor
 
 
 class TaskModule(L.LightningModule):
-    """A network with optimiser and schedule; a task adds its steps and figures.
+    """A network with optimiser and schedule, to which a task adds its steps and figures.
 
     Args:
         model: the network.
@@ -29,8 +29,8 @@ class TaskModule(L.LightningModule):
         steps_per_epoch: optimiser steps per epoch.
 
     Attributes:
-        monitor: the one of `val_figures` that chooses the best checkpoint, the larger the better.
-        position: (epoch, batch) that training goes on with; set where a checkpoint is written.
+        monitor: name of the figure in `val_figures` that chooses the best checkpoint; larger is better.
+        position: (epoch, batch) to resume from; set when a checkpoint is written.
         results: figures of the last pass over validation or test images.
         within: labels among which it is measured, None for all.
     """
@@ -46,12 +46,12 @@ class TaskModule(L.LightningModule):
         self.position = (0, 0)
         self.results: dict[str, Any] = {}
         self.within: list[int] | None = None
-        # sums, since MeanMetric either hides a loss that is no number or forgets the weights
+        # sums, because MeanMetric either hides a NaN loss or ignores the weights
         self.loss_sum = SumMetric(nan_strategy="disable")
         self.loss_count = SumMetric(nan_strategy="disable")
 
     def count_loss(self, loss: Tensor, images: int) -> None:
-        """Take the mean loss of a batch into `train_figures`."""
+        """Add the mean loss of a batch to `train_figures`."""
         self.loss_sum.update(loss.detach() * images)
         self.loss_count.update(images)
 
@@ -64,7 +64,7 @@ class TaskModule(L.LightningModule):
         return kept
 
     def train_figures(self) -> dict[str, float]:
-        """Figures of the training images over the epoch, `loss` among them; counting then starts afresh."""
+        """Figures of the training images over the epoch, including `loss`; then reset them."""
         found = {"loss": float(self.loss_sum.compute() / self.loss_count.compute())}
         self.loss_sum.reset()
         self.loss_count.reset()
@@ -76,12 +76,12 @@ class TaskModule(L.LightningModule):
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # what is drawn in a step follows from the step alone, so that a resumed run draws what it would have drawn
+        # random numbers depend only on the step, so that a resumed run draws the same ones
         torch.manual_seed(derive_seed(self.config.seed, self.current_epoch, batch_idx, self.global_rank, 1))
 
     @override
     def on_validation_epoch_start(self) -> None:
-        # each device keeps statistics of its own images: what is evaluated and saved is their mean
+        # each device keeps statistics of its own images; their mean is evaluated and saved
         if self.trainer.world_size > 1:
             from timm.utils import distribute_bn
 

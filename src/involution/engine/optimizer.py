@@ -10,11 +10,11 @@ from involution.engine.settings import ConfigError
 
 
 def param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """The trainable parameters in groups of one learning rate and one weight decay.
+    """The trainable parameters in groups that share a learning rate and a weight decay.
 
-    Without `decay_norm_and_bias`, one-dimensional parameters form groups without decay; with a
-    `head_lr_factor` other than 1 the head forms groups of its own: what `head_parameters()` of the network gives, or
-    the classifier of timm's networks. Empty groups are left out.
+    Without `decay_norm_and_bias`, one-dimensional parameters form groups without decay. With a `head_lr_factor` other
+    than 1, the head forms separate groups: the network's `head_parameters()`, or the classifier of timm's networks.
+    Empty groups are left out.
     """
     head = {id(parameter) for parameter in _head(model)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -28,7 +28,7 @@ def param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, An
 
 
 def _head(model: nn.Module) -> Iterable[nn.Parameter]:
-    # our own networks say which parameters are their head's; timm's have a classifier
+    # our own networks name their head's parameters; timm's have a classifier
     if hasattr(model, "head_parameters"):
         return model.head_parameters()  # type: ignore[operator]
     return model.get_classifier().parameters()  # type: ignore[operator]

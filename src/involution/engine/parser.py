@@ -1,4 +1,4 @@
-"""The parser of every command and of settings: jsonargparse's, reading YAML within limits."""
+"""The parser of every command and of settings: jsonargparse's, with limits on YAML."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def config_action() -> Any:
 
 def _value(text: str) -> Any:
     value = parse_yaml(text)
-    # a word with a colon at its end is no mapping to nothing, such as a folder's name
+    # a word that ends in a colon, such as a folder's name, is not a mapping to nothing
     empty = isinstance(value, dict) and value and all(item is None for item in value.values())
     return text if empty else value

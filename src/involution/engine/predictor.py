@@ -1,4 +1,4 @@
-"""Using a trained network on images, whatever the task: reading, batching, setting unreadable files aside."""
+"""Using a trained network on images, for any task: reading, batching, setting unreadable files aside."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SkippedImage:
 
 @dataclass(frozen=True)
 class Result(ABC):
-    """What a network says about one image; a task adds its own.
+    """The result for one image, to which a task adds its own.
 
     Attributes:
         file: Path of the image; `image`, or `image 0`, `image 1`, … of several, for one given in memory.
@@ -53,7 +53,7 @@ class Result(ABC):
 
     @abstractmethod
     def cells(self) -> list[str]:
-        """What a table says of the image, beside its file."""
+        """The cells of a table for this image, apart from its file."""
 
     @property
     def found(self) -> int:
@@ -70,14 +70,14 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class Option:
-    """A setting of a prediction, which the command line offers, too.
+    """A setting of a prediction, also offered on the command line.
 
     Attributes:
         name: of the argument; on the command line with dashes.
-        default: what it is unless given.
+        default: its default.
         help: one line.
         kind: its type.
-        choices: the values that it may have; any of its type where there are none.
+        choices: the allowed values; empty for any of its type.
     """
 
     name: str
@@ -89,11 +89,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Look:
-    """An image as the network is given it, and the way back to the file's pixels.
+    """An image as given to the network, and the way back to the file's pixels.
 
     Attributes:
         input: [1, C, H, W], normalised.
-        resized: (height, width) that the image has before it is cropped.
+        resized: (height, width) of the image before it is cropped.
         offset: (top, left) of the input in the resized image.
     """
 
@@ -102,26 +102,26 @@ class Look:
     offset: tuple[int, int] = (0, 0)
 
 
-# takes a `Result` or a `SkippedImage`, and what a file of this image is called, without a suffix
+# takes a `Result` or a `SkippedImage`, and the name for a file of this image, without suffix
 Add = Callable[[Any, str], None]
 
 
 class Predictor(ABC, Generic[R]):
-    """A trained network with everything that it needs to be used on images.
+    """A trained network with everything needed to use it on images.
 
     Args:
         model: The network, used in eval mode on the device where it is.
-        card: What the checkpoint tells about it.
+        card: The card of its checkpoint.
 
     Attributes:
         task: Name of the task.
         verb: What it does to an image, in the past tense.
         options: Settings of `stream`, for the command line.
-        batch_size: Images that `stream` takes at a time unless told otherwise.
-        output: What `open_output` wants, `FILE` or `FOLDER`, and what it writes.
+        batch_size: Default number of images that `stream` handles at a time.
+        output: What `open_output` expects, `FILE` or `FOLDER`, and what it writes.
         output_options: Settings of `open_output`, for the command line.
         draws: Whether its results can be drawn.
-        channels: Of the network's input.
+        channels: Channels of the network's input.
     """
 
     task: ClassVar[str]
@@ -148,10 +148,10 @@ class Predictor(ABC, Generic[R]):
 
         Args:
             path: best.ckpt or last.ckpt of a run.
-            device: Where the network runs; "auto" takes an accelerator if there is one.
+            device: Where the network runs; "auto" uses an accelerator if there is one.
 
         Raises:
-            CheckpointError: If the file is missing or no checkpoint of this task.
+            CheckpointError: If the file is missing or not a checkpoint of this task.
             ConfigError: If there is no such device.
         """
         return cls(*load(path, find_device(device), task=cls.task))
@@ -174,7 +174,7 @@ class Predictor(ABC, Generic[R]):
 
         Raises:
             ImageError: At the first image that can't be read; `stream` sets such images aside instead.
-            PredictError: For options that make no sense.
+            PredictError: For invalid options.
         """
         import PIL.Image
 
@@ -191,7 +191,7 @@ class Predictor(ABC, Generic[R]):
     def stream(
         self, images: Iterable[str | Path | Image], *, batch_size: int | None = None, **options: Any
     ) -> Iterator[R | SkippedImage]:
-        """Use the network on images, one batch at a time, in the order given, holding one batch in memory.
+        """Use the network on images in the given order, keeping one batch in memory.
 
         Args:
             images: Paths or PIL images, of any number.
@@ -232,7 +232,7 @@ class Predictor(ABC, Generic[R]):
             return [SkippedImage(pictures[0][0], f"the network can't take its {size} pixels ({reason})")]
 
     def check_options(self, *args: Any, **options: Any) -> None:
-        """Raise `PredictError` for options that make no sense."""
+        """Raise `PredictError` for invalid options."""
 
     @abstractmethod
     def run(self, names: Sequence[str], images: Sequence[Image], *args: Any, **options: Any) -> list[R]:
@@ -240,16 +240,16 @@ class Predictor(ABC, Generic[R]):
 
     @abstractmethod
     def look(self, image: Image) -> Look:
-        """An 8-bit image as the network is given it."""
+        """An 8-bit image as given to the network."""
 
     @property
     def body(self) -> nn.Module:
-        """The part of the network that takes `look(image).input`."""
+        """The part of the network that accepts `look(image).input`."""
         return self.model
 
     @abstractmethod
     def columns(self, **options: Any) -> list[str]:
-        """Titles of a table's columns beside the file, for `Result.cells`; those that end in % are right-aligned."""
+        """Titles of a table's columns after the file, for `Result.cells`; those ending in % are right-aligned."""
 
     def summary(self, done: int, found: int, skipped: int) -> str:
         """One line about all images."""
@@ -257,7 +257,7 @@ class Predictor(ABC, Generic[R]):
 
     @abstractmethod
     def open_output(self, path: str | Path, *args: Any, **options: Any) -> AbstractContextManager[Add]:
-        """Write results as they come; a file appears complete or not at all.
+        """Write results as they come; a file is never left half written.
 
         Args:
             path: A file or a folder, by `output`.
@@ -265,7 +265,7 @@ class Predictor(ABC, Generic[R]):
             **options: `images`, the files that will be added, and those of `output_options`.
 
         Raises:
-            PredictError: For a path that does not fit.
+            PredictError: For an unsuitable path.
             OSError: If it can't be written.
         """
 
@@ -297,7 +297,7 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
     unmatched = []
     for source in sources:
         path = Path(source)
-        # a name that exists is that file, even with brackets or stars in it
+        # an existing name is that file, even if it contains brackets or stars
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
         found = [file for match in matches for file in (images_below(match, findings) if match.is_dir() else [match])]
         files.update(dict.fromkeys(found))

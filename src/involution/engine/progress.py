@@ -1,4 +1,4 @@
-"""The progress of a training on the terminal; one line an epoch where the output is no terminal."""
+"""The progress of a training run: a bar on a terminal, otherwise one line per epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing_extensions import override
 
 
 class _Title(ProgressColumn):
-    """The task's description, on one line and cut where the terminal is narrow."""
+    """The task's description on one line, cut if the terminal is narrow."""
 
     @override
     def render(self, task: Task) -> Text:
@@ -22,7 +22,7 @@ class _Title(ProgressColumn):
 
 
 class ProgressBar(L.Callback):
-    """Bar over the whole run with loss, the task's measure, images per second and the time left.
+    """A bar over the whole run with loss, the task's measure, images per second and the time left.
 
     Args:
         title: what is being done.
@@ -45,7 +45,7 @@ class ProgressBar(L.Callback):
             return
         self._since = time.perf_counter()
         if self.console.is_interactive:
-            # in 80 columns the title and the bar give way, the figures and the time left stay whole
+            # in 80 columns the title and the bar shrink; the figures and the time left stay whole
             self._progress = Progress(
                 _Title(),
                 BarColumn(bar_width=10),
@@ -57,7 +57,7 @@ class ProgressBar(L.Callback):
             self._progress.start()
             total = trainer.num_training_batches * (trainer.max_epochs or 1)
             self._task = self._progress.add_task(self.title, total=total, figures="")
-            # a run that goes on does not begin at nothing
+            # a resumed run does not start at zero
             done = trainer.current_epoch * trainer.num_training_batches
             self._progress.update(self._task, completed=done)
 
@@ -71,7 +71,7 @@ class ProgressBar(L.Callback):
         self._images += len(batch[1]) * trainer.world_size
         if self._progress is None:
             return
-        # reading the loss waits for the device: not at every step
+        # reading the loss waits for the device, so not at every step
         if batch_idx % 10 == 0:
             self._loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         speed = self._images / max(time.perf_counter() - self._since, 1e-9)

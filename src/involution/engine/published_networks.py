@@ -1,4 +1,4 @@
-"""Convert the authors' detectors and segmenters to checkpoints that evaluate and predict as a trained one does."""
+"""Convert the authors' detectors and segmenters to checkpoints that evaluate and predict like trained ones."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from involution.models.readers import read_weights
 
 @dataclass(frozen=True)
 class NetworkReport:
-    """What of an authors' detector or segmenter was converted.
+    """What was converted from a detector or segmenter of the authors.
 
     Attributes:
         task: detect or segment.
         network: kind, backbone, neck, head, entries, what was left out and filled in.
-        card: what the checkpoint tells about itself.
+        card: the card of the checkpoint.
         names_from: where the class names come from.
     """
 
@@ -42,8 +42,8 @@ class NetworkReport:
 def convert_network(src: str | Path, dst: str | Path, *, overwrite: bool = False) -> NetworkReport:
     """Convert a detector or segmenter of mmdetection 2 or mmsegmentation 0, as the authors published them.
 
-    The file that is written is one for `involution detect|segment eval|predict --checkpoint`. Its settings are those of
-    the published recipe; a detector keeps mmdetection's anchors and RoIAlign.
+    The output is a checkpoint for `involution detect|segment eval|predict`. Its settings are those of the published
+    recipe; a detector keeps mmdetection's anchors and RoIAlign.
 
     Args:
         src: the authors' file.
@@ -120,7 +120,7 @@ def _segmenter(network: MappedNetwork, classes: Sequence[str] | None) -> tuple[N
 
 
 def _recipe(task: str, base: str, network: MappedNetwork) -> str:
-    """Name of the published recipe of these parts, or of the kind's first where they were not published together."""
+    """Name of the published recipe with these parts, or the kind's first if they were not published together."""
     name = base
     if network.neck == "involution":
         name += "-involution-neck" + ("-head" if network.head == "involution" else "")

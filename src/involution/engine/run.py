@@ -1,4 +1,4 @@
-"""Training and evaluating, whatever the task."""
+"""Training and evaluation, for any task."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from involution.engine.training_state import check_training_state
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left behind.
+    """The result of a training run.
 
     Attributes:
         best: checkpoint of the epoch that did best on the validation images.
@@ -46,7 +46,7 @@ class TrainResult:
         log_dir: the run's folder, with metrics.csv and TensorBoard's files.
         seconds: training time without validation, over all epochs.
         images_per_second: training images per second.
-        score: of the best checkpoint by the task's measure (accuracy, AP, mean IoU), 0 to 1.
+        score: the task's measure (accuracy, AP, mean IoU) of the best checkpoint, 0 to 1.
         history: one row per epoch, as in metrics.csv.
     """
 
@@ -64,8 +64,8 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
 
     Args:
         config: the settings: `ClassifyConfig`, `DetectConfig`, `SegmentConfig`, or those of a task of your own.
-        progress: show a progress bar, or a line per epoch where the output is no terminal.
-        resume: go on from this checkpoint, in its folder.
+        progress: show a progress bar, or a line per epoch if the output is not a terminal.
+        resume: resume from this checkpoint, in its folder.
 
     Returns:
         Checkpoints, figures and the history.
@@ -74,9 +74,9 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         ConfigError: for settings that are wrong or do not go together.
         DataError: for a data set that can't be used.
         CheckpointError: for a checkpoint or weights that can't be used.
-        ImageError: for an image that turns out broken during the training.
-        TrainingInterrupted: after Ctrl-C; it tells where the training can go on.
-        TrainingDiverged: when the loss is not a number any more.
+        ImageError: for an image that turns out to be broken during training.
+        TrainingInterrupted: after Ctrl-C; it names the checkpoint to resume from.
+        TrainingDiverged: when the loss becomes NaN or infinite.
     """
     spec = get_task(config.task)
     check_config(config)
@@ -92,7 +92,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
             "images; choose a smaller batch"
         )
     if found and list(data.classes) != found[1].classes:
-        raise ConfigError(f"{resume} knows other classes ({some(found[1].classes)}) than {config.data.spec}")
+        raise ConfigError(f"{resume} was trained on other classes ({some(found[1].classes)}) than {config.data.spec}")
     position = found[0] if found else (0, 0)
     flag = InterruptFlag()
     recorder = RunRecorder(run_dir, flag)
@@ -210,7 +210,7 @@ def evaluate(
 
 
 def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: int, *, fresh: bool) -> Any:
-    """What Lightning trains: the network with its card; a run that goes on gets its weights later."""
+    """The Lightning module with network and card; a resumed run gets its weights later."""
     torch.manual_seed(config.seed)
     network = spec.build(config, len(data.classes), fresh)
     if config.trainer.channels_last:
@@ -239,13 +239,13 @@ def make_loaders(
 
 
 def category_ids(data: DataSet[Any]) -> list[int]:
-    """The source's ids of the classes, where it has such."""
+    """The source's ids of the classes, if it has any."""
     record = getattr(data.train, "record", None)
     return [] if record is None else list(record.category_ids)
 
 
 def in_epochs(config: Config, num_images: int) -> Config:
-    """The settings with `trainer.steps`, where given, told in whole epochs."""
+    """The settings with `trainer.steps`, if given, converted to whole epochs."""
     trainer, batch_size = config.trainer, config.data.batch_size
     if trainer.steps is None or num_images < batch_size:
         return config
@@ -293,7 +293,7 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-# the checkpoint restores these, or counts in their units
+# the checkpoint restores these or counts in their units
 _KEPT = (
     "name",
     "output",
@@ -307,13 +307,11 @@ _KEPT = (
 
 
 def _read_run(config: RunConfig, resume: str | os.PathLike[str]) -> tuple[tuple[int, int], ModelCard, dict[str, Any]]:
-    """The (epoch, batch) that a run goes on with, the card of its network, and all that the checkpoint holds."""
+    """The (epoch, batch) to resume from, the card of the network, and the contents of the checkpoint."""
     found = read_checkpoint(resume)
     card = read_card(found, resume, config.task)
     if "position" not in found[CARD_KEY]:
-        raise CheckpointError(
-            f"{resume} is converted, not a run that could go on: begin one, with --model.weights {resume}"
-        )
+        raise CheckpointError(f"{resume} was converted and can't be resumed: start a run with --model.weights {resume}")
     before = read_recipe(card, resume, type(config))
     for key in setting_names(type(config)):
         old, new = (attrgetter(key)(settings) for settings in (before, config))
@@ -338,8 +336,8 @@ def _claim_run_dir(run_dir: Path, resume: str | os.PathLike[str] | None) -> None
     if not all(entry.name in _REMAINS or entry.suffix == ".tmp" for entry in inside):
         last = run_dir / "last.ckpt"
         if last.is_file():
-            raise ConfigError(f"{run_dir} holds a run already; choose another --name, or go on with --resume {last}")
-        raise ConfigError(f"{run_dir} holds files already; choose another --name")
+            raise ConfigError(f"{run_dir} already has a run; choose another --name, or resume it with --resume {last}")
+        raise ConfigError(f"{run_dir} already has files; choose another --name")
     try:
         make_folder(run_dir)
         if inside:

@@ -5,7 +5,7 @@ from involution.engine.settings import ConfigError
 
 
 def lr_factor(step: int, steps_per_epoch: int, epochs: float, schedule: ScheduleConfig) -> float:
-    """Share of the peak learning rate at an optimiser step.
+    """Fraction of the peak learning rate at an optimiser step.
 
     With update "epoch" and cosine decay, in epoch e of E: `final + (1 - final) * (1 + cos(pi * e / E)) / 2`;
     during the warm-up of W steps it is multiplied by `1 - (1 - step / W) * (1 - warmup_start)`. This is the

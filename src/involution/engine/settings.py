@@ -1,4 +1,4 @@
-"""The range of a setting, told where the setting stands, and the check of all of them."""
+"""Ranges of settings, declared next to each setting, and the check of all of them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A setting that is wrong, or two that do not go together."""
+    """A setting is wrong, or two do not go together."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The values that a setting may have; of a list, each of them.
+    """The allowed values of a setting, or of each item if it is a list.
 
     Attributes:
         low: the smallest.
         high: the largest.
-        above: `low` itself is too small.
+        above: exclude `low` itself.
     """
 
     low: float = -math.inf
@@ -37,10 +37,10 @@ class Range:
 
 
 def ranged(default: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> Any:
-    """A dataclass field of a range.
+    """A dataclass field with a range.
 
     Args:
-        default: its default; a list becomes a fresh one each time.
+        default: its default; a list is copied each time.
         low: smallest value.
         high: largest value.
         above: the value must be greater than `low`.

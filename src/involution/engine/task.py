@@ -1,6 +1,6 @@
-"""What a task is: one record for all that training, evaluation and prediction need to know of it.
+"""What a task is: one record with everything that training, evaluation and prediction need to know.
 
-A new task is a folder like `tasks/classify` and one line in `_TASKS`, or a call of `register_task` from elsewhere.
+To add a task, make a folder like `tasks/classify` and add a line to `_TASKS`, or call `register_task` from elsewhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from involution.engine.module import TaskModule
     from involution.engine.predictor import Predictor
 
-# name -> what is trained, where its record is; read without importing what the task needs
+# name -> what is trained, and where its record is; can be read without importing what the task needs
 _TASKS: dict[str, tuple[str, str]] = {
     "classify": ("image classifier", "involution.engine.tasks.classify.spec"),
     "detect": ("object detector", "involution.engine.tasks.detect.spec"),
@@ -33,24 +33,24 @@ _SPECS: dict[str, TaskSpec] = {}
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task: what it is trained on, how, and how it is measured and used.
+    """A task: what it trains on, how it trains, and how it is measured and used.
 
     Below, `config` is an instance of the task's `config` class, and `data` a `DataSet` of a format that is registered
     for the task (`involution.data.registry`).
 
     Attributes:
         name: as on the command line: classify, detect, segment.
-        noun: what is trained, with the article left out: "image classifier".
-        measure: what chooses the best checkpoint, as people write it: accuracy, AP, mean IoU.
-        config: the class of its settings, a `RunConfig`.
+        noun: what is trained, without the article: "image classifier".
+        measure: what chooses the best checkpoint, as displayed: accuracy, AP, mean IoU.
+        config: class of its settings, a `RunConfig`.
         check: raises `ConfigError` for settings that do not go together; ranges and choices are checked before.
-        build: from (config, number of classes, weights) to the network; without `weights` none are read, since a
-            checkpoint brings them.
+        build: from (config, number of classes, weights) to the network; without `weights` none are read, because a
+            checkpoint provides them.
         describe: from the settings to the fields of the `ModelCard` that differ between tasks.
-        module: from (network, config, card, steps_per_epoch, data) to what Lightning trains.
-        train_set: from (config, data) to the training set; items are asked for by (epoch, index).
-        eval_set: from (config, a split of the data) to what evaluation sees; items are asked for by index.
-        data_options: from the settings to how the data set is opened, besides what `config.data` says by itself.
+        module: from (network, config, card, steps_per_epoch, data) to the Lightning module.
+        train_set: from (config, data) to the training set; items are requested by (epoch, index).
+        eval_set: from (config, a split of the data) to what evaluation sees; items are requested by index.
+        data_options: from the settings to options for opening the data set, besides those in `config.data`.
         collate: makes a batch of items; None for stacked tensors.
         figures: the class of what `evaluate` returns.
         predictor: the class of what predicts.
@@ -100,13 +100,13 @@ def with_article(noun: str) -> str:
 
 
 def register_task(spec: TaskSpec) -> None:
-    """Add a task; training, evaluation, prediction and the command line then know it.
+    """Add a task to training, evaluation, prediction and the command line.
 
     Raises:
-        ValueError: if there is a task of that name.
+        ValueError: if there is already a task with that name.
     """
     if spec.name in task_names():
-        raise ValueError(f"there is a task named {spec.name!r} already")
+        raise ValueError(f"there is already a task named {spec.name!r}")
     _SPECS[spec.name] = spec
 
 

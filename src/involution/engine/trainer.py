@@ -49,7 +49,7 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool) -> Any:
 
 
 def make_eval_trainer(config: RunConfig, progress: bool) -> Any:
-    """The trainer of an evaluation, which writes nothing."""
+    """The trainer for an evaluation, which writes nothing."""
     from lightning.pytorch.callbacks import RichProgressBar
 
     return _trainer(
@@ -74,7 +74,7 @@ def _trainer(config: RunConfig, **options: Any) -> Any:
             f"can't run on devices={config.devices}, trainer.accelerator={config.trainer.accelerator}: {error}"
         ) from error
     if trainer.precision != config.trainer.precision:
-        # Lightning takes another one and goes on
+        # Lightning would silently use another one
         raise ConfigError(
             f"trainer.precision {config.trainer.precision} does not work on this device; choose {trainer.precision}"
         )
@@ -82,14 +82,14 @@ def _trainer(config: RunConfig, **options: Any) -> Any:
 
 
 def placement(config: RunConfig) -> dict[str, Any]:
-    """Where a trainer runs: under torchrun as that says, else on `devices` devices."""
+    """Where a trainer runs: as torchrun says, otherwise on `devices` devices."""
     from lightning.pytorch.strategies import DDPStrategy
 
     devices, nodes = config.devices, 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    # buffers are not broadcast: evaluation may take fewer batches on one device than on another
+    # buffers are not broadcast, because evaluation may have fewer batches on one device than on another
     unused = get_task(config.task).unused_parameters
     alone = devices * nodes == 1
     strategy = "auto" if alone else DDPStrategy(broadcast_buffers=False, find_unused_parameters=unused)
@@ -109,7 +109,7 @@ def on_gpu(trainer: Any) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning's advice away: what it warns of here is meant so."""
+    """Silence Lightning's advice: what it warns about here is intended."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -117,9 +117,9 @@ def quiet() -> Iterator[None]:
             # Lightning's own use of torch
             ".*treespec, LeafSpec.*",
             ".*does not have many workers.*",
-            # the answer to it is the error of `_trainer`
+            # `_trainer` raises an error for it
             ".*AMP with fp16 is not supported on CPU.*",
-            # torch's new name does something else
+            # torch's new option does something else
             ".*broadcast_buffers. is deprecated.*",
             ".*dataloader is not resumable.*",
             ".*module.* in eval mode at the start of training.*",

@@ -1,4 +1,4 @@
-"""Weights that a training starts from."""
+"""The weights that training starts from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from involution.models.checkpoint import CheckpointReport, load_checkpoint
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Fill a network from any file that `load_checkpoint` takes, except a head of another size.
+    """Load any file that `load_checkpoint` accepts into a network, except a head of another size.
 
     Args:
         model: one of timm's networks.
@@ -27,7 +27,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def tell_loaded(path: str | Path, report: CheckpointReport) -> None:
     """Print what a user should know of weights that were read.
 
-    These are a moving average that was taken, a first convolution that was adapted, a head that starts afresh.
+    These are the use of a moving average, an adapted first convolution, and a newly initialised head.
     """
     notes = list(report.notes)
     if report.untouched:

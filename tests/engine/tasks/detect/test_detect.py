@@ -311,15 +311,15 @@ def test_predictor_leaves_out_uncertain_objects(trained, root):
         ({"model__name": "detr", "model__neck": "involution"}, "detr has no pyramid"),
         ({"model__name": "detr", "model__levels": [2, 3]}, "must be one stage for detr"),
         ({"model__name": "detr", "model__levels": [3], "model__args": {"colour": 3}}, "Detr has no argument .colour."),
-        ({"model__args": {"colour": 3}}, "can't be made so"),
+        ({"model__args": {"colour": 3}}, "can't be built"),
         ({"model__args": {"anchor_sizes": [8]}}, "one size for each of the 4 levels, got 1"),
         ({"model__norm": "group", "model__freeze": True}, "for training from scratch"),
         ({"data__min_size": []}, "data.min_size"),
-        ({"data__min_size": [300], "data__max_size": 200}, "none above data.max_size"),
+        ({"data__min_size": [300], "data__max_size": 200}, "sizes from 1 to data.max_size"),
         ({"data__batch_size": 100}, "only 24"),
         ({"data__on_problem": "ignore"}, "data.on_problem must be refuse or skip, got 'ignore'"),
         ({"augment__flip": 2.0}, "augment.flip must be from 0 to 1"),
-        ({"trainer__label_smoothing": 0.1}, "label_smoothing is of classification"),
+        ({"trainer__label_smoothing": 0.1}, "label_smoothing is for classification"),
         ({"schedule__decay": "step"}, "needs schedule.milestones"),
     ],
 )
@@ -335,7 +335,7 @@ def test_other_checkpoints_and_data_are_refused(trained, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         evaluate(trained.best, "coco:/no/such")
     make_digit_scenes(tmp_path / "scenes", {"train": 1, "val": 1})
-    with pytest.raises(ConfigError, match="knows other classes"):
+    with pytest.raises(ConfigError, match="was trained on other classes"):
         evaluate(trained.best, f"coco:{tmp_path / 'scenes'}")
     assert main(["detect", "predict", "x.png", "--checkpoint", str(trained.best), "--output", "x.txt"]) == 2
 

@@ -217,9 +217,9 @@ def test_weights_of_the_backbone_train_on(make_config, tmp_path):
     [
         ({"model__name": "unet"}, "no segmenter named 'unet'"),
         ({"model__backbone": "rednet500"}, "did you mean rednet50"),
-        ({"model__name": "upernet", "model__neck": "involution"}, "neck is of semantic_fpn"),
+        ({"model__name": "upernet", "model__neck": "involution"}, "neck is for semantic_fpn"),
         ({"model__name": "smp_fpn"}, "are not for smp_fpn"),
-        ({"model__args": {"colour": 3}}, "can't be made so"),
+        ({"model__args": {"colour": 3}}, "can't be built"),
         ({"augment__scale": (0.5, 2.0)}, "augment.scale needs data.min_size"),
         ({"augment__scale": (2.0, 1.0)}, "two factors, the smaller one first"),
         ({"model__dice_weight": -1.0}, "model.dice_weight must be 0 or more"),
@@ -243,7 +243,7 @@ def test_other_checkpoints_and_data_are_refused(trained, root, tmp_path):
     shutil.copytree(root, copy)
     names = (copy / "classes.txt").read_text().split()
     (copy / "classes.txt").write_text("\n".join([*names[:-1], "ten"]))
-    with pytest.raises(ConfigError, match="knows other classes"):
+    with pytest.raises(ConfigError, match="was trained on other classes"):
         evaluate(trained.best, f"masks:{copy}")
     with pytest.raises(DataError, match="no such folder"):
         evaluate(trained.best, "masks:/no/such")

@@ -20,8 +20,8 @@ class ClassifyModelConfig(ModelConfig):
 
     Args:
         name: its name in timm's registry, RedNet's included: rednet50, rednet_nano, resnet50, ...
-        weights: start from this checkpoint or converted .safetensors file; a head of another class count is
-            made anew.
+        weights: start from this checkpoint or converted .safetensors file; a head with another number of classes
+            is initialised anew.
         args: further arguments of its constructor, such as {"drop_path_rate": 0.1}.
     """
 
@@ -35,10 +35,10 @@ class ClassifyDataConfig(DataConfig):
 
     Args:
         spec: the data set.
-        image_size: side in pixels of the square that the network sees.
+        image_size: side in pixels of the square input.
         channels: 3 for colour, 1 for grey.
         crop_pct: evaluation resizes the shorter side to image_size / crop_pct and crops the centre.
-        interpolation: of every resize, bilinear or bicubic.
+        interpolation: bilinear or bicubic, for every resize.
         classes: file with the class names, one a line or a JSON list; needed where the data has none.
     """
 
@@ -55,21 +55,21 @@ class ClassifyDataConfig(DataConfig):
 
 @dataclass
 class ClassifyAugmentConfig:
-    """What is done to a training image before the network sees it; evaluation is untouched by it.
+    """Augmentation of training images; evaluation is not affected.
 
     Args:
-        crop_scale: smallest and largest share of the image's area that RandomResizedCrop keeps; null resizes
+        crop_scale: smallest and largest fraction of the image's area that RandomResizedCrop keeps; null resizes
             the whole image instead.
         flip: probability of a horizontal flip.
         rotate: largest rotation in degrees, either way.
-        translate: largest shift as a share of the image's side.
-        scale: smallest and largest zoom factor, 1 being none.
+        translate: largest shift as a fraction of the image's side.
+        scale: smallest and largest zoom factor; 1 is none.
         shear: largest shear in degrees, either way.
         randaugment: number of RandAugment operations per image, 0 for none.
         randaugment_magnitude: strength of these operations, 0 to 30.
         erase: probability that a random rectangle is erased.
         mixup: alpha of mixup, 0 for none.
-        cutmix: alpha of CutMix, 0 for none; with mixup too, each batch draws one of the two.
+        cutmix: alpha of CutMix, 0 for none; with both, each batch draws one of the two.
     """
 
     crop_scale: tuple[float, float] | None = ranged((0.08, 1.0), 0, 1, above=True)
@@ -90,7 +90,7 @@ class ClassifyConfig(RunConfig):
     """A whole classification run.
 
     Args:
-        augment: what is done to training images.
+        augment: augmentation of training images.
     """
 
     task: ClassVar[str] = "classify"
@@ -111,7 +111,7 @@ def check(config: ClassifyConfig) -> None:
         )
     if augment.crop_scale is not None and not increasing(augment.crop_scale):
         raise ConfigError(
-            f"augment.crop_scale must be two shares, the smaller one first, got {list(augment.crop_scale)}"
+            f"augment.crop_scale must be two fractions, the smaller one first, got {list(augment.crop_scale)}"
         )
     if not increasing(augment.scale):
         raise ConfigError(f"augment.scale must be two factors, the smaller one first, got {list(augment.scale)}")
@@ -123,7 +123,7 @@ def create_classifier(config: ClassifyConfig, num_classes: int, weights: bool) -
     Args:
         config: the settings.
         num_classes: classes.
-        weights: read those that a training starts from; without, they come from a checkpoint afterwards.
+        weights: read the weights that training starts from; if False, a checkpoint provides them later.
 
     Raises:
         ConfigError: for an unknown network, or one that can't take the images.
@@ -138,7 +138,7 @@ def create_classifier(config: ClassifyConfig, num_classes: int, weights: bool) -
 
 
 def _check_input(network: nn.Module, config: ClassifyConfig) -> None:
-    """Raise `ConfigError` for a network that can't take images of this size, such as a ViT of another."""
+    """Raise `ConfigError` for a network that can't take images of this size, such as a ViT for another size."""
     side = config.data.image_size
     network.eval()
     try:

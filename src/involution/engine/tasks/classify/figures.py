@@ -1,4 +1,4 @@
-"""What the evaluation of a classifier found."""
+"""The result of evaluating a classifier."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ClassificationFigures(Figures):
     """Figures of a classifier on one split.
 
     Attributes:
-        top1: share of images whose best class is right, 0 to 1.
-        top5: share of images whose right class is among the five best.
+        top1: fraction of images whose best class is correct, 0 to 1.
+        top5: fraction of images whose correct class is among the best five.
         loss: mean cross-entropy.
         confusion: [classes, classes], counts of images by true class (row) and predicted class (column).
         num_images: images counted, each once.
@@ -49,7 +49,7 @@ class ClassificationFigures(Figures):
         return header, [[f"{self.num_images:,}", f"{self.top1:.2%}", f"{self.top5:.2%}", f"{self.loss:.4f}", rate]]
 
     def summary(self) -> str:
-        """The table tells all."""
+        """Nothing: the table has everything."""
         return ""
 
     def to_dict(self) -> dict[str, Any]:

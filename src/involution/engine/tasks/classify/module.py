@@ -1,4 +1,4 @@
-"""One training and evaluation step of a classifier, as Lightning wants it."""
+"""One training and evaluation step of a classifier, as a Lightning module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Scores(nn.Module):
-    """Loss, top-1 and top-5 over a pass, each image counted once on whichever device saw it.
+    """Loss, top-1 and top-5 over a pass, each image counted once, on whichever device saw it.
 
     Args:
         num_classes: number of classes.
@@ -28,7 +28,7 @@ class Scores(nn.Module):
 
     def __init__(self, num_classes: int, confusion: bool = False) -> None:
         super().__init__()
-        # sums, since MeanMetric either hides a loss that is no number or forgets the weights
+        # sums, because MeanMetric either hides a NaN loss or ignores the weights
         self.loss: Metric = SumMetric(nan_strategy="disable")
         self.count: Metric = SumMetric(nan_strategy="disable")
         self.top1: Metric = MulticlassAccuracy(num_classes, average="micro")
@@ -46,7 +46,7 @@ class Scores(nn.Module):
             self.confusion.update(logits, labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures of the pass over all devices; then it starts afresh."""
+        """The figures of the pass over all devices; then reset them."""
         found = {
             "loss": self.loss.compute() / self.count.compute(),
             "accuracy": self.top1.compute(),

@@ -61,17 +61,17 @@ class ClassificationResult(Result):
 
 
 class ClassificationPredictor(Predictor[ClassificationResult]):
-    """A trained classifier with everything that it needs to classify images.
+    """A trained classifier with everything needed to use it.
 
     Args:
         model: Network with `len(card.classes)` outputs, used in eval mode on the device where it is.
-        card: What the checkpoint tells about it: classes, input size, normalisation.
+        card: The card of its checkpoint: classes, input size, normalisation.
     """
 
     task = "classify"
     verb = "classified"
     options = (
-        Option("topk", 3, "classes to tell per image", int),
+        Option("topk", 3, "number of classes to list per image", int),
         Option("batch_size", 64, "images per forward pass", int),
     )
     batch_size = 64
@@ -85,7 +85,7 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         )
 
     def check_options(self, *, topk: int = 5) -> None:
-        """Refuse a number of classes below one."""
+        """Refuse fewer than one class."""
         if topk < 1:
             raise PredictError(f"wanted topk of 1 or more, got {topk}")
 
@@ -105,7 +105,7 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
 
     @torch.inference_mode()
     def run(self, names: Sequence[str], images: Sequence[Image], *, topk: int = 5) -> list[ClassificationResult]:
-        """The `topk` most likely classes of each image; all of them where the network has fewer."""
+        """The `topk` most likely classes of each image; all of them if the network has fewer."""
         if not images:
             return []
         inputs = torch.stack([self._transform(image) for image in images])
@@ -152,7 +152,7 @@ def _json(file: TextIO) -> Iterator[Add]:
 
 def _csv(file: TextIO) -> Iterator[Add]:
     writer = csv.writer(file)
-    # how many columns there are shows with the first image that can be read
+    # the number of columns is known from the first readable image
     waiting: list[SkippedImage] = []
     ranks = -1
 

@@ -1,4 +1,4 @@
-"""Image classification, as the engine sees it."""
+"""The record of image classification."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from involution.engine.tasks.classify.predictor import ClassificationPredictor
 
 
 def describe(config: ClassifyConfig) -> dict[str, Any]:
-    """What the card of a classifier says."""
+    """The fields of a classifier's card."""
     side = config.data.image_size
     return {
         "model_args": dict(config.model.args),
@@ -29,7 +29,7 @@ def describe(config: ClassifyConfig) -> dict[str, Any]:
 
 
 def make_module(network: nn.Module, config: ClassifyConfig, card: ModelCard, steps: int, data: Any) -> Any:
-    """What is trained."""
+    """The Lightning module."""
     from involution.engine.tasks.classify.module import ClassificationTask
 
     return ClassificationTask(network, config, card, steps)
@@ -58,7 +58,7 @@ def train_set(config: ClassifyConfig, data: DataSet[Any]) -> Dataset[Any]:
 
 
 def eval_set(config: ClassifyConfig, images: Dataset[Any]) -> Dataset[Any]:
-    """Images as evaluation shows them."""
+    """Images as evaluation sees them."""
     data = config.data
     transform = eval_transform(data.image_size, data.channels, data.mean, data.std, data.interpolation, data.crop_pct)
     return EvalItems(images, ImageOnly(transform), data.cache)

@@ -27,7 +27,7 @@ FIGURES = (
 
 
 def average_precision(record: BoxRecord, results: Sequence[dict[str, Any]], kind: str = "bbox") -> dict[str, float]:
-    """COCO's twelve figures, 0 to 1; NaN where the data has no object of that size.
+    """COCO's twelve figures, 0 to 1; NaN if the data has no object of that size.
 
     Args:
         record: the split's objects.
@@ -37,7 +37,7 @@ def average_precision(record: BoxRecord, results: Sequence[dict[str, Any]], kind
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # what a mask covers counts, not its box
+    # the area of the mask counts, not that of its box
     left_out = "bbox" if kind == "segm" else "segmentation"
     found = [{key: value for key, value in result.items() if key != left_out} for result in results]
     with contextlib.redirect_stdout(io.StringIO()):

@@ -27,15 +27,15 @@ class DetectModelConfig(ModelConfig):
         backbone: its name in timm's registry, RedNet's included: rednet50_stem7, rednet50_conv, resnet50, ...
         backbone_args: further arguments of the backbone's constructor.
         levels: stages of the backbone in the feature pyramid; null for 2, 3, 4 (retinanet) or 1, 2, 3, 4;
-            of a detr the one that it attends to, null for 4.
-        weights: start from this file of the backbone's weights, a classifier's best.ckpt or what `involution convert`
-            wrote; stem and first stage are then frozen and all batch norms keep their statistics.
-        freeze: freeze so or not, whatever the weights; null for as they say.
-        norm: of the backbone, batch, or group to train from scratch by small batches.
-        neck: output layers of the feature pyramid, convolution or involution; not for a detr.
-        head: layers of the proposal network and the mask head, convolution or involution; not for a detr.
+            for a detr the stage it attends to, null for 4.
+        weights: start from this file with the backbone's weights, a classifier's best.ckpt or a file written by
+            `involution convert`; stem and first stage are then frozen and all batch norms keep their statistics.
+        freeze: freeze them or not, regardless of weights; null to freeze only if there are weights.
+        norm: norm of the backbone: batch, or group for training from scratch with small batches.
+        neck: kind of the feature pyramid's output layers, convolution or involution; not for a detr.
+        head: kind of the layers of proposal network and mask head, convolution or involution; not for a detr.
         args: further arguments of the detector: out_channels, box_channels, anchor_sizes, score thresholds, ...;
-            d_model, num_queries, encoder_layers, ... of a detr.
+            for a detr d_model, num_queries, encoder_layers, ...
     """
 
     name: str = "faster_rcnn"
@@ -55,9 +55,9 @@ class DetectDataConfig(DataConfig):
 
     Args:
         spec: the data set.
-        min_size: the shorter side is resized to this many pixels; of several sizes training draws one for each image
-            and evaluation takes the last.
-        max_size: most pixels of the longer side.
+        min_size: the shorter side is resized to this many pixels; from several sizes, training draws one for each
+            image and evaluation uses the last.
+        max_size: maximum of the longer side in pixels.
         background: train on images without objects, too.
     """
 
@@ -72,7 +72,7 @@ class DetectDataConfig(DataConfig):
 
 @dataclass
 class DetectAugmentConfig:
-    """What is done to training images, besides their resize.
+    """Augmentation of training images, besides resizing.
 
     Args:
         flip: probability of a horizontal flip.
@@ -88,11 +88,11 @@ class DetectConfig(RunConfig):
     """A whole detection run.
 
     Args:
-        compile: compile the backbone and its feature pyramid by torch.compile.
-        optimizer: the optimiser; its head_lr_factor is that of everything but the backbone.
+        compile: compile the backbone and its feature pyramid with torch.compile.
+        optimizer: the optimiser; its head_lr_factor applies to everything but the backbone.
         model: the detector.
         data: the images and their boxes.
-        augment: what is done to training images.
+        augment: augmentation of training images.
     """
 
     task: ClassVar[str] = "detect"
@@ -109,18 +109,17 @@ def check(config: DetectConfig) -> None:
     if model.name not in DETECTORS:
         raise ConfigError(f"no detector named {model.name!r} (there are {', '.join(DETECTORS)})")
     if model.name == "retinanet" and model.head == "involution":
-        raise ConfigError("model.head is of faster_rcnn and mask_rcnn: retinanet's head has no involutions")
+        raise ConfigError("model.head is for faster_rcnn and mask_rcnn: retinanet's head has no involutions")
     if model.name in _DETRS and (model.neck, model.head) != ("convolution", "convolution"):
-        raise ConfigError(f"model.neck and model.head are of the other detectors: {model.name} has no pyramid")
+        raise ConfigError(f"model.neck and model.head are for the other detectors: {model.name} has no pyramid")
     if model.name in _DETRS and model.levels is not None and len(model.levels) != 1:
         raise ConfigError(f"model.levels must be one stage for {model.name}, got {model.levels}")
     if not data.min_size or data.max_size < max(data.min_size):
         raise ConfigError(
-            f"data.min_size must be sizes of 1 or more and none above data.max_size, got {list(data.min_size)} and "
-            f"{data.max_size}"
+            f"data.min_size must be sizes from 1 to data.max_size, got {list(data.min_size)} and {data.max_size}"
         )
     if config.trainer.label_smoothing:
-        raise ConfigError("trainer.label_smoothing is of classification: a detector's loss has none")
+        raise ConfigError("trainer.label_smoothing is for classification: a detector's loss has none")
 
 
 def create_detector(config: DetectConfig, num_classes: int, weights: bool) -> nn.Module:
@@ -129,7 +128,7 @@ def create_detector(config: DetectConfig, num_classes: int, weights: bool) -> nn
     Args:
         config: the settings.
         num_classes: categories, without the background.
-        weights: read the backbone's weights; without, they come from a checkpoint afterwards.
+        weights: read the backbone's weights; if False, a checkpoint provides them later.
 
     Raises:
         ConfigError: for settings that are wrong or do not go together.
@@ -173,5 +172,5 @@ def create_detector(config: DetectConfig, num_classes: int, weights: bool) -> nn
     except (TypeError, ValueError) as error:
         if type(error).__module__.startswith("involution."):
             raise
-        raise ConfigError(f"{model.name} on {model.backbone} can't be made so: {error}") from error
+        raise ConfigError(f"{model.name} on {model.backbone} can't be built: {error}") from error
     return detector

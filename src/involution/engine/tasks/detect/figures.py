@@ -1,4 +1,4 @@
-"""What the evaluation of a detector found."""
+"""The result of evaluating a detector."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DetectionFigures(Figures):
 
     Attributes:
         bbox: COCO's twelve figures of the boxes, 0 to 1: ap, ap50, ap75, …
-        segm: the same of the masks; None for a detector without.
+        segm: the same for masks; None for a detector without masks.
         results: every detection, in COCO's results format.
         num_images: images counted, each once.
         images_per_second: images per second, loading and evaluation included.
@@ -48,7 +48,7 @@ class DetectionFigures(Figures):
         return ["%", *_COLUMNS], rows
 
     def to_dict(self) -> dict[str, Any]:
-        """COCO's figures; null where the data has no such object."""
+        """COCO's figures; null if the data has no such object."""
         plain = {name: or_none(value) for name, value in self.bbox.items()}
         masks = None if self.segm is None else {name: or_none(value) for name, value in self.segm.items()}
         return {"bbox": plain, "segm": masks}

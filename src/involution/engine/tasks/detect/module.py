@@ -1,4 +1,4 @@
-"""One training and evaluation step of a detector, as Lightning wants it."""
+"""One training and evaluation step of a detector, as a Lightning module."""
 
 from __future__ import annotations
 

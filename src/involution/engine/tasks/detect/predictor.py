@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DetectionResult(Result):
-    """The objects found in one image, the most certain first.
+    """The objects found in one image, most certain first.
 
     Args:
         file: Path of the image, or `image` for one given in memory.
@@ -69,16 +69,16 @@ class DetectionResult(Result):
 
 
 class DetectionPredictor(Predictor[DetectionResult]):
-    """A trained detector with everything that it needs to be used.
+    """A trained detector with everything needed to use it.
 
     Args:
         model: One of torchvision's detectors, used in eval mode on the device where it is.
-        card: What the checkpoint tells about it.
+        card: The card of its checkpoint.
     """
 
     task = "detect"
     verb = "searched"
-    options = (Option("score", 0.5, "leave out objects that are less certain, 0 to 1", float),)
+    options = (Option("score", 0.5, "minimum score of an object, 0 to 1", float),)
     output = ("FILE", "write all results to FILE.json")
     output_options = (
         Option(
@@ -102,7 +102,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
         return self.model.get_submodule("backbone")
 
     def check_options(self, *, score: float = 0.5) -> None:
-        """Refuse a score that none can be."""
+        """Refuse a score outside 0 to 1."""
         if not 0 <= score <= 1:
             raise PredictError(f"wanted a score from 0 to 1, got {score}")
 
@@ -121,7 +121,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
 
     @torch.inference_mode()
     def run(self, names: Sequence[str], images: Sequence[Image], *, score: float = 0.5) -> list[DetectionResult]:
-        """The objects of each image that are at least as certain as `score`."""
+        """The objects of each image with at least this score."""
         if not images:
             return []
         found = self.model([_pixels(image).to(self.device) for image in images])
@@ -214,7 +214,7 @@ def draw_detections(image: Image, result: DetectionResult) -> Image:
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
     pixels = F.pil_to_tensor(image.convert("RGB"))
-    # small images are enlarged, so that names can be read
+    # enlarge small images so that names can be read
     factor = max(1, round(480 / min(pixels.shape[1:])))
     pixels = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     if not result.labels:
@@ -232,7 +232,7 @@ def draw_detections(image: Image, result: DetectionResult) -> Image:
         names,
         colors=colours,
         width=max(2, side // 200),
-        # the one font that comes with what is installed anyway
+        # the one font that is installed anyway
         font=str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"),
         font_size=max(10, side // 24),
         label_colors="black",

@@ -1,4 +1,4 @@
-"""Object detection, as the engine sees it."""
+"""The record of object detection."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from involution.engine.tasks.detect.predictor import DetectionPredictor
 
 
 def data_options(config: DetectConfig) -> dict[str, Any]:
-    """Masks are read where the detector learns them."""
+    """Read masks if the detector learns them."""
     return {"masks": config.model.name == "mask_rcnn"}
 
 
 def describe(config: DetectConfig) -> dict[str, Any]:
-    """What the card of a detector says."""
+    """The fields of a detector's card."""
     return {
         "model_args": {"backbone": config.model.backbone},
         "input_size": (3, config.data.min_size[-1], config.data.max_size),
@@ -32,7 +32,7 @@ def describe(config: DetectConfig) -> dict[str, Any]:
 
 
 def make_module(network: nn.Module, config: DetectConfig, card: ModelCard, steps: int, data: BoxDataset) -> Any:
-    """What is trained."""
+    """The Lightning module."""
     from involution.engine.tasks.detect.module import DetectionTask
 
     return DetectionTask(network, config, card, steps, data)
@@ -45,12 +45,12 @@ def train_set(config: DetectConfig, data: DataSet[BoxDataset]) -> Dataset[Any]:
 
 
 def eval_set(config: DetectConfig, data: BoxDataset) -> Dataset[Any]:
-    """Images as evaluation shows them; masks are compared as the record has them."""
+    """Images as evaluation sees them; masks are compared as they are in the record."""
     return EvalItems(BoxDataset(data.record, reading=data.reading), detection_transform())
 
 
 def backbone(network: nn.Module) -> nn.Module:
-    """The part of a detector that is worth compiling: backbone and feature pyramid."""
+    """The part of a detector worth compiling: backbone and feature pyramid."""
     return network.get_submodule("backbone")
 
 
@@ -71,6 +71,6 @@ SPEC = TaskSpec(
     predictor=DetectionPredictor,
     compiled=backbone,
     eval_batch_size=8,
-    # a level of the pyramid may have no box in a batch, and then no gradient
+    # a level of the pyramid without a box in a batch has no gradient
     unused_parameters=True,
 )

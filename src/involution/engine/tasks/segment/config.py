@@ -22,17 +22,17 @@ class SegmentModelConfig(ModelConfig):
     """The segmenter.
 
     Args:
-        name: semantic_fpn or upernet in their published layout, or smp_fpn, smp_upernet, smp_deeplabv3plus, which are
-            segmentation-models-pytorch's.
+        name: semantic_fpn or upernet in their published layout, or segmentation-models-pytorch's smp_fpn, smp_upernet
+            or smp_deeplabv3plus.
         backbone: its name in timm's registry, RedNet's included: rednet50_stem7, rednet50_conv, resnet50, ...
         backbone_args: further arguments of the backbone's constructor; not for smp_*.
-        levels: features of the backbone that are used, four by default; not for smp_*.
-        weights: start from this file of the backbone's weights, a classifier's best.ckpt or what `involution convert`
-            wrote; all of it goes on training.
-        norm: of backbone and heads, batch or group; not for smp_*.
-        neck: output layers of semantic_fpn's feature pyramid, convolution or involution.
-        class_weights: weight of each class in the loss, for classes that cover little; null for 1 each.
-        dice_weight: weight of the Dice loss, which treats all classes alike, beside the cross-entropy's 1.
+        levels: features of the backbone to use, four by default; not for smp_*.
+        weights: start from this file with the backbone's weights, a classifier's best.ckpt or a file written by
+            `involution convert`; nothing is frozen.
+        norm: norm of backbone and heads, batch or group; not for smp_*.
+        neck: kind of the output layers of semantic_fpn's feature pyramid, convolution or involution.
+        class_weights: weight of each class in the loss, for classes that cover few pixels; null for 1 each.
+        dice_weight: weight of the Dice loss, which treats all classes alike, relative to the cross-entropy's 1.
         args: further arguments of the segmenter: head_channels, out_channels, auxiliary_channels, dropout, ...
     """
 
@@ -70,16 +70,16 @@ class SegmentDataConfig(DataConfig):
 
 @dataclass
 class SegmentAugmentConfig:
-    """What is done to training images.
+    """Augmentation of training images.
 
     Args:
-        scale: the resize to data.min_size is by a factor from this range besides.
-        crop: height and width of a random crop, null for the whole image; images of several sizes need one.
-        class_limit: a crop that one class covers more of than this share is drawn again.
+        scale: range of a random factor on data.min_size when resizing.
+        crop: height and width of a random crop, null for the whole image; images of different sizes need one.
+        class_limit: draw a crop again if one class covers more than this fraction of it.
         flip: probability of a horizontal flip.
         rotate: largest rotation in degrees, either way.
         shear: largest shear in degrees, either way.
-        zoom: smallest and largest zoom about the middle, 1 being none; the image keeps its size.
+        zoom: smallest and largest zoom about the centre; 1 is none. The image keeps its size.
         photometric: distort brightness, contrast, saturation and hue.
     """
 
@@ -98,10 +98,10 @@ class SegmentConfig(RunConfig):
     """A whole segmentation run.
 
     Args:
-        optimizer: the optimiser; its head_lr_factor is that of everything but the backbone.
+        optimizer: the optimiser; its head_lr_factor applies to everything but the backbone.
         model: the segmenter.
         data: the images and their label maps.
-        augment: what is done to training images.
+        augment: augmentation of training images.
     """
 
     task: ClassVar[str] = "segment"
@@ -118,7 +118,7 @@ def check(config: SegmentConfig) -> None:
     if model.name not in SEGMENTERS:
         raise ConfigError(f"no segmenter named {model.name!r} (there are {', '.join(SEGMENTERS)})")
     if model.neck != "convolution" and model.name != "semantic_fpn":
-        raise ConfigError(f"model.neck is of semantic_fpn: {model.name} has no pyramid outputs to replace")
+        raise ConfigError(f"model.neck is for semantic_fpn: {model.name} has no pyramid outputs to replace")
     if model.name.startswith("smp_") and (model.backbone_args or model.levels or model.norm != "batch"):
         raise ConfigError(f"model.backbone_args, model.levels and model.norm are not for {model.name}")
     for name in ("scale", "zoom"):
@@ -135,7 +135,7 @@ def create_segmenter(config: SegmentConfig, num_classes: int, weights: bool) -> 
     Args:
         config: the settings.
         num_classes: classes.
-        weights: read the backbone's weights; without, they come from a checkpoint afterwards.
+        weights: read the backbone's weights; if False, a checkpoint provides them later.
 
     Raises:
         ConfigError: for settings that are wrong or do not go together.
@@ -173,5 +173,5 @@ def create_segmenter(config: SegmentConfig, num_classes: int, weights: bool) -> 
     except (TypeError, ValueError) as error:
         if type(error).__module__.startswith("involution."):
             raise
-        raise ConfigError(f"{model.name} on {model.backbone} can't be made so: {error}") from error
+        raise ConfigError(f"{model.name} on {model.backbone} can't be built: {error}") from error
     return segmenter

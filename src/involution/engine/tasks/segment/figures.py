@@ -1,4 +1,4 @@
-"""What the evaluation of a segmenter found."""
+"""The result of evaluating a segmenter."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class SegmentationFigures(Figures):
     """Figures of a segmenter on one split.
 
     Attributes:
-        miou: mean over the classes of intersection over union, 0 to 1; classes that neither appear nor are predicted
+        miou: mean intersection over union of the classes, 0 to 1; classes that neither appear nor are predicted
             are left out.
-        iou: of each class, NaN where it neither appears nor is predicted.
-        accuracy: share of the labelled pixels that are right.
+        iou: intersection over union of each class, NaN if it neither appears nor is predicted.
+        accuracy: fraction of the labelled pixels that are correct.
         confusion: [classes, classes], counts of pixels by true class (row) and predicted class (column).
         num_images: images counted, each once.
         images_per_second: images per second, loading included.
@@ -51,7 +51,7 @@ class SegmentationFigures(Figures):
 
     def summary(self) -> str:
         """Pixels, images and speed."""
-        return f"{self.accuracy:.2%} of the pixels right, {super().summary()}"
+        return f"{self.accuracy:.2%} of pixels correct, {super().summary()}"
 
     def to_dict(self) -> dict[str, Any]:
         """IoU by class, its mean, accuracy and counts."""

@@ -1,4 +1,4 @@
-"""One training and evaluation step of a segmenter, as Lightning wants it."""
+"""One training and evaluation step of a segmenter, as a Lightning module."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SegmentationTask(TaskModule):
     """A segmenter with its loss, mean IoU, optimiser and schedule.
 
     Args:
-        model: from images [N, 3, H, W] to logits [N, classes, H, W], in training perhaps auxiliary ones, too.
+        model: from images [N, 3, H, W] to logits [N, classes, H, W], in training possibly also auxiliary ones.
         config: the settings.
         card: kept in every checkpoint.
         steps_per_epoch: optimiser steps per epoch.
@@ -72,7 +72,7 @@ class SegmentationTask(TaskModule):
         return loss
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        # a crop may have no labelled pixel at all: the mean of none is no number
+        # a crop may have no labelled pixel at all, and the mean of none is NaN
         if not (labels != IGNORED).any():
             return logits.sum() * 0.0
         weights: Any = self.class_weights
@@ -115,7 +115,7 @@ def _weights(config: SegmentConfig, classes: list[str]) -> Tensor:
     if weights is None:
         return torch.ones(len(classes))
     if len(weights) != len(classes):
-        raise ConfigError(f"model.class_weights wants {len(classes)} weights, one for each class, got {len(weights)}")
+        raise ConfigError(f"model.class_weights must have {len(classes)} weights, one per class, got {len(weights)}")
     return torch.tensor(weights)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from involution.engine.checkpoint import ModelCard
 
-# classes that a line of a table tells
+# number of classes in a row of the table
 _SHOWN = 5
 
 
@@ -38,8 +38,8 @@ class SegmentationResult(Result):
         file: Path of the image, or `image` for one given in memory.
         seconds: Time for this image, from reading to result.
         classes: Names of all classes.
-        shares: Share of the pixels, 0..1, of each class that was found, the largest first.
-        labels: [H, W], uint8, places in `classes`.
+        shares: Fraction of the pixels, 0..1, of each class that was found, largest first.
+        labels: [H, W], uint8, indices into `classes`.
     """
 
     classes: tuple[str, ...]
@@ -58,16 +58,16 @@ class SegmentationResult(Result):
 
 
 class SegmentationPredictor(Predictor[SegmentationResult]):
-    """A trained segmenter with everything that it needs to be used.
+    """A trained segmenter with everything needed to use it.
 
     Args:
         model: Network of logits [N, classes, H, W], used in eval mode on the device where it is.
-        card: What the checkpoint tells about it.
+        card: The card of its checkpoint.
     """
 
     task = "segment"
     verb = "segmented"
-    output = ("FOLDER", "write label maps as PNG, their values are the classes")
+    output = ("FOLDER", "write label maps as PNG files whose values are the classes")
     draws = True
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
@@ -120,7 +120,7 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
 
 
 def write_label_map(path: str | Path, result: SegmentationResult) -> None:
-    """Write a label map as PNG whose values are the classes' places, shown by a palette; whole or not at all."""
+    """Write a label map as PNG whose values are the classes' indices, with a palette; never half written."""
     import PIL.Image
 
     image = PIL.Image.fromarray(result.labels.numpy()).convert("P")

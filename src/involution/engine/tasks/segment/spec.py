@@ -1,4 +1,4 @@
-"""Semantic segmentation, as the engine sees it."""
+"""The record of semantic segmentation."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from involution.extras import require
 
 
 def describe(config: SegmentConfig) -> dict[str, Any]:
-    """What the card of a segmenter says."""
+    """The fields of a segmenter's card."""
     # 0: images keep their size
     side = config.data.min_size or 0
     return {"model_args": {"backbone": config.model.backbone}, "input_size": (3, side, side)}
 
 
 def make_module(network: nn.Module, config: SegmentConfig, card: ModelCard, steps: int, data: Any) -> Any:
-    """What is trained."""
+    """The Lightning module."""
     from involution.engine.tasks.segment.module import SegmentationTask
 
     return SegmentationTask(network, config, card, steps)
@@ -56,7 +56,7 @@ def train_set(config: SegmentConfig, data: DataSet[LabelMaps]) -> Dataset[Any]:
 
 
 def eval_set(config: SegmentConfig, images: LabelMaps) -> Dataset[Any]:
-    """Images as evaluation shows them."""
+    """Images as evaluation sees them."""
     data = config.data
     return EvalItems(images, segmentation_eval_transform(data.mean, data.std, data.min_size))
 

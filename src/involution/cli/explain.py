@@ -2,9 +2,9 @@
 
 IMAGE is a picture file. For a layer such as stage2.0 (see --list-layers) it draws these pictures, or those chosen with
 --what: `kernels`, the kernels generated at some positions, on the image and next to it; `heatmap`, the sum of the
-kernel at each position; `animation`, a window that slides over the image while its kernel changes, next to a convolution's,
-which does not (GIF, and MP4 if ffmpeg is installed); `receptive-field`, how much each pixel affects the output at one
-position. Without --checkpoint it uses the network trained by `involution demo`.
+kernel at each position; `animation`, a window that slides over the image while its kernel changes, next to that of a
+convolution, which does not (GIF, and MP4 if ffmpeg is installed); `receptive-field`, how much each pixel affects the
+output at one position. Without --checkpoint it uses the network trained by `involution demo`.
 """
 
 from __future__ import annotations

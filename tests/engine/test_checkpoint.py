@@ -86,7 +86,7 @@ def test_evaluation_on_other_data(tmp_path, trained):
     root = image_folder(tmp_path / "pictures")
     with pytest.raises(
         ConfigError,
-        match=r"knows other classes .* than imagefolder:.*: ant, bee, cat not among them",
+        match=r"was trained on other classes .* than imagefolder:.*: ant, bee, cat not among them",
     ):
         evaluate(trained, f"imagefolder:{root}")
 

@@ -45,7 +45,9 @@ def test_fewer_classes_are_measured_among_themselves(capsys):
 
 
 def test_other_classes_are_refused_by_name():
-    with pytest.raises(ConfigError, match=r"best.ckpt knows other classes \(cat, dog, horse\) than pets: bird not"):
+    with pytest.raises(
+        ConfigError, match=r"best.ckpt was trained on other classes \(cat, dog, horse\) than pets: bird not"
+    ):
         match_classes(CARD, data(["bird", "cat", "dog"]), "best.ckpt")
 
 

@@ -37,7 +37,7 @@ def match_classes(card: ModelCard, data: DataSet[Any], checkpoint: object) -> tu
     numbered = list(card.classes) == [str(number) for number in range(len(data.classes))]
     if unknown and not numbered:
         raise ConfigError(
-            f"{checkpoint} knows other classes ({some(card.classes)}) than {data.spec}: {some(unknown)} not among them"
+            f"{checkpoint} was trained on other classes ({some(card.classes)}) than {data.spec}: {some(unknown)} not among them"
         )
     if unknown:
         tell(f"{checkpoint} has numbered classes: those of {data.spec} are taken by their place")

@@ -2,6 +2,7 @@
 
 from . import backends, native, plain
 from . import flops as flops
+from . import sharding as sharding
 from .functional import dynamic_involution2d, involution1d, involution2d, involution3d
 from .triton import record as triton_record
 

@@ -4,11 +4,7 @@ The counter's module takes 100 ms or more to import, so the formulas are registe
 """
 
 import math
-import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -16,8 +12,8 @@ import torch
 
 # defines the operators
 from . import schema as schema
+from .lazily import after_import
 
-_COUNTER = "torch.utils.flop_counter"
 Shape = Sequence[int]
 
 
@@ -60,25 +56,4 @@ def _register(counter: ModuleType) -> None:
     counter.register_flop_formula(ops.dynamic_involution2d_backward)(_dynamic_backward)
 
 
-class _AfterCounter(MetaPathFinder):
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name != _COUNTER:
-            return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
-        if spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
-
-        def execute_and_register(module: ModuleType) -> None:
-            execute(module)
-            _register(module)
-
-        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
-        return spec
-
-
-if _COUNTER in sys.modules:
-    _register(sys.modules[_COUNTER])
-else:
-    sys.meta_path.insert(0, _AfterCounter())
+after_import("torch.utils.flop_counter", _register)

@@ -1,4 +1,4 @@
-// Chooses the instruction set when the library is first used.
+// Chooses the instruction set on first use of the library.
 #include <cstdlib>
 #include <cstring>
 #include <vector>

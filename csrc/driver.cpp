@@ -1,4 +1,5 @@
-// The kernels without torch, for the sanitizers: random problems in buffers of the exact size, against the definition.
+// Runs the kernels without torch, for the sanitizers: random problems in exactly sized buffers, checked against the
+// definition.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -20,14 +21,14 @@ const Kernels* tested;
 
 int64_t pick(std::initializer_list<int64_t> values) { return values.begin()[engine() % values.size()]; }
 
-// one exact allocation, so that a sanitizer sees the first element too many
+// one exact allocation, so that a sanitizer sees the first element out of bounds
 struct Buffer {
   Type type;
   int64_t count;
   std::unique_ptr<char[]> bytes;
 
   Buffer(Type type, int64_t count) : type(type), count(count), bytes(new char[count * width(type)]) {
-    // NaN in every type: what nobody writes shows
+    // NaN in every type, so that unwritten elements show
     std::memset(bytes.get(), 0xff, count * width(type));
   }
 
@@ -218,7 +219,7 @@ bool one(int seed) {
   Problem p{};
   p.type = static_cast<Type>(engine() % 4);
   const bool volume = engine() % 5 == 0, square = engine() % 2;
-  // empty images and steps far beyond the image: their cost must be that of the output
+  // empty images and steps far beyond the image must cost no more than their output
   const bool odd = engine() % 4 == 0;
   const int64_t groups = pick({1, 2, 3}), width = odd && engine() % 8 == 0 ? 0 : pick({1, 3, 4, 8, 16, 16, 16, 20, 32});
   const int64_t batch = pick({0, 1, 1, 2});

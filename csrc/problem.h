@@ -1,4 +1,4 @@
-// What the kernels are asked, free of torch: plain sizes, strides in elements and pointers.
+// The problems the kernels solve, free of torch: plain sizes, strides in elements, and pointers.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +49,7 @@ struct Epilogue {
   bool relu;
 };
 
-// what the backward pass writes, of the sizes of input, reduced features and span; null where not asked for
+// what the backward pass writes, with the sizes of input, reduced features and span; null if not requested
 struct Gradients {
   Activation input;
   Activation reduced;
@@ -69,16 +69,16 @@ struct Kernels {
   void (*forward)(const Problem&, const Parallel&);
   void (*grad_input)(const Problem&, const Parallel&);
   void (*grad_weight)(const Problem&, const Parallel&);
-  // forward with a map that is generated row by row; the problem's map has sizes, nothing else
+  // forward with a map that is generated row by row; the problem's map has only sizes
   void (*dynamic_forward)(const Problem&, const Span&, const Epilogue&, const Parallel&);
-  // the problem's output is the gradient that comes in
+  // the problem's output is the incoming gradient
   void (*dynamic_backward)(const Problem&, const Span&, const Gradients&, const Parallel&);
 };
 
 // the sets that this processor runs, the best first
 const std::vector<const Kernels*>& available();
 
-// the best of them, or the one that INVOLUTION_CPU names; null where there is none of that name
+// the best of them, or the one named by INVOLUTION_CPU; null if there is none with that name
 const Kernels* kernels();
 
 }  // namespace involution

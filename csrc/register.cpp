@@ -1,4 +1,4 @@
-// The operators' CPU kernels: torch's tensors in, problem.h's structures out. Python defines the schemas.
+// The operators' CPU kernels: turns torch's tensors into the structures of problem.h. Python defines the schemas.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -44,7 +44,7 @@ involution::Type type_of(const Tensor& tensor) {
   }
 }
 
-// Memory that was given back, by resize_(0) of a storage, is nobody's to read.
+// Memory that was freed by resize_(0) of a storage must not be read.
 void* data_of(const Tensor& tensor) {
   int64_t stored = 0, last = tensor.storage_offset();
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &stored));
@@ -136,7 +136,7 @@ struct Geometry {
 
   size_t dims() const { return stride.size(); }
 
-  // into a problem's last dimensions; false if it is none
+  // into the last dimensions of a problem; false if it doesn't fit
   bool put(Problem& p) const {
     bool fits = padding.size() == dims() && dilation.size() == dims();
     for (size_t i = 0; fits && i < dims(); ++i) {
@@ -154,13 +154,13 @@ struct Operands {
   const Tensor &input, &map, &output;
 };
 
-// what the fused operator reads beside its input
+// what the fused operator reads besides its input
 struct Generation {
   const Tensor &reduced, &span_weight;
   const std::optional<Tensor>& span_bias;
 };
 
-// The public function has checked all of this with better words; what is left here keeps memory safe.
+// The public function has checked all of this with better messages; these checks keep memory safe.
 Problem problem(const Operands& o, const Geometry& geometry) {
   const int64_t dims = int64_t(geometry.dims());
   STD_TORCH_CHECK(o.input.dim() == 2 + dims && o.output.dim() == 2 + dims && o.map.dim() == 2 + 2 * dims,
@@ -198,7 +198,7 @@ Tensor grad_weight(Tensor grad, Tensor input, int64_t groups, Ints kernel_size, 
   return weight;
 }
 
-// what both directions of the fused operator are asked; keeps the contiguous span alive
+// the problem of both directions of the fused operator; keeps the contiguous span alive
 struct Generated {
   Problem problem;
   involution::Span span;
@@ -294,7 +294,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_backward(Tensor grad, Tensor 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(involution, CPU, m) {
-  // a wrong INVOLUTION_CPU, of which involution.ops.native tells
+  // an invalid INVOLUTION_CPU, which involution.ops.native reports
   if (involution::kernels() == nullptr) return;
   m.impl("involution2d", TORCH_BOX(&forward));
   m.impl("involution2d_grad_input", TORCH_BOX(&grad_input));

@@ -2,7 +2,7 @@
 //
 // Forward: output i reads input i·s − p + v·d with tap v of the map at i.
 // Gradient of the input: input x reads each output j with j·s − p + v·d = x, with tap v of the map at j.
-// Both come to the same: a target reads sources at a fixed step with map elements at a fixed step.
+// Both amount to the same: a target reads sources at a fixed step with map elements at a fixed step.
 #pragma once
 
 #include "simd.h"
@@ -44,7 +44,7 @@ INVOLUTION_INLINE Reads reads_of(const Axis& a, int64_t target) {
 // only those inside
 INVOLUTION_INLINE Reads inside(Reads r, int64_t sources) {
   int64_t begin = 0, end = r.count;
-  // the usual step, without its divisions
+  // the usual step, without divisions
   if (r.source_step == 1) {
     begin = most<int64_t>(0, -r.source);
     end = least(end, sources - r.source);

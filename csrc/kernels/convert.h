@@ -8,7 +8,7 @@ namespace involution {
 namespace {
 
 #if defined(__aarch64__)
-using Float16 = __fp16;  // GCC knows _Float16 there from version 13
+using Float16 = __fp16;  // GCC has _Float16 there from version 13
 #else
 using Float16 = _Float16;
 #endif
@@ -34,7 +34,7 @@ struct Arithmetic<Half> {
   using type = float;
 };
 
-// calls body(T()) with T as the problem's tensors are stored; the only place that goes from `Type` to types
+// calls body(T()) with T being the problem's storage type; the only place that turns `Type` into a type
 template <class F>
 void with_type(Type type, const F& body) {
   switch (type) {
@@ -61,7 +61,7 @@ INVOLUTION_INLINE Floats<Lanes> widen(Bits16<Lanes> x, BFloat16) {
   return reinterpret_cast<Floats<Lanes>>(__builtin_convertvector(x, Bits32<Lanes>) << 16);
 }
 
-// round to nearest even; a NaN stays one
+// round to nearest even; NaN stays NaN
 template <int Lanes>
 INVOLUTION_INLINE Bits16<Lanes> narrow(Floats<Lanes> x, BFloat16) {
   auto bits = reinterpret_cast<Bits32<Lanes>>(x);
@@ -239,7 +239,7 @@ void pack_lanes(const T* from, int64_t channel, int64_t pixel, int64_t pixels, i
   }
 }
 
-// the way back
+// the reverse
 template <class T, class A = typename Arithmetic<T>::type>
 void unpack_lanes(const A* slab, T* to, int64_t channel, int64_t pixel, int64_t pixels, int lanes) {
   constexpr int L = kLanes<A>, R = kNativeLanes<A>;
@@ -270,7 +270,7 @@ void unpack_lanes(const A* slab, T* to, int64_t channel, int64_t pixel, int64_t 
   }
 }
 
-// `count` elements, `step` apart, as the arithmetic type
+// `count` elements, `step` apart, in the arithmetic type
 template <class T, class A = typename Arithmetic<T>::type>
 INVOLUTION_INLINE void widen_run(const T* from, int64_t step, int64_t count, A* to) {
   constexpr int R = kNativeLanes<A>;

@@ -10,9 +10,9 @@
 namespace involution {
 namespace {
 
-// slabs and the scratch for a row of the map stay within a core's L2 cache
+// slabs and the scratch for a row of the map fit into a core's L2 cache
 constexpr int64_t kSlabBytes = 256 << 10;
-// multiply-adds of whole vectors that are worth waking a thread for
+// multiply-adds of whole vectors worth waking a thread for
 constexpr int64_t kGrainWork = 16 << 10;
 
 // an epilogue in the arithmetic type, a cache line longer than the channels
@@ -27,13 +27,13 @@ template <class T, bool Transposed>
 class Gather {
   using A = typename Arithmetic<T>::type;
   static constexpr int L = kLanes<A>;
-  // phases whose rows are prepared once a call
+  // phases whose rows are prepared once per call
   static constexpr int64_t kKept = 4;
   // float16 always runs on widened copies, bfloat16 where its kernels are not specialised
   static constexpr bool kDirect = !std::is_same_v<T, Half>;
 
  public:
-  // with a generator the problem's map has no memory: its rows are made in scratch, pixel by pixel
+  // with a generator the problem's map has no memory: its rows are generated in scratch, pixel by pixel
   Gather(const Problem& p, const Parallel& parallel, const Generator<T>* generator = nullptr,
          const Finish<A>& finish = {})
       : source_(Transposed ? p.output : p.input),
@@ -45,7 +45,7 @@ class Gather {
     group_width_ = source_.size[1] / map_.size[1];
     group_taps_ = map_.size[2] * map_.size[3] * map_.size[4];
     direct_ = direct_type(p) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
-    // few rows: share out their groups as well
+    // with few rows, distribute their groups as well
     const int64_t rows = most<int64_t>(1, target_.size[0] * target_.size[2] * target_.size[3]);
     direct_rows_ = generator == nullptr ? 1 : ceil_div(kGeneratedPixels, target_.size[4] + 1);
     direct_rows_ = most<int64_t>(1, least(target_.size[3], direct_rows_));
@@ -136,7 +136,7 @@ class Gather {
            (p.stride[2] == 1 ? specialised<T, 1>(taps) : !Transposed && stride <= 2 && specialised<T, 2>(taps));
   }
 
-  // What all rows have in common; `U` is how sources and targets are stored where the kernel finds them.
+  // Shared by all rows; `U` is the type of sources and targets as the kernel reads them.
   template <class U>
   struct Pass {
     Row<U> row;
@@ -205,7 +205,7 @@ class Gather {
     }
   }
 
-  // straight from tensor to tensor
+  // directly from tensor to tensor
   void direct(int64_t task, int64_t bands, int64_t band) const {
     const int64_t part = task % parts_, y0 = task / parts_ % bands * band, y1 = least(y0 + band, axis_[1].targets);
     const int64_t nz = task / parts_ / bands, z = nz % axis_[0].targets, n = nz / axis_[0].targets;
@@ -290,7 +290,7 @@ class Gather {
     return least(axis_[0].taps, axis_[0].sources) * slab_rows(band) * axis_[2].sources * L;
   }
 
-  // as many target rows as the cache takes, fewer where threads would have nothing to do
+  // as many target rows as fit into the cache, fewer if threads would be idle
   int64_t band_rows() const {
     int64_t band = axis_[1].targets;
     const int64_t tasks = target_.size[0] * map_.size[1] * axis_[0].targets;
@@ -400,8 +400,8 @@ class Gather {
     }
   }
 
-  // what stays in a core's cache, and what is more than all caches hold: then the targets would only push out what
-  // is still to be read
+  // what fits into a core's cache, and what exceeds all caches, where targets would only evict what is still to be
+  // read
   static constexpr int64_t kNearBytes = 1 << 20, kStreamedBytes = 32 << 20;
   // rows of a band that still leave the sources of all its groups in the cache
   static constexpr int64_t kDirectRows = 16;

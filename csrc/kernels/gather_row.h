@@ -40,7 +40,7 @@ struct Row {
 template <class T>
 using RowFunction = void (*)(const Row<T>&);
 
-// How the elements of the map lie that one source column needs, so that most of their addresses are constants:
+// How the map elements needed by one source column are laid out, so that most of their addresses are constants:
 // a target's taps are neighbours, a tap's targets are, or, in the gradient of the input, what a column needs is (one
 // or two elements apart).
 enum class Order { any, taps, targets, column, column2 };
@@ -145,8 +145,8 @@ INVOLUTION_INLINE void any_columns(Block<A> (&sum)[N], const Row<T>& r, const T*
   }
 }
 
-// A coming tile's part of the map into the second-level cache: the map is read once, and as many streams as it has
-// are more than the hardware follows. One tile ahead is too late where each tap is a stream of its own.
+// Prefetches an upcoming tile's part of the map into the second-level cache: the map is read once, in more streams than
+// the hardware can follow. One tile ahead is too late if each tap is a separate stream.
 template <class T, int K, int N, class A>
 INVOLUTION_INLINE void prefetch_map(const Row<T>& r, const A* map, int64_t row) {
   if (r.map_target > kLine) {
@@ -158,7 +158,7 @@ INVOLUTION_INLINE void prefetch_map(const Row<T>& r, const A* map, int64_t row) 
   }
 }
 
-// a NaN stays one
+// NaN stays NaN
 template <class A>
 INVOLUTION_INLINE void finish(Block<A>& sum, const Block<A>& scale, const Block<A>& shift, bool relu) {
   unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA {
@@ -214,8 +214,8 @@ __attribute__((noinline)) void tile(const Row<T>& r, int64_t t) {
   });
 }
 
-// The tiles of a row's middle have no checks, and for the commonest kernels those of its ends neither, where the
-// padding is half a kernel.
+// Tiles in the middle of a row need no checks; nor do those at its ends, for the most common kernels with a padding of
+// half a kernel.
 template <class T, int K, int S, int N, Order O>
 INVOLUTION_INLINE void tile_by_border(const Row<T>& r, int64_t t) {
   if constexpr (O != Order::any) {
@@ -252,7 +252,7 @@ void row_of_targets(const Row<T>& r) {
 template <class T, int S>
 constexpr bool specialised(int64_t taps) {
 #if defined(INVOLUTION_FEW_SIZES)
-  // one of each kind, for builds that take long
+  // one of each kind, for slow builds
   return taps == 3 || (taps == 4 && sizeof(T) != 2 && S == 1);
 #else
   const bool usual = taps == 3 || taps == 5 || taps == 7;

@@ -78,7 +78,7 @@ class Generator {
  public:
   explicit Generator(const Span& s) : span_(s), taps_(s.taps), features_(s.reduced.size[1]) {}
 
-  // lays out the weights; they stay for this thread's next call
+  // lays out the weights, which stay for this thread's next call
   void prepare(const Parallel& parallel) {
     static thread_local Scratch memory;
     const int64_t panels = ceil_div(taps_, R);
@@ -109,7 +109,7 @@ class Generator {
     const Activation& a = span_.reduced;
     const int64_t width = a.size[4], shift = first % R, panels = ceil_div(shift + taps, R), panel = features_ * R;
     const T* from = static_cast<const T*>(a.data) + n * a.stride[0];
-    // rows that follow one another are one
+    // consecutive rows are one
     const bool whole = sizeof(T) == sizeof(A) && a.stride[3] == width * a.stride[4];
     for (int64_t y = y0; y < y1; y += whole ? y1 - y0 : 1) {
       const int64_t pixels = whole ? (y1 - y0) * width : width;
@@ -149,7 +149,7 @@ class Generator {
     }
   }
 
-  // [tap][r] -> [r][tap], the taps that are missing 0
+  // [tap][r] -> [r][tap], with missing taps 0
   void pack_panel(const T* from, int taps, A* to) const {
     int64_t r = 0;
     for (; r + R <= features_; r += R) {

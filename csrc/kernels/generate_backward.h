@@ -80,7 +80,7 @@ class GeneratedBackward {
     taps_ = p.map.size[3] * p.map.size[4];
     pixels_ = p.output.size[3] * p.output.size[4];
     chunks_ = ceil_div(s.reduced.size[1], L);
-    // without a pixel there is nothing to sum
+    // without pixels there is nothing to sum
     blocks_ = pixels_ == 0 ? 0 : least(batch_, kTasks);
     parts_ = blocks_ == 0 ? 0 : least(groups_, least(kParts, ceil_div(kTasks, blocks_)));
     const int64_t map_bytes = most<int64_t>(1, pixels_ * taps_ * int64_t(sizeof(A)));
@@ -116,7 +116,7 @@ class GeneratedBackward {
   }
 
  private:
-  // tasks when there is enough to share out, and the most copies of the reduced features' gradient
+  // tasks when there is enough work, and the maximum number of copies of the reduced features' gradient
   static constexpr int64_t kTasks = 16, kParts = 4;
   // pixels whose part of the map's gradient stays in the first-level cache
   static constexpr int64_t kPixelBlock = 128;
@@ -166,13 +166,13 @@ class GeneratedBackward {
     int64_t n, g;
     // groups, channels and taps of the bundle
     int64_t count, width, taps;
-    // whether sums begin anew
+    // whether sums start from zero
     bool first_image, first_bundle;
     // working memory: the map or its gradient, and where they are not read in place, features, input and output
     A *map, *features, *input, *output;
   };
 
-  // what of the working memory there is
+  // which parts of the working memory exist
   Task memory(int64_t block, int64_t part_index) const {
     static thread_local Scratch memory;
     const int64_t bundle_width = bundle_ * width_;

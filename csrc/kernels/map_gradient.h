@@ -127,7 +127,7 @@ template <class T>
 class MapGradient {
   using A = typename Arithmetic<T>::type;
   static constexpr int R = most(4, kNativeLanes<A>);
-  // a narrower vector for what is left of a row
+  // a narrower vector for the rest of a row
   static constexpr int kNarrow = R == 16 ? 8 : R;
 
  public:
@@ -182,11 +182,11 @@ class MapGradient {
     Phase rows, columns;
     int64_t i0, height, j0, width;
     Slabs slabs;
-    // where the sums of a block of pixels go, unless straight to the map
+    // where the sums of a block of pixels go, unless directly to the map
     A* sums;
   };
 
-  // target rows that share the loads of the input; where they are far apart there are none to share
+  // target rows that share the loads of the input; rows that are far apart have none to share
   static int rows_together(const Phase& rows) { return rows.stride <= 2 ? kTargetRows : 1; }
 
   static int64_t take(int64_t& task, int64_t count) {
@@ -207,8 +207,8 @@ class MapGradient {
   Slabs slabs(const Phase& rows, const Phase& columns) const {
     const int64_t pixels = rounded(width_);
     const int64_t remainder = round_up(pixels + (columns.taps - 1) / columns.stride, kPacked);
-    // packing may write a vector too many; odd numbers of eight elements from one channel to the next, so that they do
-    // not meet in the same cache sets
+    // packing may write one vector too many; channels are an odd number of eight elements apart, so that they do not
+    // share cache sets
     const auto pitch = [](int64_t size) { return (round_up(size, kPacked) / kPacked + 1) / 2 * 2 * kPacked + kPacked; };
     Slabs s{};
     s.rows = (band_ - 1) * rows.stride + rows.taps;
@@ -295,7 +295,7 @@ class MapGradient {
   void pixels(const Task& t, const Pixels& p) const {
     const Phase &rows = t.rows, &columns = t.columns;
     const Slabs& s = t.slabs;
-    // straight to the map where whole vectors of its pixels are neighbours
+    // directly to the map if whole vectors of its pixels are adjacent
     A* sums = t.sums;
     bool straight = false;
     if constexpr (sizeof(T) == sizeof(A)) {
@@ -321,7 +321,7 @@ class MapGradient {
       const int64_t kernel_rows = p.first + (part + 1) * kernel_rows_inside / parts - u;
       const TapFunction<A> function = tap_function<A, Lanes>(kernel_rows, step, rows.stride, p.target_rows);
       for (int64_t i = 0, v = 0; i < columns.taps; i += step, v += step > 1 ? step : columns.stride) {
-        // columns of one remainder after the other: what they share of the slab stays in the first-level cache
+        // columns one remainder at a time: the part of the slab they share stays in the first-level cache
         if (v >= columns.taps) v = v % columns.stride + 1;
         TapSums<A> one = {p.input + u * s.row,
                           {},
@@ -360,7 +360,7 @@ class MapGradient {
       }
       return;
     }
-    // kernel rows that follow one another are one run of taps
+    // consecutive kernel rows are one run of taps
     const bool whole = rows.map_tap == columns.taps;
     const int64_t runs = whole ? 1 : rows.taps, run = whole ? rows.taps * columns.taps : columns.taps;
     for (int64_t i = 0; i < runs; ++i, to += rows.map_tap) {
@@ -371,7 +371,7 @@ class MapGradient {
             for (int v = 0; v < taps; ++v) store_one(to + k * columns.map_target + t + v, sums[v * Lanes + k]);
           }
         } else {
-          // beyond `taps` there are other sums or none; they are not stored
+          // beyond `taps` there are other sums or none, which are not stored
           for (int k = 0; k < count; k += 4) {
             transpose_fours<Lanes>(sums + k, Lanes, [&](int i, V value) INVOLUTION_INLINE_LAMBDA {
               T* at = to + (k + i) * columns.map_target + t;
@@ -384,7 +384,7 @@ class MapGradient {
     }
   }
 
-  // What a block of pixels is about to write: lines that are shared with another group must be read first.
+  // Prefetches what a block of pixels is about to write: lines shared with another group must be read first.
   static void prefetch(const T* to, int target_rows, int count, const Phase& rows, const Phase& columns) {
     constexpr int64_t line = kLine / int64_t(sizeof(T));
     const int64_t length = rows.taps * rows.map_tap;
@@ -441,7 +441,7 @@ class MapGradient {
     Vector<A, kPacked> zero{};
     for (int64_t c = 0; c < group_width_; ++c, to += to_channel) {
       for (int64_t j = begin; j < end; j += kPacked) {
-        // else GCC calls memset for a vector or two
+        // otherwise GCC calls memset for a vector or two
         pin(zero);
         store(to + j, zero);
       }
@@ -453,7 +453,7 @@ class MapGradient {
                 int64_t to_channel) const {
     int64_t j = 0;
     if (channel == 1 && group_width_ % kPacked == 0) {
-      // all channels of a few pixels after the other: they share cache lines
+      // all channels of a few pixels at a time, because they share cache lines
       for (; j + kPacked <= count; j += kPacked, from += kPacked * pixel) {
         for (int64_t c = 0; c < group_width_; c += kPacked)
           pack_square(from + c, pixel, to + c * to_channel + j, to_channel);

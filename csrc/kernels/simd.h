@@ -1,4 +1,4 @@
-// Vectors of the instruction set that this file is compiled for, by GCC's vector extension.
+// Vectors of the instruction set that this file is compiled for, using GCC's vector extension.
 // Everything here and in the other kernel headers has internal linkage: each instruction set has its own copy.
 #pragma once
 
@@ -21,7 +21,7 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int kBytes = 64;
-// accumulators of 64 bytes that fit into the registers beside one operand
+// accumulators of 64 bytes that fit into the registers next to one operand
 constexpr int kTile = 14;
 #elif defined(__AVX2__)
 constexpr int kBytes = 32;
@@ -51,7 +51,7 @@ constexpr int kLanes = kLine / static_cast<int>(sizeof(A));
 template <class A>
 constexpr int kNativeLanes = kBytes / static_cast<int>(sizeof(A));
 
-// a cache line of channels in as many registers as it takes
+// a cache line of channels in as many registers as needed
 template <class A>
 struct Block {
   static constexpr int kParts = kLine / kBytes;
@@ -63,14 +63,14 @@ INVOLUTION_INLINE void unrolled(const F& body, std::integer_sequence<int, I...>)
   (body(std::integral_constant<int, I>()), ...);
 }
 
-// calls body(i) for i < N, each i a constant: arrays that only constants index live in registers from end to end, while
-// what a loop touches GCC first puts into memory
+// calls body(i) for i < N with constant i: GCC keeps arrays indexed only by constants in registers, and puts arrays
+// indexed by a loop into memory
 template <int N, class F>
 INVOLUTION_INLINE void unrolled(const F& body) {
   unrolled(body, std::make_integer_sequence<int, N>());
 }
 
-// keeps a value in its register, else GCC repeats its load in each instruction that uses it
+// keeps a value in a register; otherwise GCC repeats its load in each instruction that uses it
 template <class V>
 INVOLUTION_INLINE void pin(V& value) {
   if constexpr (sizeof(V) <= kBytes) {

@@ -42,7 +42,7 @@ def test_the_task_follows_from_the_format(scenes, capsys):
     assert "taken as data for detect; --task segment for the other" in said.err
     assert "boxes: " in said.out
     assert main(["data", "check", "/no/such"]) == 2
-    assert "is in no format that is known or can be recognised; say which: " in capsys.readouterr().err
+    assert "is not in a known or recognised format; say which: " in capsys.readouterr().err
 
 
 def test_values_are_told_by_yaml(tmp_path, capsys):

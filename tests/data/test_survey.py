@@ -30,7 +30,7 @@ def test_images_in_folders(tmp_path):
     assert train.sizes == {"smallest": [24, 20], "median": [24, 20], "largest": [100, 50]}
     # the generator draws the same for both splits
     assert len(found.duplicates["train and val"]) == 24
-    assert found.warnings == ["images of one split are in another, too: figures of that one tell nothing"]
+    assert found.warnings == ["some images are in more than one split, so figures measured on them mean little"]
     assert json.loads(json.dumps(found.to_dict()))["splits"]["val"]["images"] == 24
     assert "  classes: ant 9 (36.0%), bee 8 (32.0%), cat 8 (32.0%)" in found.lines()
 

@@ -55,7 +55,7 @@ def test_numbered_classes_are_taken_by_place(capsys):
     card = replace(CARD, classes=["0", "1", "2"])
     found, within = match_classes(card, data(["cat", "dog", "horse"]), "best.ckpt")
     assert (list(found.parts["test"]), within) == ([("a", 0), ("b", 1)], None)
-    assert "numbered classes: those of pets are taken by their place" in capsys.readouterr().err
+    assert "numbered classes: those of pets are matched by position" in capsys.readouterr().err
 
 
 def test_boxes_keep_their_class_under_other_ids(tmp_path):

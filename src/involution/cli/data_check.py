@@ -1,7 +1,7 @@
 """See what a data set holds, before training on it: images, classes, sizes, values, boxes, what is not used and why.
 
 Writes a sheet of pictures, each image as it is and as training sees it, with labels, boxes or maps drawn on it, and
-everything that was found as JSON. The exit code is 1 where something is malformed, 0 else.
+everything that was found as JSON. The exit code is 1 if something is malformed, otherwise 0.
 """
 
 from __future__ import annotations
@@ -22,18 +22,28 @@ def add_arguments(parser: Any) -> None:
     kinds = "; ".join(dict.fromkeys(f"{found.syntax} ({found.description})" for found in formats()))
     parser.add_argument("spec", help=f"the data set, or a folder whose format can be recognised: {kinds}")
     tasks = list(dict.fromkeys(found.task for found in formats()))
-    parser.add_argument("--task", choices=tasks, help="where a kind serves several")
+    parser.add_argument("--task", choices=tasks, help="if the format exists for several tasks")
     parser.add_argument(
         "--output", metavar="DIR", help="folder for sheet.png and data.json; by default nothing is written"
     )
-    parser.add_argument("--quick", action="store_true", help="as a training does it: without what takes long")
-    parser.add_argument("--split_seed", type=int, default=0, help="draws the splits that the data set does not bring")
+    parser.add_argument("--quick", action="store_true", help="check only what training checks, which is faster")
+    parser.add_argument(
+        "--split_seed", type=int, default=0, help="seed for drawing splits that the data set does not have"
+    )
     parser.add_argument("--classes", metavar="FILE", help="file with the class names")
-    parser.add_argument("--masks", action="store_true", help="of a detection, check and draw the masks, too")
+    parser.add_argument("--masks", action="store_true", help="for detection, also check and draw the masks")
     parser.add_argument("--allow_empty", action="store_true", help="allow classes without training images")
-    parser.add_argument("--exif", choices=["apply", "ignore"], default="apply", help="EXIF orientation of images")
-    parser.add_argument("--value_range", nargs=2, type=float, metavar=("LOW", "HIGH"), help="of more than 8 bits")
-    parser.add_argument("--ignore_index", type=int, default=255, help="value of label maps that does not count")
+    parser.add_argument(
+        "--exif", choices=["apply", "ignore"], default="apply", help="whether to apply the EXIF orientation of images"
+    )
+    parser.add_argument(
+        "--value_range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="values shown as black and white, for more than 8 bits",
+    )
+    parser.add_argument("--ignore_index", type=int, default=255, help="value in label maps that is ignored")
     parser.add_argument("--values", type=dict, help="class of each value of label maps: '{0: background, 255: lesion}'")
 
 
@@ -71,7 +81,7 @@ def _task(spec: str) -> str:
     tasks = tasks_of(spec)
     if not tasks:
         known = ", ".join(dict.fromkeys(found.syntax for found in formats()))
-        raise DataError(f"{spec} is in no format that is known or can be recognised; say which: {known}")
+        raise DataError(f"{spec} is not in a known or recognised format; say which: {known}")
     if len(tasks) > 1:
         print(f"taken as data for {tasks[0]}; --task {' or '.join(tasks[1:])} for the other", file=sys.stderr)
     return tasks[0]

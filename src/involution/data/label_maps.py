@@ -147,9 +147,9 @@ def _tell_classes(
     if training and counts[IGNORED] and (alone or share > _MUCH) and options.values is None:
         wanted = "{" + ", ".join(f"{value}: {name}" for value, name in zip((0, 255), code.classes, strict=False)) + "}"
         raise DataError(
-            f"{root}: in {split} the value {options.ignore_index}, which means ignored, covers {share:.0%} of the "
+            f"{root}: in {split} the value {options.ignore_index}, meaning ignored, covers {share:.0%} of the "
             f"pixels, and {', '.join(missing[:5])} occurs nowhere; if it is a class, say so: --data.values '{wanted}'; "
-            "if all is as it should be: --data.allow_empty true"
+            "if everything is correct: --data.allow_empty true"
         )
     if training and alone:
         raise DataError(

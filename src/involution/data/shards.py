@@ -67,7 +67,7 @@ class ShardDataset(Dataset[tuple[Any, int]]):
             raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls")
         if others:
             kinds = ", ".join(f"{kind} ({count:,})" for kind, count in others.most_common(5))
-            findings.note(f"{self.shards[0].name} and its like: members that are not read: {kinds}")
+            findings.note(f"{self.shards[0].name} and similar: members that are not read: {kinds}")
 
     def _index(self, number: int, shard: Path, num_classes: int, others: Counter[str]) -> None:
         from webdataset.tariterators import base_plus_ext
@@ -81,7 +81,7 @@ class ShardDataset(Dataset[tuple[Any, int]]):
                 others["folders and links" if not member.isfile() else f".{kind}" if kind else "no suffix"] += 1
                 continue
             if member.issparse():
-                raise DataError(f"{shard}: {member.name} is stored sparse, which is not read; pack it anew")
+                raise DataError(f"{shard}: {member.name} is stored sparse, which can't be read; pack it again")
             if key in (images if kind in _IMAGES else labels):
                 raise DataError(f"{shard}: two {'images' if kind in _IMAGES else '.cls members'} of the sample {key}")
             if kind == "cls":
@@ -138,7 +138,7 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
         # whatever the library makes of hostile headers
         raise DataError(f"{shard}: not a readable, uncompressed tar file ({error})") from error
     if end and whole and rest.strip(b"\0"):
-        raise DataError(f"{shard}: a broken header at byte {end:,}, behind {member.name}")
+        raise DataError(f"{shard}: a broken header at byte {end:,}, after {member.name}")
 
 
 def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, num_classes: int) -> int:

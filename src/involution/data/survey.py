@@ -112,7 +112,7 @@ def survey(data: DataSet[Any], quick: bool = False) -> Survey:
     duplicates = {} if quick else _duplicates(data)
     warnings = _range_warnings(data)
     if duplicates:
-        warnings.append("images of one split are in another, too: figures of that one tell nothing")
+        warnings.append("some images are in more than one split, so figures measured on them mean little")
     for name, split in splits.items():
         few = [key for key, count in split.classes.items() if not count]
         if few and (not quick or not isinstance(data.parts[name], LabelMaps)):

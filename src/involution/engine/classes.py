@@ -37,10 +37,11 @@ def match_classes(card: ModelCard, data: DataSet[Any], checkpoint: object) -> tu
     numbered = list(card.classes) == [str(number) for number in range(len(data.classes))]
     if unknown and not numbered:
         raise ConfigError(
-            f"{checkpoint} was trained on other classes ({some(card.classes)}) than {data.spec}: {some(unknown)} not among them"
+            f"{checkpoint} was trained on other classes ({some(card.classes)}) than {data.spec}: "
+            f"{some(unknown)} not among them"
         )
     if unknown:
-        tell(f"{checkpoint} has numbered classes: those of {data.spec} are taken by their place")
+        tell(f"{checkpoint} has numbered classes: those of {data.spec} are matched by position")
         places = list(range(len(data.classes)))
     else:
         places = [card.classes.index(name) for name in data.classes]

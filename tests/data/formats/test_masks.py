@@ -102,9 +102,7 @@ def open_root(root, **options):
 @pytest.mark.parametrize("values", [[0, 255], [0] * 63 + [255]])
 def test_255_as_a_class_is_refused_and_can_be_told(tmp_path, values):
     binary(tmp_path, values)
-    told = (
-        r"the value 255, which means ignored, covers \d+% of the pixels, and lesion occurs nowhere; .*--data\.values "
-    )
+    told = r"the value 255, meaning ignored, covers \d+% of the pixels, and lesion occurs nowhere; .*--data\.values "
     with pytest.raises(DataError, match=told + "'{0: background, 255: lesion}'"):
         open_root(tmp_path)
     data = open_root(tmp_path, values={0: "background", 255: "lesion"})

@@ -98,7 +98,7 @@ HOSTILE = {
     "too large by pax": (pax(size=10**15) + header("b.jpg", 0) + END, "claims 1,000,000,000,000,000 bytes"),
     "size in words": (pax(size="many") + header("b.jpg", 0) + END, "tar file|claims|broken header|0 bytes"),
     "long name of any length": (header("x", 2**33 - 1, b"L") + END, "a size of 8,589,934,591 bytes"),
-    "sparse": (header("b.jpg", 0, b"S") + END, "b.jpg is stored sparse, which is not read|tar file"),
+    "sparse": (header("b.jpg", 0, b"S") + END, "b.jpg is stored sparse, which can.t be read|tar file"),
     "sparse by pax": (
         pax(**{"GNU.sparse.major": 1, "GNU.sparse.minor": 0}) + header("b.jpg", 512) + bytes(512) + END,
         "sparse|tar",
@@ -139,7 +139,7 @@ def test_members_that_are_not_read_are_told(tmp_path):
         add(archive, "00000.json", b"{}")
         add(archive, "readme", b"words")
     notes = open_data("classify", f"webdataset:{tmp_path}").findings.notes
-    assert notes == ["train-0.tar and its like: members that are not read: .json (1), no suffix (1)"]
+    assert notes == ["train-0.tar and similar: members that are not read: .json (1), no suffix (1)"]
 
 
 def test_a_class_without_images_is_refused_or_allowed(tmp_path):

@@ -38,6 +38,11 @@ def test_those_given_and_no_others(here):
     assert [item.label for item in found] == ["rednet_nano · a.ckpt", "rednet_nano · b"]
 
 
+def test_a_label_tells_little_of_where_it_is(here):
+    save_checkpoint(here / "a.ckpt")
+    assert Checkpoint.read(here / "a.ckpt").label == f"rednet_nano · {here.name}/a.ckpt"
+
+
 def test_nothing_to_offer(here):
     with pytest.raises(AppError, match=r"no best\.ckpt in runs/: train first, `involution demo` \(or `make demo`\)"):
         find_checkpoints([])

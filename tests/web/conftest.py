@@ -61,7 +61,10 @@ def open_page(server, browser):
         page.set_default_timeout(30_000)
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: wrong.append(f"{message.text} {message.location}") if message.type == "error" else None,
+        )
         page.goto(server.url)
         page.locator("#kernels .stage").first.wait_for()
         return page

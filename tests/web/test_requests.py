@@ -110,6 +110,59 @@ def test_an_uploaded_page_is_never_served_as_one(url):
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
 
 
+def form(contents):
+    head = '--frontier\r\nContent-Disposition: form-data; name="files"; filename="{}.png"\r\n\r\n'
+    parts = [head.format(number).encode() + content + b"\r\n" for number, content in enumerate(contents)]
+    return b"".join([*parts, b"--frontier--\r\n"])
+
+
+def status(url, body=None, **headers):
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, given), timeout=60) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_many_large_pictures_at_once_are_refused(url):
+    kind = "multipart/form-data; boundary=frontier"
+    large = bytes(limits.MAX_BYTES - 2**20)
+    assert status(f"{url}gradio_api/upload", form([large]), Content_Type=kind) == 200
+    assert status(f"{url}gradio_api/upload", form([large] * 6), Content_Type=kind) == 413
+
+
+def test_a_foreign_name_or_page_gets_nothing(url):
+    assert status(f"{url}config", Host="evil.com") == 421
+    assert status(f"{url}config", Origin="http://evil.com") == 403
+    assert status(f"{url}gradio_api/upload", form([b"x"]), Origin="http://evil.com") == 403
+    assert status(f"{url}config", Origin=url.rstrip("/")) == 200
+    for path in ("openapi.json", "docs", "gradio_api/openapi.json", "gradio_api/info", "monitoring"):
+        assert status(url + path) == 404
+
+
+def test_the_page_tells_nothing_of_this_machine(url, home):
+    config = ask(f"{url}config")
+    assert "demo/rednet" in config
+    for told in (str(home), "best.ckpt", "runs/", str(Path.home()) + "/"):
+        assert told not in config
+
+
+def test_nonsense_is_one_line_in_the_log(home):
+    with serve(home) as server:
+        look = function_of(server.url, "look", "click")
+        for data in ([None, float("nan"), float("inf"), "0", ""], [None, "x", [], {}, 7], [], [1] * 50):
+            assert not outcome(server.url, join(server.url, look, data))["success"]
+        assert (
+            status(f"{server.url}gradio_api/queue/join", b'{"data": [], "fn_index": 9999, "session_hash": "a"}') >= 400
+        )
+    assert "Traceback" not in server.printed
+    lines = server.printed.splitlines()
+    assert lines.pop() == "closed"
+    assert len(lines) in range(4, 7)
+    assert all(line.startswith("involution app: ") for line in lines)
+
+
 SLOW = """
 import os
 import time
@@ -122,7 +175,7 @@ page._predictions = lambda picture, chosen: time.sleep(0.4) or "answered"
 
 def test_a_queue_that_is_full_refuses(home, offered):
     with serve(home, SLOW) as server:
-        answers, first = flood(server.url, str(offered[0].path))
+        answers, first = flood(server.url, "0")
     refused = [answer for answer in answers if "Queue is full" in answer]
     accepted = [answer for answer in answers if answer.startswith("flood")]
     assert len(accepted) + len(refused) == limits.QUEUE + 24

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import AppError
+from involution.app.errors import AppError
 
 _RUNS = Path("runs")
 _TWIN = "_conv"
@@ -59,7 +59,10 @@ class Checkpoint:
         """Its line in a list."""
         # the folder of a run tells more than best.ckpt, which all have
         place = self.path.parent if self.path.name == "best.ckpt" else self.path
-        return f"{self.title} · {place.relative_to(_RUNS) if place.is_relative_to(_RUNS) else place}"
+        if place.is_relative_to(_RUNS):
+            return f"{self.title} · {place.relative_to(_RUNS)}"
+        # where it is on this machine is told to nobody
+        return f"{self.title} · {Path(*place.parts[-2:])}"
 
 
 def find_checkpoints(

@@ -9,18 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import AppError
+from involution.app.errors import AppError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_BYTES = 20 * 2**20
-MAX_PIXELS = 50_000_000
+# a request with a picture, whose name and frame take some room, and any other
+MAX_BODY = MAX_BYTES + 2**16
+MAX_MESSAGE = 2**20
 # larger images are scaled down to this before they reach a network
 MAX_SIDE = 1600
 # a network that enlarges the shorter side enlarges the longer one by the same factor
 MAX_RATIO = 10
 SECONDS = 30.0
+# to send a request, and to read the picture in it, with as much memory
+BODY_SECONDS = 60.0
+READ_SECONDS = 20.0
+READ_MEMORY = 4 * 2**30
+# uploads at once, and bytes of those that nobody has read yet
+UPLOADS = 4
+WAITING_BYTES = 8 * MAX_BYTES
 # requests that may wait; any more are refused
 QUEUE = 16
 
@@ -45,8 +54,6 @@ def read_upload(path: Path) -> Image:
     width, height = check_image(path)
     if path.stat().st_size > MAX_BYTES:
         raise AppError(f"{path.name}: the file is larger than {MAX_BYTES // 2**20} MB")
-    if width * height > MAX_PIXELS:
-        raise AppError(f"{path.name}: {width} × {height} pixels are more than {MAX_PIXELS // 1_000_000} million")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise AppError(f"{path.name}: {width} × {height} pixels; one side is more than {MAX_RATIO} times the other")
     image = read_image(path)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from involution.app.checkpoints import Checkpoint
+from involution.app.errors import AppError
 from involution.explain import Subject, View, involution_layers, layer_map
 from involution.predict import Predictor, Result, find_device, load_predictor
-
-from .checkpoints import Checkpoint
-from .errors import AppError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gradio as gr
 from gradio.data_classes import Base64ImageData, FileData, ImageData
 
-from . import limits
-from .checkpoints import Checkpoint, twin_of
-from .errors import AppError
-from .examples import example_images
-from .networks import predict, stage_kernels
-from .render import data_url, enlargement, example_style, kernels_html, notice, picture, predictions_html
+from involution.app import limits
+from involution.app.checkpoints import Checkpoint, twin_of
+from involution.app.errors import AppError
+from involution.app.examples import example_images
+from involution.app.networks import predict, stage_kernels
+from involution.app.reader import read_apart
+from involution.app.render import data_url, enlargement, example_style, kernels_html, notice, picture, predictions_html
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +60,8 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
     Returns:
         The page and its style sheet.
     """
-    by_path = {str(checkpoint.path): checkpoint for checkpoint in offered}
+    # a browser learns of a checkpoint its label alone, and asks for it by a number
+    by_key = {str(number): checkpoint for number, checkpoint in enumerate(offered)}
     examples = example_images()
     with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
         image = gr.State(None, time_to_live=_FORGET)
@@ -89,11 +91,11 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
                     row = gr.Number(label="Row", value=0, precision=0, min_width=60, elem_id="row")
                     column = gr.Number(label="Column", value=0, precision=0, min_width=60, elem_id="column")
                     look = gr.Button("Show kernels", min_width=130, elem_id="look")
-                choices = [(item.label, path) for path, item in by_path.items()]
+                choices = [(item.label, key) for key, item in by_key.items()]
                 first = gr.Dropdown(choices, label="Checkpoint", elem_id="first")
                 second = gr.Dropdown(
                     [("nothing", _NOTHING), *choices],
-                    value=_twin_path(offered[0], offered),
+                    value=_twin_key(offered[0], offered),
                     label="Compare with",
                     elem_id="second",
                 )
@@ -104,11 +106,11 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
         chosen: list[Any] = [first, second]
         place = [row, column]
 
-        def predictions(picture: Image | None, *paths: str | None) -> str:
-            return _predictions(picture, [by_path[path] for path in paths if path in by_path])
+        def predictions(picture: Image | None, *keys: str | None) -> str:
+            return _predictions(picture, [by_key[key] for key in keys if key in by_key])
 
-        def at_pixel(picture: Image | None, row: float, column: float, *paths: str | None) -> tuple[Any, str]:
-            return _at_pixel(picture, (row, column), *(by_path.get(path or "") for path in paths))
+        def at_pixel(picture: Image | None, row: float, column: float, *keys: str | None) -> tuple[Any, str]:
+            return _at_pixel(picture, (row, column), *(by_key.get(key or "") for key in keys))
 
         def ask(after: Callable[..., Any]) -> None:
             answered = after(predictions, [image, *chosen], results, show_progress="minimal", **_NETWORK)
@@ -133,7 +135,7 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
         ).then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
         for trigger in (look.click, row.submit, column.submit):
             trigger(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="minimal", **_NETWORK)
-        other = first.input(lambda path: _twin_path(by_path[path], offered), first, second, **_READING)
+        other = first.input(lambda key: _twin_key(by_key[key], offered), first, second, **_READING)
         ask(other.then)
         ask(second.input)
     page.queue(max_size=limits.QUEUE, api_open=False)
@@ -141,9 +143,9 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
     return page, f"{style}\n{example_style(item[2] for item in examples)}"
 
 
-def _twin_path(first: Checkpoint, offered: Sequence[Checkpoint]) -> str:
+def _twin_key(first: Checkpoint, offered: Sequence[Checkpoint]) -> str:
     twin = twin_of(first, offered)
-    return str(twin.path) if twin else _NOTHING
+    return str(offered.index(twin)) if twin else _NOTHING
 
 
 def _fresh(image: Image) -> tuple[Any, ...]:
@@ -154,13 +156,11 @@ def _fresh(image: Image) -> tuple[Any, ...]:
 
 def _read(file: Path | None) -> tuple[Any, ...]:
     """Take an upload into memory and delete its file; what can't be used is told, and nothing is shown."""
-    from involution.data.images import ImageError
-
     if file is None:
         return None, None, 0, 0, ""
     try:
-        return _fresh(limits.read_upload(file))
-    except (AppError, ImageError) as error:
+        return _fresh(read_apart(file))
+    except AppError as error:
         reason = str(error).replace(f"{file}: ", f"{file.name}: ")
         return None, None, 0, 0, notice(reason, wrong=True)
     finally:
@@ -185,7 +185,7 @@ def _predictions(image: Image | None, chosen: Sequence[Checkpoint]) -> str:
         with limits.time_limit(limits.SECONDS):
             return predictions_html(image, [predict(checkpoint, image) for checkpoint in chosen])
     except ValueError as error:
-        return _told(error)
+        return _told(error, chosen)
 
 
 def _at_pixel(
@@ -193,22 +193,28 @@ def _at_pixel(
 ) -> tuple[Any, str]:
     if image is None or first is None:
         return None, ""
-    row, column = (int(value or 0) for value in pixel)
-    if not (0 <= row < image.height and 0 <= column < image.width):
+    # an empty field is 0; what is no number is in no picture
+    given = [value or 0 for value in pixel]
+    if not (0 <= given[0] < image.height and 0 <= given[1] < image.width):
         wanted = f"wanted a row from 0 to {image.height - 1} and a column from 0 to {image.width - 1}"
-        return picture(image, None), notice(f"{wanted}; got {row} and {column}", wrong=True)
+        return picture(image, None), notice(f"{wanted}; got {given[0]:g} and {given[1]:g}", wrong=True)
+    row, column = map(int, given)
     try:
         with limits.time_limit(limits.SECONDS):
             title, stages = stage_kernels(first, second, image, (row, column))
         twin = next((item.title for item in (first, second) if item and item.title != title), None)
         html = kernels_html(title, (row, column), stages, twin)
     except ValueError as error:
-        html = _told(error)
+        html = _told(error, (first, second))
     return picture(image, (row, column)), html
 
 
-def _told(error: ValueError) -> str:
+def _told(error: ValueError, chosen: Sequence[Checkpoint | None]) -> str:
     """Errors of this package's own classes speak to the user; anything else is a fault of the program."""
     if not type(error).__module__.startswith("involution."):
         raise error
-    return notice(str(error), wrong=True)
+    reason = str(error)
+    for checkpoint in filter(None, chosen):
+        # where the files of this machine are is no matter of the page's users
+        reason = reason.replace(str(checkpoint.path), checkpoint.label)
+    return notice(reason, wrong=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from involution.app.networks import Prediction, StageKernels
 from involution.explain.kernels import kernel_limit
 from involution.explain.style import STYLES
 from involution.predict import (
@@ -24,8 +25,6 @@ from involution.predict import (
     draw_segmentation,
     palette,
 )
-
-from .networks import Prediction, StageKernels
 
 if TYPE_CHECKING:
     from PIL.Image import Image

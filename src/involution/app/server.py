@@ -3,74 +3,35 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
-from . import limits
-from .checkpoints import Checkpoint
-from .errors import AppError
+from involution.app import limits
+from involution.app.checkpoints import Checkpoint
+from involution.app.errors import AppError
 
-# the page may load from its own server only; Gradio has scripts and styles in the page itself
-_POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "font-src 'self' data:",
-        "connect-src 'self'",
-        "object-src 'none'",
-        "base-uri 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'self'",
-    ]
-)
-_HEADERS = [
-    (b"content-security-policy", _POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
 # an upload is read at once and then deleted; unused and incomplete ones are deleted after this many seconds
 _LEFT_OVER = 60.0
-_Message = MutableMapping[str, Any]
-
-
-class Headers:
-    """ASGI middleware that adds the headers restricting the page to this server.
-
-    Args:
-        app: What it wraps.
-    """
-
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
-        self.app = app
-
-    async def __call__(
-        self, scope: _Message, receive: Callable[[], Awaitable[_Message]], send: Callable[[_Message], Awaitable[None]]
-    ) -> None:
-        """Answer one request."""
-
-        async def with_headers(message: _Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_HEADERS]
-            await send(message)
-
-        await self.app(scope, receive, with_headers)
 
 
 @contextmanager
-def serving(offered: Sequence[Checkpoint], host: str = "127.0.0.1", port: int = 7860) -> Iterator[str]:
+def serving(
+    offered: Sequence[Checkpoint], host: str = "127.0.0.1", port: int = 7860, names: Sequence[str] = ()
+) -> Iterator[str]:
     """Serve the page while the block runs.
 
     Args:
         offered: The checkpoints that can be chosen.
         host: Address to listen on.
         port: Port to listen on.
+        names: Under which the page may be asked for, besides addresses, localhost and this machine's own name.
 
     Yields:
         The page's address.
@@ -84,8 +45,10 @@ def serving(offered: Sequence[Checkpoint], host: str = "127.0.0.1", port: int = 
         import gradio as gr
         from starlette.middleware import Middleware
 
-        from .page import build_page
+        from involution.app.guard import Guard
+        from involution.app.page import build_page
 
+        _quiet_gradio()
         page, style = build_page(offered)
         fonts = ["system-ui", "sans-serif"]
         done = threading.Event()
@@ -107,7 +70,14 @@ def serving(offered: Sequence[Checkpoint], host: str = "127.0.0.1", port: int = 
                 mcp_server=False,
                 pwa=False,
                 state_session_capacity=64,
-                app_kwargs={"middleware": [Middleware(Headers)], "docs_url": None, "redoc_url": None},
+                app_kwargs={
+                    "middleware": [
+                        Middleware(Guard, own=(host, socket.gethostname()), names=names, folder=Path(folder))
+                    ],
+                    "docs_url": None,
+                    "redoc_url": None,
+                    "openapi_url": None,
+                },
             )
         except OSError as error:
             raise AppError(f"can't listen on {host}, port {port}: in use, or not this machine's address") from error
@@ -117,6 +87,22 @@ def serving(offered: Sequence[Checkpoint], host: str = "127.0.0.1", port: int = 
         finally:
             done.set()
             page.close(verbose=False)
+
+
+def _quiet_gradio() -> None:
+    """Let Gradio tell a fault in one line, as the guard does, where it would print a traceback."""
+    import gradio.queueing
+    import gradio.routes
+
+    from involution.app.guard import tell_fault
+
+    def print_exc() -> None:
+        error = sys.exc_info()[1]
+        if error is not None:
+            tell_fault(error)
+
+    for module in (gradio.queueing, gradio.routes):
+        module.traceback = SimpleNamespace(print_exc=print_exc)  # type: ignore[attr-defined]
 
 
 def _sweep(folder: Path, done: threading.Event) -> None:

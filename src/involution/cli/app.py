@@ -16,6 +16,9 @@ def add_arguments(parser: Any) -> None:
     """Add the options of the page."""
     parser.add_argument("--checkpoint", nargs="+", metavar="FILE", help="by default every best.ckpt below runs/")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the whole network")
+    parser.add_argument(
+        "--name", nargs="+", metavar="NAME", help="names under which others reach the page, such as a proxy's"
+    )
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
 
 
@@ -33,7 +36,7 @@ def run(args: Any) -> int:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
     try:
-        with serving(offered, args.host, args.port) as address:
+        with serving(offered, args.host, args.port, args.name or ()) as address:
             print(
                 f"{address}  ({len(offered)} checkpoint{'s' if len(offered) > 1 else ''}; Ctrl-C to stop)", flush=True
             )

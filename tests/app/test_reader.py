@@ -1,0 +1,45 @@
+import os
+import time
+
+import pytest
+from PIL import Image
+
+from involution.app import limits, reader
+from involution.app.errors import AppError
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "I;16", "RGBA", "P", "1"])
+def test_an_upload_is_read_as_the_page_shows_it(tmp_path, mode):
+    file = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.new(mode, (30, 20)).save(file)
+    found = reader.read_apart(file)
+    assert found.size == (30, 20)
+    assert (found.mode, found.tobytes()) == ((expected := limits.read_upload(file)).mode, expected.tobytes())
+
+
+def test_what_is_no_picture_is_told(tmp_path):
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(AppError, match=r"a\.png: not an image in a known format"):
+        reader.read_apart(tmp_path / "a.png")
+    Image.new("L", (40, 3)).save(tmp_path / "b.png")
+    with pytest.raises(AppError, match=r"b\.png: 40 × 3 pixels; one side is more than 10 times the other"):
+        reader.read_apart(tmp_path / "b.png")
+
+
+def test_reading_ends_when_its_time_is_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "READ_SECONDS", 0.01)
+    Image.new("L", (3, 3)).save(tmp_path / "a.png")
+    start = time.monotonic()
+    with pytest.raises(AppError, match=r"a\.png: takes more than 0\.01 seconds to read"):
+        reader.read_apart(tmp_path / "a.png")
+    assert time.monotonic() - start < 5
+
+
+def _dies(pipe, path):
+    os._exit(3)
+
+
+def test_a_reader_that_dies_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_read", _dies)
+    with pytest.raises(AppError, match=r"a\.png: can't be read; it takes too much memory or breaks the reader"):
+        reader.read_apart(tmp_path / "a.png")

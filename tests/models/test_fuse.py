@@ -23,7 +23,8 @@ def trained(model):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(module.weight, -1.5, 1.5)
+            # an involution multiplies features by features: with larger ones the deepest networks overflow
+            nn.init.uniform_(module.weight, -0.7, 0.7)
             nn.init.normal_(module.bias, 0, 0.1)
     return model.eval()
 

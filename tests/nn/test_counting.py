@@ -80,7 +80,7 @@ def test_handlers_count_a_module_and_its_parts_each_time(name, handlers, zero):
     assert Counter(name, handlers(), zero).count(network(), X, X, X) == 3 * ALL
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:FutureWarning")
 def test_handler_of_the_traced_operator():
     graph = torch.jit.trace(network(), X).inlined_graph
     (node,) = graph.findAllNodes("involution::involution2d")

@@ -350,3 +350,23 @@ def test_wrong_inputs():
         module(torch.randn(2, 16, 5, 6))
     with pytest.raises(ValueError, match=re.escape("window (7, 7) does not fit into an input of (6, 9)")):
         Involution2d(16, 7, 2, padding=0)(torch.randn(2, 16, 6, 9))
+
+
+@dims
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_synchronised_batch_norm_takes_the_place_of_batch_norm(dims, training):
+    module = filled(CLASSES[dims](32, 3)).train(training)
+    x = torch.randn(2, 32, *[5] * dims)
+    expected = copy.deepcopy(module)(x)
+    synced = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    assert type(synced.generator.norm) is nn.SyncBatchNorm
+    # alone, without a process group, it is a batch norm
+    assert_close(synced(x), expected)
+
+
+def test_a_synchronised_batch_norm_is_absorbed():
+    module, norm = Involution2d(16, 3).eval(), filled(nn.BatchNorm2d(16)).eval()
+    x = torch.randn(2, 16, 5, 5)
+    expected = norm(module(x))
+    module.fuse_norm(nn.SyncBatchNorm.convert_sync_batchnorm(norm))
+    assert_close(module(x), expected, rtol=1e-4, atol=1e-4)

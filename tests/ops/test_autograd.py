@@ -57,6 +57,9 @@ def opcheck_arguments():
         if x.dtype is not torch.bfloat16:
             fused = (grad, x, reduced, *span, *geometry)
             yield f"dynamic_backward-{name}", OPS.dynamic_involution2d_backward, (*fused, [True] * 4)
+        scale, shift = (randn(x.shape[1], dtype=x.dtype, requires_grad=x.requires_grad) for _ in range(2))
+        yield f"affine-{name}", OPS.dynamic_involution2d_affine, (x, reduced, *span, *geometry, scale, shift, False)
+    yield "affine-some", OPS.dynamic_involution2d_affine, (x, reduced, *span, *geometry, None, shift, True)
     yield "dynamic-no-bias", OPS.dynamic_involution2d, (x, reduced, span[0], None, *geometry)
     yield "dynamic_backward-some", OPS.dynamic_involution2d_backward, (*fused, [False, True, False, True])
     x, w, grad = randn(1, 4, 3, 4, 5), randn(1, 2, 2, 3, 3, 2, 4, 5), randn(1, 4, 2, 4, 5)
@@ -92,6 +95,11 @@ def functions():
         [(2, 2, 3, 2), (2, 2, 2, 1), (1, 2, 3, 2), (1, 2, 3)],
     )
     yield "dynamic-no-bias", lambda *t: dynamic_involution2d(*t), [(1, 2, 3, 2), (1, 2, 2, 1), (2, 2, 2, 2)]
+    yield (
+        "affine",
+        lambda *t: dynamic_involution2d(*t[:3], scale=t[3], shift=t[4]),
+        [(1, 2, 3, 2), (1, 2, 2, 1), (2, 2, 2, 2), (2,), (2,)],
+    )
 
 
 every_function = pytest.mark.parametrize(

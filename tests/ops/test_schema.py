@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-import involution  # noqa: F401
+from involution.ops.schema import OPERATORS
 
 GEOMETRY = "int[{d}] stride, int[{d}] padding, int[{d}] dilation"
 DYNAMIC = "Tensor input, Tensor reduced, Tensor span_weight, Tensor? span_bias"
@@ -33,15 +33,25 @@ def test_schema(name, dims):
     [
         ("dynamic_involution2d", f"({DYNAMIC}, {GEOMETRY}) -> Tensor"),
         (
+            "dynamic_involution2d_affine",
+            f"({DYNAMIC}, {GEOMETRY}, Tensor? scale, Tensor? shift, bool relu) -> Tensor",
+        ),
+        (
             "dynamic_involution2d_backward",
             f"(Tensor grad, {DYNAMIC}, {GEOMETRY}, bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor)",
         ),
     ],
 )
-def test_schema_of_the_fused_pair(name, rest):
+def test_schema_of_the_fused_operators(name, rest):
     op = getattr(torch.ops.involution, name).default
     assert str(op._schema) == f"involution::{name}{rest.format(d=2)}"
     assert torch.Tag.pt2_compliant_tag in op.tags
+
+
+def test_no_schema_is_left_out():
+    names = {name.format(d=d) for name in SCHEMAS for d in (2, 3)}
+    names |= {f"dynamic_involution2d{kind}" for kind in ("", "_affine", "_backward")}
+    assert set(OPERATORS) == names
 
 
 ADDED_KERNELS = """

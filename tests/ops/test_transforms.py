@@ -32,6 +32,15 @@ def unfold_dynamic(x, reduced, span_weight, span_bias):
     return unfold_form(x, reference.span(reduced, span_weight, span_bias), (2, 2), (1, 1), (1, 1))
 
 
+def ours_affine(x, reduced, span_weight, scale, shift):
+    return dynamic_involution2d(x, reduced, span_weight, stride=2, padding="same", scale=scale, shift=shift, relu=True)
+
+
+def unfold_affine(x, reduced, span_weight, scale, shift):
+    out = unfold_form(x, reference.span(reduced, span_weight, None), (2, 2), (1, 1), (1, 1))
+    return (out * scale[:, None, None] + shift[:, None, None]).relu()
+
+
 def ours_1d(x, w):
     return involution1d(x, w, padding=(2, 0))
 
@@ -58,6 +67,7 @@ FORMS = {
     "1d": (ours_1d, unfold_1d, [(2, 2, 4), (2, 1, 3, 4)]),
     "3d": (ours_3d, unfold_3d, [(1, 2, 3, 2, 3), (1, 1, 2, 3, 3, 2, 2, 3)]),
     "dynamic": (ours_dynamic, unfold_dynamic, [(2, 4, 3, 4), (2, 3, 2, 2), (2, 3, 3, 3), (2, 3, 3)]),
+    "affine": (ours_affine, unfold_affine, [(2, 4, 3, 4), (2, 3, 2, 2), (2, 3, 3, 3), (4,), (4,)]),
 }
 forms = pytest.mark.parametrize("form", FORMS)
 

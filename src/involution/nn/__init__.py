@@ -1,7 +1,7 @@
 """Involution as modules."""
 
-from .involution import Involution1d, Involution2d, Involution3d, KernelGenerator
-from .replace import ConversionReport, convert_conv_to_involution
+from involution.nn.involution import Involution1d, Involution2d, Involution3d, KernelGenerator
+from involution.nn.replace import ConversionReport, convert_conv_to_involution
 
 __all__ = [
     "ConversionReport",

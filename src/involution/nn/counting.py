@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from .involution import Involution1d, Involution2d, Involution3d
+from involution.nn.involution import Involution1d, Involution2d, Involution3d
 
 _MODULES = (Involution1d, Involution2d, Involution3d)
 Counts = WeakKeyDictionary[nn.Module, float]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
-from ..ops.backends import prefers_fused
+from involution.ops.backends import prefers_fused
 
 # what runs when nothing was patched
 _CONV2D, _FORWARD, _CONV_FORWARD = F.conv2d, nn.Conv2d.forward, nn.Conv2d._conv_forward

@@ -8,10 +8,10 @@ import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import dynamic_involution2d, involution1d, involution2d, involution3d
-from ..ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
-from ..ops.dynamic import affine
-from .fusion import may_fuse
+from involution.nn.fusion import may_fuse
+from involution.ops import dynamic_involution2d, involution1d, involution2d, involution3d
+from involution.ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
+from involution.ops.dynamic import affine
 
 # torch.fx records these calls as one node, like the operators, because their checks of sizes can't be traced
 torch.fx.wrap("_pool_windows")

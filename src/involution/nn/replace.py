@@ -10,8 +10,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from ..ops.checks import per_dimension
-from .involution import Involution1d, Involution2d, Involution3d
+from involution.nn.involution import Involution1d, Involution2d, Involution3d
+from involution.ops.checks import per_dimension
 
 _INVOLUTION: dict[type[nn.Module], Any] = {
     nn.Conv1d: Involution1d,

@@ -50,7 +50,7 @@ def test_a_study_interrupted_and_going_on(tmp_path, capsys, words, monkeypatch):
     assert "4 training runs, 2 of them already done, 1 at once" in said.out
     assert "4/4 kernel_size=5, seed 1: " in said.err
     assert "separate" in said.out
-    files = {path.name for path in (tmp_path / "out").iterdir()}
+    files = {path.name for path in (tmp_path / "out").glob("[!.]*")}
     assert files == {"study.json", "results", "runs", "ablate.csv", "ablate.md", "ablate.png"}
     assert "accuracy here, %" in (tmp_path / "out" / "ablate.md").read_text(encoding="utf-8")
     # it is this study's folder

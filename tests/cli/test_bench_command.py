@@ -29,7 +29,7 @@ def bench(tmp_path, monkeypatch):
 
 
 def files(tmp_path):
-    return sorted(path.name for path in (tmp_path / "out").iterdir())
+    return sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
 
 
 def test_it_measures_prints_and_writes(bench, tmp_path, capsys):

@@ -21,7 +21,7 @@ def test_everything_at_once(here, capsys):
     words += ["--at", "10,10", "--at", "15,3", "--style", "dark", "--frames", "3", "--output", "out"]
     assert main(words) == 0
     printed = capsys.readouterr().out.split()
-    assert sorted(printed) == sorted(str(path.relative_to(here)) for path in (here / "out").iterdir())
+    assert sorted(printed) == sorted(str(path.relative_to(here)) for path in (here / "out").glob("[!.]*"))
     stems = [f"out/seven-layer2.1.conv2-{what}" for what in ("kernels.png", "heatmap.png", "receptive-field.png")]
     assert printed[:4] == [*stems, "out/seven-layer2.1.conv2-window.gif"]
     with Image.open(printed[0]) as image:
@@ -33,7 +33,7 @@ def test_everything_at_once(here, capsys):
 def test_one_picture_in_another_format(here, capsys):
     words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "heatmap", "--format", "svg"]
     assert main([*words, "--group", "2"]) == 0
-    (file,) = (here / "runs/explain").iterdir()
+    (file,) = (here / "runs/explain").glob("[!.]*")
     assert file.name == "seven-layer2.0.conv2-heatmap.svg"
     assert "<svg" in file.read_text()
     words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "receptive-field", "--average", "*.png"]

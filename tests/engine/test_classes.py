@@ -27,18 +27,18 @@ def data(classes, part=None):
 
 def test_the_same_classes_are_left_alone():
     same = data(["cat", "dog", "horse"])
-    assert match_classes(CARD, same, "best.ckpt") == (same, None)
+    assert match_classes(CARD, same, "best.ckpt") == (same, None, CARD)
 
 
 def test_another_order_is_mapped_by_name(capsys):
-    found, within = match_classes(CARD, data(["horse", "cat", "dog"]), "best.ckpt")
+    found, within, _ = match_classes(CARD, data(["horse", "cat", "dog"]), "best.ckpt")
     assert (found.classes, within) == (CARD.classes, None)
     assert list(found.parts["test"]) == [("a", 2), ("b", 0)]
     assert "in another order: compared by name" in capsys.readouterr().err
 
 
 def test_fewer_classes_are_measured_among_themselves(capsys):
-    found, within = match_classes(CARD, data(["cat", "horse"]), "best.ckpt")
+    found, within, _ = match_classes(CARD, data(["cat", "horse"]), "best.ckpt")
     assert within == [0, 2]
     assert list(found.parts["test"]) == [("a", 0), ("b", 2)]
     assert "pets has 2 of the 3 classes of best.ckpt: measured among cat, horse alone" in capsys.readouterr().err
@@ -53,7 +53,7 @@ def test_other_classes_are_refused_by_name():
 
 def test_numbered_classes_are_taken_by_place(capsys):
     card = replace(CARD, classes=["0", "1", "2"])
-    found, within = match_classes(card, data(["cat", "dog", "horse"]), "best.ckpt")
+    found, within, _ = match_classes(card, data(["cat", "dog", "horse"]), "best.ckpt")
     assert (list(found.parts["test"]), within) == ([("a", 0), ("b", 1)], None)
     assert "numbered classes: those of pets are matched by position" in capsys.readouterr().err
 
@@ -63,9 +63,10 @@ def test_boxes_keep_their_class_under_other_ids(tmp_path):
     boxes = (Box(0, (1, 1, 4, 4)), Box(1, (2, 2, 4, 4)))
     record = BoxRecord(tmp_path, ["dog", "cat"], [7, 9], [Scene(1, tmp_path / "a.png", 8, 8, boxes)])
     card = replace(CARD, category_ids=[10, 20, 30])
-    found, within = match_classes(card, data(["dog", "cat"], BoxDataset(record)), "best.ckpt")
-    assert within == [0, 1]
-    assert [item["category_id"] for item in found.test.record.to_coco()["annotations"]] == [20, 10]
+    found, within, changed = match_classes(card, data(["dog", "cat"], BoxDataset(record)), "best.ckpt")
+    # results are told by the ids of the data, so that they can be compared with its own file
+    assert (within, changed.category_ids) == ([0, 1], [9, 7, 12])
+    assert found.test.record.to_coco()["annotations"] == record.to_coco()["annotations"]
     assert found.test[0][1]["labels"].tolist() == [1, 0]
 
 
@@ -76,7 +77,7 @@ def test_label_maps_of_values_and_of_colours(tmp_path):
     colours = {(0, 0, 0): 0, (1, 1, 1): 1, (255, 255, 255): 255}
     for code in (LabelCode(["horse", "cat"], table), LabelCode(["horse", "cat"], colours=colours)):
         part = LabelMaps([(tmp_path / "a.jpg", tmp_path / "a.png")], code)
-        found, _ = match_classes(CARD, data(["horse", "cat"], part), "best.ckpt")
+        found, _, _ = match_classes(CARD, data(["horse", "cat"], part), "best.ckpt")
         assert found.test[0][1].tolist() == [[2, 0, 255]]
 
 

@@ -103,7 +103,7 @@ def by_value(classes: Sequence[str], options: Options) -> LabelCode:
     ignore = options.ignore_index
     if ignore is not None and not 0 <= ignore <= 255:
         raise DataError(f"ignore_index must be from 0 to 255 or null, got {ignore}")
-    if options.values is None:
+    if not options.values:
         table[: len(classes)] = np.arange(len(classes))
         if ignore is not None:
             # where it is a class's place as well, that class is what does not count

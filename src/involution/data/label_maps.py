@@ -144,7 +144,7 @@ def _tell_classes(
     share = counts[IGNORED] / max(counts.sum(), 1)
     alone = len(code.classes) - len(missing) <= 1
     training = split == "train" and not options.allow_empty
-    if training and counts[IGNORED] and (alone or share > _MUCH) and options.values is None:
+    if training and counts[IGNORED] and (alone or share > _MUCH) and not options.values:
         wanted = "{" + ", ".join(f"{value}: {name}" for value, name in zip((0, 255), code.classes, strict=False)) + "}"
         raise DataError(
             f"{root}: in {split} the value {options.ignore_index}, meaning ignored, covers {share:.0%} of the "

@@ -7,7 +7,7 @@ import functools
 import importlib
 import os
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Options:
     value_range: tuple[float, float] | None = None
     background: bool = True
     ignore_index: int | None = 255
-    values: dict[str, str] | None = None
+    values: Mapping[Any, str | None] | None = None
 
     @property
     def reading(self) -> Reading:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from involution.data.records import DataSet
@@ -12,7 +13,9 @@ from involution.engine.process import tell
 from involution.engine.settings import ConfigError
 
 
-def match_classes(card: ModelCard, data: DataSet[Any], checkpoint: object) -> tuple[DataSet[Any], list[int] | None]:
+def match_classes(
+    card: ModelCard, data: DataSet[Any], checkpoint: object
+) -> tuple[DataSet[Any], list[int] | None, ModelCard]:
     """The data with its labels as the checkpoint has them.
 
     Classes are the same where their names are. Data may have fewer than the checkpoint: it is then measured among these
@@ -24,17 +27,16 @@ def match_classes(card: ModelCard, data: DataSet[Any], checkpoint: object) -> tu
         checkpoint: its file, for messages.
 
     Returns:
-        The data, and the labels among which it is measured: None for all.
+        The data, the labels among which it is measured (None for all), and the card with the category ids of the data.
 
     Raises:
         ConfigError: for classes that the checkpoint does not know.
     """
     record = getattr(next(iter(data.parts.values())), "record", None)
-    ids = list(card.category_ids) if record is not None else []
-    if data.classes == card.classes and (record is None or list(record.category_ids) == ids):
-        return data, None
+    if data.classes == card.classes and (record is None or list(record.category_ids) == card.category_ids):
+        return data, None, card
     unknown = [name for name in data.classes if name not in card.classes]
-    numbered = list(card.classes) == [str(number) for number in range(len(data.classes))]
+    numbered = len(unknown) == len(data.classes) and list(card.classes) == [str(n) for n in range(len(unknown))]
     if unknown and not numbered:
         raise ConfigError(
             f"{checkpoint} was trained on other classes ({some(card.classes)}) than {data.spec}: "
@@ -53,7 +55,14 @@ def match_classes(card: ModelCard, data: DataSet[Any], checkpoint: object) -> tu
         )
     elif not unknown and places != sorted(places):
         tell(f"{data.spec} has the classes of {checkpoint} in another order: compared by name")
-    return relabel(data, places, list(card.classes), ids), sorted(places) if fewer else None
+    ids = []
+    if record is not None:
+        # results are told by the ids of the data; what it does not have gets ids that it does not use
+        own = dict(zip(places, record.category_ids, strict=True))
+        free = max(own.values()) + 1
+        ids = [own.get(place, free + place) for place in range(len(card.classes))]
+    matched = relabel(data, places, list(card.classes), ids)
+    return matched, sorted(places) if fewer else None, replace(card, category_ids=ids)
 
 
 def some(names: Sequence[str]) -> str:

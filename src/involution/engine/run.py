@@ -188,7 +188,7 @@ def evaluate(
     config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
     # data of its own is measured whole, and need not have the other splits
     data = open_data(spec, config, only=split if data_spec not in (None, trained_on) else None)
-    data, within = match_classes(card, data, checkpoint)
+    data, within, card = match_classes(card, data, checkpoint)
     images = spec.eval_set(config, data.split(split))
     count = len(images)  # type: ignore[arg-type]
     with quiet():

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import shutil
 import signal
 from pathlib import Path
@@ -335,7 +336,9 @@ def test_other_checkpoints_and_data_are_refused(trained, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         evaluate(trained.best, "coco:/no/such")
     make_digit_scenes(tmp_path / "scenes", {"train": 1, "val": 1})
-    with pytest.raises(ConfigError, match="was trained on other classes"):
+    file = tmp_path / "scenes" / "annotations" / "instances_val.json"
+    file.write_text(file.read_text().replace('"name": "9"', '"name": "nine"'))
+    with pytest.raises(ConfigError, match=r"was trained on other classes .*nine"):
         evaluate(trained.best, f"coco:{tmp_path / 'scenes'}")
     assert main(["detect", "predict", "x.png", "--checkpoint", str(trained.best), "--output", "x.txt"]) == 2
 
@@ -438,3 +441,46 @@ def test_published_recipe_takes_two_steps(recipe, root, tmp_path, imagenet_weigh
     }
     result = train(DetectConfig.load(recipe, changes), progress=False)
     assert np.isfinite(result.history[0]["train_loss"])
+
+
+def test_results_are_told_by_the_ids_of_the_data(trained, root, tmp_path):
+    """The same scenes under other ids and fewer categories: the same boxes, and figures among these."""
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    file = copy / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text())
+    content["categories"] = [item for item in content["categories"] if item["name"] in "0123"]
+    kept = {item["id"]: 100 + item["id"] for item in content["categories"]}
+    content["annotations"] = [item for item in content["annotations"] if item["category_id"] in kept]
+    for item in (*content["annotations"], *content["categories"]):
+        key = "category_id" if "category_id" in item else "id"
+        item[key] = kept[item[key]]
+    file.write_text(json.dumps(content))
+    whole, part = evaluate(trained.best), evaluate(trained.best, f"coco:{copy}")
+    assert len(whole.results) > len(part.results) > 0
+    assert {item["category_id"] for item in part.results} <= set(kept.values())
+    wanted = [
+        {**item, "category_id": kept[item["category_id"]]} for item in whole.results if item["category_id"] in kept
+    ]
+    assert part.results == wanted
+
+
+@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn", "mask_rcnn", "detr", "conditional_detr"])
+def test_images_without_objects_are_trained_on_by_every_detector(root, make_config, tmp_path, name):
+    """A batch may have nothing but background."""
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    file = copy / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    first = content["images"][0]["id"]
+    content["annotations"] = [item for item in content["annotations"] if item["image_id"] == first]
+    file.write_text(json.dumps(content))
+    recipe = "digit-scenes-detr" if "detr" in name else "digit-scenes"
+    changes = {"model__args": SMALL_DETR, "model__weights": None, "model__freeze": None} if "detr" in name else {}
+    changes |= {"model__args": {}} if name == "retinanet" else {}
+    changes |= {"data__spec": f"coco:{copy}", "data__batch_size": 2, "trainer__epochs": 1, "model__name": name}
+    result = train(make_config(recipe=recipe, **changes), progress=False)
+    assert math.isfinite(result.history[0]["train_loss"])
+    assert result.history[0]["images_per_second"] > 0
+    with pytest.raises(ConfigError, match="has only 1 training images"):
+        train(make_config("other", recipe=recipe, **changes, data__background=False), progress=False)

@@ -310,3 +310,29 @@ def test_published_recipe_takes_two_steps(recipe, root, tmp_path):
     result = train(SegmentConfig.load(recipe, changes), progress=False)
     assert math.isfinite(result.history[0]["train_loss"])
     assert load(result.last)[1].task == "segment"
+
+
+def test_masks_of_0_and_255_are_learnt_and_measured(tmp_path):
+    """A lesion on dark ground, as tools for pictures draw it: 255 is a class where the user says so."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for i in range(8):
+            labels = np.zeros((32, 32), np.uint8)
+            top, left = rng.integers(0, 16, 2)
+            labels[top : top + 16, left : left + 16] = 255
+            image = np.where(labels[..., None] > 0, [230, 60, 60], [40, 40, 40]) + rng.integers(0, 20, (32, 32, 3))
+            for folder, pixels in ((split, image), (f"labels/{split}", labels)):
+                (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+                PIL.Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / f"{i}.png")
+    (tmp_path / "classes.txt").write_text("background\nlesion\n")
+    fast = {"output": str(tmp_path), "data.spec": f"masks:{tmp_path}", "data.batch_size": 4, "data.workers": 0}
+    fast |= {"trainer.epochs": 6, "optimizer.lr": 0.01, "data.min_size": None, "augment.crop": None}
+    with pytest.raises(DataError, match=r"the value 255, which means ignored, covers 2\d% of the pixels, and lesion"):
+        train(SegmentConfig.load("digit-scenes", fast), progress=False)
+    assert not (tmp_path / "digit-scenes").exists()
+    told = SegmentConfig.load("digit-scenes", {**fast, "data.values": {0: "background", 255: "lesion"}})
+    best = train(told, progress=False).best
+    figures = evaluate(best)
+    assert figures.confusion.sum(1).tolist() == [8 * (32 * 32 - 256), 8 * 256]
+    assert figures.iou[1] > 0.5
+    assert json.loads((best.parent / "data.json").read_text())["classes"] == ["background", "lesion"]

@@ -53,6 +53,9 @@ class DetectionTask(TaskModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, targets = batch
         for found, target in zip(self.model(images), targets, strict=True):
+            if self.within is not None:
+                known = torch.isin(found["labels"] - self.first_label, found["labels"].new_tensor(self.within))
+                found = {key: value[known] for key, value in found.items()}
             labels = (found["labels"] - self.first_label).tolist()
             masks = found["masks"][:, 0] > 0.5 if "masks" in found else None
             ids = [self.card.category_ids[label] for label in labels]

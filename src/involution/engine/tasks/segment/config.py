@@ -55,8 +55,8 @@ class SegmentDataConfig(DataConfig):
         spec: the data set.
         min_size: the shorter side is resized to this many pixels, null for its own; needed with augment.scale.
         ignore_index: value of label maps whose pixels neither train nor count; null for none.
-        values: class of each value of label maps, such as {0: background, 255: lesion}; null where the values are the
-            places of the classes.
+        values: class of each value of label maps, such as {0: background, 255: lesion}; without, the values are
+            the places of the classes.
     """
 
     spec: str = "digit-scenes"
@@ -65,7 +65,11 @@ class SegmentDataConfig(DataConfig):
     batch_size: int = ranged(8, 1)
     min_size: int | None = ranged(None, 1)
     ignore_index: int | None = ranged(255, 0, 255)
-    values: dict[int, str | None] | None = None
+    values: dict[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # YAML has numbers as keys, and a checkpoint words alone
+        self.values = {str(value): name for value, name in self.values.items()}
 
 
 @dataclass

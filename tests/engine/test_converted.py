@@ -15,7 +15,7 @@ from involution.app.checkpoints import Checkpoint
 from involution.cli import main
 from involution.engine import load
 from involution.engine.checkpoint import read_card, read_checkpoint
-from involution.engine.converted import imagenet_classes
+from involution.engine.converted import imagenet_classes, in_imagenet
 from involution.engine.loading import load_predictor
 from involution.models import CheckpointError, convert_checkpoint
 
@@ -89,17 +89,32 @@ def test_a_training_keeps_its_card(tmp_path, make_config):
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
 
 
+def test_imagenet_is_measured_by_the_names_of_its_folders(tmp_path, capsys):
+    out = converted(tmp_path, 1000)
+    wnids = ("n01440764", "n01443537", "n03126707")
+    root = image_folder(tmp_path / "imagenet", ("train", "val"), wnids, per_class=4)
+    argv = ["classify", "eval", "--checkpoint", str(out), "--data", f"imagenet:{root}", "--split", "val"]
+    assert main([*argv, "--output", str(tmp_path / "figures.json")]) == 0
+    said = capsys.readouterr()
+    assert "has 3 of the 1000 classes" in said.err
+    assert json.loads((tmp_path / "figures.json").read_text())["num_images"] == 12
+
+
 def test_imagenet_names_differ():
     names = imagenet_classes()
     assert len(set(names)) == 1000
     assert [names[label] for label in (134, 517)] == ["crane (n02012849)", "crane (n03126707)"]
+    # torchvision's list has one name for both; the order tells them apart
+    assert in_imagenet([name.partition(" (")[0] for name in names]) == names
+    assert in_imagenet(["n01443537", "n03126707"]) == [names[1], names[517]]
+    assert in_imagenet(["goldfish", "unicorn"]) == ["goldfish", "unicorn"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"model": "rednet5"}, "weights of 'rednet5', which is not in timm's registry"),
-        ({"model": "rednet26"}, "describes a far larger network than its weights are of"),
+        ({"model": "rednet26"}, "describes a far larger network than its weights"),
         ({"classes": "["}, r"what it says of itself is not JSON: '\['"),
         ({"classes": '["a"]'}, r"its class names are \['a'\], wanted 3 words"),
         ({"card": "[]"}, r"its card is \[\], wanted fields by name"),

@@ -9,6 +9,7 @@ from typing import Any
 from involution.data.records import DataSet
 from involution.data.relabel import relabel
 from involution.engine.card import ModelCard
+from involution.engine.converted import imagenet_classes, in_imagenet
 from involution.engine.process import tell
 from involution.engine.settings import ConfigError
 
@@ -35,8 +36,12 @@ def match_classes(
     record = getattr(next(iter(data.parts.values())), "record", None)
     if data.classes == card.classes and (record is None or list(record.category_ids) == card.category_ids):
         return data, None, card
-    unknown = [name for name in data.classes if name not in card.classes]
-    numbered = len(unknown) == len(data.classes) and list(card.classes) == [str(n) for n in range(len(unknown))]
+    theirs = list(data.classes)
+    if record is None and list(card.classes) == imagenet_classes():
+        # folders are named by WordNet's numbers
+        theirs = in_imagenet(theirs)
+    unknown = [name for name in theirs if name not in card.classes]
+    numbered = len(unknown) == len(theirs) and list(card.classes) == [str(n) for n in range(len(unknown))]
     if unknown and not numbered:
         raise ConfigError(
             f"{checkpoint} was trained on other classes ({some(card.classes)}) than {data.spec}: "
@@ -46,7 +51,7 @@ def match_classes(
         tell(f"{checkpoint} has numbered classes: those of {data.spec} are matched by position")
         places = list(range(len(data.classes)))
     else:
-        places = [card.classes.index(name) for name in data.classes]
+        places = [card.classes.index(name) for name in theirs]
     fewer = len(places) < len(card.classes)
     if fewer:
         tell(

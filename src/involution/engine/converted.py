@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -112,3 +112,22 @@ def imagenet_classes() -> list[str]:
     return [
         name if counts[name] == 1 else f"{name} ({info.index_to_label_name(label)})" for label, name in enumerate(first)
     ]
+
+
+def in_imagenet(names: Sequence[str]) -> list[str]:
+    """ImageNet's classes of a data set by the names of `imagenet_classes`.
+
+    WordNet's numbers, which are the names of ImageNet's folders, are looked up; other lists of 1000 names are in the
+    order of the folders.
+
+    Example:
+        >>> in_imagenet(["n01443537", "n03126707"])
+        ['goldfish', 'crane (n03126707)']
+    """
+    from timm.data import ImageNetInfo
+
+    info, ours = ImageNetInfo(), imagenet_classes()
+    numbers = {info.index_to_label_name(label): name for label, name in enumerate(ours)}
+    if all(name in numbers for name in names):
+        return [numbers[name] for name in names]
+    return ours if len(names) == _IMAGENET else list(names)

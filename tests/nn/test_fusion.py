@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from involution import Involution2d
@@ -268,20 +267,6 @@ def test_a_patched_convolution_is_called(monkeypatch):
     monkeypatch.setattr(F, "conv2d", lambda *args: outputs.append(original(*args)) or outputs[-1])
     module(x)
     assert [o.shape[1] for o in outputs] == [4, 9]
-
-
-def test_a_mode_sees_the_operators_of_the_parts():
-    class Names(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            names.append(str(function))
-            return function(*args, **(kwargs or {}))
-
-    module, x = module_and_input()
-    names = []
-    with torch.no_grad(), Names():
-        module(x)
-    assert names.count("aten.convolution.default") == 2
-    assert "involution.involution2d.default" in names
 
 
 @needs_fused

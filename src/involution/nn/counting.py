@@ -55,8 +55,17 @@ def ptflops() -> dict[Any, Callable[..., Any]]:
     def of_operator(inputs: Sequence[Any], outputs: Sequence[Tensor]) -> int:
         return _multiply_adds(inputs[1].shape, outputs[0].shape)
 
+    def of_fused_operator(inputs: Sequence[Any], outputs: Sequence[Tensor]) -> int:
+        reduced, span = inputs[1].shape, inputs[2].shape
+        taps = span[1] * span[2]
+        return reduced[0] * math.prod(reduced[2:]) * math.prod(span) + outputs[0].numel() * taps
+
     ops = torch.ops.involution
-    return {**dict.fromkeys(_MODULES, of_module), **dict.fromkeys((ops.involution2d, ops.involution3d), of_operator)}
+    return {
+        **dict.fromkeys(_MODULES, of_module),
+        **dict.fromkeys((ops.involution2d, ops.involution3d), of_operator),
+        **dict.fromkeys((ops.dynamic_involution2d, ops.dynamic_involution2d_affine), of_fused_operator),
+    }
 
 
 def thop() -> dict[type[nn.Module], Callable[..., None]]:

@@ -77,12 +77,9 @@ def _everything_is_watched() -> bool:
     # functions that a counter of operations has replaced, and hooks on all modules
     if F.conv2d is not _CONV2D or nn.Conv2d.forward is not _FORWARD or nn.Conv2d._conv_forward is not _CONV_FORWARD:
         return True
-    if (
+    return bool(
         nn_module._global_forward_hooks
         or nn_module._global_forward_pre_hooks
         or nn_module._global_backward_hooks
         or nn_module._global_backward_pre_hooks
-    ):
-        return True
-    # a mode that sees every operation; the compiler is one itself
-    return not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() > 0
+    )

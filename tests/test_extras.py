@@ -1,12 +1,17 @@
 """Optional packages: every one is known, and a command that misses one says in one line how to install it."""
 
 import ast
+import json
+import os
 import re
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from explain_checkpoint import save_checkpoint
+from PIL import Image
 
 from involution.extras import EXTRAS, MissingExtra, is_installed, require
 
@@ -74,3 +79,99 @@ def test_the_message_names_the_package_and_the_extra(monkeypatch):
         require("pycocotools", extra="segment")
     with pytest.raises(MissingExtra, match=r"^nowhere is not installed; pip install nowhere$"):
         require("nowhere")
+
+
+_SCENES = ["train", "--recipe", "digit-scenes", "--model.name"]
+_DIGITS = ["classify", "train", "--recipe", "digits", "--trainer.epochs", "1", "--data.workers", "0"]
+# package -> commands that need it, as far as they get without a file of anybody's
+NEEDED_BY = {
+    "jsonargparse": [["info"], _DIGITS],
+    "rich": [["info"], _DIGITS],
+    "yaml": [["info"], _DIGITS],
+    "timm": [
+        *([task, "predict", "--checkpoint", "a.ckpt", "i.png"] for task in ("classify", "detect", "segment")),
+        *(_DIGITS, ["detect", *_SCENES, "retinanet"], ["segment", *_SCENES, "upernet"], ["demo"], ["ablate"]),
+        *(["cost", "--no-measure"], ["bench", "--quick"], ["convert", "a.ckpt", "b.ckpt"]),
+        ["explain", "i.png", "--untrained", "rednet26"],
+    ],
+    "safetensors": [["convert", "a.ckpt", "b.safetensors"]],
+    "torchvision": [_DIGITS, ["detect", *_SCENES, "retinanet"], ["classify", "eval", "--checkpoint", "a.ckpt"]],
+    "PIL": [["explain", "i.png", "--untrained", "rednet26"]],
+    "lightning": [_DIGITS, ["demo"], ["classify", "eval", "--checkpoint", "a.ckpt"]],
+    "torchmetrics": [_DIGITS, ["demo"]],
+    "tensorboard": [_DIGITS],
+    "webdataset": [["classify", "train", "--data.spec", "webdataset:a.tar", "--data.classes", "c.txt"]],
+    "sklearn": [_DIGITS, ["demo"], ["app", "--checkpoint", "a.ckpt"]],
+    "scipy": [["ablate"]],
+    "matplotlib": [
+        *(["ablate"], ["bench", "--quick"], ["cost", "--no-measure"], ["demo"]),
+        *(["explain", "i.png", "--untrained", "rednet26"], ["app", "--checkpoint", "a.ckpt"]),
+    ],
+    "jinja2": [["demo"]],
+    "markupsafe": [["demo"]],
+    "pycocotools": [["detect", *_SCENES, "retinanet"], ["segment", *_SCENES, "semantic_fpn"]],
+    "segmentation_models_pytorch": [["segment", "train", "--data.spec", "digit-scenes", "--model.name", "smp_fpn"]],
+    "transformers": [["detect", *_SCENES, "detr"]],
+    "gradio": [["app", "--checkpoint", "a.ckpt"]],
+    "starlette": [["app", "--checkpoint", "a.ckpt"]],
+}
+# torch is imported once; each command runs in a copy of the process in which a package can't be found
+DRIVER = """
+import json, os, sys
+import torch, involution.ops
+from involution.cli import main
+
+class Absent:
+    def __init__(self, package): self.package = package
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == self.package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+for package, commands in json.loads(sys.argv[1]).items():
+    for words in commands:
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if not child:
+            os.dup2(theirs, 2)
+            sys.meta_path.insert(0, Absent(package))
+            for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+                del sys.modules[name]
+            code = 70
+            try:
+                code = main(words)
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        os.close(theirs)
+        said = open(ours).read()
+        print(json.dumps([package, words, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    home = tmp_path_factory.mktemp("extras")
+    Image.new("L", (8, 8)).save(home / "i.png")
+    (home / "c.txt").write_text("a\nb\n")
+    (home / "a.tar").touch()
+    save_checkpoint(home / "a.ckpt")
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, json.dumps(NEEDED_BY)], cwd=home, capture_output=True, text=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+def test_every_package_is_tried():
+    # torch has imported numpy already
+    assert set(PACKAGES) - {"numpy"} == set(NEEDED_BY)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs copies of a process")
+@pytest.mark.parametrize("package", NEEDED_BY)
+def test_a_command_says_what_to_install(refusals, package):
+    found = [(words, code, said) for missing, words, code, said in refusals if missing == package]
+    assert len(found) == len(NEEDED_BY[package])
+    for words, code, said in found:
+        # what was read before may have been told
+        wanted = rf'involution: {package} is not installed; pip install "involution\[\w+\]"\n'
+        assert (code, bool(re.search(rf"^{wanted}\Z", said, re.M))) == (2, True), f"{words}: {code} {said[-600:]}"

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from involution.extras import require
+
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the study."""
@@ -45,8 +47,7 @@ def add_arguments(parser: Any) -> None:
 def run(args: Any) -> int:
     """Train the missing runs, print the table and write it; returns 0, or 130 if interrupted."""
     # report a missing package before the work starts
-    import matplotlib  # noqa: F401
-    import scipy  # noqa: F401
+    require("matplotlib", "scipy", "timm")
     from rich.console import Console
 
     from involution.studies import ablation, ablation_runs, ablation_table

@@ -11,6 +11,8 @@ import sys
 import threading
 from typing import Any
 
+from involution.extras import require
+
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the page."""
@@ -24,6 +26,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Serve until Ctrl-C."""
+    require("gradio", "starlette", "timm", "sklearn", "matplotlib")
     from involution.app.checkpoints import find_checkpoints
     from involution.app.errors import AppError
     from involution.app.server import serving

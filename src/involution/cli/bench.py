@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from involution.extras import require
+
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the benchmarks."""
@@ -28,7 +30,7 @@ def run(args: Any) -> int:
         0; 1 if something could not be measured; 130 if interrupted, after writing what was measured.
     """
     # report a missing package before the work starts
-    import matplotlib  # noqa: F401
+    require("matplotlib", "timm", "torchvision")
     from rich.console import Console
 
     from involution.cli.measuring import Steps, show, start_as_command, write_study

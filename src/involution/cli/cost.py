@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from involution.extras import require
+
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the table."""
@@ -44,7 +46,7 @@ def add_arguments(parser: Any) -> None:
 def run(args: Any) -> int:
     """Count, measure, print the table and write it; returns 0."""
     # report a missing package before the work starts
-    import matplotlib  # noqa: F401
+    require("matplotlib", "timm", "torchvision")
     import torch
     from rich.console import Console
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from involution.extras import require
+
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the demo."""
@@ -15,6 +17,8 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Run the demo, then print its table and the location of the report."""
+    # training takes minutes: what the report needs must be there before
+    require("timm", "lightning", "torchmetrics", "sklearn", "matplotlib", "jinja2", "markupsafe")
     from rich.console import Console
     from rich.table import Table
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from involution.explain.errors import ExplainError
+from involution.extras import require
 
 _DEMO = Path("runs/demo/rednet_nano-seed0/best.ckpt")
 _DEMO_TWIN = Path("runs/demo/rednet_nano_conv-seed0/best.ckpt")
@@ -50,6 +51,8 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Draw the pictures, write the files and print their paths."""
+    require("timm", "torchvision", "PIL", "matplotlib")
+    from involution.data.errors import printable
     from involution.data.images import read_image
     from involution.engine.files import check_free, make_folder
     from involution.explain import Subject, find_layer, involution_layers
@@ -80,14 +83,13 @@ def run(args: Any) -> int:
     if args.list_layers:
         print("\n".join(layers))
         return 0
-    assert image is not None
     layer = find_layer(subject.network, args.layer or layers[len(layers) // 2])
     twin = Subject.from_checkpoint(twin_file, find_device(args.device)) if twin_file else None
     make_folder(args.output)
     for name in _names(args, layer, what):
         check_free(name)
     for path in _draw(args, subject, twin, image, layer, what, points):
-        print(path)
+        print(printable(path))
     return 0
 
 

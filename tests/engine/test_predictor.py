@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -269,3 +270,40 @@ def test_wrong_usage_is_one_line_and_code_2(extra, message, colour_checkpoint, f
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert any(part in error for part in message.split("|"))
+
+
+def test_images_are_read_as_in_the_training(grey_checkpoint, tmp_path):
+    pixels = np.linspace(0, 4095, 256).reshape(16, 16)
+    Image.fromarray(pixels.astype(np.uint16)).save(tmp_path / "microscope.png")
+    Image.fromarray((pixels * (255 / 4095)).round().astype(np.uint8)).save(tmp_path / "plain.png")
+    contents = torch.load(grey_checkpoint, weights_only=True)
+    plain = ClassificationPredictor.from_checkpoint(grey_checkpoint).predict(tmp_path / "plain.png")
+    for value_range, alike in ((None, False), ([0.0, 4095.0], True)):
+        contents["involution"]["recipe"]["data"]["value_range"] = value_range
+        torch.save(contents, tmp_path / "told.ckpt")
+        told = ClassificationPredictor.from_checkpoint(tmp_path / "told.ckpt")
+        with Image.open(tmp_path / "microscope.png") as opened:
+            for image in (tmp_path / "microscope.png", opened):
+                assert (told.predict(image).scores == plain.scores) == alike
+
+
+def test_files_that_are_none_cost_no_other_and_what_is_not_taken_is_said(colour_checkpoint, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, kind in (("a.jfif", "JPEG"), ("b", "PNG"), ("c.AVIF", "AVIF"), ("d.JPG~", "JPEG")):
+        picture().convert("RGB").save(photos / name, kind)
+    (photos / "loop.jpg").symlink_to(photos / "loop.jpg")
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "notes.txt").write_text("words")
+    (photos / os.fsdecode(b"caf\xe9\x1b[31m.png")).write_bytes((photos / "b").read_bytes())
+    out = tmp_path / "found.json"
+    words = ["classify", "predict", str(photos), "--checkpoint", str(colour_checkpoint), "--output", str(out)]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert "not used, no images: 1 (notes.txt)" in said.err
+    assert "loop.jpg: can't be opened" in said.err
+    assert "pipe.jpg: is a named pipe, not a file" in said.err
+    assert "\x1b" not in said.out + said.err
+    assert "5 classified, 2 skipped" in said.out
+    found = json.loads(out.read_bytes())
+    assert [len(found[key]) for key in ("results", "skipped")] == [5, 2]

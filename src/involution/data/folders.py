@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from involution.data.errors import DataError
+from involution.data.errors import DataError, printable
 from involution.data.findings import Findings
 from involution.data.images import CHECK_LIMIT, ImageError, Reading, check_image, read_image
 from involution.data.paths import is_folder
@@ -124,7 +124,7 @@ def _whole(images: FileDataset, root: Path, findings: Findings, where: str) -> F
         try:
             check_image(file, images.reading)
         except ImageError as error:
-            return str(error).removeprefix(f"{file}: ")
+            return str(error).removeprefix(printable(f"{file}: "))
         return ""
 
     with ThreadPoolExecutor(8) as pool:

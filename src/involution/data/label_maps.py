@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from involution.data.box_files import size_complaint
-from involution.data.errors import DataError
+from involution.data.errors import DataError, printable
 from involution.data.findings import Findings, some
 from involution.data.images import CHECK_LIMIT, ImageError, Reading, look, read_image
 from involution.data.label_code import IGNORED, LabelCode
@@ -110,7 +110,7 @@ def _check(
     void: list[str] = []
     for pair, counts in zip(files, found, strict=False):
         if isinstance(counts, str):
-            findings.problem(f"{split}/{pair[0].name}", counts.removeprefix(f"{pair[0]}: "))
+            findings.problem(f"{split}/{pair[0].name}", counts.removeprefix(printable(f"{pair[0]}: ")))
             continue
         whole.append(pair)
         total += counts

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from involution.data.errors import printable
 from involution.data.findings import Findings
 from involution.data.images import ImageError, Reading, read_image, to_8_bit
 from involution.data.walk import images_below
@@ -276,7 +277,7 @@ def _read(image: str | Path | Image, name: str, reading: Reading) -> tuple[str, 
     try:
         return str(image), read_image(image, reading=reading)
     except ImageError as error:
-        return str(image), SkippedImage(str(image), str(error).removeprefix(f"{image}: "))
+        return str(image), SkippedImage(str(image), str(error).removeprefix(printable(f"{image}: ")))
 
 
 def find_images(sources: Iterable[str | Path], findings: Findings | None = None) -> tuple[list[Path], list[str]]:

@@ -1,8 +1,11 @@
 import csv
 
+import PIL.Image
 import pytest
 import torch
+from generated import image_folder
 
+from involution.data.images import ImageError
 from involution.engine import evaluate, load, train
 from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
 from involution.engine.config import ConfigError
@@ -181,3 +184,27 @@ def test_files_of_others_in_a_runs_folder_are_refused(make_config):
     (config.run_dir / "thesis.txt").write_text("precious")
     with pytest.raises(ConfigError, match="holds files already; choose another --name"):
         train(config, progress=False)
+
+
+def test_a_broken_image_is_told_in_one_line_by_loader_processes_too(make_config, tmp_path):
+    root = image_folder(tmp_path / "pictures", classes=("ant", "bee"), per_class=8)
+    config = make_config(data__spec=f"imagefolder:{root}", data__batch_size=8, trainer__epochs=1, data__workers=1)
+    best = train(config, progress=False).best
+    for file in root.rglob("*.jpg"):
+        PIL.Image.effect_noise((64, 64), 90).save(file)
+        # the header is whole
+        file.write_bytes(file.read_bytes()[:500])
+    config = make_config("other", **{"data.spec": f"imagefolder:{root}", "data.batch_size": 8, "data.workers": 1})
+    for call in (lambda: train(config, progress=False), lambda: evaluate(best, workers=1)):
+        with pytest.raises(ImageError, match=r"\.jpg: broken or truncated image") as told:
+            call()
+        assert "Traceback" not in str(told.value)
+        assert len(str(told.value)) < 300
+
+
+def test_the_same_data_under_another_spelling_keeps_its_split(make_config, tmp_path):
+    root = image_folder(tmp_path / "pictures", splits=("plain",), classes=("ant", "bee"), per_class=10) / "plain"
+    config = make_config(data__spec=f"imagefolder:{root}", data__batch_size=8, trainer__epochs=1)
+    best = train(config, progress=False).best
+    for spec in (None, f"imagefolder:{root}", f"imagefolder:{root}/", f"imagefolder:{root}/../plain", str(root)):
+        assert (spec, evaluate(best, spec).num_images) == (spec, 4)

@@ -109,8 +109,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         try:
             trainer.fit(module, train_loader, val_loader, ckpt_path=resume, weights_only=True)
         except ImageError as error:
-            # a loader process wraps its error in a traceback
-            raise ImageError(str(error).strip().splitlines()[-1].removeprefix(f"{_name(ImageError)}: ")) from error
+            raise _without_traceback(error) from error
         except SystemExit as error:
             # Lightning's answer to the second Ctrl-C
             raise TrainingInterrupted(recorder.last if recorder.last.is_file() else None) from error
@@ -187,7 +186,7 @@ def evaluate(
     config = _eval_config(config, data_spec, on_problem)
     config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
     # data of its own is measured whole, and need not have the other splits
-    data = open_data(spec, config, only=split if data_spec not in (None, trained_on) else None)
+    data = open_data(spec, config, only=None if data_spec is None or _same_data(data_spec, trained_on) else split)
     data, within, card = match_classes(card, data, checkpoint)
     images = spec.eval_set(config, data.split(split))
     count = len(images)  # type: ignore[arg-type]
@@ -201,6 +200,8 @@ def evaluate(
         start = time.perf_counter()
         try:
             trainer.test(module, loader, verbose=False)
+        except ImageError as error:
+            raise _without_traceback(error) from error
         except SystemExit as error:
             # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error
@@ -279,7 +280,7 @@ def _write_survey(data: DataSet[Any], run_dir: Path) -> None:
 def _eval_config(config: Any, data_spec: str | None, on_problem: str) -> Any:
     """The settings of the training, for the data to measure on."""
     changes: dict[str, Any] = {}
-    if data_spec is not None and data_spec != config.data.spec:
+    if data_spec is not None and not _same_data(data_spec, config.data.spec):
         changes["spec"] = data_spec
         if hasattr(config.data, "classes"):
             # a file of class names belongs to the data that it was given for
@@ -289,8 +290,19 @@ def _eval_config(config: Any, data_spec: str | None, on_problem: str) -> Any:
     return replace(config, data=replace(config.data, **changes))
 
 
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _without_traceback(error: ImageError) -> ImageError:
+    """The error of a loader process, which wraps it in its traceback, as it was there."""
+    message = str(error).rpartition(f"{ImageError.__module__}.{ImageError.__qualname__}: ")[2]
+    return ImageError(message.replace("\\n", " ").strip())
+
+
+def _same_data(spec: str, other: str) -> bool:
+    """Whether two specs lead to the same place, however they are written."""
+    places = []
+    for text in (spec, other):
+        kind, colon, path = text.partition(":")
+        places.append(os.path.realpath(os.path.expanduser(path if colon else kind)))
+    return places[0] == places[1]
 
 
 # the checkpoint restores these or counts in their units

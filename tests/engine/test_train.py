@@ -173,7 +173,7 @@ def test_a_batch_of_one_and_batch_norm_end_in_one_line(make_config, capsys):
     small = make_config(data__batch_size=512, trainer__epochs=1)
     assert small.run_dir == config.run_dir
     train(small, progress=False)
-    assert "ended before its first checkpoint; it begins anew" in capsys.readouterr().err
+    assert "ended before its first checkpoint; it starts over" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="holds a run already"):
         train(small, progress=False)
 
@@ -182,7 +182,7 @@ def test_files_of_others_in_a_runs_folder_are_refused(make_config):
     config = make_config(trainer__epochs=1)
     config.run_dir.mkdir(parents=True)
     (config.run_dir / "thesis.txt").write_text("precious")
-    with pytest.raises(ConfigError, match="holds files already; choose another --name"):
+    with pytest.raises(ConfigError, match="already has files; choose another --name"):
         train(config, progress=False)
 
 

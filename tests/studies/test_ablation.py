@@ -108,7 +108,7 @@ def test_names_of_runs_stay_apart(tmp_path):
         ("  kernel: {model.args.kernel_size: [3, 5]}", "  {}", "no axes"),
         ("recipe: digits", "recipe: digit", "no recipe named 'digit'"),
         ("title: tiny", "seeds: 0", "seeds must be 1 or more, got 0"),
-        ("title: tiny", "cost: {size: 3}", "cost: wanted model and perhaps image_size, got size"),
+        ("title: tiny", "cost: {size: 3}", "cost: wanted model and optionally image_size, got size"),
         ("title: tiny", "title: [", "not valid YAML"),
         ("data.image_size: 8", "data.image_sise: 8", "settings: no setting named .*; did you mean data.image_size"),
     ],

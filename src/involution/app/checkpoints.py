@@ -57,11 +57,11 @@ class Checkpoint:
     @property
     def label(self) -> str:
         """Its line in a list."""
-        # the folder of a run tells more than best.ckpt, which all have
+        # the folder of a run says more than best.ckpt, the name that all have
         place = self.path.parent if self.path.name == "best.ckpt" else self.path
         if place.is_relative_to(_RUNS):
             return f"{self.title} · {place.relative_to(_RUNS)}"
-        # where it is on this machine is told to nobody
+        # its location on this machine is not disclosed
         return f"{self.title} · {Path(*place.parts[-2:])}"
 
 
@@ -72,7 +72,7 @@ def find_checkpoints(
 
     Args:
         given: Files; each has to be readable.
-        folder: Where to look if none are given; unreadable files there are told and left out.
+        folder: Where to look if none are given; unreadable files there are reported and skipped.
         tell: Is called with a line for each file that is left out.
 
     Raises:

@@ -77,7 +77,7 @@ def predict(checkpoint: Checkpoint, image: Image) -> Prediction:
     before = _predictor.cache_info().misses
     network = _predictor(checkpoint.path)
     if _predictor.cache_info().misses > before:
-        # the first run makes what later ones find: its time tells nothing
+        # the first run sets up what later ones reuse, so its time means nothing
         network.predict(image)
     parameters = sum(part.numel() for part in network.model.parameters())
     return Prediction(checkpoint.title, parameters, network.predict(image))

@@ -210,7 +210,7 @@ def _at_pixel(
 
 
 def _told(error: ValueError, chosen: Sequence[Checkpoint | None]) -> str:
-    """Errors of this package's own classes speak to the user; anything else is a fault of the program."""
+    """Errors of this package's own classes are for the user; anything else is a bug."""
     if not type(error).__module__.startswith("involution."):
         raise error
     reason = str(error)

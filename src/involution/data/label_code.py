@@ -145,7 +145,7 @@ def read_classes(file: Path) -> tuple[list[str], dict[Colour, int] | None]:
     names = [name for name, _ in pairs if name]  # type: ignore[misc]
     colours = {colour: label for label, (_, colour) in enumerate(pairs)}  # type: ignore[misc]
     if len(set(names)) < len(pairs) or len(colours) < len(pairs):
-        raise DataError(f"{file}: wanted different class names, each with a colour of its own")
+        raise DataError(f"{file}: wanted different class names, each with a different colour")
     if any(value > 255 for colour in colours for value in colour):
         raise DataError(f"{file}: colours have values from 0 to 255")
     return names, colours

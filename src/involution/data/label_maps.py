@@ -153,7 +153,7 @@ def _tell_classes(
         )
     if training and alone:
         raise DataError(
-            f"{root}: in {split} no pixel is {', '.join(missing[:5])}: there is nothing to tell apart; mend the maps "
+            f"{root}: in {split} no pixel is {', '.join(missing[:5])}: there is nothing to tell apart; fix the maps "
             "or classes.txt, or allow it: --data.allow_empty true"
         )
     findings.note(f"{split}: no pixels of {some(missing, 5)}")

@@ -166,7 +166,7 @@ def _header(file: Path, reading: Reading) -> Header | None:
     try:
         return look(file, reading)
     except ImageError:
-        # told when the data set was opened
+        # reported when the data set was opened
         return None
 
 

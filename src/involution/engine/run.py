@@ -353,7 +353,7 @@ def _claim_run_dir(run_dir: Path, resume: str | os.PathLike[str] | None) -> None
     try:
         make_folder(run_dir)
         if inside:
-            tell(f"{run_dir} holds a run that ended before its first checkpoint; it begins anew")
+            tell(f"{run_dir} holds a run that ended before its first checkpoint; it starts over")
             shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
     except OSError as error:
         raise ConfigError(f"can't make the folder {run_dir} ({error.strerror}); choose another --output") from error

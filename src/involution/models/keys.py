@@ -100,7 +100,7 @@ def _backbone_prefix(keys: Iterable[str]) -> str:
         )
     if len(prefixes) > 1:
         raise CheckpointError(
-            f"several networks in this file, under {', '.join(map(repr, prefixes))}: save one of them alone"
+            f"several networks in this file, under {', '.join(map(repr, prefixes))}: save only one of them"
         )
     return prefixes[0]
 

@@ -118,7 +118,7 @@ def _prefix(keys: Iterable[str], names: Mapping[str, str]) -> str:
     # names such as bn1.weight are found anywhere; what has most of the network is one
     if len(best) > 1 and 2 * most > len(set(names.values())):
         raise CheckpointError(
-            f"several networks in this file, under {', '.join(map(repr, best))}: save one of them alone"
+            f"several networks in this file, under {', '.join(map(repr, best))}: save only one of them"
         )
     return best[0]
 

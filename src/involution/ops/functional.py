@@ -38,8 +38,8 @@ def involution2d(
     """Apply a separate kernel at every position, shared by the channels of a group (arXiv 2103.06255, section 3).
 
     ``out[n, c, i, j] = Σ_{u,v} weight[n, g, u, v, i, j] · input[n, c, i·s − p + u·d, j·s − p + v·d]`` with
-    ``g = c // (C/G)``; reads outside the input are zero. It is the inverse of `torch.nn.functional.conv2d`: the kernel
-    depends on the position and not on the channel.
+    ``g = c // (C/G)``; reads outside the input are zero. Compared with `torch.nn.functional.conv2d`, the
+    kernel depends on the position instead of the channel.
 
     Args:
         input: ``[N, C, H, W]`` in float16, bfloat16, float32 or float64, with any strides. Half types are accumulated

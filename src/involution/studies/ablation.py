@@ -237,7 +237,7 @@ def _study(found: Any, name: str) -> Study:
             raise StudyError(f"unknown entry {key!r}{nearest(str(key), _KEYS)} (there are {', '.join(_KEYS)})")
     cost = _mapping(table.get("cost", {}), "cost")
     if cost and ("model" not in cost or set(cost) - {"model", "image_size"}):
-        raise StudyError(f"cost: wanted model and perhaps image_size, got {', '.join(map(str, cost))}")
+        raise StudyError(f"cost: wanted model and optionally image_size, got {', '.join(map(str, cost))}")
     axes = _mapping(table.get("axes"), "axes")
     study = Study(
         title=str(table.get("title", name)),

@@ -79,7 +79,7 @@ def _find(root: Path, only: str | None) -> dict[str, list[tuple[Path, list[Path]
     if not found:
         found["all"] = [(page, images) for page in sorted(pages.glob("*.xml"))]
         if not found["all"]:
-            raise DataError(f"{root}: no Annotations/*.xml, and no XML files beside images")
+            raise DataError(f"{root}: no Annotations/*.xml, and no XML files next to images")
         return found
     missing = [split for split in wanted if not found.get(split)]
     if missing:
@@ -226,7 +226,7 @@ register(
         name="voc",
         task="detect",
         syntax="voc:PATH",
-        description="Pascal VOC: Annotations/*.xml, JPEGImages/ and ImageSets/Main/, or XML files beside the images",
+        description="Pascal VOC: Annotations/*.xml, JPEGImages/ and ImageSets/Main/, or XML files next to the images",
         open=_open,
         recognises=_recognises,
     )

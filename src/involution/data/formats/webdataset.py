@@ -34,7 +34,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         missing = [name for label, name in enumerate(classes) if label not in set(part.labels)]
         if missing and split == "train" and not options.allow_empty:
             raise DataError(
-                f"{spec}: no training images of {', '.join(missing[:5])}; mend the class names, or allow it: "
+                f"{spec}: no training images of {', '.join(missing[:5])}; fix the class names, or allow it: "
                 "--data.allow_empty true"
             )
         if missing:

@@ -251,7 +251,7 @@ register(
         name="yolo",
         task="detect",
         syntax="yolo:PATH",
-        description="data.yaml, or classes.txt beside images/ and labels/, with a text file of boxes for each image",
+        description="data.yaml, or classes.txt next to images/ and labels/, with a text file of boxes for each image",
         open=_open,
         recognises=_recognises,
     )

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import math
 import random
+import re
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from involution.cli import main
 from involution.engine.checkpoint import network_weights, read_card, read_checkpoint, read_recipe
 from involution.engine.loading import load_contents
 from involution.engine.optimizer import param_groups
@@ -322,3 +324,25 @@ def test_what_a_training_goes_on_with(task):
 def test_weights_are_those_of_the_network_alone():
     found = read_checkpoint(OLD / "segment-last.ckpt")
     assert all(not name.startswith("model.") for name in network_weights(found))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loops": {}}, "can't resume from .*KeyError"),
+        ({"loops": {"fit_loop": {"state_dict": 3}}}, "can't resume from"),
+        ({"lr_schedulers": [{"last_epoch": "x"}]}, "can't resume from"),
+        ({"optimizer_states": [{"state": {}, "param_groups": []}]}, "can't resume from .*: its optimizer state is"),
+        ({"epoch": "x"}, "can't resume from .*: its epoch is 'x', wanted a number from 0"),
+    ],
+)
+def test_resuming_ends_in_one_line(change, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "classify").mkdir(parents=True)
+    found = torch.load(OLD / "classify-last.ckpt", weights_only=True)
+    torch.save({**found, **change}, "runs/classify/last.ckpt")
+    assert main(["classify", "train", "--resume", "runs/classify/last.ckpt"]) == 2
+    # one line for the data, one for the complaint
+    *said, error = capsys.readouterr().err.strip().splitlines()
+    assert len(said) <= 1
+    assert re.match(f"involution: {message}", error)

@@ -71,3 +71,9 @@ def test_digits_may_be_renamed(tmp_path):
     lines(file, NUMBERS[:2])
     with pytest.raises(DataError, match="names 2 classes, but digits has 10"):
         open_data("classify", "digits", Options(classes=str(file)))
+
+
+def test_classes_that_differ_in_case_or_spaces_alone_are_told(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), classes=("Cat ", "cat", "dog"))
+    notes = open_data("classify", f"imagefolder:{tmp_path}").findings.notes
+    assert notes == ["classes whose names differ in case or spaces alone: 'Cat ', 'cat'"]

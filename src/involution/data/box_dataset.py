@@ -140,7 +140,8 @@ def _with_background(train: BoxDataset, findings: Findings, options: Options) ->
     if not empty:
         return train
     if len(empty) == len(train):
-        raise DataError(f"{train.record.source}: no images with annotations")
+        first = f": {findings.problems[0]}" if findings.problems else ""
+        raise DataError(f"{train.record.source}: no images with annotations{first}")
     if options.background:
         findings.note(f"train: images without objects, trained on as background: {some(empty)}")
         return train

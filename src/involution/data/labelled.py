@@ -33,8 +33,14 @@ def classification_data(
     """
     findings.settle(spec, options.on_problem)
     findings.used.update({split: len(part) for split, part in parts.items()})
-    names = name_classes(classes, Path(options.classes), spec) if options.classes else classes
-    return DataSet(spec, names, parts, findings)
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault("".join(name.split()).casefold(), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            findings.note(f"classes whose names differ in case or spaces alone: {', '.join(map(repr, names))}")
+    given = name_classes(classes, Path(options.classes), spec) if options.classes else classes
+    return DataSet(spec, given, parts, findings)
 
 
 def name_classes(own: Sequence[str], file: Path, spec: str, by_place: bool = False) -> list[str]:

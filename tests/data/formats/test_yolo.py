@@ -165,3 +165,10 @@ def test_no_names_at_all(root):
     (root / "data.yaml").unlink()
     with pytest.raises(DataError, match=r"no class names; wanted data\.yaml with names, or classes\.txt"):
         open_root(root)
+
+
+def test_where_nothing_is_left_the_first_problem_is_told(root):
+    for file in (root / "labels" / "train").iterdir():
+        file.write_text("0 20 10 8 4\n")
+    with pytest.raises(DataError, match=r"no images with annotations: train 1\.txt line 1: .*are these pixels"):
+        open_root(root, on_problem="skip")

@@ -55,7 +55,7 @@ class TrainCommand:
             from involution.engine.checkpoint import read_card, read_checkpoint
 
             card = read_card(read_checkpoint(given.resume), given.resume, self.task)
-            return ["--config", json.dumps(card.recipe), *argv]
+            return ["--config", json.dumps(card.recipe, ensure_ascii=False), *argv]
         return argv
 
     def run(self, args: Any) -> int:

@@ -146,21 +146,21 @@ def fill_network(
         CheckpointError: if the network can't be made or the weights don't fit.
     """
     weights = network_weights(checkpoint)
-    with _limited(weights):
-        try:
-            with torch.device("meta"):
-                trial: nn.Module | None = make()
-        except _TooLarge as error:
-            raise CheckpointError(f"{path}: {error}") from error
-        # some networks read a tensor they have just created, which has no values here
-        except Exception:
-            trial = None
-        if trial is not None:
-            _check_fit(path, weights, trial)
-        try:
+    try:
+        with _limited(weights), torch.device("meta"):
+            trial: nn.Module | None = make()
+    except _TooLarge as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    # some networks read a number that they have just made, which has none here
+    except Exception:
+        trial = None
+    if trial is not None:
+        _check_fit(path, weights, trial)
+    try:
+        with _limited(weights):
             network = make()
-        except Exception as error:
-            raise CheckpointError(f"{path}: its network can't be made: {_line(error)}") from error
+    except Exception as error:
+        raise CheckpointError(f"{path}: its network can't be made: {_line(error)}") from error
     _check_fit(path, weights, network)
     network.load_state_dict(weights)
     return network.to(device).eval()

@@ -77,6 +77,8 @@ def check_settings(config: Any) -> None:
     """
     for name, value, field, hint in _settings(config, ""):
         given = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, float) and not math.isfinite(item) for item in given):
+            raise ConfigError(f"{name} must be a finite number, got {value}")
         allowed = field.metadata.get("range")
         if allowed is not None and not all(item is None or item in allowed for item in given):
             shown = list(value) if isinstance(value, tuple) else value

@@ -223,7 +223,7 @@ def test_weights_of_the_backbone_train_on(make_config, tmp_path):
         ({"augment__scale": (0.5, 2.0)}, "augment.scale needs data.min_size"),
         ({"augment__scale": (2.0, 1.0)}, "two factors, the smaller one first"),
         ({"model__dice_weight": -1.0}, "model.dice_weight must be 0 or more"),
-        ({"augment__zoom": (0.0, 1.0)}, "augment.zoom must be two factors"),
+        ({"augment__zoom": (0.0, 1.0)}, "augment.zoom must be greater than 0"),
         ({"augment__shear": 90.0}, "augment.shear must be from 0 to 89"),
         ({"augment__class_limit": 0.0}, "augment.class_limit must be greater than 0"),
         ({"augment__crop": (0, 5)}, "augment.crop must be"),
@@ -327,7 +327,7 @@ def test_masks_of_0_and_255_are_learnt_and_measured(tmp_path):
     (tmp_path / "classes.txt").write_text("background\nlesion\n")
     fast = {"output": str(tmp_path), "data.spec": f"masks:{tmp_path}", "data.batch_size": 4, "data.workers": 0}
     fast |= {"trainer.epochs": 6, "optimizer.lr": 0.01, "data.min_size": None, "augment.crop": None}
-    with pytest.raises(DataError, match=r"the value 255, which means ignored, covers 2\d% of the pixels, and lesion"):
+    with pytest.raises(DataError, match=r"the value 255, meaning ignored, covers 2\d% of the pixels, and lesion"):
         train(SegmentConfig.load("digit-scenes", fast), progress=False)
     assert not (tmp_path / "digit-scenes").exists()
     told = SegmentConfig.load("digit-scenes", {**fast, "data.values": {0: "background", 255: "lesion"}})

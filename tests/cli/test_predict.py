@@ -119,3 +119,16 @@ def test_one_impossible_image_never_costs_the_others(task, checkpoints, photos, 
             for item in (content["results"] if task == "classify" else content)
         }
     assert {"img.png", "caf\udce9.png"} <= done
+
+
+def test_its_own_outputs_are_no_inputs_the_second_time(checkpoints, photos, capsys):
+    words = ["segment", "predict", str(photos), "--checkpoint", str(checkpoints["segment"])]
+    for said in ("", "made by an earlier prediction"):
+        assert main([*words, "--output", str(photos / "out")]) == 0
+        printed = capsys.readouterr()
+        assert "2 segmented, 0 skipped" in printed.out
+        assert said in printed.err
+    # named by the user, it is taken
+    words[2] = str(photos / "out" / "img.png")
+    assert main(words) == 0
+    assert "1 segmented" in capsys.readouterr().out

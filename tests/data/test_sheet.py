@@ -18,7 +18,7 @@ def scenes(tmp_path_factory):
 
 def test_images_with_their_class(tmp_path):
     data = open_data("classify", f"imagefolder:{image_folder(tmp_path)}")
-    sheet = draw_sheet(data, lambda image: torch.zeros(3, 24, 20), count=3)
+    sheet = draw_sheet(data, lambda image, label: (torch.zeros(3, 24, 20), label), count=3)
     assert sheet.size == (2 * 3 * SIDE, 2 * SIDE)
     pixels = np.asarray(sheet)
     # as it is, then twice as training sees it: black but for the name

@@ -44,6 +44,11 @@ def test_fewer_classes_are_measured_among_themselves(capsys):
     assert "pets has 2 of the 3 classes of best.ckpt: measured among cat, horse alone" in capsys.readouterr().err
 
 
+def test_among_one_class_everything_would_be_right():
+    with pytest.raises(ConfigError, match="pets has only the class dog of the 3 of best.ckpt"):
+        match_classes(CARD, data(["dog"]), "best.ckpt")
+
+
 def test_other_classes_are_refused_by_name():
     with pytest.raises(
         ConfigError, match=r"best.ckpt was trained on other classes \(cat, dog, horse\) than pets: bird not"

@@ -208,3 +208,15 @@ def test_the_same_data_under_another_spelling_keeps_its_split(make_config, tmp_p
     best = train(config, progress=False).best
     for spec in (None, f"imagefolder:{root}", f"imagefolder:{root}/", f"imagefolder:{root}/../plain", str(root)):
         assert (spec, evaluate(best, spec).num_images) == (spec, 4)
+
+
+def test_metrics_are_written_where_a_checkpoint_finds_no_room(make_config, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    config = make_config(trainer__epochs=1)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*last\.ckpt'"):
+        train(config, progress=False)
+    with (config.run_dir / "metrics.csv").open(newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1"]

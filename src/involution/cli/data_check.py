@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,18 +96,22 @@ def _write(folder: Path, task: str, data: Any, found: Any) -> None:
     with atomic_path(folder / "data.json") as partial:
         partial.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with atomic_path(folder / "sheet.png") as partial:
-        draw_sheet(data, _augment(task)).save(partial, format="PNG")
+        draw_sheet(data, _augment(task, data)).save(partial, format="PNG")
     print(f"wrote {folder / 'data.json'} and {folder / 'sheet.png'}")
 
 
-def _augment(task: str) -> Callable[..., Any]:
-    """What a task's defaults do to a training image, without normalisation."""
-    from involution.data.transforms import detection_transform, segmentation_transform, train_transforms
+def _augment(task: str, data: Any) -> Callable[..., Any]:
+    """What a task's defaults do to a training item, without normalisation."""
+    from involution.engine.task import get_task
 
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if task == "detect":
-        return detection_transform(flip=0.5)
-    if task == "segment":
-        return segmentation_transform(mean, std, flip=0.5)
-    fixed, random = train_transforms(224, 3, mean, std, "bilinear", crop_scale=(0.08, 1.0), flip=0.5)
-    return lambda image: random(fixed(image))
+    spec = get_task(task)
+    config = spec.config()
+    channels = len(config.data.mean)
+    plain = replace(config.data, mean=(0.0,) * channels, std=(1.0,) * channels)
+    first = next(iter(data.parts.values()))
+    items: Any = spec.train_set(replace(config, data=plain), replace(data, parts={"train": first}))
+
+    def augment(image: Any, target: Any) -> Any:
+        return items.random(*((image, target) if items.fixed is None else items.fixed(image, target)))
+
+    return augment

@@ -143,8 +143,10 @@ def _tell_classes(
         return
     share = counts[IGNORED] / max(counts.sum(), 1)
     alone = len(code.classes) - len(missing) <= 1
+    strict = not options.allow_empty and not options.values
     training = split == "train" and not options.allow_empty
-    if training and counts[IGNORED] and (alone or share > _MUCH) and not options.values:
+    # a map of 0 and 255 without this check would be measured as all right wherever 0 is predicted
+    if strict and counts[IGNORED] and (alone or (training and share > _MUCH)):
         wanted = "{" + ", ".join(f"{value}: {name}" for value, name in zip((0, 255), code.classes, strict=False)) + "}"
         raise DataError(
             f"{root}: in {split} the value {options.ignore_index}, meaning ignored, covers {share:.0%} of the "

@@ -30,7 +30,7 @@ def draw_sheet(data: DataSet[Any], augment: Callable[..., Any], count: int = 8, 
     Args:
         data: the data set.
         augment: what happens to a training item: from (image, target) to the same with a float image [C, H, W],
-            0 to 1; of a classification from the image alone to such an image.
+            0 to 1.
         count: images.
         seed: draws them, and what happens to them.
     """
@@ -47,11 +47,8 @@ def draw_sheet(data: DataSet[Any], augment: Callable[..., Any], count: int = 8, 
             plain = to_channels(image, 3).float() / 255
             shown = [_drawn(plain, target, part, data.classes)]
             for _ in range(2):
-                if isinstance(part, BoxDataset | LabelMaps):
-                    seen, seen_target = augment(*part[place])
-                    shown.append(_drawn(seen, seen_target, part, data.classes))
-                else:
-                    shown.append(_drawn(augment(image), target, part, data.classes))
+                seen, seen_target = augment(*part[place])
+                shown.append(_drawn(seen, seen_target, part, data.classes))
             rows.append(np.concatenate([_squared(tile) for tile in shown], axis=1))
     columns = [np.concatenate(rows[start::2], axis=0) for start in range(min(2, len(rows)))]
     height = max(column.shape[0] for column in columns)

@@ -172,12 +172,15 @@ class RunRecorder(L.Callback):
         score = val[pl_module.monitor]
         improved = score >= self.best_score
         self.best_score = max(score, self.best_score)
-        self._save(trainer, pl_module, (trainer.current_epoch + 1, 0))
-        if trainer.is_global_zero:
-            if improved:
+        try:
+            self._save(trainer, pl_module, (trainer.current_epoch + 1, 0))
+            if trainer.is_global_zero and improved:
                 with atomic_path(self.best, replace=True) as temporary:
                     shutil.copyfile(self.last, temporary)
-            self._write_history()
+        finally:
+            # a few lines may still find room where a checkpoint did not
+            if trainer.is_global_zero:
+                self._write_history()
         if trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self._stop(trainer):
             raise TrainingInterrupted(self.last)
 

@@ -53,6 +53,11 @@ def match_classes(
     else:
         places = [card.classes.index(name) for name in theirs]
     fewer = len(places) < len(card.classes)
+    if fewer and len(places) == 1 and record is None:
+        raise ConfigError(
+            f"{data.spec} has only the class {data.classes[0]} of the {len(card.classes)} of {checkpoint}: among one "
+            "class everything is right; add folders of the other classes, empty ones if need be"
+        )
     if fewer:
         tell(
             f"{data.spec} has {len(places)} of the {len(card.classes)} classes of {checkpoint}: measured among "

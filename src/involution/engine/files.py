@@ -56,11 +56,17 @@ def check_free(path: str | os.PathLike[str]) -> None:
     # a device or a pipe has nothing to lose
     if not final.is_file():
         return
-    found = final.stat()
-    if _made(final.parent).get(final.name) != [found.st_size, found.st_mtime_ns]:
+    if not is_ours(final):
         raise FileExistsError(
             errno.EEXIST, "not overwritten: involution did not make this file; choose another place", str(target)
         )
+
+
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether a file was made by this package, and not changed since."""
+    final = Path(os.path.realpath(path))
+    made = _made(final.parent).get(final.name)
+    return made is not None and final.is_file() and made == [final.stat().st_size, final.stat().st_mtime_ns]
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from involution.data.findings import Findings
 from involution.data.images import ImageError, Reading, read_image, to_8_bit
 from involution.data.walk import images_below
 from involution.engine.devices import find_device
+from involution.engine.files import is_ours
 from involution.engine.loading import load
 
 if TYPE_CHECKING:
@@ -301,6 +302,11 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
         # an existing name is that file, even if it contains brackets or stars
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
         found = [file for match in matches for file in (images_below(match, findings) if match.is_dir() else [match])]
+        if not path.is_file():
+            ours = [file for file in found if is_ours(file)]
+            if findings is not None and ours:
+                findings.ignore("made by an earlier prediction or command", *ours)
+            found = [file for file in found if file not in set(ours)]
         files.update(dict.fromkeys(found))
         if not found:
             unmatched.append(str(source))

@@ -286,7 +286,10 @@ def _eval_config(config: Any, data_spec: str | None, on_problem: str) -> Any:
             # a file of class names belongs to the data that it was given for
             changes["classes"] = None
     # each image is read once; classes without an image are no fault of what is measured
-    changes |= {"on_problem": on_problem, "cache": False, "allow_empty": True}
+    changes |= {"on_problem": on_problem, "cache": False}
+    if not hasattr(config.data, "values"):
+        # label maps are checked as in training: their values may mean something else
+        changes["allow_empty"] = True
     return replace(config, data=replace(config.data, **changes))
 
 

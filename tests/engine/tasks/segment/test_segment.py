@@ -336,3 +336,18 @@ def test_masks_of_0_and_255_are_learnt_and_measured(tmp_path):
     assert figures.confusion.sum(1).tolist() == [8 * (32 * 32 - 256), 8 * 256]
     assert figures.iou[1] > 0.5
     assert json.loads((best.parent / "data.json").read_text())["classes"] == ["background", "lesion"]
+
+
+def test_an_evaluation_on_masks_of_0_and_255_is_refused_too(tmp_path, trained):
+    """Where 255 is ignored every pixel that counts is background: the figure would be perfect."""
+    classes = ["background", *map(str, range(10))]
+    (tmp_path / "classes.txt").write_text("\n".join(classes) + "\n")
+    for folder in ("train", "val", "labels/train", "labels/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    for split in ("train", "val"):
+        labels = np.zeros((32, 32), np.uint8)
+        labels[:10] = 255
+        PIL.Image.fromarray(labels).save(tmp_path / "labels" / split / "0.png")
+        PIL.Image.new("RGB", (32, 32)).save(tmp_path / split / "0.png")
+    with pytest.raises(DataError, match=r"in val the value 255, meaning ignored, covers 31% of the pixels"):
+        evaluate(trained.best, f"masks:{tmp_path}")

@@ -45,7 +45,7 @@ def test_fewer_classes_are_measured_among_themselves(capsys):
 
 
 def test_among_one_class_everything_would_be_right():
-    with pytest.raises(ConfigError, match="pets has only the class dog of the 3 of best.ckpt"):
+    with pytest.raises(ConfigError, match=r"pets has only the class dog of the 3 of best\.ckpt"):
         match_classes(CARD, data(["dog"]), "best.ckpt")
 
 

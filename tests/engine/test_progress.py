@@ -10,7 +10,8 @@ def test_one_line_an_epoch_where_the_output_is_no_terminal(make_config, capsys):
     # a long path would be broken at 80 columns, and brackets be taken for markup
     name = f"[run]{'-' * 40}"
     train(make_config(name))
-    lines = capsys.readouterr().err.splitlines()
+    data, *lines = capsys.readouterr().err.splitlines()
+    assert data == "data: train 1,077, val 360, test 360 images of digits"
     assert len(lines) == 2
     pattern = rf"{re.escape(name)} epoch 2/2: val accuracy [\d.]+%, val loss [\d.]+, [\d,]+ images/s"
     assert re.fullmatch(pattern, lines[1])
@@ -39,7 +40,8 @@ def test_lines_on_a_terminal_that_can_not_move_its_cursor(make_config, capsys, m
     columns(monkeypatch, 80)
     monkeypatch.setenv("TERM", "dumb")
     train(make_config())
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    # what the data are, and a line an epoch
+    assert len(capsys.readouterr().err.splitlines()) == 3
 
 
 def test_speed_after_a_resumption_within_an_epoch(make_config, press_ctrl_c, capsys):
@@ -49,5 +51,5 @@ def test_speed_after_a_resumption_within_an_epoch(make_config, press_ctrl_c, cap
         train(config)
     capsys.readouterr()
     train(config, resume=stop.value.checkpoint)
-    first = capsys.readouterr().err.splitlines()[0]
+    first = capsys.readouterr().err.splitlines()[1]
     assert float(re.search(r"([\d,]+) images/s", first)[1].replace(",", "")) > 1

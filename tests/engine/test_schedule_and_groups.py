@@ -7,7 +7,8 @@ import torch
 from involution.engine import ClassifyConfig
 from involution.engine.config import ConfigError, OptimizerConfig, ScheduleConfig
 from involution.engine.optimizer import make_optimizer, param_groups
-from involution.engine.schedule import check_schedule, lr_factor
+from involution.engine.schedule import lr_factor
+from involution.engine.settings import check_settings
 
 # 1,281,167 training images in batches of 2048
 STEPS = 625
@@ -52,9 +53,9 @@ def test_wrong_schedule_words():
     with pytest.raises(
         ConfigError, match=r"schedule\.decay must be one of cosine, linear, constant, step, poly, got 'cos'"
     ):
-        check_schedule(ScheduleConfig(decay="cos"))
+        check_settings(ClassifyConfig(schedule=ScheduleConfig(decay="cos")))
     with pytest.raises(ConfigError, match=r"schedule\.update must be step or epoch"):
-        check_schedule(ScheduleConfig(update="batch"))
+        check_settings(ClassifyConfig(schedule=ScheduleConfig(update="batch")))
 
 
 @pytest.fixture(scope="module")

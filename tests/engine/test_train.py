@@ -174,7 +174,7 @@ def test_a_batch_of_one_and_batch_norm_end_in_one_line(make_config, capsys):
     assert small.run_dir == config.run_dir
     train(small, progress=False)
     assert "ended before its first checkpoint; it starts over" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already has a run"):
         train(small, progress=False)
 
 

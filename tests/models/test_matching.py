@@ -135,7 +135,7 @@ def test_a_file_of_something_else(tmp_path):
     both = {f"{who}.{entry}": value for who in ("student", "teacher") for entry, value in state.items()}
     torch.save(both, tmp_path / "two.pth")
     with pytest.raises(
-        CheckpointError, match=r"several networks in this file, under 'student\.', 'teacher\.': save one"
+        CheckpointError, match=r"several networks in this file, under 'student\.', 'teacher\.': save only one"
     ):
         load_checkpoint(timm.create_model("test_vit"), tmp_path / "two.pth")
 

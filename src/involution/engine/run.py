@@ -103,7 +103,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         _claim_run_dir(run_dir, resume)
         trainer = make_trainer(config, recorder, progress)
         train_loader, val_loader = make_loaders(spec, config, data, images, trainer, position)
-        _tell(data)
+        _tell(data, progress)
         if resume is None and is_main_process():
             _write_survey(data, run_dir)
         try:
@@ -196,7 +196,7 @@ def evaluate(
         loader = make_loader(images, batches, workers, on_gpu(trainer), spec.collate)
         module = spec.module(network, config, card, 1, data.split(split))
         module.within = within
-        _tell(data)
+        _tell(data, progress)
         start = time.perf_counter()
         try:
             trainer.test(module, loader, verbose=False)
@@ -261,9 +261,10 @@ def open_data(spec: TaskSpec, config: RunConfig, only: str | None = None) -> Dat
     return data
 
 
-def _tell(data: DataSet[Any]) -> None:
+def _tell(data: DataSet[Any], summary: bool) -> None:
     """Say what a data set used and what it did not."""
-    tell(f"data: {data.findings.summary()} of {printable(data.spec)}")
+    if summary:
+        tell(f"data: {data.findings.summary()} of {printable(data.spec)}")
     for line in data.findings.lines():
         tell(line)
 

@@ -257,7 +257,7 @@ class RedNet(ResNetC):
 def _blocks(kernel_size: int | Sequence[int], stages: int) -> Any:
     # a class for each stage, as timm takes them
     sizes = (kernel_size,) * stages if isinstance(kernel_size, int) else tuple(kernel_size)
-    if isinstance(kernel_size, str) or not all(isinstance(size, int) for size in sizes):
+    if isinstance(kernel_size, str) or not all(isinstance(size, int | Sequence) for size in sizes):
         raise ValueError(f"kernel_size must be an int or one for each stage; got {kernel_size!r}")
     if len(sizes) != stages:
         raise ValueError(f"kernel_size must be one or one for each of the {stages} stages; got {len(sizes)}: {sizes}")

@@ -163,7 +163,9 @@ def test_the_switch():
     environment = {**os.environ, "INVOLUTION_TRITON": "0"}
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, env=environment)
     environment["INVOLUTION_TRITON"] = "yes"
-    done = subprocess.run([sys.executable, "-c", "import involution"], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", "import involution, torch"], capture_output=True, text=True, env=environment
+    )
     message = "INVOLUTION_TRITON must be 0 (never), 1 (always) or unset (if available); got 'yes'"
     assert done.stderr == f"involution:1: BackendWarning: {message}\n"
 

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "extras": set(),
 }
 # of the standard library alone, and for every part
-FOR_ALL = {"extras"}
+FOR_ALL = {"extras", "after"}
 # imports that still close a circle
 CIRCLES: list[tuple[str, str]] = []
 # nobody but the engine knows the training library

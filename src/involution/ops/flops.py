@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from involution.after import after_import
+
 # defines the operators
 from . import schema as schema
-from .lazily import after_import
 
 Shape = Sequence[int]
 

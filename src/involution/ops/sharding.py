@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .lazily import after_import
+from involution.after import after_import
 
 # placements of the outputs, and of each argument: None for what is no tensor
 Sharding = tuple[list, list]

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from involution.models import CheckpointError, convert_checkpoint, load_checkpoint
 from involution.models.checkpoint import identify
 from involution.models.keys import timm_name, to_timm_layout
-from involution.models.variants import VARIANTS
+from involution.models.layouts import VARIANTS
 
 AUTHORS = [
     ("conv1.0.", "stem.0.conv."),

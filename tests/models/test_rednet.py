@@ -5,7 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from involution.models import RedNet, ResNetC, convolution_twin
-from involution.models.variants import VARIANTS
+from involution.models.layouts import VARIANTS
 from involution.nn import Involution2d
 
 DEPTHS = {

@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from involution.engine.process import tell
-from involution.models.checkpoint import CheckpointReport, load_checkpoint
+from involution.models.checkpoint import CheckpointReport
+from involution.models.loading import load_checkpoint
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

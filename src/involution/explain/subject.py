@@ -202,8 +202,9 @@ def _picture(colours: Tensor) -> Tensor:
 
 def _weights_alone(file: Path, device: str | torch.device) -> Subject:
     from involution.engine.checkpoint import create_network
-    from involution.models.checkpoint import identify, load_checkpoint
+    from involution.models.checkpoint import identify
     from involution.models.keys import to_timm_layout
+    from involution.models.loading import load_checkpoint
     from involution.models.readers import read_state_dict
 
     tensors = to_timm_layout(read_state_dict(file)).tensors

@@ -4,9 +4,10 @@ from involution.extras import require
 
 require("timm")
 
-from involution.models.checkpoint import CheckpointReport, convert_checkpoint, load_checkpoint
+from involution.models.checkpoint import CheckpointReport, convert_checkpoint
 from involution.models.errors import CheckpointError
 from involution.models.fuse import FuseReport, fuse
+from involution.models.loading import load_checkpoint
 from involution.models.rednet import InvolutionBottleneck, RedNet, ResNetC
 from involution.models.variants import (
     convolution_twin,

@@ -11,7 +11,7 @@ from typing import Any
 import timm
 import torch
 
-from involution.models.variants import VARIANTS
+from involution.models.layouts import VARIANTS
 
 # words of names that read a file or an address or choose code, and names that are set elsewhere
 _NEVER = re.compile(

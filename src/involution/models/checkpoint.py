@@ -1,4 +1,4 @@
-"""Checkpoints: load weights into any network of timm, convert the authors' and PaddlePaddle's files to safetensors."""
+"""Checkpoints: which network a file is of, whether it is whole, and converting it to safetensors."""
 
 import json
 import math
@@ -7,21 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
-from torch import nn
 
 from involution.models.arguments import plain
 from involution.models.errors import CheckpointError
 from involution.models.keys import MappedState, Source, to_timm_layout
-from involution.models.matching import Matched, first_convolutions, head_names, match
+from involution.models.layouts import VARIANTS
 from involution.models.readers import Weights, read_weights
 from involution.models.rednet import RedNet
-from involution.models.variants import VARIANTS
 
-__all__ = ["CheckpointReport", "convert_checkpoint", "identify", "load_checkpoint"]
+__all__ = ["CheckpointReport", "check_entries", "convert_checkpoint", "identify"]
 
 
 @dataclass(frozen=True)
@@ -85,64 +82,6 @@ def identify(tensors: Mapping[str, torch.Tensor]) -> str:
         f"no registered model has {layers} blocks per stage of widths {channels}, "
         f"{f'stem kernel {kernel}' if involution else 'convolutions'}; known are {', '.join(VARIANTS)}"
     )
-
-
-def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool | None = False) -> CheckpointReport:
-    """Load weights into ``model``, whole or not at all.
-
-    A moving average in the file is taken before the plain weights beside it, and the first convolution is adapted where
-    the file's is for three channels and the model's is not: both as timm does, and told in the report's notes.
-
-    Args:
-        model: A network of timm, RedNet or another. Without a classifier (``num_classes=0``, ``features_only=True``),
-            the file's is left out.
-        path: A checkpoint of a training by this package, timm or torchvision, a converted file, or one of the authors'
-            or PaddlePaddle's.
-        ignore_head: Leave the file's classifier out and the model's as it is, to train on other classes; None does so
-            only where they differ in shape.
-
-    Returns:
-        What the file holds, what of it was left out and what of the model was left as it was.
-
-    Raises:
-        CheckpointError: The file can't be read safely, or entries are missing, unexpected or of the wrong
-            shape: all of them in one report. The model is unchanged.
-
-    Example:
-        >>> from involution.models import rednet_nano
-        >>> torch.save(rednet_nano().state_dict(), "nano.pth")
-        >>> load_checkpoint(rednet_nano(num_classes=4), "nano.pth", ignore_head=True).left_out
-        ['fc.weight', 'fc.bias']
-    """
-    weights = read_weights(path)
-    try:
-        found = match(model, weights.tensors)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    wanted: dict[str, torch.Tensor] = model.state_dict()
-    heads = tuple(f"{name}." for name in head_names(model))
-    head = {name: value for name, value in wanted.items() if name.startswith(heads)}
-    if not head or ignore_head:
-        taken: dict[str, torch.Tensor] = {}
-    elif ignore_head is None:
-        taken = {name: found.head[name] for name in head if _fits(found.head.get(name), head[name])}
-    else:
-        taken = found.head
-    left_out = [*found.left_out, *(name for name in found.head if name not in taken)]
-    untouched = [name for name in head if name not in taken] if ignore_head is not False else []
-    notes = _notes(weights)
-    channels = _adapt(model, found.tensors, wanted, notes)
-    tensors = {**found.tensors, **taken}
-    needed = {name: value for name, value in wanted.items() if name not in untouched}
-    try:
-        check_entries(tensors, needed, "", strange=found.strange)
-    except CheckpointError as error:
-        message = f"{path} {_misfit(model, weights)}"
-        raise CheckpointError(
-            message, missing=error.missing, unexpected=error.unexpected, mismatched=error.mismatched
-        ) from error
-    model.load_state_dict({**wanted, **tensors})
-    return _report(model, found, channels, len(tensors), left_out, untouched, notes)
 
 
 def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = False) -> CheckpointReport:
@@ -225,83 +164,16 @@ def _read(path: str | Path) -> tuple[MappedState, CheckpointReport, Weights]:
         source=state.source,
         entries=len(state.tensors),
         left_out=state.left_out,
-        notes=_notes(weights),
+        notes=notes_of(weights),
     )
     return state, report, weights
 
 
-def _notes(weights: Weights) -> list[str]:
+def notes_of(weights: Weights) -> list[str]:
+    """Return what a reader should know of how a file was read."""
     if not weights.average:
         return []
     return [f"used the moving average of the weights ({weights.entry}), not the plain ones next to it"]
-
-
-def _adapt(
-    model: nn.Module, tensors: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], notes: list[str]
-) -> int:
-    """Fit a first convolution for RGB to the model's channels as timm does; return the channels of the file's."""
-    from timm.models._manipulate import adapt_input_conv
-
-    channels = 3
-    for name in first_convolutions(model):
-        given, ours = tensors.get(name), wanted[name]
-        if given is None or given.dim() != 4 or ours.dim() != 4:
-            continue
-        channels = given.shape[1]
-        others = given.shape[:1] + given.shape[2:] == ours.shape[:1] + ours.shape[2:]
-        if channels == 3 != ours.shape[1] and others:
-            tensors[name] = adapt_input_conv(ours.shape[1], given)
-            notes.append(f"the first convolution ({name}) was adapted from 3 channels to {ours.shape[1]}")
-    return channels
-
-
-def _misfit(model: nn.Module, weights: Weights) -> str:
-    """Say that weights do not fit, and the network that they are of where the file tells."""
-    name = _architecture(model)
-    holds = weights.model if weights.model and timm.is_model(weights.model) else _recognised(weights)
-    if holds in (None, name):
-        return f"does not fit the model {name}"
-    return f"holds {holds}, which does not fit {name} (choose the model {holds}, or other weights)"
-
-
-def _recognised(weights: Weights) -> str | None:
-    # convolution twins could be anybody's ResNet
-    if not any(".generator." in name or ".conv2.conv1." in name for name in weights.tensors):
-        return None
-    try:
-        return identify(to_timm_layout(weights.tensors).tensors)
-    except CheckpointError:
-        return None
-
-
-def _architecture(model: nn.Module) -> str:
-    config: Any = getattr(model, "pretrained_cfg", None) or {}
-    return config.get("architecture") or type(model).__name__
-
-
-def _report(
-    model: nn.Module,
-    found: Matched,
-    channels: int,
-    entries: int,
-    left_out: list[str],
-    untouched: list[str],
-    notes: list[str],
-) -> CheckpointReport:
-    name = _architecture(model)
-    model_cls, args = VARIANTS.get(name, (None, {}))
-    classes = [len(value) for value in found.head.values() if value.dim()]
-    return CheckpointReport(
-        model=name,
-        stem_kernel=args.get("stem_kernel", 3) if model_cls is RedNet else None,
-        in_chans=channels,
-        num_classes=classes[0] if classes else 0,
-        source=found.source,
-        entries=entries,
-        left_out=left_out,
-        untouched=untouched,
-        notes=notes,
-    )
 
 
 def _stem_kernel(tensors: Mapping[str, torch.Tensor]) -> int | None:
@@ -332,13 +204,14 @@ def check_entries(
     mismatched = [
         f"{name} {_describe(wanted[name])} wanted, got {_describe(tensors[name])}"
         for name in wanted
-        if name in tensors and not _fits(tensors[name], wanted[name])
+        if name in tensors and not fits(tensors[name], wanted[name])
     ]
     if missing or unexpected or mismatched:
         raise CheckpointError(message, missing=missing, unexpected=unexpected, mismatched=mismatched)
 
 
-def _fits(given: torch.Tensor | None, wanted: torch.Tensor) -> bool:
+def fits(given: torch.Tensor | None, wanted: torch.Tensor) -> bool:
+    """Whether an entry can take the place of another: its shape and kind of number."""
     # precision may differ, the kind of number may not
     return given is not None and given.shape == wanted.shape and given.is_floating_point() == wanted.is_floating_point()
 

@@ -20,7 +20,8 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from involution.models.arguments import check_arguments, network_arguments
-from involution.models.checkpoint import CheckpointReport, load_checkpoint
+from involution.models.checkpoint import CheckpointReport
+from involution.models.loading import load_checkpoint
 from involution.nn import Involution2d
 
 __all__ = ["Backbone", "FeaturePyramid", "Kind", "group_norm", "parameters_outside"]

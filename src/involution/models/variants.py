@@ -9,22 +9,10 @@ from timm.models._builder import resolve_pretrained_cfg
 from torch import nn
 
 from involution.models.keys import to_timm_layout
-from involution.models.rednet import RedNet, ResNetC
+from involution.models.layouts import DEPTHS, VARIANTS
+from involution.models.rednet import RedNet
 
 __all__ = ["convolution_twin"]
-
-_DEPTHS = {
-    26: (1, 2, 4, 1),
-    38: (2, 3, 5, 2),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-_LAYOUTS: dict[str, dict[str, Any]] = {
-    **{f"rednet{depth}": {"layers": layers} for depth, layers in _DEPTHS.items()},
-    "rednet_nano": {"layers": (2, 2, 2), "channels": (16, 32, 64), "stem_width": 16, "small_input": True},
-    "rednet_micro": {"layers": (3, 3, 3), "channels": (32, 64, 128), "stem_width": 16, "small_input": True},
-}
 
 
 def convolution_twin(name: str) -> str:
@@ -60,19 +48,6 @@ def _cfg(small_input: bool = False, **kwargs: Any) -> dict[str, Any]:
     }
 
 
-def _variants() -> dict[str, tuple[type[ResNetC], dict[str, Any]]]:
-    """Return class and arguments of every registered model: a layout, its 7×7 stem, its twin."""
-    variants: dict[str, tuple[type[ResNetC], dict[str, Any]]] = {}
-    for name, layout in _LAYOUTS.items():
-        variants[name] = (RedNet, layout)
-        if not layout.get("small_input"):
-            variants[f"{name}_stem7"] = (RedNet, {**layout, "stem_kernel": 7})
-        variants[f"{name}_conv"] = (ResNetC, layout)
-    return variants
-
-
-VARIANTS = _variants()
-
 default_cfgs = generate_default_cfgs(
     {
         f"{name}.untrained": _cfg(
@@ -89,7 +64,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _no_weights(variant: str) -> str:
-    if variant.removeprefix("rednet").removesuffix("_stem7") not in map(str, _DEPTHS):
+    if variant.removeprefix("rednet").removesuffix("_stem7") not in map(str, DEPTHS):
         return f"pretrained=True: no weights of {variant} are published; train it with pretrained=False"
     return (
         f"pretrained=True: no working download address is known for the weights of {variant}. Get the "

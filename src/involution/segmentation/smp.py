@@ -11,7 +11,8 @@ from torch import Tensor, nn
 import involution.models.variants  # noqa: F401  (registers RedNet)
 from involution.extras import require
 from involution.models.arguments import check_arguments, named_arguments
-from involution.models.checkpoint import CheckpointReport, load_checkpoint
+from involution.models.checkpoint import CheckpointReport
+from involution.models.loading import load_checkpoint
 from involution.models.pyramid import parameters_outside
 
 __all__ = ["SmpSegmenter", "smp"]

@@ -38,7 +38,7 @@ DETECTION = (
 
 def known_models() -> list[str]:
     """Return the names that `count` knows: RedNets and twins, torchvision's ResNet-50, the published recipes."""
-    from involution.models.variants import VARIANTS
+    from involution.models.layouts import VARIANTS
 
     return [*VARIANTS, "resnet50", *DETECTORS, *SEGMENTERS]
 

@@ -163,18 +163,25 @@ def test_ctrl_c_in_an_evaluation(tmp_path, capsys, monkeypatch):
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM to all processes"])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
     words = ["classify", "train", "--recipe", "digits", "--output", str(tmp_path), "--name", "run", *FAST]
+    words += ["--data.workers", "1"] if number == signal.SIGTERM else []
     script = f"import torch; torch.set_num_threads(1); from involution.cli import main; raise SystemExit(main({words}))"
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", script],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "metrics.csv").exists() and process.poll() is None:
         assert time.monotonic() < deadline, "no epoch within two minutes"
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     last = tmp_path / "run" / "last.ckpt"

@@ -39,16 +39,16 @@ def make_config(tmp_path):
 
 @pytest.fixture
 def press_ctrl_c(monkeypatch):
-    """Make the n-th call of a method of the training module press Ctrl-C."""
+    """Make the n-th call of a method of the training module press Ctrl-C, or send another signal."""
 
-    def arm(method, call):
+    def arm(method, call, number=signal.SIGINT):
         original = getattr(ClassificationTask, method)
         calls = []
 
         def wrapped(self, *args):
             calls.append(1)
             if len(calls) == call:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
             return original(self, *args)
 
         monkeypatch.setattr(ClassificationTask, method, wrapped)

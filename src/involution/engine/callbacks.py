@@ -5,22 +5,19 @@ from __future__ import annotations
 import csv
 import math
 import shutil
-import signal
-import sys
-import threading
 import time
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import WeightAveraging
 from typing_extensions import override
 
 from involution.engine.files import atomic_path
 from involution.engine.module import TaskModule
-from involution.engine.process import is_main_process
+from involution.engine.signals import StopFlag
 
 
 class TrainingInterrupted(Exception):
@@ -52,33 +49,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise OSError(f"can't write {path}: {str(error).splitlines()[0]}") from error
 
 
-class InterruptFlag:
-    """Inside the context, the first Ctrl-C only sets `raised`; the second stops at once."""
-
-    def __init__(self) -> None:
-        self.raised = False
-        self._previous: Any = None
-
-    def __enter__(self) -> InterruptFlag:
-        # signals can only be caught in the main thread
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._catch)
-        return self
-
-    def _catch(self, number: int, frame: FrameType | None) -> None:
-        if self.raised:
-            raise KeyboardInterrupt
-        self.raised = True
-        if is_main_process():
-            print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-
 class RunRecorder(L.Callback):
     """Keeps last.ckpt, best.ckpt (by the task's measure on the validation images; the later of equals) and metrics.csv.
 
@@ -89,7 +59,7 @@ class RunRecorder(L.Callback):
         flag: asks for a checkpoint and the end of the training.
     """
 
-    def __init__(self, run_dir: Path, flag: InterruptFlag) -> None:
+    def __init__(self, run_dir: Path, flag: StopFlag) -> None:
         self.run_dir = run_dir
         self.flag = flag
         self.history: list[dict[str, float]] = []
@@ -97,6 +67,8 @@ class RunRecorder(L.Callback):
         self._train_seconds = 0.0
         self._images = 0
         self._since = 0.0
+        # of an epoch whose validation is not over
+        self._train_figures: dict[str, float] | None = None
         self.started = False
 
     @property
@@ -116,6 +88,7 @@ class RunRecorder(L.Callback):
             "best_score": self.best_score,
             "train_seconds": self._train_seconds,
             "images": self._images,
+            "train_figures": self._train_figures,
         }
 
     @override
@@ -124,10 +97,13 @@ class RunRecorder(L.Callback):
         self.best_score = state_dict["best_score"]
         self._train_seconds = state_dict["train_seconds"]
         self._images = state_dict["images"]
+        self._train_figures = state_dict.get("train_figures")
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.started = True
+        # Lightning has its own handlers by now: of SIGTERM, and of SLURM's signal
+        self.flag.listen()
         self._since = time.perf_counter()
 
     @override
@@ -148,8 +124,32 @@ class RunRecorder(L.Callback):
             raise TrainingInterrupted(self.last)
 
     @override
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # devices may differ by a batch
+        common: int = trainer.val_dataloaders.batch_sampler.common  # type: ignore[union-attr]
+        if batch_idx < common and self._stop(trainer):
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    # it has put the average in the place of the weights
+                    callback.on_validation_epoch_end(trainer, pl_module)
+            self._train_figures = pl_module.train_figures()
+            self._save(trainer, pl_module, (trainer.current_epoch, int(trainer.num_training_batches)))
+            raise TrainingInterrupted(self.last)
+
+    @override
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if trainer.validating:
+            # Lightning goes on with the next batch of a validation, whose figures so far are gone: begin again
+            counts = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            progress |= {"total": dict(counts), "current": dict(counts)}
+
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        train: dict[str, float] = pl_module.train_figures()
+        train: dict[str, float] = self._train_figures or pl_module.train_figures()
+        self._train_figures = None
         val: dict[str, float] = pl_module.val_figures()
         if not math.isfinite(train["loss"]):
             raise TrainingDiverged(
@@ -185,12 +185,14 @@ class RunRecorder(L.Callback):
             raise TrainingInterrupted(self.last)
 
     def _stop(self, trainer: L.Trainer) -> bool:
-        # devices notice Ctrl-C at different steps: all stop as soon as one does
+        # devices notice a signal at different steps: all stop as soon as one does
         return bool(trainer.strategy.reduce_boolean_decision(self.flag.raised, all=False))
 
     def _save(self, trainer: L.Trainer, pl_module: TaskModule, position: tuple[int, int]) -> None:
         pl_module.position = position
+        self.flag.saving = True
         trainer.save_checkpoint(self.last, weights_only=False)
+        self.flag.saving = False
 
     def _write_history(self) -> None:
         with (

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 _MASK = 2**63 - 1
+# seconds that a loader process which was told to end still serves its parent
+_GRACE = 60
 # from (image, target) to an item of a batch
 Transform = Callable[..., tuple[Tensor, Any]]
 
@@ -89,11 +91,15 @@ class EvalBatches(Sampler[list[int]]):
         batch_size: images per batch on one device.
         rank: this device.
         world_size: number of devices.
+
+    Attributes:
+        common: number of batches that every device has.
     """
 
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices = range(rank, num_images, world_size)
         self.batch_size = batch_size
+        self.common = -(-(num_images // world_size) // batch_size)
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
@@ -197,7 +203,7 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
-        worker_init_fn=_leave_ctrl_c_to_the_parent,
+        worker_init_fn=_leave_signals_to_the_parent,
     )
 
 
@@ -207,6 +213,15 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _leave_ctrl_c_to_the_parent(worker: int) -> None:
-    # a terminal sends Ctrl-C to every process, but the parent needs batches to finish its step
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_parent(worker: int) -> None:
+    # a terminal and SLURM send them to every process, but the parent needs batches to finish its step
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        # the parent sends this one, too, to a worker that hangs
+        signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(number: int, frame: object) -> None:
+    signal.alarm(_GRACE)

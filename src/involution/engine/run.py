@@ -20,7 +20,7 @@ from involution.data.images import ImageError
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.survey import survey
-from involution.engine.callbacks import InterruptFlag, RunRecorder, TrainingInterrupted
+from involution.engine.callbacks import RunRecorder, TrainingInterrupted
 from involution.engine.checkpoint import CARD_KEY, CheckpointError, ModelCard, read_card, read_checkpoint, read_recipe
 from involution.engine.checks import check_config
 from involution.engine.classes import match_classes, some
@@ -31,6 +31,7 @@ from involution.engine.loading import load, make_card
 from involution.engine.optimizer import param_groups
 from involution.engine.process import is_main_process, tell
 from involution.engine.settings import ConfigError, setting_names
+from involution.engine.signals import StopFlag
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, quiet
 from involution.engine.training_state import check_training_state
@@ -94,7 +95,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
     if found and list(data.classes) != found[1].classes:
         raise ConfigError(f"{resume} was trained on other classes ({some(found[1].classes)}) than {config.data.spec}")
     position = found[0] if found else (0, 0)
-    flag = InterruptFlag()
+    flag = StopFlag()
     recorder = RunRecorder(run_dir, flag)
     with flag, quiet():
         module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=resume is None)

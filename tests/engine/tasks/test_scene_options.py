@@ -7,8 +7,9 @@ import torch
 
 from involution.data.scenes import make_digit_scenes
 from involution.engine import DetectConfig, SegmentConfig, run, trainer
-from involution.engine.callbacks import InterruptFlag, RunRecorder
+from involution.engine.callbacks import RunRecorder
 from involution.engine.settings import setting_names
+from involution.engine.signals import StopFlag
 from involution.engine.task import get_task
 
 CONFIGS = {"detect": DetectConfig, "segment": SegmentConfig}
@@ -136,7 +137,7 @@ def fingerprint(task, root, tmp_path, changes, monkeypatch):
     data = run.open_data(spec, config)
     module = run.make_module(spec, config, data, 2, fresh=True)
     images = spec.train_set(config, data)
-    made = trainer.make_trainer(config, RunRecorder(config.run_dir, InterruptFlag()), progress=False)
+    made = trainer.make_trainer(config, RunRecorder(config.run_dir, StopFlag()), progress=False)
     train_loader, _ = run.make_loaders(spec, config, data, images, made, (0, 0))
     torch.manual_seed(0)
     batch = spec.collate([images[key] for key in next(iter(train_loader.batch_sampler))])

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from involution.engine import ClassifyConfig, run, train, trainer
-from involution.engine.callbacks import InterruptFlag, RunRecorder
+from involution.engine.callbacks import RunRecorder
 from involution.engine.settings import setting_names
+from involution.engine.signals import StopFlag
 from involution.engine.task import get_task
 
 CHANGES_WEIGHTS = {
@@ -139,7 +140,7 @@ def parts(make_config, **changes):
     spec = get_task("classify")
     data = run.open_data(spec, config)
     module = run.make_module(spec, config, data, 4, fresh=True)
-    made = trainer.make_trainer(config, RunRecorder(config.run_dir, InterruptFlag()), progress=False)
+    made = trainer.make_trainer(config, RunRecorder(config.run_dir, StopFlag()), progress=False)
     images = spec.train_set(config, data)
     return module, made, *run.make_loaders(spec, config, data, images, made, (0, 0))
 

@@ -21,7 +21,7 @@ def test_says_what_is_there_and_writes_a_sheet(tmp_path, capsys):
     assert main(["data", "check", f"imagefolder:{tmp_path / 'pets'}", "--output", str(out)]) == 1
     said = capsys.readouterr().out
     assert "train: 23 images" in said
-    assert "not used, no images: 1 (ant/words.txt)" in said
+    assert "not used, other files: 1 (train/ant/words.txt)" in said
     assert "left out, 1 problem: train/ant/000.jpg: not an image in a known format" in said
     assert json.loads((out / "data.json").read_text())["splits"]["val"]["images"] == 24
     with Image.open(out / "sheet.png") as sheet:

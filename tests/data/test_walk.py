@@ -31,8 +31,9 @@ def test_by_content_and_what_is_not_taken_is_named(tmp_path):
     found = images_below(tmp_path, findings)
     assert [path.relative_to(tmp_path).as_posix() for path in found] == sorted(KINDS)
     assert findings.ignored == {
-        "hidden": [".DS_Store", ".cache"],
-        "no images": ["Thumbs.db", "notes.txt", "strange"],
+        "hidden": [".cache"],
+        "left by an operating system": [".DS_Store", "Thumbs.db"],
+        "no images": ["notes.txt", "strange"],
         "is a named pipe, not a file": ["pipe"],
         "backup copies of an editor": ["a.jpg~"],
     }

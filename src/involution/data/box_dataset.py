@@ -15,6 +15,8 @@ from involution.data.boxes import Box, BoxRecord, Scene
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.images import ImageError, Reading, read_image
+from involution.data.labelled import tell_alike
+from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.run_lengths import decode_mask
@@ -113,11 +115,15 @@ def split_record(record: BoxRecord, findings: Findings, options: Options) -> dic
 
 def _tell_objects(split: str, record: BoxRecord, findings: Findings) -> None:
     """Say which objects are not trained on, and which classes have none."""
-    crowds, thin = [], []
+    crowds, thin, twice = [], [], []
     missing = set(range(len(record.classes)))
     for scene in record.scenes:
+        known: set[tuple[int, tuple[float, ...]]] = set()
         for box in scene.boxes:
             name = f"{split} {scene.file.name}"
+            if (box.label, box.xywh) in known:
+                twice.append(name)
+            known.add((box.label, box.xywh))
             if box.crowd:
                 crowds.append(name)
                 continue
@@ -131,6 +137,8 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings) -> None:
         findings.ignore("crowds, which are not trained on and not counted as misses", *crowds)
     if thin:
         findings.ignore("boxes smaller than a pixel, not trained on", *thin)
+    if twice:
+        findings.note(f"{split}: boxes given twice, of one class and place, which count twice: {some(twice)}")
     if missing:
         findings.note(f"{split}: no objects of {', '.join(record.classes[label] for label in sorted(missing))}")
 
@@ -150,9 +158,17 @@ def _with_background(train: BoxDataset, findings: Findings, options: Options) ->
 
 
 def detection_data(
-    spec: str, where: Path, records: dict[str, BoxRecord], findings: Findings, options: Options
+    spec: str, where: Path, records: dict[str, BoxRecord], findings: Findings, options: Options, stray: str
 ) -> DetectionData:
     """A detection data set from the records of its splits, which must have the same classes.
+
+    Args:
+        spec: what it was opened by.
+        where: its folder.
+        records: the images and boxes of each split.
+        findings: what the format found.
+        options: how it is opened.
+        stray: the reason why images of the folder are not used: "images without an XML file".
 
     Raises:
         DataError: for problems that are not to be skipped, splits without images, or of other classes.
@@ -173,5 +189,7 @@ def detection_data(
             findings.note(f"{split}: images that are also in {first[0]}: {some(sorted(file.name for file in shared))}")
     if "train" in parts:
         parts["train"] = _with_background(parts["train"], findings, options)
+    tell_alike(first[1].classes, findings)
+    tell_leftovers(where, findings, stray, options.only)
     findings.used.update({split: len(part) for split, part in parts.items()})
     return DetectionData(spec, first[1].classes, parts, findings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlsplit
@@ -18,7 +18,8 @@ class ImageNames:
     """Finds the image file that an annotation means.
 
     A name is a path below one of the folders; as tools of labelling write it, it may have backslashes, be URL-encoded,
-    or be absolute or a whole address: then the one file of its base name is taken.
+    or lead elsewhere: be absolute, a whole address, or begin with ``..``. Then the one file of its base name is taken;
+    a file outside the folders never is.
 
     Args:
         folders: where to look, in this order; base names are looked for in and below the first.
@@ -27,31 +28,28 @@ class ImageNames:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
         self.by_base_name: list[str] = []
-        self.taken: set[Path] = set()
         self._index: dict[str, list[Path]] | None = None
 
     def find(self, name: object) -> Path | str:
         """The file of that name, or why there is none."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             return f"file_name {name!r} is not a path inside the folder of images"
-        slashed = name.replace("\\", "/")
+        # local files of Label Studio: /data/local-files/?d=folder/name.png
+        slashed = name.replace("\\", "/").rpartition("?d=")[2]
         plain = unquote(urlsplit(slashed).path if "://" in slashed else slashed)
-        if ".." in PurePosixPath(plain).parts:
-            return f"file_name {name!r} is not a path inside the folder of images"
-        outside = plain.startswith("/") or PureWindowsPath(plain).is_absolute() or "://" in slashed
-        for candidate in () if outside else (name, slashed, plain):
+        elsewhere = plain.startswith("/") or PureWindowsPath(plain).is_absolute() or "://" in slashed
+        elsewhere = elsewhere or ".." in PurePosixPath(plain).parts
+        for candidate in () if elsewhere else (name, slashed, plain):
             for folder in self.folders:
                 if (folder / candidate).is_file():
-                    self.taken.add(folder / candidate)
                     return folder / candidate
-        found = self._by_base_name(PurePosixPath(plain).name)
+        found = self._by_base_name(PurePosixPath(plain).name) or self._by_base_name(PurePosixPath(slashed).name)
         if len(found) == 1:
             self.by_base_name.append(name)
-            self.taken.add(found[0])
             return found[0]
         if found:
             return f"file_name {name!r} could be any of {len(found)} files of that name"
-        return f"no such file: {name if outside else self.folders[0] / plain}"
+        return f"no such file: {name if elsewhere else self.folders[0] / plain}"
 
     def _by_base_name(self, name: str) -> list[Path]:
         if self._index is None:
@@ -94,8 +92,10 @@ def check_files(
         except ImageError as error:
             return str(error)
 
+    findings.saw(*[file for _, file, _ in files])
     with ThreadPoolExecutor(8) as pool:
         headers = list(pool.map(check, files))
+    tell_frames([(file, header) for (_, file, _), header in zip(files, headers, strict=True)], findings, where)
     sizes: list[Size | None] = []
     turned: list[str] = []
     for (entry, file, size), header in zip(files, headers, strict=True):
@@ -115,6 +115,19 @@ def check_files(
     elif turned:
         findings.note(f"{where}: EXIF orientation ignored: {some(turned)}")
     return sizes
+
+
+def tell_frames(files: Iterable[tuple[Path, object]], findings: Findings, where: str) -> None:
+    """Say of which files with several pictures the first alone is used.
+
+    Args:
+        files: image files with their headers; what is no `Header` is passed over.
+        findings: told of them.
+        where: what the message begins with: ``train``.
+    """
+    several = [file.name for file, header in files if isinstance(header, Header) and header.several]
+    if several:
+        findings.note(f"{where}: files with several frames or pages, of which the first is used: {some(several)}")
 
 
 def size_complaint(file: Path, size: Size | None, header: Header, reading: Reading) -> str | None:

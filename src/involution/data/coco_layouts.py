@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
-from involution.data.folders import subfolders
 from involution.data.records import SPLITS
-from involution.data.splits import SPLIT_NAMES, name_splits
+from involution.data.splits import name_splits, no_split, words_of
+from involution.data.walk import subfolders
 
 
 class CocoFile(NamedTuple):
@@ -40,22 +39,41 @@ def find_files(root: Path, findings: Findings, wanted: tuple[str, ...]) -> dict[
         raise DataError(f"no such folder: {root}")
     found = _beside_images(root, findings)
     if not found:
-        files = sorted((root / "annotations").glob("*.json")) or sorted(root.glob("*.json"))
+        files = sorted(_inner(root, "annotations").glob("*.json")) or sorted(root.glob("*.json"))
         instances = [file for file in files if file.stem.startswith("instances_")]
-        files = instances or files
-        if len(files) == 1 and not any(_stands_for(files[0].stem, split) for split in SPLITS):
+        files = instances or [file for file in files if is_coco(file)] or files
+        if len(files) == 1 and not words_of(files[0].stem).split:
             return {"all": CocoFile(files[0], _folders(root, files[0].stem.removeprefix("instances_")))}
         for split in SPLITS:
-            fitting = [file for file in files if _stands_for(file.stem, split)]
-            if split in wanted and len(fitting) != 1:
-                names = ", ".join(file.name for file in fitting) or "none"
+            fitting = [file for file in files if words_of(file.stem).split == split]
+            if split in wanted and len(fitting) > 1:
+                names = ", ".join(file.name for file in fitting)
                 raise DataError(f"{root}: wanted one annotations/instances_{split}*.json, found {names}")
             if len(fitting) == 1:
-                found[split] = CocoFile(fitting[0], _split_folders(root, fitting[0]))
+                found[split] = CocoFile(fitting[0], _split_folders(root, fitting[0], split, findings))
     missing = [split for split in wanted if split not in found]
+    if missing and len(wanted) == 1:
+        raise no_split(root, wanted[0], found)
     if missing:
-        raise DataError(f"{root}: no annotations of {' and '.join(missing)}; found those of {', '.join(found)}")
+        names = ", ".join(file.file.name for file in found.values()) or "none"
+        raise DataError(
+            f"{root}: wanted annotations/instances_{missing[0]}*.json, found {names}; images without splits want one "
+            "file, such as annotations/instances_default.json"
+        )
     return found
+
+
+def is_coco(file: Path) -> bool:
+    """Whether a JSON file begins as one in COCO's format does, whatever the order of its parts."""
+    with file.open("rb") as stream:
+        head = stream.read(4096)
+    parts = (b"images", b"annotations", b"categories", b"licenses", b"info")
+    return any(b'"' + name + b'"' in head.replace(b"\0", b"") for name in parts)
+
+
+def _inner(root: Path, name: str) -> Path:
+    """The folder of a name in any case; the name itself where there is none."""
+    return root / next((inner for inner in subfolders(root) if inner.lower() == name), name)
 
 
 def _beside_images(root: Path, findings: Findings) -> dict[str, CocoFile]:
@@ -70,27 +88,23 @@ def _beside_images(root: Path, findings: Findings) -> dict[str, CocoFile]:
     return found
 
 
-def _stands_for(stem: str, split: str) -> bool:
-    """Whether a file's name has a split in it: instances_train2017, val, annotations-valid."""
-    words = re.split(r"[^a-z]+", stem.lower())
-    return any(name in words for name in SPLIT_NAMES[split])
-
-
 def _folders(root: Path, name: str) -> list[Path]:
-    candidates = [root / name, root / "images" / name, root / "images", root]
-    return [folder for folder in candidates if folder.is_dir()]
+    images = _inner(root, "images")
+    return [folder for folder in (root / name, images / name, images, root) if folder.is_dir()]
 
 
-def _split_folders(root: Path, file: Path) -> list[Path]:
+def _split_folders(root: Path, file: Path, split: str, findings: Findings) -> list[Path]:
     """Folders of a split's images: of the file's own name (instances_ left out), or of the split's."""
-    name = file.stem.removeprefix("instances_")
-    folders = [root / name, root / "images" / name]
-    for split in SPLITS:
-        if _stands_for(file.stem, split):
-            folders += [base / other for base in (root, root / "images") for other in SPLIT_NAMES[split]]
-    found = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-    if not found and (root / "images").is_dir():
-        found = [root / "images", root]
+    name, images = file.stem.removeprefix("instances_"), _inner(root, "images")
+    found = [base / name for base in (root, images) if (base / name).is_dir()]
+    for base in (root, images) if not found else ():
+        other = name_splits(subfolders(base), base, Findings()).get(split) if base.is_dir() else None
+        if other:
+            found.append(base / other)
+    if found and found[0].name not in (name, split):
+        findings.note(f"{file.name}: its images taken from {found[0].relative_to(root)}/")
+    if not found and images.is_dir():
+        found = [images, root]
     if not found:
         raise DataError(f"{root}: no folder {name}/ or images/{name}/ with the images of {file.name}")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -36,12 +37,18 @@ class Findings:
         used: images of each split.
         ignored: names of what was not used though nothing is wrong with it, by reason.
         problems: what is malformed, and left out if the user said so.
+        seen: absolute paths of the files that were used or told of; the rest of a data set is told of in the end.
     """
 
     notes: list[str] = field(default_factory=list)
     used: dict[str, int] = field(default_factory=dict)
     ignored: dict[str, list[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    def saw(self, *files: str | os.PathLike[str]) -> None:
+        """Count files as used or told of; what is never seen is told of in the end."""
+        self.seen.update(os.path.abspath(file) for file in files)
 
     def note(self, text: str) -> None:
         """Say something once."""
@@ -78,7 +85,9 @@ class Findings:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in plain types, whole lists of names included."""
-        return asdict(self)
+        found = asdict(self)
+        del found["seen"]
+        return found
 
     def _problems(self) -> str:
         return in_words(

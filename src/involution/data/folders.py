@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
+from involution.data.box_files import tell_frames
 from involution.data.errors import DataError, printable
 from involution.data.findings import Findings
-from involution.data.images import CHECK_LIMIT, ImageError, Reading, check_image, read_image
-from involution.data.paths import is_folder
-from involution.data.walk import images_below
+from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
+from involution.data.walk import images_below, subfolders
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from involution.data.registry import Options
 
 
 class FileDataset(Dataset[tuple[Any, int]]):
@@ -62,81 +64,65 @@ def class_folders(root: Path) -> list[str]:
     return names
 
 
-def subfolders(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, hidden ones left out."""
-    return sorted(entry.name for entry in root.iterdir() if not entry.name.startswith(".") and is_folder(entry))
-
-
-def read_folder(
-    root: Path, classes: Sequence[str], findings: Findings, reading: Reading, where: str, allow_empty: bool = False
+def read_folders(
+    root: Path, folders: Mapping[str, Path], classes: Sequence[str], findings: Findings, options: Options, where: str
 ) -> FileDataset:
-    """The images of the class folders below a folder, their headers checked.
+    """The images of class folders, their headers checked.
 
     Args:
-        root: a folder with one folder per class.
+        root: what names are told from.
+        folders: the folder of each class.
         classes: the known class names; their places are the labels.
-        findings: told of what was not taken and what can't be read.
-        reading: how images are read.
-        where: what names begin with in messages: ``train``.
-        allow_empty: whether a class may have no image.
+        findings: told of what can't be read.
+        options: how it is opened.
+        where: the split's folder, for messages; "" for the root.
 
     Raises:
-        DataError: for a folder of another name, no images at all or, unless allowed, of a class.
+        DataError: for a folder of another name, no images at all or, unless allowed, of a class in training.
     """
-    found = subfolders(root)
-    unknown = sorted(set(found) - set(classes))
+    place = root / where
+    unknown = sorted(set(folders) - set(classes))
     if unknown:
-        raise DataError(f"{root}: class folders unknown to the training images: {_some(unknown)}")
+        raise DataError(f"{place}: class folders unknown to the training images: {_some(unknown)}")
     files: list[Path] = []
     labels: list[int] = []
-    for name in found:
-        inside = images_below(root / name, findings, root)
+    for name, folder in folders.items():
+        inside = images_below(folder)
         files += inside
         labels += [classes.index(name)] * len(inside)
     if not files:
-        raise DataError(f"{root}: no images in its class folders")
+        raise DataError(f"{place}: no images in its class folders")
     empty = sorted(set(classes) - {classes[label] for label in labels})
-    if empty and not allow_empty:
+    if empty and not options.allow_empty:
         raise DataError(
-            f"{root}: no images of {_some(empty)}; put some there, remove the folder, or allow it by "
+            f"{place}: no images of {_some(empty)}; put some there, remove the folder, or allow it by "
             "--data.allow_empty true"
         )
     if empty:
         findings.note(f"{where or root}: no images of {_some(empty)}")
-    ignore_loose(root, findings, where)
-    return _whole(FileDataset(files, labels, reading), root, findings, where)
-
-
-def ignore_loose(root: Path, findings: Findings, where: str) -> None:
-    """Tell of images that lie beside class folders, and so have no class."""
-    loose = images_below(root, deep=False)
-    if loose:
-        findings.ignore("images outside the class folders", *[_name(where, file, root) for file in loose])
+    return _whole(FileDataset(files, labels, options.reading), root, findings, where or str(root))
 
 
 def _whole(images: FileDataset, root: Path, findings: Findings, where: str) -> FileDataset:
     """The images whose headers can be read, so that a broken file shows before the training and not in its midst."""
+    findings.saw(*images.files)
     if len(images) > CHECK_LIMIT:
-        findings.note(f"{where or root}: {len(images):,} images, which are not checked beforehand")
+        findings.note(f"{where}: {len(images):,} images, which are not checked beforehand")
         return images
 
-    def complaint(file: Path) -> str:
+    def header(file: Path) -> Header | str:
         try:
-            check_image(file, images.reading)
+            return look(file, images.reading)
         except ImageError as error:
             return str(error).removeprefix(printable(f"{file}: "))
-        return ""
 
     with ThreadPoolExecutor(8) as pool:
-        complaints = list(pool.map(complaint, images.files))
-    for file, text in zip(images.files, complaints, strict=True):
-        if text:
-            findings.problem(_name(where, file, root), text)
-    return images.subset([index for index, text in enumerate(complaints) if not text])
-
-
-def _name(where: str, file: Path, root: Path) -> str:
-    return str(Path(where) / file.relative_to(root))
+        headers = list(pool.map(header, images.files))
+    for file, found in zip(images.files, headers, strict=True):
+        if isinstance(found, str):
+            findings.problem(file.relative_to(root), found)
+    tell_frames(zip(images.files, headers, strict=True), findings, where)
+    return images.subset([index for index, found in enumerate(headers) if not isinstance(found, str)])
 
 
 def _some(names: Sequence[str]) -> str:

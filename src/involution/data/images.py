@@ -81,6 +81,7 @@ class Header:
         orientation: EXIF's, 1 to 8; 1 is upright.
         mode: the image library's name of the pixels: L, RGB, I;16, …
         kind: the file's format: JPEG, PNG, …
+        several: whether there are more frames or pages than the first, which alone is read.
     """
 
     size: tuple[int, int]
@@ -88,6 +89,7 @@ class Header:
     orientation: int
     mode: str
     kind: str
+    several: bool = False
 
 
 def read_image(
@@ -146,7 +148,7 @@ def look(path: str | os.PathLike[str], reading: Reading | None = None) -> Header
         if reading.value_range is None:
             _type_range(image, name)
         size = stored[::-1] if turned else stored
-        return Header(size, stored, orientation, image.mode, image.format or "")
+        return Header(size, stored, orientation, image.mode, image.format or "", _has_several(image, file))
 
 
 def check_image(path: str | os.PathLike[str], reading: Reading | None = None) -> tuple[int, int]:
@@ -262,6 +264,36 @@ def _refuse_gif_words(file: BinaryIO, name: str) -> None:
             if words > _MAX_GIF_WORDS:
                 raise ImageError(f"{name}: a GIF with more than {_MAX_GIF_WORDS:,} bytes of comments")
             file.seek(size[0], os.SEEK_CUR)
+
+
+def _has_several(image: Image, file: BinaryIO) -> bool:
+    """Whether an image that is not decoded yet has more frames or pages than its first."""
+    if image.format == "GIF":
+        return _gif_has_several(file)
+    # a second picture in a JPEG is a preview
+    return image.format in ("TIFF", "PNG", "WEBP", "AVIF") and bool(getattr(image, "is_animated", False))
+
+
+def _gif_has_several(file: BinaryIO) -> bool:
+    """Whether a second frame follows the first; the library would join the comments between them one by one."""
+    file.seek(10)
+    frames = 0
+    flags = file.read(3)[:1]
+    if flags and flags[0] & 128:
+        file.seek(3 << ((flags[0] & 7) + 1), os.SEEK_CUR)
+    while (kind := file.read(1)) in (b"!", b","):
+        if kind == b",":
+            frames += 1
+            if frames > 1:
+                return True
+            flags = file.read(9)[8:]
+            skipped = (3 << ((flags[0] & 7) + 1) if flags and flags[0] & 128 else 0) + 1
+        else:
+            skipped = 1
+        file.seek(skipped, os.SEEK_CUR)
+        while (size := file.read(1)) and size[0]:
+            file.seek(size[0], os.SEEK_CUR)
+    return False
 
 
 def _orientation(image: Image, name: str) -> int:

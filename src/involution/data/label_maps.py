@@ -12,17 +12,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from involution.data.box_files import size_complaint
+from involution.data.box_files import size_complaint, tell_frames
 from involution.data.errors import DataError, printable
 from involution.data.findings import Findings, some
-from involution.data.images import CHECK_LIMIT, ImageError, Reading, look, read_image
+from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
 from involution.data.label_code import IGNORED, LabelCode
+from involution.data.labelled import tell_alike
+from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
 
 Pair = tuple[Path, Path]
 # of the pixels that are ignored: with more of them, and a class that occurs nowhere, it is surely that class
 _MUCH = 0.2
+# for a look at label maps, whose values want no range
+_AS_STORED = Reading("ignore", (0.0, 255.0))
 
 
 class LabelMaps(Dataset[Any]):
@@ -85,6 +89,8 @@ def segmentation_data(
         parts[split] = LabelMaps(whole, code, options.reading)
         findings.used[split] = len(whole)
     findings.settle(root, options.on_problem)
+    tell_alike(code.classes, findings)
+    tell_leftovers(root, findings, "images outside the folders of the splits", options.only)
     for split, count in counts.items():
         _tell_classes(root, split, count, code, findings, options)
     return DataSet(spec, code.classes, parts, findings)
@@ -95,12 +101,13 @@ def _check(
 ) -> tuple[list[Pair], np.ndarray[Any, Any]]:
     """The pairs that can be used, and the pixels of each label in them."""
 
-    def look_at(pair: Pair) -> np.ndarray[Any, Any] | str:
+    def look_at(pair: Pair) -> tuple[np.ndarray[Any, Any], list[tuple[Path, Header]]] | str:
         try:
             return _pixels(pair, code, reading)
         except ImageError as error:
             return str(error)
 
+    findings.saw(*[file for pair in files for file in pair])
     if len(files) > CHECK_LIMIT:
         findings.note(f"{split}: of {len(files):,} images the first {CHECK_LIMIT:,} are checked beforehand")
     with ThreadPoolExecutor(8) as pool:
@@ -108,21 +115,25 @@ def _check(
     total = np.zeros(256, np.int64)
     whole: list[Pair] = []
     void: list[str] = []
-    for pair, counts in zip(files, found, strict=False):
-        if isinstance(counts, str):
-            findings.problem(f"{split}/{pair[0].name}", counts.removeprefix(printable(f"{pair[0]}: ")))
+    headers: list[tuple[Path, Header]] = []
+    for pair, seen in zip(files, found, strict=False):
+        if isinstance(seen, str):
+            findings.problem(f"{split}/{pair[0].name}", seen.removeprefix(printable(f"{pair[0]}: ")))
             continue
+        counts, of_pair = seen
+        headers += of_pair
         whole.append(pair)
         total += counts
         if counts[IGNORED] == counts.sum():
             void.append(pair[1].name)
     if void:
         findings.ignore(f"label maps of {split} in which no pixel counts", *void)
+    tell_frames(headers, findings, split)
     return whole + files[CHECK_LIMIT:], total
 
 
-def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> np.ndarray[Any, Any]:
-    """Pixels of each label [256] of a label map that fits its image."""
+def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> tuple[np.ndarray[Any, Any], list[tuple[Path, Header]]]:
+    """Pixels of each label [256] of a label map that fits its image, and the headers of both."""
     file, label_file = pair
     header = look(file, reading)
     if not label_file.is_file():
@@ -131,7 +142,7 @@ def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> np.ndarray[Any, An
     complaint = size_complaint(file, labels.shape[::-1], header, reading)
     if complaint:
         raise ImageError(f"{label_file}: {complaint}")
-    return np.bincount(labels.ravel(), minlength=256)
+    return np.bincount(labels.ravel(), minlength=256), [(file, header), (label_file, look(label_file, _AS_STORED))]
 
 
 def _tell_classes(

@@ -8,6 +8,7 @@ from typing import Any
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
+from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.text import read_json, read_names
@@ -17,7 +18,12 @@ VAL_SHARE = 0.1
 
 
 def classification_data(
-    spec: str, classes: list[str], parts: dict[str, Any], findings: Findings, options: Options
+    spec: str,
+    classes: list[str],
+    parts: dict[str, Any],
+    findings: Findings,
+    options: Options,
+    root: Path | None = None,
 ) -> DataSet[Any]:
     """A classification data set from its parts.
 
@@ -27,20 +33,30 @@ def classification_data(
         parts: by the split's name.
         findings: what the format found.
         options: how it is opened; its file of class names renames the classes.
+        root: the folder whose other files are told of; None for no folder.
 
     Raises:
         DataError: for a file of class names that does not fit, or problems that are not to be skipped.
     """
     findings.settle(spec, options.on_problem)
     findings.used.update({split: len(part) for split, part in parts.items()})
+    tell_alike(classes, findings)
+    if options.classes:
+        findings.saw(options.classes)
+    if root is not None:
+        tell_leftovers(root, findings, "images outside the class folders", options.only)
+    given = name_classes(classes, Path(options.classes), spec) if options.classes else classes
+    return DataSet(spec, given, parts, findings)
+
+
+def tell_alike(classes: Sequence[str], findings: Findings) -> None:
+    """Say which names of classes are surely one class, spelled in two ways."""
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault("".join(name.split()).casefold(), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             findings.note(f"classes whose names differ in case or spaces alone: {', '.join(map(repr, names))}")
-    given = name_classes(classes, Path(options.classes), spec) if options.classes else classes
-    return DataSet(spec, given, parts, findings)
 
 
 def name_classes(own: Sequence[str], file: Path, spec: str, by_place: bool = False) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
@@ -12,37 +14,108 @@ from involution.data.records import SPLITS
 if TYPE_CHECKING:
     import numpy as np
 
-# what the splits are called, in any case
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+# what the splits are called, in any case; later words only where none of the first is there
+_USUAL = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+_USUAL |= {"test": "test", "testing": "test"}
+_RARE = {"trn": "train", "dev": "val", "devel": "val", "development": "val", "tst": "test"}
+_RARE |= {"holdout": "test", "heldout": "test"}
+_SPLIT_WORDS = _USUAL | _RARE
+# words beside the name of a split that say nothing of it
+_FILLERS = frozenset({"set", "data", "dataset", "split", "subset", "instances", "obj"})
+IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "frames", "inputs"})
+LABEL_WORDS = ("labels", "masks", "annotations", "label", "mask", "annotation", "annot", "gt", "segmentations")
+
+
+class Words(NamedTuple):
+    """What a name says by its words.
+
+    Attributes:
+        split: train, val or test; None where it names none, or several.
+        plain: whether it is a usual name of the split and nothing else.
+        labels: the word for labels in it, "" without.
+        images: whether it has a word for images.
+        rest: its other words.
+    """
+
+    split: str | None
+    plain: bool
+    labels: str
+    images: bool
+    rest: tuple[str, ...]
+
+
+def words_of(name: str) -> Words:
+    """Read a name such as ``train2017``, ``TrainImages``, ``pets_hold-out`` or ``validation_masks``."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = [part for word in re.findall(r"[^\W\d_]+", spaced) for part in _parted(word.casefold())]
+    if len(words) > 1 and "".join(words[-2:]) in _RARE:
+        words[-2:] = ["".join(words[-2:])]
+    splits = [_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS]
+    labels = [word for word in words if word in LABEL_WORDS]
+    known = (*_SPLIT_WORDS, *_FILLERS, *IMAGE_WORDS, *LABEL_WORDS)
+    split = splits[0] if len(set(splits)) == 1 else None
+    rest = tuple(word for word in words if word not in known)
+    images = any(word in IMAGE_WORDS for word in words)
+    return Words(split, name.casefold() in _USUAL, labels[0] if labels else "", images, rest)
+
+
+def _parted(word: str) -> list[str]:
+    """A word in two where it is written as one: trainset, valimages, testannot."""
+    for first in sorted(_SPLIT_WORDS, key=len, reverse=True):
+        rest = word.removeprefix(first)
+        if rest != word and (rest in _FILLERS or rest in IMAGE_WORDS or rest in LABEL_WORDS):
+            return [first, rest]
+    return [word]
 
 
 def name_splits(names: Iterable[str], where: object, findings: Findings) -> dict[str, str]:
-    """Which of some names stand for splits, such as ``{"train": "Training", "val": "valid"}``.
+    """Which of some names stand for splits, such as ``{"train": "Training", "val": "val2017"}``.
+
+    A name may have numbers and words such as set, data and images beside that of the split. Names with the same further
+    word, such as pets_train and pets_test, stand for splits where there are two of them.
 
     Args:
-        names: names of folders.
+        names: names of folders or files.
         where: the folder, for messages.
         findings: told what was recognised where it is not the plain name.
 
     Raises:
-        DataError: for two names of one split.
+        DataError: for two names of one split, of which none is the plain one.
     """
-    names = list(names)
+    groups: dict[tuple[str, ...], list[tuple[str, Words]]] = {}
+    for name in names:
+        words = words_of(Path(name).stem if "." in name else name)
+        if words.split and not words.labels:
+            groups.setdefault(words.rest, []).append((name, words))
+    chosen = groups.get((), [])
+    if not chosen:
+        several = [group for group in groups.values() if len({words.split for _, words in group}) > 1]
+        chosen = several[0] if len(several) == 1 else []
     found: dict[str, str] = {}
     for split in SPLITS:
-        fitting = [name for name in names if name.lower() in SPLIT_NAMES[split]]
-        if len(fitting) > 1:
-            raise DataError(f"{where}: {' and '.join(fitting)} both stand for {split}; keep one of them")
-        if fitting:
-            found[split] = fitting[0]
+        fitting = [(name, words.plain) for name, words in chosen if words.split == split]
+        plain = [name for name, is_plain in fitting if is_plain] or [name for name, _ in fitting]
+        if len(plain) > 1:
+            raise DataError(f"{where}: {' and '.join(plain)} both stand for {split}; keep one of them")
+        if plain:
+            found[split] = plain[0]
     strange = [f"{name}/ as {split}" for split, name in found.items() if name != split]
     if strange:
         findings.note(f"{where}: taken {', '.join(strange)}")
     return found
+
+
+def no_split(where: object, split: str, found: Iterable[str]) -> DataError:
+    """The error for a split that is wanted for an evaluation and not there.
+
+    Args:
+        where: the data set.
+        split: the split.
+        found: those that are there.
+    """
+    others = list(found)
+    choice = f"; it has {', '.join(others)}: choose with --split {' or '.join(others)}" if others else ""
+    return DataError(f"{where} has no {split} split{choice}")
 
 
 def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,28 +9,38 @@ from pathlib import Path
 from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.images import EXTENSIONS, is_image
-from involution.data.paths import why_unreadable
+from involution.data.paths import is_folder, why_unreadable
 
 # files of other kinds that lie beside images, known without a look inside
 _OTHERS = (
-    *(
-        ".txt",
-        ".xml",
-        ".json",
-        ".jsonl",
-        ".csv",
-        ".tsv",
-        ".yaml",
-        ".yml",
-        ".md",
-        ".html",
-        ".py",
-        ".ipynb",
-        ".ini",
-        ".db",
-    ),
-    *(".pdf", ".zip", ".gz", ".tar", ".npy", ".npz", ".mat", ".pt", ".pth", ".ckpt", ".cache", ".mp4", ".mov", ".avi"),
+    *(".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".py", ".ipynb", ".ini"),
+    *(".db", ".pdf", ".npy", ".npz", ".mat", ".pt", ".pth", ".ckpt", ".cache", ".mp4", ".mov", ".avi"),
 )
+NO_IMAGES = "no images"
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+# what operating systems and network drives leave in folders, in lower case
+_RUBBISH = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r")
+_RUBBISH_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+
+
+def is_rubbish(name: str) -> bool:
+    """Whether a file or folder of this name is one that operating systems leave anywhere."""
+    return name.lower() in (*_RUBBISH, *_RUBBISH_FOLDERS) or name.startswith("._")
+
+
+def why_no_image(path: Path) -> str:
+    """Why a file or folder is not taken for an image, in words; "" for one that is."""
+    name, suffix = path.name, path.suffix.lower()
+    if is_rubbish(name):
+        return "left by an operating system"
+    if name.startswith("."):
+        return "hidden"
+    if name.endswith("~") and path.with_name(name.rstrip("~")).exists():
+        return "backup copies of an editor"
+    if suffix in EXTENSIONS or (suffix not in (*_OTHERS, *ARCHIVES) and is_image(path)):
+        return ""
+    why = why_unreadable(path, empty=True)
+    return why or ("archives, which are not unpacked" if suffix in ARCHIVES else NO_IMAGES)
 
 
 def images_below(
@@ -53,21 +63,22 @@ def images_below(
     findings = findings if findings is not None else Findings()
     root = root or folder
     found: list[Path] = []
-    backups: list[Path] = []
     for path in _files(folder, set(), deep):
-        name = os.path.relpath(path, root)
-        if path.name.startswith("."):
-            findings.ignore("hidden", name)
-        elif path.name.endswith("~") and path.with_name(path.name.rstrip("~")).exists():
-            backups.append(path)
-        elif path.suffix.lower() in EXTENSIONS or (path.suffix.lower() not in _OTHERS and is_image(path)):
-            found.append(path)
+        why = why_no_image(path)
+        if why:
+            findings.ignore(why, os.path.relpath(path, root))
         else:
-            why = why_unreadable(path, empty=True)
-            findings.ignore(why or "no images", name)
-    if backups:
-        findings.ignore("backup copies of an editor", *[os.path.relpath(path, root) for path in backups])
+            found.append(path)
     return sorted(found)
+
+
+def subfolders(root: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones and those that operating systems leave."""
+    return sorted(
+        entry.name
+        for entry in root.iterdir()
+        if not entry.name.startswith(".") and not is_rubbish(entry.name) and is_folder(entry)
+    )
 
 
 def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Path]:
@@ -84,7 +95,7 @@ def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Pat
             below = entry.is_dir()
         except OSError:
             below = False
-        if below and not entry.name.startswith("."):
+        if below and not entry.name.startswith(".") and not is_rubbish(entry.name):
             if deep:
                 yield from _files(Path(entry.path), seen, deep)
         else:

@@ -45,3 +45,10 @@ def test_cifar_faults(tmp_path):
     np.full((10, 3073), 77, np.uint8).tofile(batch)
     with pytest.raises(DataError, match="label 77 found, but there are 10 class names"):
         open_data("classify", f"cifar10:{tmp_path}")
+
+
+def test_a_batch_too_many_is_told(tmp_path):
+    folder = cifar_binary(tmp_path) / "cifar-10-batches-bin"
+    (folder / "data_batch_6.bin").write_bytes((folder / "data_batch_1.bin").read_bytes())
+    findings = open_data("classify", f"cifar10:{tmp_path}").findings
+    assert findings.ignored == {"other files": ["cifar-10-batches-bin/data_batch_6.bin"]}

@@ -31,3 +31,19 @@ def test_cityscapes_ids_become_the_19_classes(tmp_path):
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="no leftImg8bit/train/"):
         open_data("segment", f"cityscapes:{tmp_path}")
+
+
+def test_files_of_other_names_are_told(tmp_path):
+    ids = np.arange(36, dtype=np.uint8).reshape(4, 9)
+    for split in ("train", "val"):
+        save(tmp_path / "leftImg8bit" / split / "bonn" / "bonn_0_1_leftImg8bit.png", np.zeros((4, 9, 3), np.uint8))
+        for name in ("labelIds", "color", "instanceIds"):
+            save(tmp_path / "gtFine" / split / "bonn" / f"bonn_0_1_gtFine_{name}.png", ids)
+    save(tmp_path / "leftImg8bit" / "train" / "bonn" / "bonn_2.png", np.zeros((4, 9, 3), np.uint8))
+    save(tmp_path / "gtFine" / "train" / "bonn" / "bonn_7_gtFine_labelIds.png", ids)
+    ignored = open_data("segment", f"cityscapes:{tmp_path}").findings.ignored
+    assert {reason: len(names) for reason, names in ignored.items()} == {
+        "files whose names are not CITY/*_leftImg8bit.png or CITY/*_gtFine_labelIds.png": 1,
+        "other files of Cityscapes": 4,
+        "label maps without an image": 1,
+    }

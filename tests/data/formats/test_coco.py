@@ -97,7 +97,7 @@ def test_masks_are_those_of_pycocotools(root):
 
 MALFORMED = {
     "missing image": (("images", 2, "file_name", "gone.png"), "image 3: no such file"),
-    "path outside": (("images", 2, "file_name", "../0.png"), "image 3: file_name '../0.png' is not a path inside"),
+    "path outside": (("images", 2, "file_name", "../0.png"), r"image 3: the same file as image 1: 0\.png"),
     "no width": (("images", 2, "width", 0), "image 3: width and height"),
     "same image id": (("images", 2, "id", 2), "image 2: its id appears twice"),
     "unknown image": (("annotations", 1, "image_id", 77), "annotation 2: unknown image 77"),
@@ -219,7 +219,9 @@ def test_layout(root):
     with pytest.raises(DataError, match="no folder val2017/"):
         open_root(root)
     (root / "annotations" / "instances_val2017.json").unlink()
-    with pytest.raises(DataError, match=r"instances_val\*\.json, found none"):
+    with pytest.raises(
+        DataError, match=r"instances_val\*\.json, found instances_train2017\.json; images without splits want one"
+    ):
         open_root(root)
 
 
@@ -278,11 +280,15 @@ NAMES = {
     "C:\\Users\\me\\3.png": "3.png",
     "https://example.com/data/upload/4.png?x=1": "4.png",
     "elsewhere/5.png": "5.png",
+    "../../label-studio/data/media/upload/1/6.png": "6.png",
+    "..\\..\\label-studio\\label-studio\\media\\upload\\4\\7.png": "7.png",
+    "/data/local-files/?d=photos%2F8.png": "8.png",
+    "s3://bucket/a/9.png": "9.png",
 }
 
 
 def test_as_label_studio_exports_it(tmp_path):
-    pictures(tmp_path / "images", range(1, 6))
+    pictures(tmp_path / "images", range(1, 10))
     PIL.Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a b.png")
     content = small(len(NAMES))
     for image, name in zip(content["images"], NAMES, strict=True):
@@ -290,7 +296,7 @@ def test_as_label_studio_exports_it(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(content))
     data = open_root(tmp_path, only="val")
     assert [scene.file.name for scene in data.val.record.scenes] == list(NAMES.values())
-    assert "all: image files found by the last part of their name: 4 (/label-studio" in data.findings.lines()[0]
+    assert "all: image files found by the last part of their name: 8 (/label-studio" in data.findings.lines()[0]
 
 
 def test_a_last_part_of_a_name_must_be_unique(root):
@@ -317,6 +323,47 @@ def test_two_categories_of_one_name_are_refused(root):
         open_root(root)
 
 
+def test_names_that_differ_in_spaces_or_case(root):
+    write(root, "train", {**content("train"), "categories": [*CATEGORIES, {"id": 5, "name": "person "}]})
+    with pytest.raises(DataError, match="two categories have the name 'person'"):
+        open_root(root)
+    for split in ("train", "val"):
+        write(root, split, {**content(split), "categories": [*CATEGORIES, {"id": 91, "name": "Person"}]})
+    notes = open_root(root).findings.notes
+    assert "classes whose names differ in case or spaces alone: 'person', 'Person'" in notes
+
+
+def test_boxes_given_twice_are_told(root):
+    data = content("train")
+    data["annotations"].append({**data["annotations"][0], "id": 99})
+    write(root, "train", data)
+    told = "train: boxes given twice, of one class and place, which count twice: 1 (train 0.png)"
+    assert told in open_root(root).findings.notes
+
+
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [
+        (("instances_Train.json", "instances_val.json"), "images/Train"),
+        (("instances_train.json", "instances_Validation.json"), "images/Training"),
+        (("train.json", "val.json"), "train2024"),
+        (("train_annotations.json", "valid_annotations.json"), "train_images"),
+    ],
+)
+def test_folders_of_other_spellings(root, files, folder):
+    for split, file in zip(("train", "val"), files, strict=True):
+        (root / "annotations" / f"instances_{split}2017.json").rename(root / "annotations" / file)
+    (root / folder).parent.mkdir(exist_ok=True)
+    (root / "train2017").rename(root / folder)
+    assert open_root(root).findings.used == {"train": 3, "val": 2}
+
+
+def test_a_json_file_of_something_else_is_not_recognised(tmp_path):
+    (tmp_path / "notes.json").write_text("{}")
+    with pytest.raises(DataError, match="is not in a recognised format"):
+        open_data("detect", str(tmp_path))
+
+
 def test_what_is_not_trained_on_is_named(root):
     data = content("train")
     data["annotations"][3]["bbox"] = [5, 5, 0.5, 9]
@@ -324,7 +371,7 @@ def test_what_is_not_trained_on_is_named(root):
     PIL.Image.new("RGB", (64, 48)).save(root / "train2017" / "extra.png")
     findings = open_root(root).findings
     assert findings.ignored == {
-        "images without an entry in the annotations": ["extra.png", "2.png"],
+        "images without an entry in the annotations": ["train2017/extra.png", "val2017/2.png"],
         "crowds, which are not trained on and not counted as misses": ["train 0.png", "val 0.png"],
         "boxes smaller than a pixel, not trained on": ["train 1.png"],
     }

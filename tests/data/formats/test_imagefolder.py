@@ -39,6 +39,62 @@ def test_usual_names_of_splits_in_any_case(tmp_path, names):
     assert f"taken {names[0]}/ as train, {names[1]}/ as val" in data.findings.lines()[0]
 
 
+@pytest.mark.parametrize(
+    "names", [("trainset", "devset", "testset"), ("train2024", "val2024"), ("train_images", "Valid", "hold-out")]
+)
+def test_further_names_of_splits(tmp_path, names):
+    image_folder(tmp_path, splits=names, per_class=2)
+    data = open_data("classify", str(tmp_path))
+    assert data.classes == ["ant", "bee", "cat"]
+    assert list(data.findings.used) == ["train", "val", "test"][: len(names)]
+    assert f"{names[0]}/ as train, {names[1]}/ as val" in data.findings.notes[0]
+
+
+def test_splits_inside_the_class_folders(tmp_path):
+    for split, count in (("Train", 3), ("val", 2), ("test", 1)):
+        for label, name in enumerate(("ant", "bee")):
+            image_folder(tmp_path / name, splits=(split,), classes=(".",), per_class=count + label)
+    data = open_data("classify", str(tmp_path))
+    assert data.classes == ["ant", "bee"]
+    assert data.findings.used == {"train": 7, "val": 5, "test": 3}
+    assert data.train.labels == [0] * 3 + [1] * 4
+    assert data.findings.notes == [f"{tmp_path}: splits taken from Train/, test/, val/ inside the class folders"]
+    assert open_data("classify", f"imagefolder:{tmp_path}", Options(only="test")).findings.used == {"test": 3}
+    image_folder(tmp_path, splits=(".",), classes=("cat",))
+    with pytest.raises(DataError, match=r"ant/ has Train/, val/, test/, but cat/ has no folders of splits"):
+        open_data("classify", f"imagefolder:{tmp_path}")
+
+
+def test_folders_of_operating_systems_are_no_classes(tmp_path):
+    image_folder(tmp_path, splits=(".",), classes=("ant", "bee", "__MACOSX", "@eaDir"))
+    data = open_data("classify", f"imagefolder:{tmp_path}")
+    assert data.classes == ["ant", "bee"]
+    assert data.findings.ignored == {"left by an operating system": ["@eaDir/ (8 files)", "__MACOSX/ (8 files)"]}
+
+
+def test_folders_that_all_classes_have_are_told(tmp_path):
+    image_folder(tmp_path, splits=("indoor", "outdoor"))
+    data = open_data("classify", f"imagefolder:{tmp_path}")
+    assert data.classes == ["indoor", "outdoor"]
+    assert data.findings.notes[0] == (
+        "the folders indoor, outdoor are the classes; their own folders ant, bee, cat are not told apart"
+    )
+
+
+def test_files_of_several_frames_are_told(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=2)
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    for name in ("a.gif", "b.tif", "c.webp", "d.png"):
+        frames[0].save(tmp_path / "train" / "ant" / name, save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "val" / "ant" / "one.gif")
+    data = open_data("classify", f"imagefolder:{tmp_path}")
+    assert data.findings.notes == [
+        "train: files with several frames or pages, of which the first is used: 4 (a.gif, b.tif, c.webp, …)"
+    ]
+    place = [file.name for file in data.train.files].index("b.tif")
+    assert data.train[place][0].getpixel((0, 0)) == (255, 0, 0)
+
+
 def test_a_class_may_be_called_train(tmp_path):
     image_folder(tmp_path, splits=(".",), classes=("car", "plane", "train"), per_class=10)
     assert open_data("classify", f"imagefolder:{tmp_path}").classes == ["car", "plane", "train"]
@@ -86,8 +142,8 @@ def test_what_is_not_used_is_counted_and_named(tmp_path):
     assert data.findings.used == {"train": 24, "val": 16}
     assert data.findings.notes == ["val: no images of cat"]
     assert data.findings.ignored == {
-        "folders next to the splits": ["other/"],
-        "no images": ["ant/notes.txt"],
+        "folders": ["other/ (empty)"],
+        "other files": ["train/ant/notes.txt"],
         "images outside the class folders": ["train/loose.jpg"],
     }
 
@@ -106,7 +162,7 @@ def test_one_split_alone(tmp_path):
     assert {name: len(part) for name, part in data.parts.items()} == {"test": 24}
     image_folder(tmp_path / "split", splits=("test",))
     assert len(open_data("classify", f"imagefolder:{tmp_path / 'split'}", Options(only="test")).test) == 24
-    with pytest.raises(DataError, match="has no val/; it has test/"):
+    with pytest.raises(DataError, match="has no val split; it has test: choose with --split test"):
         open_data("classify", f"imagefolder:{tmp_path / 'split'}", Options(only="val"))
 
 

@@ -220,17 +220,43 @@ LAYOUTS = [
     ("{}/images", "{}/masks", ("train", "val")),
     ("images/{}", "annotations/{}", ("training", "validation")),
     ("{}", "labels/{}", ("Train", "Val")),
+    ("{}", "{}_labels", ("train", "val")),
+    ("{}", "{}annot", ("train", "val")),
+    ("Images/{}2017", "annotations/{}", ("train", "val")),
+    ("images/{}", "masks", ("Training", "dev")),
 ]
 
 
 @pytest.mark.parametrize(("images", "labels", "splits"), LAYOUTS)
 def test_layouts(tmp_path, images, labels, splits):
     for split in splits:
-        save(tmp_path / images.format(split) / "a.jpg", np.zeros((8, 8, 3), np.uint8))
-        save(tmp_path / labels.format(split) / "a.png", np.resize(np.array([0, 1], np.uint8), (8, 8)))
+        save(tmp_path / images.format(split) / f"{split}.jpg", np.zeros((8, 8, 3), np.uint8))
+        save(tmp_path / labels.format(split) / f"{split}.png", np.resize(np.array([0, 1], np.uint8), (8, 8)))
     (tmp_path / "classes.txt").write_text("sky\nroad\n")
     assert open_root(tmp_path).findings.used == {"train": 1, "val": 1}
     assert open_data("segment", str(tmp_path)).classes == ["sky", "road"]
+
+
+def test_names_of_images_and_labels_may_differ_and_what_has_no_labels_is_told(tmp_path):
+    for images, labels in (("Training", "train"), ("Valid", "val"), ("test", None)):
+        save(tmp_path / "images" / images / "a.jpg", np.zeros((8, 8, 3), np.uint8))
+        if labels:
+            save(tmp_path / "labels" / labels / "a.png", np.resize(np.array([0, 1], np.uint8), (8, 8)))
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    findings = open_root(tmp_path).findings
+    assert findings.used == {"train": 1, "val": 1}
+    assert findings.notes == [f"{tmp_path}: taken images/Training/ as train, images/Valid/ as val"]
+    assert findings.ignored == {"folders": ["images/test/ (1 file)"]}
+    with pytest.raises(DataError, match="has no test split; it has train, val: choose with --split train or val"):
+        open_root(tmp_path, only="test")
+    save(tmp_path / "images" / "train_set" / "a.jpg", np.zeros((8, 8, 3), np.uint8))
+    save(tmp_path / "images" / "trainset" / "a.jpg", np.zeros((8, 8, 3), np.uint8))
+    assert open_root(tmp_path).findings.used == {"train": 1, "val": 1}
+    (tmp_path / "images" / "Training").rename(tmp_path / "images" / "other")
+    with pytest.raises(
+        DataError, match="images/train_set/ and images/trainset/ both stand for train; keep one of them"
+    ):
+        open_root(tmp_path)
 
 
 def test_one_set_is_split_by_chance(tmp_path):

@@ -89,6 +89,24 @@ def test_as_labelimg_writes_it(tmp_path):
     assert "train: no objects of horse" in data.findings.notes
 
 
+def test_what_no_list_names_is_told(root):
+    fill(root / "JPEGImages", root / "Annotations", (6,))
+    PIL.Image.new("RGB", (40, 20)).save(root / "JPEGImages" / "000007.png")
+    (root / "ImageSets" / "Main" / "trainval.txt").write_text("000001\n")
+    assert open_root(root).findings.ignored == {
+        "XML files in no list that is used": ["000006.xml"],
+        "other files": ["ImageSets/Main/trainval.txt"],
+        "images without an XML file that is used": ["JPEGImages/000006.png", "JPEGImages/000007.png"],
+    }
+
+
+def test_names_with_spaces(root):
+    for folder, names in (("JPEGImages", "000001.png"), ("Annotations", "000001.xml")):
+        (root / folder / names).rename(root / folder / f"my {names}")
+    (root / "ImageSets" / "Main" / "train.txt").write_text("my 000001\n000002  1\n000003\n")
+    assert open_root(root).findings.used == {"train": 3, "val": 2}
+
+
 BROKEN = {
     "entities": ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "declares XML entities"),
     "cut": ("<annotation><filename>", "broken XML"),

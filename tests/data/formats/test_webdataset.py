@@ -48,7 +48,7 @@ def test_webdataset_faults(tmp_path):
     with pytest.raises(DataError, match="not a readable, uncompressed tar"):
         open_data("classify", f"webdataset:{tmp_path}")
     (tmp_path / "train-1.tar").rename(tmp_path / "other.tar")
-    with pytest.raises(DataError, match="must begin with train, val or test"):
+    with pytest.raises(DataError, match=r"shard names must have train, val or test in them, .*found other\.tar"):
         open_data("classify", f"webdataset:{tmp_path}")
     (tmp_path / "other.tar").unlink()
     (tmp_path / "classes.json").unlink()
@@ -149,3 +149,25 @@ def test_a_class_without_images_is_refused_or_allowed(tmp_path):
         open_data("classify", f"webdataset:{tmp_path}")
     data = open_data("classify", f"webdataset:{tmp_path}", Options(allow_empty=True, only="val"))
     assert data.findings.used == {"val": 12}
+
+
+def test_shards_in_folders_and_under_further_names(tmp_path):
+    shards(tmp_path / "train", names=("000", "pets-001"))
+    shards(tmp_path, names=("pets-validation-0", "Holdout"))
+    (tmp_path / "Holdout.tar").rename(tmp_path / "Holdout.TAR")
+    data = open_data("classify", f"webdataset:{tmp_path}")
+    assert data.findings.used == {"train": 24, "val": 12, "test": 12}
+    assert open_data("classify", str(tmp_path)).classes == ["ant", "bee", "cat"]
+    (tmp_path / "Holdout.TAR").unlink()
+    with pytest.raises(DataError, match="has no test split; it has train, val: choose with --split train or val"):
+        open_data("classify", f"webdataset:{tmp_path}", Options(only="test"))
+
+
+def test_compressed_shards_are_told(tmp_path):
+    shards(tmp_path, names=("train-0", "val-0"))
+    for name in ("train-1.tar.gz", "train-2.tgz", "other.zip"):
+        (tmp_path / name).write_bytes(b"x")
+    assert open_data("classify", f"webdataset:{tmp_path}").findings.ignored == {
+        "compressed shards, which must be unpacked to .tar": ["train-1.tar.gz", "train-2.tgz"],
+        "archives, which are not unpacked": ["other.zip"],
+    }

@@ -81,6 +81,60 @@ def test_as_label_studio_exports_it(tmp_path):
     assert any("split 80 / 20" in note for note in data.findings.notes)
 
 
+def test_as_cvat_exports_darknet(tmp_path):
+    fill(tmp_path, "", range(10), "obj_train_data", "obj_train_data")
+    (tmp_path / "obj.names").write_text("cat\ndog\n")
+    lines = "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n"
+    (tmp_path / "obj.data").write_text(lines)
+    (tmp_path / "train.txt").write_text("".join(f"data/obj_train_data/{i}.png\n" for i in range(10)))
+    data = open_data("detect", str(tmp_path))
+    assert data.classes == ["cat", "dog"]
+    assert data.findings.used == {"train": 8, "val": 2}
+    assert data.findings.ignored == {}
+    fill(tmp_path, "", (20, 21), "obj_valid_data", "obj_valid_data")
+    (tmp_path / "valid.txt").write_text("obj_valid_data/20.png\nobj_valid_data/21.png\n")
+    (tmp_path / "obj.data").write_text("train = train.txt\nvalid = valid.txt\nnames = obj.names\n")
+    assert open_root(tmp_path).findings.used == {"train": 10, "val": 2}
+    for name in ("obj.data", "train.txt", "valid.txt"):
+        (tmp_path / name).unlink()
+    assert open_root(tmp_path).findings.used == {"train": 10, "val": 2}
+
+
+@pytest.mark.parametrize("names", [{0: "cat", 1: "dog"}, ["cat", "dog"]])
+def test_as_cvat_exports_ultralytics(tmp_path, names):
+    fill(tmp_path, "train", range(10))
+    (tmp_path / "train.txt").write_text("".join(f"images\\train\\{i}.png\n" for i in range(10)))
+    settings(tmp_path, path="./", train="train.txt", names=names)
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 8, "val": 2}
+    assert data.findings.ignored == {}
+
+
+def test_paths_of_another_machine(tmp_path):
+    fill(tmp_path, "train", range(2), "{}/images", "{}/labels")
+    fill(tmp_path, "valid", (7,), "{}/images", "{}/labels")
+    there = "/content/drive/pets"
+    settings(tmp_path, path=there, train=f"{there}/train/images", val="C:\\pets\\valid\\images")
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 2, "val": 1}
+    assert data.findings.notes[0].startswith("data.yaml: its path /content/drive/pets is no folder here")
+
+
+def test_folders_without_settings_by_their_names(tmp_path):
+    fill(tmp_path, "", (1, 2), "images/Training", "labels/train")
+    fill(tmp_path, "", (3,), "images/val2017", "labels/Valid")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    for name in ("1", "3"):
+        file = next((tmp_path / "labels").rglob(f"{name}.txt"))
+        file.rename(file.with_suffix(".TXT"))
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 2, "val": 1}
+    assert [len(data.train[i][1]["labels"]) for i in range(2)] == [2, 2]
+    assert data.findings.notes == [
+        f"{tmp_path}: taken images/Training/ as train, images/val2017/ as val, labels/Valid/ as val"
+    ]
+
+
 def test_as_darknet_lists_it(tmp_path):
     fill(tmp_path, "", range(4), "obj_train_data", "obj_train_data")
     for split, numbers in (("train", (0, 1, 2)), ("val", (3,))):
@@ -119,6 +173,7 @@ def test_images_without_labels_and_labels_without_images(root):
     (root / "labels" / "train" / "9.txt").write_text(LINES)
     findings = open_root(root).findings
     assert findings.notes == [
+        f"data.yaml: its path /datasets/pets is no folder here; {root} is taken instead",
         "train: images without a text file of labels, taken to show no object: 1 (1.png)",
         "train: images without objects, trained on as background: 2 (1.png, 2.png)",
     ]

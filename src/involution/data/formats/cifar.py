@@ -43,7 +43,10 @@ def _open(spec: str, path: str, options: Options, kind: str) -> DataSet[Any]:
     everything, test, classes = read_cifar(kind, Path(path))
     train, val = stratified_split(everything.labels.tolist(), VAL_SHARE, options.split_seed)
     parts = {"train": everything.subset(train), "val": everything.subset(val), "test": test}
-    return classification_data(spec, classes, parts, Findings(), options)
+    layout, findings = _LAYOUTS[kind], Findings()
+    root = _root(layout, Path(path))
+    findings.saw(*(root / name for name in (*layout.train, *layout.test, layout.names)))
+    return classification_data(spec, classes, parts, findings, options, Path(path))
 
 
 def _root(layout: _Layout, path: Path) -> Path:

@@ -9,9 +9,14 @@ from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
+from involution.data.walk import is_rubbish
 
 if TYPE_CHECKING:
     import numpy as np
+
+# what gtFine has besides the label maps
+_OWN = ("color", "instanceIds", "polygons", "labelTrainIds", "instanceTrainIds")
+_STRANGE = "files whose names are not CITY/*_leftImg8bit.png or CITY/*_gtFine_labelIds.png"
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
@@ -22,7 +27,25 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     if not root.is_dir():
         raise DataError(f"no such folder: {root}")
     pairs = {split: _pairs(root, split) for split in ([options.only] if options.only else ["train", "val"])}
-    return segmentation_data(spec, root, LabelCode(*_table()), pairs, Findings(), options)
+    findings = Findings()
+    _tell_others(root, pairs, findings)
+    return segmentation_data(spec, root, LabelCode(*_table()), pairs, findings, options)
+
+
+def _tell_others(root: Path, pairs: dict[str, list[tuple[Path, Path]]], findings: Findings) -> None:
+    """Say which files that Cityscapes itself brings are not needed, and which images and maps have other names."""
+    used = {file for files in pairs.values() for pair in files for file in pair}
+    for split in pairs:
+        for folder, name in (("leftImg8bit", "*_leftImg8bit.png"), ("gtFine", "*_gtFine_*.*")):
+            for file in sorted((root / folder / split).rglob("*")):
+                parts = file.relative_to(root).parts
+                if file in used or not file.is_file() or any(part[0] == "." or is_rubbish(part) for part in parts):
+                    continue
+                own = file.match(name) and file.stem.rpartition("_")[2] in _OWN
+                lone = file.match("*_gtFine_labelIds.png")
+                reason = "label maps without an image" if lone else "other files of Cityscapes" if own else _STRANGE
+                findings.ignore(reason, file.relative_to(root))
+                findings.saw(file)
 
 
 def cityscapes_classes() -> list[str]:

@@ -15,7 +15,6 @@ from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.run_lengths import is_number, mask_complaint
 from involution.data.text import read_json
-from involution.data.walk import images_below
 
 
 def open_coco_folder(spec: str, path: Path, options: Options) -> DataSet[Any]:
@@ -29,24 +28,14 @@ def open_coco_folder(spec: str, path: Path, options: Options) -> DataSet[Any]:
         files = {options.only: files[options.only]}
     names = {split: ImageNames(found.folders) for split, found in files.items()}
     records = {split: read_split(found.file, names[split], split, findings, options) for split, found in files.items()}
-    if not options.only:
-        _tell_unlisted(list(names.values()), findings)
+    findings.saw(*[found.file for found in files.values()])
     if "all" in records:
         records = split_record(records["all"], findings, options)
-    return detection_data(spec, path, records, findings, options)
+    return detection_data(spec, path, records, findings, options, "images without an entry in the annotations")
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     return open_coco_folder(spec, Path(path), options)
-
-
-def _tell_unlisted(names: list[ImageNames], findings: Findings) -> None:
-    """Say which images beside the listed ones have no entry in any annotation file."""
-    taken = {file for found in names for file in found.taken}
-    folders = dict.fromkeys(found.folders[0] for found in names)
-    unlisted = [file.name for folder in folders for file in images_below(folder) if file not in taken]
-    if unlisted:
-        findings.ignore("images without an entry in the annotations", *unlisted)
 
 
 def read_split(file: Path, names: ImageNames, split: str, findings: Findings, options: Options) -> BoxRecord:
@@ -104,9 +93,10 @@ def _categories(file: Path, items: list[Any]) -> dict[int, str]:
             raise DataError(f"{file}: a category needs a whole number as id and a name, got {str(item)[:80]}")
         if item["id"] in categories:
             raise DataError(f"{file}: two categories have the id {item['id']}")
-        if item["name"] in categories.values():
-            raise DataError(f"{file}: two categories have the name {item['name']!r}; merge them, or rename one")
-        categories[item["id"]] = item["name"]
+        name = item["name"].strip()
+        if name in categories.values():
+            raise DataError(f"{file}: two categories have the name {name!r}; merge them, or rename one")
+        categories[item["id"]] = name
     if not categories:
         raise DataError(f"{file}: no categories")
     return categories
@@ -130,6 +120,7 @@ def _images(items: list[Any], names: ImageNames, split: str, findings: Findings,
             findings.problem(f"{split} image {_id(item)}", found)
         elif item["id"] in known:
             findings.problem(f"{split} image {item['id']}", "its id appears twice")
+            findings.saw(found)
         elif found in owner:
             findings.problem(f"{split} image {item['id']}", f"the same file as image {owner[found]}: {found.name}")
         else:
@@ -196,11 +187,11 @@ def _complaint(
 
 
 def _recognises(folder: Path) -> bool:
-    from involution.data.coco_layouts import find_files
+    from involution.data.coco_layouts import find_files, is_coco
 
     try:
-        return bool(find_files(folder, Findings(), ()))
-    except DataError:
+        return any(is_coco(found.file) for found in find_files(folder, Findings(), ()).values())
+    except (DataError, OSError):
         return False
 
 

@@ -1,32 +1,39 @@
-"""Images in folders, one folder a class, with or without folders of splits above them."""
+"""Images in folders, one folder a class, with or without folders of splits above or below them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
-from involution.data.records import DataSet
+from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import name_splits
+from involution.data.splits import name_splits, no_split
+from involution.data.walk import is_rubbish, subfolders
 
 # of images that come without splits
 _SHARE = 0.2
+# folders of each split's classes, by the name of the split's folder
+Layout = dict[str, tuple[str, dict[str, Path]]]
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
-    from involution.data.folders import class_folders, read_folder, subfolders
+    from involution.data.folders import class_folders, read_folders
     from involution.data.labelled import classification_data
     from involution.data.splits import stratified_split
 
     root, findings = Path(path), Findings()
-    if root.is_dir() and _splits(root, findings):
-        return open_split_folders(spec, root, options)
+    layout = _layout(root, findings) if root.is_dir() else {}
+    if layout:
+        return _open_splits(spec, root, layout, findings, options)
     classes = subfolders(root) if options.only and root.is_dir() else class_folders(root)
-    everything = read_folder(root, classes, findings, options.reading, "", options.allow_empty)
+    folders = {name: root / name for name in classes}
+    _tell_deeper(folders, findings)
+    everything = read_folders(root, folders, classes, findings, options, "")
     if options.only:
-        return classification_data(spec, classes, {options.only: everything}, findings, options)
+        return classification_data(spec, classes, {options.only: everything}, findings, options, root)
     findings.settle(spec, options.on_problem)
     rest, test = stratified_split(everything.labels, _SHARE, options.split_seed)
     keep = everything.subset(rest.tolist())
@@ -37,58 +44,107 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         "test": everything.subset(test.tolist()),
     }
     findings.note(f"{root}: no train/ and val/; its images are split 60 / 20 / 20 by split_seed {options.split_seed}")
-    return classification_data(spec, classes, parts, findings, options)
+    return classification_data(spec, classes, parts, findings, options, root)
 
 
-def _splits(root: Path, findings: Findings) -> dict[str, str]:
-    """Folders of splits; one without folders in it is a class, such as train beside car and ship."""
-    from involution.data.folders import subfolders
+def _tell_deeper(folders: dict[str, Path], findings: Findings) -> None:
+    """Say where class folders have folders of the same names: perhaps these were meant as the classes."""
+    inner = {name: subfolders(folder) for name, folder in folders.items()}
+    shared = sorted(set.intersection(*map(set, inner.values()))) if inner else []
+    if shared:
+        findings.note(
+            f"the folders {', '.join(list(inner)[:3])} are the classes; their own folders {', '.join(shared[:3])} are "
+            "not told apart"
+        )
 
-    return name_splits([name for name in subfolders(root) if subfolders(root / name)], root, findings)
+
+def _layout(root: Path, findings: Findings) -> Layout:
+    """The splits of a folder; empty where its folders are classes, such as train beside car and ship."""
+    below = {name: subfolders(root / name) for name in subfolders(root)}
+    splits = name_splits([name for name, inner in below.items() if inner], root, findings)
+    if splits:
+        return {split: (name, {inner: root / name / inner for inner in below[name]}) for split, name in splits.items()}
+    return _inside_classes(root, below, findings)
 
 
-def open_split_folders(spec: str, root: Path, options: Options) -> DataSet[Any]:
-    """Open train/, val/ and perhaps test/, each with one folder per class."""
-    from involution.data.folders import class_folders, ignore_loose, read_folder, subfolders
+def _inside_classes(root: Path, below: dict[str, list[str]], findings: Findings) -> Layout:
+    """The splits where each class has them in its own folder: cat/train/, cat/val/, dog/train/, dog/val/."""
+    inner: dict[str, dict[str, str]] = {}
+    for name, names in below.items():
+        try:
+            inner[name] = name_splits(names, root / name, Findings())
+        except DataError:
+            # test1/ and test2/ in a class are no splits of it
+            inner[name] = {}
+    having = [name for name, splits in inner.items() if splits]
+    if not having or not any("train" in splits or len(splits) > 1 for splits in inner.values()):
+        return {}
+    lacking = [name for name in below if name not in having]
+    if lacking:
+        has = ", ".join(f"{name}/" for name in inner[having[0]].values())
+        raise DataError(
+            f"{root}: {having[0]}/ has {has}, but {lacking[0]}/ has no folders of splits; wanted them in each class "
+            "folder, or above the class folders"
+        )
+    found: Layout = {}
+    for split in SPLITS:
+        folders = {name: root / name / splits[split] for name, splits in inner.items() if split in splits}
+        if folders:
+            found[split] = ("", folders)
+    names = sorted({name for splits in inner.values() for name in splits.values()})
+    findings.note(f"{root}: splits taken from {', '.join(f'{name}/' for name in names)} inside the class folders")
+    return found
+
+
+def _open_splits(spec: str, root: Path, layout: Layout, findings: Findings, options: Options) -> DataSet[Any]:
+    from involution.data.folders import class_folders, read_folders
     from involution.data.labelled import classification_data
 
-    findings = Findings()
-    splits = _splits(root, findings)
-    has = ", ".join(f"{name}/" for name in splits.values())
+    if options.only and options.only not in layout:
+        raise no_split(root, options.only, layout)
     if options.only:
-        if options.only not in splits:
-            raise DataError(f"{root} has no {options.only}/; it has {has}")
-        splits = {options.only: splits[options.only]}
-    elif not {"train", "val"} <= set(splits):
-        lacking = " and no ".join(f"{split}/" for split in ("train", "val") if split not in splits)
+        layout = {options.only: layout[options.only]}
+    elif not {"train", "val"} <= set(layout):
+        has = ", ".join(f"{name or split}/" for split, (name, _) in layout.items())
+        lacking = " and no ".join(f"{split}/" for split in ("train", "val") if split not in layout)
         raise DataError(f"{root} has {has} but no {lacking}; wanted train/ and val/, each with one folder per class")
-    others = sorted(set(subfolders(root)) - set(splits.values()))
-    if others and not options.only:
-        findings.ignore("folders next to the splits", *[f"{name}/" for name in others])
-    ignore_loose(root, findings, "")
-    first = next(iter(splits.values()))
-    classes = subfolders(root / first) if options.only else class_folders(root / first)
+    name, folders = next(iter(layout.values()))
+    classes = class_folders(root / name) if not options.only else sorted(folders)
     parts: dict[str, Any] = {}
-    for split, name in splits.items():
+    for split, (where, found) in layout.items():
         # what is not in val or test can't be measured there, but was learnt
-        allow_empty = options.allow_empty or split != "train"
-        parts[split] = read_folder(root / name, classes, findings, options.reading, name, allow_empty)
-    return classification_data(spec, classes, parts, findings, options)
+        rules = replace(options, allow_empty=options.allow_empty or split != "train")
+        parts[split] = read_folders(root, found, classes, findings, rules, where)
+    return classification_data(spec, classes, parts, findings, options, root)
+
+
+def open_split_folders(
+    spec: str, root: Path, options: Options, splits: tuple[str, ...], findings: Findings
+) -> DataSet[Any]:
+    """Open those of train/, val/ and test/ that are wanted, each with one folder per class."""
+    layout = {split: found for split, found in _layout(root, findings).items() if split in splits}
+    return _open_splits(spec, root, layout, findings, options)
 
 
 def _recognises(folder: Path) -> bool:
-    from involution.data.folders import subfolders
+    try:
+        layout = _layout(folder, Findings())
+    except DataError:
+        return False
+    below = [inner for _, folders in layout.values() for inner in folders.values()]
+    names = [inner.name for inner in below]
+    if names and all(name.startswith(("n0", "n1")) and name[1:].isdigit() for name in names):
+        # ImageNet's
+        return False
+    below = below or [folder / name for name in subfolders(folder)]
+    return len(below) > 1 and all(_begins_with_image(inner) for inner in below[:20])
+
+
+def _begins_with_image(folder: Path) -> bool:
     from involution.data.images import EXTENSIONS
 
-    names = subfolders(folder)
-    below = [folder / name for name in names]
-    if _splits(folder, Findings()):
-        below = [inner for name in below for inner in name.iterdir() if inner.is_dir()]
-        if all(inner.name.startswith(("n0", "n1")) and inner.name[1:].isdigit() for inner in below):
-            # ImageNet's
-            return False
-    first = [next(inner.iterdir(), None) for inner in below[:20]]
-    return len(below) > 1 and all(file is not None and file.suffix.lower() in EXTENSIONS for file in first)
+    first = next((file for file in folder.iterdir() if not is_rubbish(file.name)), None)
+    return first is not None and first.suffix.lower() in EXTENSIONS
 
 
 register(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from involution.data.errors import DataError
+from involution.data.findings import Findings
 from involution.data.formats.imagefolder import open_split_folders
 from involution.data.labelled import name_classes
 from involution.data.records import DataSet
@@ -21,14 +22,13 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
             f"imagenet in {root}: wanted train/ and val/, each with one folder per class (n01440764, ...), "
             "as torchvision lays it out"
         )
-    opened = open_split_folders(spec, root, replace(options, classes=None))
     # ImageNet's test images bear no labels: its figures are those of val
-    parts = {split: part for split, part in opened.parts.items() if split != "test"}
-    opened.findings.used.pop("test", None)
+    findings, file = Findings(), options.classes
+    findings.saw(root / "meta.bin", *([file] if file else []))
+    opened = open_split_folders(spec, root, replace(options, classes=None), ("train", "val"), findings)
     # every list of its names is in the order of its folders' names
-    file = options.classes
     classes = name_classes(opened.classes, Path(file), spec, by_place=True) if file else _names(root, opened.classes)
-    return replace(opened, classes=classes, parts=parts)
+    return replace(opened, classes=classes)
 
 
 def _names(root: Path, wnids: list[str]) -> list[str]:

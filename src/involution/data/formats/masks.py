@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
-from involution.data.records import SPLITS, DataSet
+from involution.data.images import EXTENSIONS
+from involution.data.pair_folders import find_pairs
+from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import SPLIT_NAMES
+from involution.data.splits import no_split
 from involution.data.walk import images_below
 
-_LABELS = ("labels", "masks", "annotations", "label", "mask")
 # what tools append to the name of a label map
 _ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_labelIds", "_gt")
 _CLASS_FILES = ("classes.txt", "classes.json", "labelmap.txt", "label_colors.txt")
@@ -33,17 +37,18 @@ def open_masks(spec: str, path: str, options: Options) -> DataSet[Any]:
     if options.values and not any((root / name).is_file() for name in _CLASS_FILES):
         classes, colours = classes_of_values(options.values), None
     else:
-        classes, colours = _classes(root)
+        classes, colours = _classes(root, findings)
     code = LabelCode(classes, colours=colours) if colours else by_value(classes, options)
     pairs = _find(root, options, findings)
     return segmentation_data(spec, root, code, pairs, findings, options)
 
 
-def _classes(root: Path) -> tuple[list[str], dict[tuple[int, int, int], int] | None]:
+def _classes(root: Path, findings: Findings) -> tuple[list[str], dict[tuple[int, int, int], int] | None]:
     from involution.data.label_code import read_classes
 
     for name in _CLASS_FILES:
         if (root / name).is_file():
+            findings.saw(root / name)
             return read_classes(root / name)
     raise DataError(
         f"no such file: {root / 'classes.txt'}; wanted the class names, one per line, in the order of the labels from 0"
@@ -51,41 +56,29 @@ def _classes(root: Path) -> tuple[list[str], dict[tuple[int, int, int], int] | N
 
 
 def _find(root: Path, options: Options, findings: Findings) -> dict[str, list[tuple[Path, Path]]]:
-    wanted = (options.only,) if options.only else ("train", "val")
-    folders: dict[str, tuple[Path, Path]] = {}
-    for split in SPLITS:
-        found = _folders(root, split)
-        if found and (not options.only or split == options.only):
-            folders[split] = found
-            if found[0].name.lower() != split and found[0].parent.name.lower() != split:
-                findings.note(f"{root}: taken {found[0].relative_to(root)}/ as {split}")
-    if not folders:
-        labels = next((root / name for name in _LABELS if (root / name).is_dir()), None)
-        if labels is not None and (root / "images").is_dir():
-            return _by_chance(root, _pairs(root / "images", labels, "images", findings), options, findings)
-    missing = [split for split in wanted if split not in folders]
+    folders = find_pairs(root, findings)
+    whole = folders.get("all")
+    if whole is not None and whole.labels is not None:
+        files = _pairs(whole.images, whole.labels, "images", findings)
+        _tell_unused(whole.labels, {label for _, label in files}, "label maps", findings)
+        return _by_chance(root, files, options, findings)
+    known = {split: (found.images, found.labels) for split, found in folders.items() if found.labels is not None}
+    if options.only and known and options.only not in known:
+        raise no_split(root, options.only, known)
+    missing = [split for split in ((options.only,) if options.only else ("train", "val")) if split not in known]
     if missing:
         split = missing[0]
         raise DataError(f"{root}: no images in {split}/ with label maps in labels/{split}/; wanted both")
-    pairs = {split: _pairs(*found, split, findings) for split, found in folders.items()}
+    chosen = {split: pair for split, pair in known.items() if not options.only or split == options.only}
+    pairs = {split: _pairs(*pair, split, findings) for split, pair in chosen.items()}
     for split, files in pairs.items():
         if not files:
-            raise DataError(f"{root}: no images in {split}/")
+            raise DataError(f"{root}: no images in {chosen[split][0].relative_to(root)}/")
+    owned = {label for files in pairs.values() for _, label in files}
+    shared = len({labels for _, labels in chosen.values()}) < len(chosen)
+    for split, (_, labels) in chosen.items():
+        _tell_unused(labels, owned, "label maps" if shared else f"label maps of {split}", findings)
     return pairs
-
-
-def _folders(root: Path, split: str) -> tuple[Path, Path] | None:
-    """The folders of a split's images and label maps."""
-    present = {entry.name.lower(): entry.name for entry in root.iterdir() if entry.is_dir()}
-    for name in SPLIT_NAMES[split]:
-        plain = root / present.get(name, name)
-        candidates = [(plain / "images", plain / label) for label in _LABELS]
-        candidates += [(root / "images" / name, root / label / name) for label in _LABELS]
-        candidates += [(plain, root / label / plain.name) for label in _LABELS]
-        for images, labels in candidates:
-            if images.is_dir() and labels.is_dir():
-                return images, labels
-    return None
 
 
 def _by_chance(
@@ -113,32 +106,51 @@ def _pairs(images: Path, labels: Path, split: str, findings: Findings) -> list[t
         first = maps.setdefault(path.relative_to(labels).with_suffix(""), path)
         if first != path:
             findings.ignore(f"label maps of {split} named as another", str(path.relative_to(labels)))
+            findings.saw(path)
     owners: dict[Path, Path] = {}
     pairs: list[tuple[Path, Path]] = []
     renamed: list[str] = []
-    for file in images_below(images, findings):
+    for file in images_below(images):
         stem = file.relative_to(images).with_suffix("")
         ending = next((end for end in _ENDINGS if stem.with_name(stem.name + end) in maps), "")
         name = stem.with_name(stem.name + ending)
         label_file = maps.get(name, labels / f"{name}.png")
         if label_file in owners:
             findings.problem(f"{split}/{file.name}", f"shares its label map with {owners[label_file].name}")
+            findings.saw(file)
             continue
         owners[label_file] = file
         renamed += [label_file.name] if ending else []
         pairs.append((file, label_file))
-    unused = [str(path.relative_to(labels)) for path in maps.values() if path not in owners]
-    if unused:
-        findings.ignore(f"label maps of {split} without an image", *unused)
     if renamed:
         findings.note(f"{split}: label maps with an ending of their own: {some(renamed)}")
     return pairs
 
 
+def _tell_unused(labels: Path, owned: set[Path], what: str, findings: Findings) -> None:
+    """Say which label maps of a folder belong to no image."""
+    unused = [path for path in images_below(labels) if path not in owned and os.path.abspath(path) not in findings.seen]
+    if unused:
+        findings.ignore(f"{what} without an image", *[path.relative_to(labels) for path in unused])
+        findings.saw(*unused)
+
+
 def _recognises(folder: Path) -> bool:
-    named = any((folder / name).is_file() for name in _CLASS_FILES)
-    flat = (folder / "images").is_dir() and any((folder / name).is_dir() for name in _LABELS)
-    return named and (flat or _folders(folder, "train") is not None)
+    if not any((folder / name).is_file() for name in _CLASS_FILES):
+        return False
+    try:
+        found = find_pairs(folder, Findings())
+    except DataError:
+        return False
+    pair = found.get("train") or found.get("all")
+    # the labels of boxes lie in folders of the same names
+    return pair is not None and pair.labels is not None and any(_first_files(pair.labels))
+
+
+def _first_files(folder: Path) -> Iterator[bool]:
+    """Whether each of the first files below a folder is an image by its name."""
+    for path in itertools.islice(folder.rglob("*"), 200):
+        yield path.suffix.lower() in EXTENSIONS
 
 
 register(

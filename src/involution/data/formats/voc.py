@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -14,13 +16,13 @@ from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.images import EXTENSIONS
-from involution.data.records import SPLITS, DataSet
+from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import SPLIT_NAMES
+from involution.data.splits import name_splits, no_split
 from involution.data.text import read_lines, read_names, read_text
+from involution.data.walk import subfolders
 
-_IMAGES = ("JPEGImages", "images", "Images")
-_ANNOTATIONS = ("Annotations", "annotations")
+_IMAGES = ("jpegimages", "images")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         raise DataError(
             f"{spec}: Pascal VOC's boxes have no masks; use a detector without masks, or coco or yolo with polygons"
         )
-    files = _find(root, options.only)
+    files = _find(root, options.only, findings)
     pages = {split: _pages(found, split, findings) for split, found in files.items()}
     classes = _classes(root, pages, findings)
     first = _first_pixel([page for found in pages.values() for page in found], findings)
@@ -55,41 +57,65 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         number += len(found)
     if "all" in records:
         records = split_record(records["all"], findings, options)
-    return detection_data(spec, root, records, findings, options)
+    _tell_unlisted(root, findings)
+    return detection_data(spec, root, records, findings, options, "images without an XML file that is used")
 
 
-def _find(root: Path, only: str | None) -> dict[str, list[tuple[Path, list[Path]]]]:
+def _tell_unlisted(root: Path, findings: Findings) -> None:
+    """Say which XML files no list names."""
+    pages = _annotations(root)
+    unlisted = [file for file in sorted(pages.glob("*.xml")) if os.path.abspath(file) not in findings.seen]
+    if unlisted:
+        findings.ignore("XML files in no list that is used", *[file.name for file in unlisted])
+        findings.saw(*unlisted)
+
+
+def _annotations(root: Path) -> Path:
+    return next((root / name for name in subfolders(root) if name.lower() == "annotations"), root)
+
+
+def _find(root: Path, only: str | None, findings: Findings) -> dict[str, list[tuple[Path, list[Path]]]]:
     """XML files of each split with the folders of their images, or of ``all`` where there are no splits."""
-    pages = next((root / name for name in _ANNOTATIONS if (root / name).is_dir()), root)
-    images = [folder for name in _IMAGES if (folder := root / name).is_dir()] + [pages]
+    pages = _annotations(root)
+    images = [root / name for name in subfolders(root) if name.lower() in _IMAGES] + [pages]
     lists = root / "ImageSets" / "Main"
     wanted = (only,) if only else ("train", "val")
     found: dict[str, list[tuple[Path, list[Path]]]] = {}
-    for split in SPLITS:
-        for name in SPLIT_NAMES[split]:
-            file = lists / f"{name}.txt"
-            if file.is_file():
-                found[split] = [(pages / f"{line.split()[0]}.xml", images) for line in read_lines(file) if line]
-                break
-            folder = root / name
-            if folder.is_dir():
-                places = [folder, *(folder / inner for inner in _IMAGES)]
-                found[split] = [(page, places) for page in sorted(folder.rglob("*.xml"))]
-                break
-    if not found:
-        found["all"] = [(page, images) for page in sorted(pages.glob("*.xml"))]
+    listed = name_splits([file.name for file in lists.glob("*.txt")] if lists.is_dir() else [], lists, Findings())
+    for split, name in listed.items():
+        findings.saw(lists / name)
+        found[split] = [(pages / f"{stem}.xml", images) for stem in _stems(lists / name, pages)]
+    folders = {} if found else name_splits(subfolders(root), root, findings)
+    for split, name in folders.items():
+        places = [root / name, *(root / name / inner for inner in subfolders(root / name) if inner.lower() in _IMAGES)]
+        found[split] = [(page, places) for page in sorted((root / name).rglob("*.xml"))]
+    if not any(found.values()):
+        found = {"all": [(page, images) for page in sorted(pages.glob("*.xml"))]}
         if not found["all"]:
             raise DataError(f"{root}: no Annotations/*.xml, and no XML files next to images")
         return found
-    missing = [split for split in wanted if not found.get(split)]
+    found = {split: files for split, files in found.items() if files}
+    if only and only not in found:
+        raise no_split(root, only, found)
+    missing = [split for split in wanted if split not in found]
     if missing:
         raise DataError(f"{root}: no annotations of {' and '.join(missing)}; found those of {', '.join(found)}")
-    return {split: files for split, files in found.items() if files and (not only or split == only)}
+    return {split: files for split, files in found.items() if not only or split == only}
+
+
+def _stems(file: Path, pages: Path) -> list[str]:
+    """The names in a list, without the 1, 0 or -1 of a class behind them; a name may have spaces."""
+    found = []
+    for line in read_lines(file):
+        first = line.rsplit(None, 1)[0] if re.search(r"\s-?[01]$", line) else line
+        found += [line if (pages / f"{line}.xml").is_file() else first] if line else []
+    return found
 
 
 def _pages(files: Sequence[tuple[Path, list[Path]]], split: str, findings: Findings) -> list[_Page]:
     pages: list[_Page] = []
     for file, folders in files:
+        findings.saw(file)
         try:
             found = _page(file, folders)
         except DataError as error:
@@ -155,6 +181,7 @@ def _classes(root: Path, pages: dict[str, list[_Page]], findings: Findings) -> l
         )
     for name in ("classes.txt", "labels.txt", "labelmap.txt"):
         if (root / name).is_file():
+            findings.saw(root / name)
             # CVAT writes colours behind the names
             classes = read_names(root / name, least=1) if name != "labelmap.txt" else _label_map(root / name)
             unknown = sorted(set(named) - set(classes))
@@ -215,7 +242,7 @@ def _record(
 
 def _recognises(folder: Path) -> bool:
     try:
-        files = _find(folder, None)
+        files = _find(folder, None, Findings())
     except DataError:
         return False
     return any(file for found in files.values() for file in found)

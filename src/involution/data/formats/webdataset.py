@@ -10,7 +10,9 @@ from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
+from involution.data.splits import no_split, words_of
 from involution.data.text import read_names
+from involution.data.walk import ARCHIVES, is_rubbish
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
@@ -22,11 +24,15 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
 
     splits = expand_shards(path, options.only)
     findings = Findings()
-    folder = next(files[0] for files in splits.values() if files).parent
+    shards = [file for files in splits.values() for file in files]
+    findings.saw(*shards)
+    folder = Path(path) if Path(path).is_dir() else shards[0].parent
     beside = [folder / name for name in ("classes.txt", "classes.json") if (folder / name).is_file()]
     if options.classes is None and not beside:
         raise DataError(f"{spec}: no class names; put classes.txt (one per line) next to the shards or name a file")
-    classes = read_names(Path(options.classes) if options.classes else beside[0])
+    names = Path(options.classes) if options.classes else beside[0]
+    findings.saw(names)
+    classes = read_names(names)
     parts: dict[str, Any] = {
         split: ShardDataset(files, len(classes), findings, options.reading) for split, files in splits.items() if files
     }
@@ -44,11 +50,15 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         train = parts["train"]
         keep, val = stratified_split(train.labels, VAL_SHARE, options.split_seed)
         parts = {**parts, "train": Subset(train, keep.tolist()), "val": Subset(train, val.tolist())}
-    return classification_data(spec, classes, parts, findings, replace(options, classes=None))
+    if Path(path).is_dir():
+        _tell_compressed(Path(path), findings)
+    # a pattern names its files: what it leaves out is meant so
+    root = Path(path) if Path(path).is_dir() else None
+    return classification_data(spec, classes, parts, findings, replace(options, classes=None), root)
 
 
 def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]]:
-    """Shards per split, told apart by file names that begin with train, val or test.
+    """Shards per split, told apart by train, val or test in their names, or in those of their folders.
 
     Args:
         pattern: a folder of tar files, or a brace pattern such as `data/{train,val}-{000..031}.tar`.
@@ -59,24 +69,53 @@ def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]
     """
     from webdataset.shardlists import expand_urls
 
-    if Path(pattern).is_dir():
-        files = sorted(Path(pattern).glob("*.tar"))
+    root = Path(pattern)
+    if root.is_dir():
+        files = sorted(file for file in root.rglob("*") if file.suffix.lower() == ".tar" and _is_shard(file, root))
     elif pattern.startswith("pipe:") or "://" in pattern:
         raise DataError(f"webdataset:{pattern}: only local tar files are read; download the shards first")
     else:
         files = [Path(name) for name in expand_urls(pattern)]
+        root = files[0].parent if files else root
     missing = [str(file) for file in files if not file.is_file()]
     if not files or missing:
         raise DataError(f"webdataset:{pattern}: no such shards: {', '.join(missing[:3]) or 'no *.tar found'}")
-    splits = {split: [file for file in files if file.name.lower().startswith(split)] for split in SPLITS}
-    strange = [file.name for file in files if not file.name.lower().startswith(SPLITS)]
-    wanted = only or "train"
-    if strange or not splits[wanted]:
+    split_of = {file: _split_of(file, root) for file in files}
+    splits = {split: [file for file in files if split_of[file] == split] for split in SPLITS}
+    strange = [file.name for file in files if split_of[file] is None]
+    if only and not strange and not splits[only]:
+        raise no_split(f"webdataset:{pattern}", only, [split for split, found in splits.items() if found])
+    if strange or not splits[only or "train"]:
         raise DataError(
-            f"webdataset:{pattern}: shard names must begin with train, val or test (found "
-            f"{', '.join(strange[:3]) or f'no {wanted} shards'})"
+            f"webdataset:{pattern}: shard names must have train, val or test in them, or be in folders of these names "
+            f"(found {', '.join(strange[:3]) or 'no train shards'})"
         )
     return {only: splits[only]} if only else splits
+
+
+def _tell_compressed(root: Path, findings: Findings) -> None:
+    """Say which files are surely shards, but can't be read at any place."""
+    packed = [file for file in sorted(root.rglob("*")) if file.suffix.lower() in ARCHIVES and _is_shard(file, root)]
+    shards = [file for file in packed if file.suffix.lower() != ".tar" and _split_of(file, root)]
+    if shards:
+        findings.ignore(
+            "compressed shards, which must be unpacked to .tar", *[file.relative_to(root) for file in shards]
+        )
+        findings.saw(*shards)
+
+
+def _is_shard(file: Path, root: Path) -> bool:
+    return not any(part.startswith(".") or is_rubbish(part) for part in file.relative_to(root).parts)
+
+
+def _split_of(file: Path, root: Path) -> str | None:
+    """The split in a shard's name, such as train-000.tar or pets-validation-7.tar, else in that of a folder above."""
+    folders = file.relative_to(root).parts[-2::-1] if file.is_relative_to(root) else ()
+    return next((split for name in (file.stem, *folders) if (split := words_of(name).split)), None)
+
+
+def _recognises(folder: Path) -> bool:
+    return any(file.suffix.lower() == ".tar" for pattern in ("*", "*/*") for file in folder.glob(pattern))
 
 
 register(
@@ -84,8 +123,8 @@ register(
         name="webdataset",
         task="classify",
         syntax="webdataset:SHARDS",
-        description="a folder or brace pattern of train*, val* and optionally test* tar files, with classes.txt",
+        description="a folder or brace pattern of tar files named train*, val* and optionally test*, with classes.txt",
         open=_open,
-        recognises=lambda folder: any(folder.glob("*.tar")),
+        recognises=_recognises,
     )
 )

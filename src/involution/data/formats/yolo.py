@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -10,9 +12,10 @@ from involution.data.box_files import check_files
 from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
+from involution.data.pair_folders import PairFolders, find_pairs
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import SPLIT_NAMES
+from involution.data.splits import no_split, words_of
 from involution.data.text import read_lines, read_names, read_text
 from involution.data.walk import images_below
 from involution.data.yaml import YamlError, parse_yaml
@@ -25,6 +28,8 @@ _SLACK = 0.01
 class _Split(NamedTuple):
     images: list[Path]
     root: Path
+    # the folders of images and labels where they were found by their names
+    folders: PairFolders | None = None
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
@@ -33,61 +38,95 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     root, findings = Path(path), Findings()
     if not root.exists():
         raise DataError(f"no such folder: {root}")
-    file = root if root.is_file() else _yaml(root)
+    file = root if root.is_file() else _settings_file(root)
     root = root.parent if root.is_file() else root
-    classes, splits = _from_yaml(root, file, findings) if file else (_classes(root), _from_folders(root, findings))
-    wanted = (options.only,) if options.only else ("train", "val")
-    if "all" not in splits:
-        missing = [split for split in wanted if split not in splits]
+    if file is not None:
+        findings.saw(file)
+        classes, splits = _from_settings(root, file, findings)
+    else:
+        classes, splits = _classes(root, findings), _from_folders(root, findings)
+    if options.only and "all" not in splits and options.only not in splits:
+        raise no_split(root, options.only, splits)
+    if "all" not in splits and not options.only:
+        missing = [split for split in ("train", "val") if split not in splits]
         if missing:
             raise DataError(
                 f"{root}: no images of {' and '.join(missing)}; found those of {', '.join(splits) or 'none'}"
             )
-        splits = {split: found for split, found in splits.items() if not options.only or split == options.only}
+    if options.only and "all" not in splits:
+        splits = {options.only: splits[options.only]}
     records: dict[str, BoxRecord] = {}
-    first = 1
+    first, texts = 1, _Labels()
     for split, found in splits.items():
-        records[split] = _read(split, found, classes, findings, options, first)
+        records[split] = _read(split, found, classes, texts, findings, options, first)
         first += len(found.images)
+    texts.tell_unused(findings)
     if "all" in records:
         records = split_record(records["all"], findings, options)
-    return detection_data(spec, root, records, findings, options)
+    return detection_data(spec, root, records, findings, options, "images outside the splits")
 
 
-def _yaml(root: Path) -> Path | None:
-    files = [file for name in ("data.yaml", "data.yml", "dataset.yaml") if (file := root / name).is_file()]
+def _settings_file(root: Path) -> Path | None:
+    files = [file for name in ("data.yaml", "data.yml", "dataset.yaml", "obj.data") if (file := root / name).is_file()]
     return files[0] if files else None
 
 
-def _classes(root: Path) -> list[str]:
+def _classes(root: Path, findings: Findings) -> list[str]:
     for name in _NAMES:
         if (root / name).is_file():
+            findings.saw(root / name)
             return read_names(root / name, least=1)
     raise DataError(f"{root}: no class names; wanted data.yaml with names, or classes.txt with one name per line")
 
 
-def _from_yaml(root: Path, file: Path, findings: Findings) -> tuple[list[str], dict[str, _Split]]:
+def _settings(file: Path) -> dict[str, Any]:
+    """What a YAML file, or Darknet's obj.data with its lines of ``train = train.txt``, says."""
+    text = read_text(file)
+    if file.suffix == ".data":
+        return dict([part.strip() for part in line.split("=", 1)] for line in text.split("\n") if "=" in line)
     try:
-        content = parse_yaml(read_text(file))
+        content = parse_yaml(text)
     except YamlError as error:
         raise DataError(f"{file}: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{file}: wanted settings such as names, train and val")
     if "kpt_shape" in content:
         raise DataError(f"{file}: has key points (kpt_shape), which the detectors here do not learn")
-    base = (
-        root / str(content["path"])
-        if (root / str(content.get("path") or ".")).is_dir() and content.get("path")
-        else root
-    )
+    return content
+
+
+def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str], dict[str, _Split]]:
+    content = _settings(file)
+    base, given = root, content.get("path")
+    # a path on the machine of the export is passed over
+    if given and (root / str(given)).is_dir():
+        base = root / str(given)
+    elif given:
+        findings.note(f"{file.name}: its path {given} is no folder here; {root} is taken instead")
     splits: dict[str, _Split] = {}
+    by_name = _by_name(root)
     for split in SPLITS:
-        places = content.get(split) or content.get(SPLIT_NAMES[split][1])
+        places = next((content[key] for key in content if words_of(str(key)).split == split and content[key]), None)
         if places:
             found = [_place(place, base, file) for place in (places if isinstance(places, list) else [places])]
-            images = [image for place in found for image in _images(place, findings, root)]
-            splits[split] = _Split(images, base)
+            images = [image for place in found for image in _images(place, base, findings)]
+            splits[split] = _Split(images, base, by_name.get(split))
+    if list(splits) == ["train"] and not {"val", "test"} & set(by_name):
+        # as CVAT exports a single task
+        splits = {"all": splits["train"]}
+    if file.suffix == ".data":
+        names = _place(content.get("names", "obj.names"), base, file)
+        findings.saw(names)
+        return read_names(names, least=1), splits
     return _yaml_names(content, file), splits
+
+
+def _by_name(root: Path) -> dict[str, PairFolders]:
+    try:
+        return find_pairs(root, Findings())
+    except DataError:
+        # the settings say which
+        return {}
 
 
 def _yaml_names(content: dict[str, Any], file: Path) -> list[str]:
@@ -114,61 +153,106 @@ def _yaml_names(content: dict[str, Any], file: Path) -> list[str]:
 def _place(place: object, base: Path, file: Path) -> Path:
     """The folder or list of images that a setting names; exporters write ../train/images for train/images."""
     text = str(place).replace("\\", "/")
-    stripped = PurePosixPath(*[part for part in PurePosixPath(text).parts if part not in ("..", ".", "/")])
-    for candidate in (base / text, file.parent / text, base / stripped):
+    parts = [part for part in PurePosixPath(text).parts if part not in ("..", ".", "/")]
+    # of a path on another machine, or below Darknet's data/, the last parts are right
+    shorter = [Path(*parts[start:]) for start in range(len(parts))]
+    for candidate in (base / text, file.parent / text, *(base / inner for inner in shorter)):
         if candidate.exists():
             return candidate
     raise DataError(f"{file}: no such folder or list of images: {place}")
 
 
-def _images(place: Path, findings: Findings, root: Path) -> list[Path]:
+def _images(place: Path, base: Path, findings: Findings) -> list[Path]:
     if place.is_dir():
-        return images_below(place, findings, root)
-    files = [Path(line) if Path(line).is_absolute() else place.parent / line for line in read_lines(place) if line]
-    missing = [str(file) for file in files if not file.is_file()]
+        return images_below(place)
+    findings.saw(place)
+    names = [line.replace("\\", "/") for line in read_lines(place) if line]
+    found = [(name, _listed(name, place, base)) for name in names]
+    missing = [name for name, file in found if file is None]
     if missing:
         raise DataError(f"{place}: no such images: {some(missing)}")
-    return files
+    return [file for _, file in found if file is not None]
+
+
+def _listed(name: str, place: Path, base: Path) -> Path | None:
+    """The image that a line of a list means; of a path on another machine the last parts are right."""
+    parts = [part for part in PurePosixPath(name).parts if part not in ("..", ".", "/")]
+    shorter = (base / Path(*parts[start:]) for start in range(len(parts)))
+    return next((file for file in (place.parent / name, base / name, *shorter) if file.is_file()), None)
 
 
 def _from_folders(root: Path, findings: Findings) -> dict[str, _Split]:
-    """Splits by folders: images/train or train/images or train, or images alone, split by chance later."""
-    splits: dict[str, _Split] = {}
-    for split in SPLITS:
-        for name in SPLIT_NAMES[split]:
-            places = (root / "images" / name, root / name / "images", root / name)
-            found = next((place for place in places if place.is_dir()), None)
-            if found:
-                splits[split] = _Split(images_below(found, findings, root), root)
-                break
-    if not splits:
-        flat = next((place for place in (root / "images", root / "obj_train_data") if place.is_dir()), root)
-        splits["all"] = _Split(images_below(flat, findings, root), root)
-    return splits
+    """Splits by the names of folders, or all images, split by chance later."""
+    pairs = find_pairs(root, findings)
+    if set(pairs) == {"train"}:
+        pairs = {"all": pairs["train"]}
+    if not pairs:
+        pairs = {"all": PairFolders(root, None)}
+    return {split: _Split(images_below(pair.images), root, pair) for split, pair in pairs.items()}
 
 
-def label_file(image: Path) -> Path:
-    """The file of an image's objects: beside it, or in labels/ where the image is in images/."""
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        place = len(parts) - 2 - parts[-2::-1].index("images")
-        other = Path(*parts[:place], "labels", *parts[place + 1 :]).with_suffix(".txt")
-        if other.is_file() or not image.with_suffix(".txt").is_file():
-            return other
-    return image.with_suffix(".txt")
+class _Labels:
+    """The text files of labels below the folders that are asked for, by their names without the suffix."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, Path]] = {}
+        # the splits whose labels a folder has
+        self.splits: dict[Path, set[str]] = {}
+
+    def tell_unused(self, findings: Findings) -> None:
+        """Say which files of labels beside those in use belong to no image."""
+        for folder, splits in self.splits.items():
+            files = [file for file in self._inside(folder).values() if os.path.abspath(file) not in findings.seen]
+            unused = [file for file in files if file.name not in _NAMES]
+            if unused:
+                what = f"labels of {', '.join(splits)}" if len(splits) == 1 and "all" not in splits else "labels"
+                findings.ignore(f"{what} without an image", *[file.name for file in unused])
+                findings.saw(*unused)
+
+    def _inside(self, folder: Path) -> dict[str, Path]:
+        """The text files of a folder; the suffix may be in upper case."""
+        if folder not in self._folders:
+            files = sorted(folder.iterdir()) if folder.is_dir() else []
+            self._folders[folder] = {file.stem: file for file in files if file.suffix.lower() == ".txt"}
+        return self._folders[folder]
+
+    def of(self, image: Path, folders: PairFolders | None) -> Path:
+        """The file of an image's objects, or where it should be.
+
+        It is beside the image, or in labels/ where the image is in images/, or in the folder that the names of the
+        split's folders tell.
+        """
+        wanted: list[Path] = []
+        places = [place for place, part in enumerate(image.parts[:-1]) if part.lower() == "images"]
+        if places:
+            parts = list(image.parts)
+            parts[places[-1]] = "labels"
+            wanted.append(Path(*parts).parent)
+        if folders and folders.labels and image.is_relative_to(folders.images):
+            wanted.append((folders.labels / image.relative_to(folders.images)).parent)
+        wanted.append(image.parent)
+        found = (self._inside(folder).get(image.stem) for folder in wanted)
+        return next((file for file in found if file), wanted[0] / f"{image.stem}.txt")
 
 
 def _read(
-    split: str, found: _Split, classes: Sequence[str], findings: Findings, options: Options, first: int
+    split: str,
+    found: _Split,
+    classes: Sequence[str],
+    texts: _Labels,
+    findings: Findings,
+    options: Options,
+    first: int,
 ) -> BoxRecord:
     if not found.images:
         raise DataError(f"{found.root}: no images in {split}")
     owners: dict[Path, Path] = {}
     files: list[tuple[str, Path, tuple[int, int] | None]] = []
     for image in found.images:
-        labels = label_file(image)
+        labels = texts.of(image, found.folders)
         if labels in owners:
             findings.problem(f"{split} {image.name}", f"shares its labels with {owners[labels].name}")
+            findings.saw(image)
             continue
         owners[labels] = image
         files.append((f"{split} {image.name}", image, None))
@@ -177,7 +261,9 @@ def _read(
         raise DataError(f"{found.root}: none of the {len(owners)} images of {split} has its text file of labels")
     if unlabelled:
         findings.note(f"{split}: images without a text file of labels, taken to show no object: {some(unlabelled)}")
-    _tell_unused(owners, split, findings)
+    findings.saw(*owners)
+    for labels in owners:
+        texts.splits.setdefault(labels.parent, set()).add(split)
     sizes = check_files(files, options.reading, findings, split)
     scenes = []
     for number, ((_, image, _), labels, size) in enumerate(zip(files, owners, sizes, strict=True), first):
@@ -185,18 +271,6 @@ def _read(
             boxes = _boxes(labels, size, len(classes), split, findings, options.masks) if labels.is_file() else []
             scenes.append(Scene(number, image, *size, tuple(boxes)))
     return BoxRecord(found.root, list(classes), list(range(len(classes))), scenes)
-
-
-def _tell_unused(owners: dict[Path, Path], split: str, findings: Findings) -> None:
-    folders = {labels.parent for labels in owners if labels.parent.is_dir()}
-    unused = [
-        file.name
-        for folder in sorted(folders)
-        for file in sorted(folder.glob("*.txt"))
-        if file not in owners and file.name not in _NAMES
-    ]
-    if unused:
-        findings.ignore(f"labels of {split} without an image", *unused)
 
 
 def _boxes(
@@ -241,9 +315,19 @@ def _box(words: list[str], size: tuple[int, int], num_classes: int, masks: bool)
 
 
 def _recognises(folder: Path) -> bool:
-    if _yaml(folder):
+    if _settings_file(folder):
         return True
-    return any((folder / name).is_file() for name in _NAMES) and not any(folder.rglob("*.json"))
+    if not any((folder / name).is_file() for name in _NAMES):
+        return False
+    files = (file for file in itertools.islice(folder.rglob("*"), 2000) if file.name not in _NAMES)
+    return any(file.suffix.lower() == ".txt" and _is_label(file) for file in files)
+
+
+def _is_label(file: Path) -> bool:
+    """Whether a text file begins as labels do: five numbers or more."""
+    with file.open("rb") as stream:
+        words = stream.read(200).split(b"\n")[0].split()
+    return len(words) >= 5 and words[0].isdigit()
 
 
 register(

@@ -1,0 +1,84 @@
+"""The files of a data set that nothing used: counted and named by reason, whatever its format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from involution.data.findings import Findings
+from involution.data.splits import words_of
+from involution.data.walk import NO_IMAGES, is_rubbish, why_no_image
+
+# more files than this are not counted
+_LIMIT = 100_000
+
+
+def tell_leftovers(root: Path, findings: Findings, stray: str, only: str | None = None) -> None:
+    """Name every file and folder in a data set that the findings do not know yet, each with its reason.
+
+    A folder of which nothing is used is named as a whole.
+
+    Args:
+        root: the data set's folder.
+        findings: knows what was used, and is told of the rest.
+        stray: the reason for images: "images outside the class folders".
+        only: the one split that is wanted; what belongs to another is told as such.
+    """
+    holding: set[str] = set()
+    for file in findings.seen:
+        above = os.path.dirname(file)
+        while above not in holding:
+            holding.add(above)
+            above = os.path.dirname(above)
+    start = os.path.abspath(root)
+    for told, (path, is_folder) in enumerate(_unused(start, findings.seen, holding)):
+        if told == _LIMIT:
+            findings.note(f"{root}: more than {_LIMIT:,} files are not used; the others are not counted")
+            return
+        name = os.path.relpath(path, start)
+        reason = _reason(Path(path), is_folder) or stray
+        if only and any(words_of(part).split not in (None, only) for part in Path(name).parts):
+            reason = f"of other splits than {only}"
+        findings.ignore(reason, f"{name}/{_count(path)}" if is_folder else name)
+    # of a large data set these are many
+    findings.seen.clear()
+
+
+def _reason(path: Path, is_folder: bool) -> str:
+    """Why a file or folder is not used; "" for an image."""
+    if path.is_symlink() and (is_folder or not path.exists()):
+        return "links to folders" if is_folder else "links that lead nowhere"
+    if is_folder and not is_rubbish(path.name) and not path.name.startswith("."):
+        return "folders"
+    why = why_no_image(path)
+    return "other files" if why == NO_IMAGES else why
+
+
+def _unused(folder: str, seen: set[str], holding: set[str]) -> Iterator[tuple[str, bool]]:
+    """The unused files, and whole folders (with true), of a folder that holds used ones."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            is_folder = entry.is_dir()
+        except OSError:
+            is_folder = False
+        if is_folder and entry.path in holding:
+            yield from _unused(entry.path, seen, holding)
+        elif entry.path not in seen:
+            yield entry.path, is_folder
+
+
+def _count(folder: str) -> str:
+    """How many files are in and below a folder, in words: " (12 files)"."""
+    if os.path.islink(folder):
+        return ""
+    count = 0
+    for _, _, files in os.walk(folder):
+        count += len(files)
+        if count > _LIMIT:
+            return f" (more than {_LIMIT:,} files)"
+    return f" ({count:,} file{'' if count == 1 else 's'})" if count else " (empty)"

@@ -1,0 +1,66 @@
+"""Names of splits, as people and tools write them."""
+
+import pytest
+
+from involution.data.errors import DataError
+from involution.data.findings import Findings
+from involution.data.splits import name_splits, no_split, words_of
+
+NAMES = {
+    "train": "train Training TRAIN trainset train_set train2017 train-2024 train_images TrainImages images_train trn "
+    "training_data instances_train2014 obj_train_data",
+    "val": "val valid Valid validation Validation_Set val2017 valimages dev devset Development dev-data",
+    "test": "test Testing testset test2015 test_images tst holdout hold-out hold_out HoldOut held-out heldout_set",
+    None: "cat dog training-shoes-store trainer trainval invalid devil contest latest testify images labels 2017 ''",
+}
+
+
+@pytest.mark.parametrize(("split", "name"), [(split, name) for split, names in NAMES.items() for name in names.split()])
+def test_words_of_a_name(split, name):
+    found = words_of(name)
+    assert (found.split if not found.rest else None) == split
+
+
+def test_words_for_images_and_labels():
+    names = ("trainannot", "val_labels", "Masks", "train")
+    assert [words_of(name).labels for name in names] == ["annot", "labels", "masks", ""]
+    names = ("train_images", "JPEGImages", "imgs", "train")
+    assert [words_of(name).images for name in names] == [True, True, True, False]
+    assert words_of("train_val").split is None
+    assert words_of("pets_train").rest == ("pets",)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("train", "val", "extra"), {"train": "train", "val": "val"}),
+        (("trainset", "testset"), {"train": "trainset", "test": "testset"}),
+        (("train2024", "val2024"), {"train": "train2024", "val": "val2024"}),
+        (("pets_train", "pets_holdout"), {"train": "pets_train", "test": "pets_holdout"}),
+        (("train", "train_old", "dev"), {"train": "train", "val": "dev"}),
+        (("val", "dev", "train"), {"train": "train", "val": "val"}),
+        (("train", "train_labels", "val", "val_labels"), {"train": "train", "val": "val"}),
+        (("train station", "bus stop"), {}),
+        (("pets_train",), {}),
+    ],
+)
+def test_names_of_splits(names, found):
+    findings = Findings()
+    assert name_splits(names, "here", findings) == found
+    strange = [f"{name}/ as {split}" for split, name in found.items() if name != split]
+    assert findings.notes == ([f"here: taken {', '.join(strange)}"] if strange else [])
+
+
+@pytest.mark.parametrize("names", [("train2014", "train2017"), ("Train", "train"), ("dev", "devset")])
+def test_two_names_of_one_split_are_refused(names):
+    with pytest.raises(
+        DataError, match=f"here: {names[0]} and {names[1]} both stand for (train|val); keep one of them"
+    ):
+        name_splits(names, "here", Findings())
+
+
+def test_a_split_that_is_not_there_names_the_option():
+    assert str(no_split("here", "test", ["train", "val"])) == (
+        "here has no test split; it has train, val: choose with --split train or val"
+    )
+    assert str(no_split("here", "test", [])) == "here has no test split"

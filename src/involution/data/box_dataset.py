@@ -45,6 +45,10 @@ class BoxDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.record.scenes)
 
+    def name_of(self, index: int) -> str:
+        """What messages call an image."""
+        return str(self.record.scenes[index].file)
+
     def with_objects(self) -> BoxDataset:
         """The images that have objects, crowds not counted."""
         scenes = [scene for scene in self.record.scenes if _objects(scene)]

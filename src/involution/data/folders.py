@@ -41,6 +41,10 @@ class FileDataset(Dataset[tuple[Any, int]]):
     def __getitem__(self, index: int) -> tuple[Image, int]:
         return read_image(self.files[index], reading=self.reading), self.labels[index]
 
+    def name_of(self, index: int) -> str:
+        """What messages call an image."""
+        return str(self.files[index])
+
     def subset(self, indices: Sequence[int]) -> FileDataset:
         """The samples of these indices, in their order."""
         return FileDataset([self.files[i] for i in indices], [self.labels[i] for i in indices], self.reading)

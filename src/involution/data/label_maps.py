@@ -46,6 +46,10 @@ class LabelMaps(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def name_of(self, index: int) -> str:
+        """What messages call an image."""
+        return str(self.pairs[index][0])
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         from torchvision import tv_tensors
         from torchvision.transforms.v2 import functional as F

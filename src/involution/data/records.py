@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
@@ -58,3 +58,13 @@ class DataSet(Generic[Part]):
     def problems(self) -> list[str]:
         """What is malformed and was left out."""
         return [str(problem) for problem in self.findings.problems]
+
+
+def item_name(part: Any, index: int) -> str:
+    """What an image of a split is called in messages: its file, where it has one."""
+    if hasattr(part, "name_of"):
+        return str(part.name_of(index))
+    if hasattr(part, "indices"):
+        # a torch Subset
+        return item_name(part.dataset, part.indices[index])
+    return f"image {index}"

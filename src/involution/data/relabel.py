@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from involution.data.box_dataset import BoxDataset
 from involution.data.label_maps import LabelMaps
-from involution.data.records import DataSet
+from involution.data.records import DataSet, item_name
 
 
 class Relabelled(Dataset[tuple[Any, int]]):
@@ -27,6 +27,10 @@ class Relabelled(Dataset[tuple[Any, int]]):
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def name_of(self, index: int) -> str:
+        """What messages call an image."""
+        return item_name(self.source, index)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.source[index]

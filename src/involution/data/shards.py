@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
-from involution.data.images import EXTENSIONS, Reading, read_image
+from involution.data.images import EXTENSIONS, ImageError, Reading, read_image
 from involution.data.paths import why_unreadable
 
 if TYPE_CHECKING:
@@ -100,12 +100,20 @@ class ShardDataset(Dataset[tuple[Any, int]]):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def name_of(self, index: int) -> str:
+        """What messages call an image."""
+        number, _, _, key = self.entries[index]
+        return f"{self.shards[number]}:{key}"
+
     def __getitem__(self, index: int) -> tuple[Image, int]:
-        number, offset, size, key = self.entries[index]
-        with self.shards[number].open("rb") as file:
-            file.seek(offset)
-            name = f"{self.shards[number]}:{key}"
-            return read_image(file.read(size), name=name, reading=self.reading), self.labels[index]
+        number, offset, size, _ = self.entries[index]
+        try:
+            with self.shards[number].open("rb") as file:
+                file.seek(offset)
+                content = file.read(size)
+        except OSError as error:
+            raise ImageError(f"{self.name_of(index)}: can't be read ({error.strerror or error})") from error
+        return read_image(content, name=self.name_of(index), reading=self.reading), self.labels[index]
 
 
 def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:

@@ -15,8 +15,12 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import WeightAveraging
 from typing_extensions import override
 
+from involution.data.errors import in_words
+from involution.data.findings import Findings
+from involution.data.images import ImageError
 from involution.engine.files import atomic_path
 from involution.engine.module import TaskModule
+from involution.engine.process import tell
 from involution.engine.signals import StopFlag
 
 
@@ -202,3 +206,63 @@ class RunRecorder(L.Callback):
             writer = csv.DictWriter(file, list(self.history[0]))
             writer.writeheader()
             writer.writerows(self.history)
+
+
+class LeftOut(L.Callback):
+    """Says once, for all devices, which images could not be read while loading, and counts them.
+
+    Args:
+        findings: told of each of them.
+        evaluated: images of an evaluation pass.
+
+    Attributes:
+        training: complaints of this device's training loader since they were last told.
+        evaluation: those of its evaluation loader.
+        missing: images that the last evaluation pass could not count, over all devices.
+    """
+
+    def __init__(self, findings: Findings, evaluated: int) -> None:
+        self.findings = findings
+        self.evaluated = evaluated
+        self.training: list[str] = []
+        self.evaluation: list[str] = []
+        self.missing = 0
+        self._known: set[str] = set()
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._tell(_gathered(trainer, self.training))
+
+    @override
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        found = _gathered(trainer, self.evaluation)
+        self.missing = len(found)
+        if found and self.missing == self.evaluated:
+            raise ImageError(f"none of the {self.evaluated} images to measure on can be read: {found[0]}")
+        self._tell(found)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    @override
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        # the other devices may not come to an exchange any more
+        self._tell([*self.training, *self.evaluation])
+
+    def _tell(self, complaints: list[str]) -> None:
+        new = [text for text in dict.fromkeys(complaints) if text not in self._known]
+        self._known.update(new)
+        for text in new:
+            self.findings.problem("while loading", text)
+        if new:
+            tell(f"left out while loading, {in_words(new, 'images' if len(new) > 1 else 'image')}")
+
+
+def _gathered(trainer: L.Trainer, complaints: list[str]) -> list[str]:
+    """The complaints of all devices; the list is emptied."""
+    own = list(complaints)
+    complaints.clear()
+    parts: list[Any] = [own]
+    if trainer.world_size > 1:
+        parts = [None] * trainer.world_size
+        torch.distributed.all_gather_object(parts, own)
+    return [text for part in parts for text in part]

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from involution.data.images import ImageError
+from involution.data.records import item_name
 
 _MASK = 2**63 - 1
 # seconds that a loader process which was told to end still serves its parent
@@ -136,7 +139,7 @@ class TrainItems(Dataset[tuple[Tensor, Any]]):
         epoch, index = key
         item = _item(self.source, self.fixed, self.cached, index)
         torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
-        return self.random(*item)
+        return _transformed(self.random, item, self.source, index)
 
 
 class EvalItems(Dataset[tuple[Tensor, Any]]):
@@ -164,10 +167,20 @@ class EvalItems(Dataset[tuple[Tensor, Any]]):
 def _item(source: Dataset[Any], transform: Transform | None, cached: dict[int, Any] | None, index: int) -> Any:
     if cached is not None and index in cached:
         return cached[index]
-    item = source[index] if transform is None else transform(*source[index])
+    item = source[index]
+    if transform is not None:
+        item = _transformed(transform, item, source, index)
     if cached is not None:
         cached[index] = item
     return item
+
+
+def _transformed(transform: Transform, item: Any, source: Dataset[Any], index: int) -> Any:
+    try:
+        return transform(*item)
+    except ImageError as error:
+        # a transform does not know which file it was given
+        raise ImageError(f"{item_name(source, index)}: {error}") from error
 
 
 class ImageOnly:
@@ -191,20 +204,92 @@ def as_lists(items: list[tuple[Tensor, Any]]) -> tuple[list[Tensor], list[Any]]:
     return list(images), list(targets)
 
 
+class _Tolerant(Dataset[tuple[Any, list[str]]]):
+    """Items, each with the complaints about what could not be read.
+
+    A training batch keeps its size, on every device: for a broken image another one, drawn by seed, epoch and image,
+    is taken. Of an evaluation its item is None.
+
+    Args:
+        items: training items by (epoch, index), or others by index.
+    """
+
+    def __init__(self, items: Dataset[Any]) -> None:
+        self.items = items
+
+    def __getitem__(self, key: Any) -> tuple[Any, list[str]]:
+        complaints: list[str] = []
+        for one in self._keys(key):
+            try:
+                return self.items[one], complaints
+            except ImageError as error:
+                complaints.append(str(error))
+        if isinstance(key, tuple):
+            raise ImageError(f"none of the {len(self.items)} training images can be read: {complaints[0]}")  # type: ignore[arg-type]
+        return None, complaints
+
+    def _keys(self, key: Any) -> Iterator[Any]:
+        yield key
+        if isinstance(key, tuple):
+            epoch, index = key
+            others = np.random.default_rng([epoch, index]).permutation(len(self.items))  # type: ignore[arg-type]
+            yield from ((epoch, int(other)) for other in others if other != index)
+
+
+class _TolerantCollate:
+    """A batch of the items that are there, or None, and all complaints."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[tuple[Any, list[str]]]) -> tuple[Any, list[str]]:
+        whole = [item for item, _ in items if item is not None]
+        return self.collate(whole) if whole else None, [text for _, texts in items for text in texts]
+
+
+class _TolerantLoader(DataLoader[Any]):
+    """Yields the batches that are not empty, and notes the complaints in the process that trains or measures."""
+
+    def __init__(self, dataset: Dataset[Any], complaints: list[str], collate: Any, **settings: Any) -> None:
+        super().__init__(_Tolerant(dataset), collate_fn=_TolerantCollate(collate or default_collate), **settings)
+        self.complaints = complaints
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch, complaints in super().__iter__():
+            self.complaints.extend(complaints)
+            if batch is not None:
+                yield batch
+
+
 def make_loader(
-    dataset: Dataset[Any], batches: Sampler[Any], workers: int, pin_memory: bool, collate: Any = None
+    dataset: Dataset[Any],
+    batches: Sampler[Any],
+    workers: int,
+    pin_memory: bool,
+    collate: Any = None,
+    complaints: list[str] | None = None,
 ) -> DataLoader[Any]:
-    """A loader of ready-made batches with persistent workers, at most one per CPU core."""
+    """A loader of ready-made batches with persistent workers, at most one per CPU core.
+
+    Args:
+        dataset: items by what `batches` yields.
+        batches: the keys of each batch.
+        workers: loader processes.
+        pin_memory: for a CUDA device.
+        collate: makes a batch of items; None for stacked tensors.
+        complaints: images that can't be read are left out and told to this list; None to raise their `ImageError`.
+    """
     workers = min(workers, _cores())
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin_memory,
-        worker_init_fn=_leave_signals_to_the_parent,
-    )
+    settings: dict[str, Any] = {
+        "batch_sampler": batches,
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": pin_memory,
+        "worker_init_fn": _leave_signals_to_the_parent,
+    }
+    if complaints is not None:
+        return _TolerantLoader(dataset, complaints, collate, **settings)
+    return DataLoader(dataset, collate_fn=collate, **settings)
 
 
 def _cores() -> int:

@@ -19,8 +19,8 @@ from involution.data.errors import printable
 from involution.data.images import ImageError
 from involution.data.records import DataSet
 from involution.data.registry import Options
-from involution.data.survey import survey
-from involution.engine.callbacks import RunRecorder, TrainingInterrupted
+from involution.data.survey import Survey, survey
+from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
 from involution.engine.checkpoint import CARD_KEY, CheckpointError, ModelCard, read_card, read_checkpoint, read_recipe
 from involution.engine.checks import check_config
 from involution.engine.classes import match_classes, some
@@ -97,16 +97,18 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
     position = found[0] if found else (0, 0)
     flag = StopFlag()
     recorder = RunRecorder(run_dir, flag)
+    left_out = LeftOut(data.findings, len(data.split("val")))
     with flag, quiet():
         module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=resume is None)
         if found:
             check_training_state(found[2], resume or "", param_groups(module.model, config.optimizer))
         _claim_run_dir(run_dir, resume)
-        trainer = make_trainer(config, recorder, progress)
-        train_loader, val_loader = make_loaders(spec, config, data, images, trainer, position)
+        trainer = make_trainer(config, recorder, progress, left_out)
+        train_loader, val_loader = make_loaders(spec, config, data, images, trainer, position, left_out)
         _tell(data, progress)
-        if resume is None and is_main_process():
-            _write_survey(data, run_dir)
+        found_in_data = _survey(data) if resume is None and is_main_process() else None
+        if found_in_data:
+            _write_survey(found_in_data, run_dir)
         try:
             trainer.fit(module, train_loader, val_loader, ckpt_path=resume, weights_only=True)
         except ImageError as error:
@@ -126,6 +128,9 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
             if resume is None or recorder.started or type(error).__module__.startswith("involution."):
                 raise
             raise CheckpointError(f"can't resume from {resume}: {type(error).__name__}: {error}") from error
+    if found_in_data:
+        # with what could not be read while loading
+        _write_survey(replace(found_in_data, findings=data.findings.to_dict()), run_dir)
     seconds = sum(row["seconds"] for row in recorder.history)
     trained = sum(row["seconds"] * row["images_per_second"] for row in recorder.history)
     return TrainResult(
@@ -191,10 +196,12 @@ def evaluate(
     data, within, card = match_classes(card, data, checkpoint)
     images = spec.eval_set(config, data.split(split))
     count = len(images)  # type: ignore[arg-type]
+    left_out = LeftOut(data.findings, count)
     with quiet():
-        trainer = make_eval_trainer(config, progress)
+        trainer = make_eval_trainer(config, progress, left_out)
         batches = EvalBatches(count, batch_size or spec.eval_batch_size, trainer.global_rank, trainer.world_size)
-        loader = make_loader(images, batches, workers, on_gpu(trainer), spec.collate)
+        complaints = left_out.evaluation if on_problem == "skip" else None
+        loader = make_loader(images, batches, workers, on_gpu(trainer), spec.collate, complaints)
         module = spec.module(network, config, card, 1, data.split(split))
         module.within = within
         _tell(data, progress)
@@ -207,6 +214,7 @@ def evaluate(
             # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error
         seconds = time.perf_counter() - start
+    count -= left_out.missing
     common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes, "split": split}
     return spec.figures.from_results(module.results, **common)
 
@@ -224,9 +232,18 @@ def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: i
 
 
 def make_loaders(
-    spec: TaskSpec, config: RunConfig, data: Any, images: Any, trainer: Any, position: tuple[int, int]
+    spec: TaskSpec,
+    config: RunConfig,
+    data: Any,
+    images: Any,
+    trainer: Any,
+    position: tuple[int, int],
+    left_out: LeftOut | None = None,
 ) -> tuple[Any, Any]:
-    """Loaders of the training and validation images, for this device, from an (epoch, batch) on."""
+    """Loaders of the training and validation images, for this device, from an (epoch, batch) on.
+
+    Images that can't be read are left out, and told to `left_out`, where the settings say so.
+    """
     rank, world, settings = trainer.global_rank, trainer.world_size, config.data
     accumulate = config.trainer.accumulate
     batches = TrainBatches(len(images), settings.batch_size, accumulate, config.seed, rank, world, position)
@@ -234,9 +251,11 @@ def make_loaders(
     val_size = max(spec.least_val_batch, settings.batch_size // world)
     val_batches = EvalBatches(len(val_images), val_size, rank, world)
     gpu = on_gpu(trainer)
+    skips = left_out if settings.on_problem == "skip" else None
+    complaints = (None, None) if skips is None else (skips.training, skips.evaluation)
     return (
-        make_loader(images, batches, settings.workers, gpu, spec.collate),
-        make_loader(val_images, val_batches, settings.workers, gpu, spec.collate),
+        make_loader(images, batches, settings.workers, gpu, spec.collate, complaints[0]),
+        make_loader(val_images, val_batches, settings.workers, gpu, spec.collate, complaints[1]),
     )
 
 
@@ -270,11 +289,16 @@ def _tell(data: DataSet[Any], summary: bool) -> None:
         tell(line)
 
 
-def _write_survey(data: DataSet[Any], run_dir: Path) -> None:
-    """Keep what the data set holds beside the checkpoints, and say what is surely not meant so."""
+def _survey(data: DataSet[Any]) -> Survey:
+    """What the data set holds; what is surely not meant so is said."""
     found = survey(data, quick=True)
     for warning in found.warnings:
         tell(f"warning: {warning}")
+    return found
+
+
+def _write_survey(found: Survey, run_dir: Path) -> None:
+    """Keep what the data set holds beside the checkpoints."""
     with atomic_path(run_dir / "data.json", replace=True) as partial:
         partial.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

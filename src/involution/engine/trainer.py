@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from involution.engine.callbacks import AtomicCheckpointIO
+from involution.engine.callbacks import AtomicCheckpointIO, LeftOut
 from involution.engine.config import RunConfig
 from involution.engine.progress import ProgressBar
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task
 
 
-def make_trainer(config: RunConfig, recorder: Any, progress: bool) -> Any:
+def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: LeftOut | None = None) -> Any:
     """The trainer of a run."""
     import lightning as L
     from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -27,6 +27,8 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool) -> Any:
     if config.trainer.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.trainer.ema_decay))
     callbacks.append(recorder)
+    if left_out is not None:
+        callbacks.append(left_out)
     if progress:
         callbacks.append(ProgressBar(config.name))
     run_dir = recorder.run_dir
@@ -48,14 +50,14 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool) -> Any:
     )
 
 
-def make_eval_trainer(config: RunConfig, progress: bool) -> Any:
+def make_eval_trainer(config: RunConfig, progress: bool, left_out: LeftOut) -> Any:
     """The trainer for an evaluation, which writes nothing."""
     from lightning.pytorch.callbacks import RichProgressBar
 
     return _trainer(
         config,
         logger=False,
-        callbacks=[RichProgressBar()] if progress else [],
+        callbacks=[left_out, *([RichProgressBar()] if progress else [])],
         enable_checkpointing=False,
         enable_progress_bar=progress,
         enable_model_summary=False,

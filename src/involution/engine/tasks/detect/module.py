@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ class DetectionTask(TaskModule):
         self.first_label = first_label(model)
         self.with_masks = config.model.name == "mask_rcnn"
         self.detections: list[dict[str, Any]] = []
+        # images that could be read: the objects of others are not missed
+        self.seen: list[int] = []
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -61,18 +64,21 @@ class DetectionTask(TaskModule):
             ids = [self.card.category_ids[label] for label in labels]
             boxes, scores = (found[key].float().cpu().tolist() for key in ("boxes", "scores"))
             self.detections += coco_results(target["image_id"], ids, boxes, scores, masks)
+            self.seen.append(target["image_id"])
 
     @override
     def on_validation_epoch_end(self) -> None:
-        everything = self.detections
+        parts: list[Any] = [(self.detections, self.seen)]
         if self.trainer.world_size > 1:
-            parts: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, everything)
-            everything = [result for part in parts for result in part]
-        self.results = {"bbox": average_precision(self.val_record, everything), "results": everything}
+            parts = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, (self.detections, self.seen))
+        everything = [result for found, _ in parts for result in found]
+        seen = {image for _, images in parts for image in images}
+        record = replace(self.val_record, scenes=[scene for scene in self.val_record.scenes if scene.id in seen])
+        self.results = {"bbox": average_precision(record, everything), "results": everything}
         if self.with_masks:
-            self.results["segm"] = average_precision(self.val_record, everything, "segm")
-        self.detections = []
+            self.results["segm"] = average_precision(record, everything, "segm")
+        self.detections, self.seen = [], []
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end

@@ -241,3 +241,19 @@ def test_two_processes_say_it_once_and_count_the_rest(whole, tmp_path):
         assert done.stderr.count(f"{file}: broken") == 2
     found = torch.load(tmp_path / "found")
     assert (found["count"], int(found["confusion"].sum())) == (10, 10)
+
+
+@pytest.mark.slow
+def test_two_processes_end_in_one_line(whole, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(whole, root)
+    broken = damage(root, {split: f"pets/{split}" for split in BROKEN})["train"]
+    words = ["classify", "train", "--recipe", "digits", "--output", str(tmp_path), "--devices", "2"]
+    words += [f"--{key}={value}" for key, value in CLASSIFY.items()]
+    words += ["--trainer.accelerator", "cpu", "--data.spec", f"imagefolder:{root / 'pets'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "involution", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(re.findall(rf"involution: (?:{broken[0]}|{broken[1]}): broken", done.stderr)) == 1

@@ -9,7 +9,8 @@ import sys
 from argparse import ArgumentError
 
 from involution.cli.process import end_output
-from involution.data.images import ImageError
+from involution.data.images import LoadingError
+from involution.engine.process import is_main_process
 from involution.extras import MissingExtra, is_installed
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -59,9 +60,9 @@ def exit_code(error: BaseException, parser: object = None) -> int:
         return _cannot_use(error)
     if isinstance(error, MemoryError):
         return complain(_NO_MEMORY, FAILED)
-    if isinstance(error, ImageError):
-        # what was asked for was right
-        return complain(str(error), FAILED)
+    if isinstance(error, LoadingError):
+        # what was asked for was right; of several devices all know it
+        return complain(str(error), FAILED) if is_main_process() else FAILED
     # errors of our own classes are for the user; anything else is a bug
     if isinstance(error, ValueError) and type(error).__module__.startswith("involution."):
         return complain(str(error))

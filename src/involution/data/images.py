@@ -52,6 +52,10 @@ class ImageError(ValueError):
         super().__init__(printable(message))
 
 
+class LoadingError(ImageError):
+    """An image that passed the check of its data set and can't be read in training or evaluation."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """How images are read.

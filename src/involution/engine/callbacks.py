@@ -61,11 +61,13 @@ class RunRecorder(L.Callback):
     Args:
         run_dir: the run's folder.
         flag: asks for a checkpoint and the end of the training.
+        left_out: knows of images that could not be read and end the training, too.
     """
 
-    def __init__(self, run_dir: Path, flag: StopFlag) -> None:
+    def __init__(self, run_dir: Path, flag: StopFlag, left_out: LeftOut | None = None) -> None:
         self.run_dir = run_dir
         self.flag = flag
+        self.left_out = left_out
         self.history: list[dict[str, float]] = []
         self.best_score = -1.0
         self._train_seconds = 0.0
@@ -124,6 +126,8 @@ class RunRecorder(L.Callback):
         # half-accumulated gradients are not saved, and validation comes first at the end of an epoch
         between_steps = done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
         if between_steps and self._stop(trainer):
+            if self.left_out is not None:
+                self.left_out.refuse(trainer)
             self._save(trainer, pl_module, (trainer.current_epoch, done))
             raise TrainingInterrupted(self.last)
 
@@ -189,8 +193,9 @@ class RunRecorder(L.Callback):
             raise TrainingInterrupted(self.last)
 
     def _stop(self, trainer: L.Trainer) -> bool:
-        # devices notice a signal at different steps: all stop as soon as one does
-        return bool(trainer.strategy.reduce_boolean_decision(self.flag.raised, all=False))
+        # devices notice a signal or a broken image at different steps: all stop as soon as one does
+        raised = self.flag.raised or (self.left_out is not None and self.left_out.refuses)
+        return bool(trainer.strategy.reduce_boolean_decision(raised, all=False))
 
     def _save(self, trainer: L.Trainer, pl_module: TaskModule, position: tuple[int, int]) -> None:
         pl_module.position = position
@@ -214,6 +219,7 @@ class LeftOut(L.Callback):
     Args:
         findings: told of each of them.
         evaluated: images of an evaluation pass.
+        skip: leave them out; otherwise the first one ends the work, on all devices.
 
     Attributes:
         training: complaints of this device's training loader since they were last told.
@@ -221,22 +227,39 @@ class LeftOut(L.Callback):
         missing: images that the last evaluation pass could not count, over all devices.
     """
 
-    def __init__(self, findings: Findings, evaluated: int) -> None:
+    def __init__(self, findings: Findings, evaluated: int, skip: bool) -> None:
         self.findings = findings
         self.evaluated = evaluated
+        self.skip = skip
         self.training: list[str] = []
         self.evaluation: list[str] = []
         self.missing = 0
         self._known: set[str] = set()
 
+    @property
+    def refuses(self) -> bool:
+        """Whether an image of this device ends the training."""
+        return not self.skip and bool(self.training)
+
+    def refuse(self, trainer: L.Trainer) -> None:
+        """Raise `ImageError` on all devices if an image of one of them ends the training."""
+        found = [] if self.skip else _gathered(trainer, self.training)
+        if found:
+            raise ImageError(found[0])
+
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._tell(_gathered(trainer, self.training))
+        if self.skip:
+            self._tell(_gathered(trainer, self.training))
+        else:
+            self.refuse(trainer)
 
     @override
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         found = _gathered(trainer, self.evaluation)
         self.missing = len(found)
+        if found and not self.skip:
+            raise ImageError(found[0])
         if found and self.missing == self.evaluated:
             raise ImageError(f"none of the {self.evaluated} images to measure on can be read: {found[0]}")
         self._tell(found)
@@ -246,7 +269,8 @@ class LeftOut(L.Callback):
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         # the other devices may not come to an exchange any more
-        self._tell([*self.training, *self.evaluation])
+        if self.skip:
+            self._tell([*self.training, *self.evaluation])
 
     def _tell(self, complaints: list[str]) -> None:
         new = [text for text in dict.fromkeys(complaints) if text not in self._known]

@@ -16,7 +16,7 @@ import torch
 
 from involution.data import registry
 from involution.data.errors import printable
-from involution.data.images import ImageError
+from involution.data.images import ImageError, LoadingError
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.survey import Survey, survey
@@ -75,7 +75,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         ConfigError: for settings that are wrong or do not go together.
         DataError: for a data set that can't be used.
         CheckpointError: for a checkpoint or weights that can't be used.
-        ImageError: for an image that turns out to be broken during training.
+        LoadingError: for an image that turns out to be broken during training.
         TrainingInterrupted: after Ctrl-C; it names the checkpoint to resume from.
         TrainingDiverged: when the loss becomes NaN or infinite.
     """
@@ -96,8 +96,8 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         raise ConfigError(f"{resume} was trained on other classes ({some(found[1].classes)}) than {config.data.spec}")
     position = found[0] if found else (0, 0)
     flag = StopFlag()
-    recorder = RunRecorder(run_dir, flag)
-    left_out = LeftOut(data.findings, len(data.split("val")))
+    left_out = LeftOut(data.findings, len(data.split("val")), config.data.on_problem == "skip")
+    recorder = RunRecorder(run_dir, flag, left_out)
     with flag, quiet():
         module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=resume is None)
         if found:
@@ -196,11 +196,11 @@ def evaluate(
     data, within, card = match_classes(card, data, checkpoint)
     images = spec.eval_set(config, data.split(split))
     count = len(images)  # type: ignore[arg-type]
-    left_out = LeftOut(data.findings, count)
+    left_out = LeftOut(data.findings, count, on_problem == "skip")
     with quiet():
         trainer = make_eval_trainer(config, progress, left_out)
         batches = EvalBatches(count, batch_size or spec.eval_batch_size, trainer.global_rank, trainer.world_size)
-        complaints = left_out.evaluation if on_problem == "skip" else None
+        complaints = left_out.evaluation if left_out.skip or trainer.world_size > 1 else None
         loader = make_loader(images, batches, workers, on_gpu(trainer), spec.collate, complaints)
         module = spec.module(network, config, card, 1, data.split(split))
         module.within = within
@@ -242,7 +242,7 @@ def make_loaders(
 ) -> tuple[Any, Any]:
     """Loaders of the training and validation images, for this device, from an (epoch, batch) on.
 
-    Images that can't be read are left out, and told to `left_out`, where the settings say so.
+    Images that can't be read are told to `left_out`, if they are to be skipped, or if other devices have to know.
     """
     rank, world, settings = trainer.global_rank, trainer.world_size, config.data
     accumulate = config.trainer.accumulate
@@ -251,8 +251,8 @@ def make_loaders(
     val_size = max(spec.least_val_batch, settings.batch_size // world)
     val_batches = EvalBatches(len(val_images), val_size, rank, world)
     gpu = on_gpu(trainer)
-    skips = left_out if settings.on_problem == "skip" else None
-    complaints = (None, None) if skips is None else (skips.training, skips.evaluation)
+    told = left_out if left_out is not None and (left_out.skip or world > 1) else None
+    complaints = (None, None) if told is None else (told.training, told.evaluation)
     return (
         make_loader(images, batches, settings.workers, gpu, spec.collate, complaints[0]),
         make_loader(val_images, val_batches, settings.workers, gpu, spec.collate, complaints[1]),
@@ -319,10 +319,10 @@ def _eval_config(config: Any, data_spec: str | None, on_problem: str) -> Any:
     return replace(config, data=replace(config.data, **changes))
 
 
-def _without_traceback(error: ImageError) -> ImageError:
+def _without_traceback(error: ImageError) -> LoadingError:
     """The error of a loader process, which wraps it in its traceback, as it was there."""
     message = str(error).rpartition(f"{ImageError.__module__}.{ImageError.__qualname__}: ")[2]
-    return ImageError(message.replace("\\n", " ").strip())
+    return LoadingError(message.replace("\\n", " ").strip())
 
 
 def _same_data(spec: str, other: str) -> bool:

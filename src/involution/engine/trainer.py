@@ -26,9 +26,10 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
     callbacks: list[L.Callback] = []
     if config.trainer.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.trainer.ema_decay))
-    callbacks.append(recorder)
+    # before the recorder, which would save what a broken image is to prevent
     if left_out is not None:
         callbacks.append(left_out)
+    callbacks.append(recorder)
     if progress:
         callbacks.append(ProgressBar(config.name))
     run_dir = recorder.run_dir

@@ -222,6 +222,7 @@ if is_main_process():
 """
 
 
+@pytest.mark.slow
 def test_two_processes_say_it_once_and_count_the_rest(whole, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(whole, root)

@@ -75,6 +75,7 @@ class RunRecorder(L.Callback):
         self._since = 0.0
         # of an epoch whose validation is not over
         self._train_figures: dict[str, float] | None = None
+        self._val_batches = 0
         self.started = False
 
     @property
@@ -135,13 +136,27 @@ class RunRecorder(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        self._validated(trainer, pl_module)
+
+    @override
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._val_batches = 0
+        loader: Any = trainer.val_dataloaders
+        if hasattr(loader, "on_empty"):
+            # a batch that could not be read at all counts where devices keep step
+            loader.on_empty = lambda: self._validated(trainer, pl_module)
+
+    def _validated(self, trainer: L.Trainer, pl_module: Any) -> None:
         # devices may differ by a batch
         common: int = trainer.val_dataloaders.batch_sampler.common  # type: ignore[union-attr]
-        if batch_idx < common and self._stop(trainer):
+        self._val_batches += 1
+        if self._val_batches <= common and self._stop(trainer):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):
                     # it has put the average in the place of the weights
                     callback.on_validation_epoch_end(trainer, pl_module)
+            if self.left_out is not None:
+                self.left_out.refuse(trainer)
             self._train_figures = pl_module.train_figures()
             self._save(trainer, pl_module, (trainer.current_epoch, int(trainer.num_training_batches)))
             raise TrainingInterrupted(self.last)

@@ -253,12 +253,15 @@ class _TolerantLoader(DataLoader[Any]):
     def __init__(self, dataset: Dataset[Any], complaints: list[str], collate: Any, **settings: Any) -> None:
         super().__init__(_Tolerant(dataset), collate_fn=_TolerantCollate(collate or default_collate), **settings)
         self.complaints = complaints
+        self.on_empty: Callable[[], None] = lambda: None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch, complaints in super().__iter__():
             self.complaints.extend(complaints)
             if batch is not None:
                 yield batch
+            else:
+                self.on_empty()
 
 
 def make_loader(

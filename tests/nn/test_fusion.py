@@ -7,8 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations, parametrize, prune
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from involution import Involution2d
@@ -267,6 +271,60 @@ def test_a_patched_convolution_is_called(monkeypatch):
     monkeypatch.setattr(F, "conv2d", lambda *args: outputs.append(original(*args)) or outputs[-1])
     module(x)
     assert [o.shape[1] for o in outputs] == [4, 9]
+
+
+class Operators(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+class Functions(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.names.append(getattr(function, "__name__", ""))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("mode", "convolution"), [(Operators, "aten.convolution.default"), (Functions, "conv2d")])
+def test_a_mode_sees_the_operations_of_the_parts(mode, convolution):
+    module, x = module_and_input()
+    with torch.no_grad(), mode() as seen:
+        out = module(x)
+    assert seen.names.count(convolution) == 2
+    assert not any("dynamic" in name for name in seen.names)
+    assert_close(out, unfused(module, x))
+
+
+@pytest.mark.parametrize("mode", [Operators, Functions])
+def test_a_mode_does_not_break_a_compiled_module(mode):
+    module, x = module_and_input()
+    torch.compiler.reset()
+    compiled = torch.compile(module, backend="aot_eager")
+    with torch.no_grad():
+        expected = compiled(x)
+        with mode():
+            assert_close(compiled(x), expected)
+        # and afterwards it is one graph again
+        assert_close(compiled(x), expected)
+
+
+@needs_fused
+def test_modes_of_torch_itself_change_nothing():
+    module, x = module_and_input()
+    with torch.device("cpu"):
+        assert called(module, x)[1] == {"dynamic_involution2d"}
+    with torch.no_grad():
+        assert_close(make_fx(module)(x)(x), module(x))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert module(mode.from_tensor(x)).shape == x.shape
 
 
 @needs_fused

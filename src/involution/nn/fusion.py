@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from involution.ops.backends import prefers_fused
 
@@ -42,6 +45,7 @@ def may_fuse(generator: Any, generator_class: type[nn.Module], x: Any) -> bool:
         and not _is_watched(generator)
         and not _is_watched(generator.span)
         and not _everything_is_watched()
+        and not _is_in_a_mode()
     )
 
 
@@ -83,3 +87,14 @@ def _everything_is_watched() -> bool:
         or nn_module._global_backward_hooks
         or nn_module._global_backward_pre_hooks
     )
+
+
+def _is_in_a_mode() -> bool:
+    # a user's mode is called for every operation; a default device is none of these, and neither are torch's own,
+    # which have a key: fake tensors, functionalisation, the tracer of graphs
+    if any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack()):
+        return True
+    # where a dispatch mode is active, torch.compile does not compile
+    if torch.compiler.is_compiling():
+        return False
+    return any(getattr(mode, "_mode_key", None) is None for mode in _get_current_dispatch_mode_stack())

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from involution.models import CheckpointError, convert_checkpoint, load_checkpoint
 from involution.models.checkpoint import identify
@@ -343,3 +344,41 @@ def test_golden_checkpoint_is_a_rednet26(golden):
     assert identify(state.tensors) == "rednet26"
     assert state.source == "authors"
     assert len(state.tensors) == 251
+
+
+@pytest.mark.parametrize("place", ["class name", "name of an entry", "number"])
+def test_a_flipped_bit_in_a_converted_file_is_refused(place, source, tmp_path):
+    path = tmp_path / "nano.safetensors"
+    torch.save({"state_dict": source.state_dict(), "meta": {"CLASSES": list("wxyz")}}, tmp_path / "nano.pth")
+    convert_checkpoint(tmp_path / "nano.pth", path)
+    content = bytearray(path.read_bytes())
+    at = {
+        "class name": content.index(b"wxyz"[:1] + b'\\", \\"x'),
+        "name of an entry": content.index(b'"conv1.') + 2,
+        "number": len(content) - 400,
+    }[place]
+    assert load_checkpoint(nano(seed=2), path).entries
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged: its checksum is wrong; get the file again"):
+        load_checkpoint(nano(seed=2), path)
+
+
+def test_safetensors_of_others_need_no_checksum(source, tmp_path):
+    path = tmp_path / "nano.safetensors"
+    save_file(source.state_dict(), path)
+    model = nano(seed=2)
+    load_checkpoint(model, path)
+    assert same(model, source)
+
+
+def test_the_old_format_has_a_limit_as_the_new_one(tmp_path):
+    shared = torch.zeros(1)
+    many = {f"{'entry' * 20}{i}": shared for i in range(40_000)}
+    torch.save(many, tmp_path / "many.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match="its index has more than 3 MB, which no checkpoint needs"):
+        load_checkpoint(nano(), tmp_path / "many.pth")
+    content = (tmp_path / "many.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(content[:5000])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_checkpoint(nano(), tmp_path / "cut.pth")

@@ -15,7 +15,7 @@ from involution.models.arguments import plain
 from involution.models.errors import CheckpointError
 from involution.models.keys import MappedState, Source, to_timm_layout
 from involution.models.layouts import VARIANTS
-from involution.models.readers import Weights, read_weights
+from involution.models.readers import CHECKSUM, Weights, checksum, read_weights
 from involution.models.rednet import RedNet
 
 __all__ = ["CheckpointReport", "check_entries", "convert_checkpoint", "identify"]
@@ -125,7 +125,8 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
     temporary = dst.with_name(f".{dst.name}.{os.getpid()}.tmp")
     try:
         contiguous = {name: value.contiguous() for name, value in state.tensors.items()}
-        save_file(contiguous, temporary, metadata=_metadata(report, weights))
+        metadata = _metadata(report, weights)
+        save_file(contiguous, temporary, metadata={**metadata, CHECKSUM: checksum(contiguous, metadata)})
         os.replace(temporary, dst)
     except SafetensorError as error:
         raise OSError(f"can't write {dst}: {error}") from error

@@ -1,15 +1,19 @@
 """The one reader of checkpoint files: a file is data, none of it is ever executed.
 
-What is checked: a ``torch.save`` archive by the checksums of all its parts, so that a flipped bit is refused. The older
-formats of PyTorch, safetensors and PaddlePaddle's pickles have no checksums: they are checked for what they must hold,
-and every file for weights that are numbers.
+What is checked: a ``torch.save`` archive by the checksums of all its parts, and a safetensors file that this package
+wrote by the one in its metadata, so that a flipped bit is refused. PyTorch's older format, other safetensors and
+PaddlePaddle's pickles have no checksums: they are checked for what they must hold, and every file for weights that are
+numbers.
 """
 
 import argparse
 import codecs
+import hashlib
+import io
 import json
 import os
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
@@ -24,7 +28,9 @@ from involution.models.errors import CheckpointError
 
 # the pickled magic number that opens torch.save's format before PyTorch 1.6
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-# bytes of the index of an archive: some 40,000 tensors, ten times as many as a large training keeps
+# where a safetensors file of ours has its checksum
+CHECKSUM = "sha256"
+# bytes of the index of a file: some 40,000 tensors, ten times as many as a large training keeps
 _LARGEST_INDEX = 3_000_000
 _LONGEST_NAME, _MOST_ENTRIES = 500, 50_000
 # where a training keeps its weights; like timm, a moving average is preferred
@@ -125,6 +131,7 @@ def read_file(path: str | os.PathLike[str], device: str | torch.device = "cpu") 
             check_archive(file)
             return _read_torch(file, device), {}
         if head.startswith(_LEGACY_TORCH):
+            _check_legacy(file)
             return _read_torch(file, device), {}
         if head.startswith(b"\x80"):
             return _read_paddle(file), {}
@@ -159,6 +166,34 @@ def check_archive(file: Path) -> None:
         )
     if wrong:
         raise CheckpointError(f"{file} is damaged: the checksum of its part {wrong!r} is wrong; get the file again")
+
+
+def _check_legacy(file: Path) -> None:
+    """Raise `CheckpointError` for a file of PyTorch before 1.6 with a larger index than an archive may have."""
+    with file.open("rb") as stream:
+        head = stream.read(_LARGEST_INDEX)
+    try:
+        # a mark, a version, a system, and the index; the numbers follow
+        index = io.BytesIO(head)
+        for _ in range(4):
+            for _ in pickletools.genops(index):
+                pass
+    # what is no pickle fails in every way
+    except Exception as error:
+        if len(head) == _LARGEST_INDEX:
+            limit = f"{_LARGEST_INDEX / 1e6:.0f} MB"
+            raise CheckpointError(f"{file}: its index has more than {limit}, which no checkpoint needs") from error
+        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
+
+
+def checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of all that a safetensors file holds, in no matter which order."""
+    total = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(memoryview(value.reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()
 
 
 def check_tensors(content: Mapping[Any, Any], file: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -245,9 +280,15 @@ def _read_safetensors(file: Path) -> tuple[Any, dict[str, str]]:
     try:
         with safe_open(file, "pt") as content:
             names: list[str] = content.keys()
-            return {name: content.get_tensor(name) for name in names}, dict(content.metadata() or {})
+            if len(names) > _MOST_ENTRIES:
+                raise CheckpointError(f"{file} holds {len(names)} entries, wanted at most {_MOST_ENTRIES}")
+            tensors = {name: content.get_tensor(name) for name in names}
+            metadata = dict(content.metadata() or {})
     except SafetensorError as error:
         raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
+    if metadata.pop(CHECKSUM, None) not in (None, checksum(tensors, metadata)):
+        raise CheckpointError(f"{file} is damaged: its checksum is wrong; get the file again")
+    return tensors, metadata
 
 
 def _read_torch(file: Path, device: str | torch.device) -> Any:

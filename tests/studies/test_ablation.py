@@ -98,7 +98,11 @@ def test_names_of_runs_stay_apart(tmp_path):
         ("[3, 5]}", "[3, five]}", "axis 'kernel', five: kernel_size must be an int .* got 'five'"),
         ("kernel_size: [3, 5]}", "kernl_size: [3, 5]}", "unexpected keyword argument 'kernl_size'"),
         ("kernel_size: [3, 5]}", "group_channels: [16, 7]}", "16 channels can't be divided by group_channels=7"),
-        ("{model.args.kernel_size: [3, 5]}", "{trainer.epochs: [1, 0]}", "0: trainer.epochs must be 1 or more, got 0"),
+        (
+            "{model.args.kernel_size: [3, 5]}",
+            "{trainer.epochs: [1, 0]}",
+            "0: trainer.epochs must be from 1 to 1000000, got 0",
+        ),
         ("{model.args.kernel_size: [3, 5]}", "{seed: [1, 2]}", "seed is set by the study itself"),
         ("[3, 5]}", "[3]}", "two values or more to compare, got 1"),
         ("[3, 5]}", "[3, 3]}", r"axis 'kernel', model.args.kernel_size: wanted each value once, got \[3, 3\]"),
@@ -107,9 +111,24 @@ def test_names_of_runs_stay_apart(tmp_path):
         ("axes:", "axis:", "unknown entry 'axis'; did you mean axes"),
         ("  kernel: {model.args.kernel_size: [3, 5]}", "  {}", "no axes"),
         ("recipe: digits", "recipe: digit", "no recipe named 'digit'"),
-        ("title: tiny", "seeds: 0", "seeds must be 1 or more, got 0"),
+        ("title: tiny", "seeds: 0", "seeds must be from 1 to 1000, got 0"),
         ("title: tiny", "cost: {size: 3}", "cost: wanted model and optionally image_size, got size"),
-        ("title: tiny", "title: [", "not valid YAML"),
+        ("title: tiny", "title: [", "not valid YAML: .*study.yaml: line"),
+        ("title: tiny", "title: !!python/name:os.system", "no values of the kind os.system"),
+        ("title: tiny", f"title: {'[' * 40}{']' * 40}", "nested deeper than 32 levels"),
+        ("title: tiny", "title: a\ntitle: b", "title appears twice"),
+        ("title: tiny", "title: a\0b", "not valid YAML: .*control characters are not allowed"),
+        ("title: tiny", "seeds: .nan", "not a finite number"),
+        ("title: tiny", "seeds: [1]", r"seeds must be from 1 to 1000, got \[1\]"),
+        ("title: tiny", "seeds: 1000000000", "seeds must be from 1 to 1000, got 1000000000"),
+        ("recipe: digits", "recipe: [digits]", "recipe: wanted the name of a recipe, got \\['digits'\\]"),
+        ("{model.args.kernel_size: [3, 5]}", "{3: [3, 5]}", "no setting named '3'"),
+        ("{model.args.kernel_size: [3, 5]}", "3", "axis 'kernel': wanted names with values, got 3"),
+        (
+            "{model.args.kernel_size: [3, 5]}",
+            f"{{{', '.join(f'model.args.a{i}: {list(range(99))}' for i in range(5))}}}",
+            "axis 'kernel' has more than 1000 combinations",
+        ),
         ("data.image_size: 8", "data.image_sise: 8", "settings: no setting named .*; did you mean data.image_size"),
     ],
 )
@@ -209,3 +228,20 @@ def test_plot_of_what_was_measured(measured, tmp_path):
     assert figure.axes[0].get_title(loc="left").startswith("kernel: ")
     plots.save(figure, tmp_path / "ablate.png")
     assert plots.ablation_figure(ablation_table.rows(study, {}), {}) is None
+
+
+def test_a_bomb_of_aliases_is_refused_at_once(tmp_path):
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    with pytest.raises(StudyError, match="more than 20,000 values"):
+        study_of(tmp_path, "\n".join(lines))
+
+
+def test_settings_from_words():
+    assert parse_settings(["trainer.epochs=3", "model.args.layers=[1, 1]"]) == {
+        "trainer.epochs": 3,
+        "model.args.layers": [1, 1],
+    }
+    for word in ("a=[", "a=.nan", "a=!!python/name:os.system"):
+        with pytest.raises(StudyError, match="the value is not valid YAML"):
+            parse_settings([word])

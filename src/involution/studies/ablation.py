@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from involution.data.errors import nearest
+from involution.data.yaml import YamlError, parse_yaml, read_yaml
 from involution.engine.checks import check_config
 from involution.engine.settings import setting_names
 from involution.engine.tasks.classify.config import ClassifyConfig
@@ -28,6 +30,7 @@ _ARGS = "model.args."
 # what the study itself sets in each run
 _OWN = ("name", "output", "seed", "devices")
 _KEYS = ("title", "recipe", "settings", "cost", "axes", "seeds")
+_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -217,15 +220,11 @@ def load_study(source: str | Path) -> Study:
     Raises:
         StudyError: For a file that is no study, with the line or the name at fault.
     """
-    import yaml
-
     path = study_path(source)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        return _study(found, path.stem)
+        return _study(read_yaml(path), path.stem)
+    except YamlError as error:
+        raise StudyError(f"not valid YAML: {error}") from error
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from error
 
@@ -242,7 +241,7 @@ def _study(found: Any, name: str) -> Study:
     study = Study(
         title=str(table.get("title", name)),
         recipe=table.get("recipe"),
-        settings=_mapping(table.get("settings", {}), "settings"),
+        settings={str(key): value for key, value in _mapping(table.get("settings", {}), "settings").items()},
         axes={str(axis): _axis(str(axis), places) for axis, places in axes.items()},
         seeds=table.get("seeds", 3),
         cost=cost,
@@ -261,11 +260,13 @@ def _mapping(found: Any, what: str) -> dict[str, Any]:
 
 def _axis(name: str, places: Any) -> list[Point]:
     """The places of an axis: of a mapping from settings to values all combinations, of several mappings one by one."""
-    points = []
+    points: list[Point] = []
     for part in places if isinstance(places, list) else [places]:
         labelled = {
-            key: _values(f"axis {name!r}, {key}", found) for key, found in _mapping(part, f"axis {name!r}").items()
+            str(key): _values(f"axis {name!r}, {key}", found) for key, found in _mapping(part, f"axis {name!r}").items()
         }
+        if len(points) + math.prod(map(len, labelled.values())) > _MOST:
+            raise StudyError(f"axis {name!r} has more than {_MOST} combinations")
         for labels in itertools.product(*labelled.values()):
             chosen = dict(zip(labelled, labels, strict=True))
             settings = {key: labelled[key][label] for key, label in chosen.items()}
@@ -293,8 +294,10 @@ def _values(where: str, found: Any) -> dict[str, Any]:
 
 
 def _check(study: Study) -> None:
-    if not isinstance(study.seeds, int) or study.seeds < 1:
-        raise StudyError(f"seeds must be 1 or more, got {study.seeds}")
+    if not isinstance(study.seeds, int) or not 1 <= study.seeds <= _MOST:
+        raise StudyError(f"seeds must be from 1 to {_MOST}, got {study.seeds}")
+    if not isinstance(study.recipe, str | None):
+        raise StudyError(f"recipe: wanted the name of a recipe, got {study.recipe!r}")
     _check_keys(study.settings, "settings")
     for name, points in study.axes.items():
         for point in points:
@@ -386,15 +389,13 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         StudyError: For a word that is something else.
     """
-    import yaml
-
     found = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise StudyError(f"wanted KEY=VALUE such as trainer.epochs=20, got {word!r}")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            found[key] = parse_yaml(value)
+        except YamlError as error:
             raise StudyError(f"{word!r}: the value is not valid YAML") from error
     return found

@@ -309,7 +309,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StudyError(f"{path}: not valid JSON; remove it to repeat its run") from error
     if not isinstance(found, dict):
         raise StudyError(f"{path}: wanted the record of a run; remove it to repeat its run")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from involution.data.errors import DataError
+from involution.data.text import read_json
 
 
 def coco_results(
@@ -53,10 +53,10 @@ def image_ids(file: str | Path) -> Callable[[str], int]:
     Raises:
         DataError: for a file that is not COCO's.
     """
+    content = read_json(Path(file))
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
         known = {str(image["file_name"]).replace("\\", "/"): int(image["id"]) for image in content["images"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{file}: wanted a COCO file with images, each with an id and a file_name ({error})") from error
     by_name: dict[str, list[int]] = {}
     for name, key in known.items():

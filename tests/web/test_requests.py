@@ -141,6 +141,17 @@ def test_a_foreign_name_or_page_gets_nothing(url):
         assert status(url + path) == 404
 
 
+@pytest.mark.parametrize("origin", ["http://evil.com", "null", "http://localhost:3000", None])
+def test_what_another_page_asks_beforehand_is_not_granted(url, origin):
+    headers = {"Access-Control-Request-Method": "POST"} | ({"Origin": origin} if origin else {})
+    for path in ("", "gradio_api/upload", "gradio_api/queue/join"):
+        request = urllib.request.Request(url + path, headers=headers, method="OPTIONS")
+        with pytest.raises(urllib.error.HTTPError, match="403" if origin else "404") as refused:
+            urllib.request.urlopen(request, timeout=30)
+        with refused.value as answer:
+            assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
 def test_the_page_tells_nothing_of_this_machine(url, home):
     config = ask(f"{url}config")
     assert "demo/rednet" in config

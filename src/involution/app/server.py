@@ -90,7 +90,7 @@ def serving(
 
 
 def _quiet_gradio() -> None:
-    """Let Gradio tell a fault in one line, as the guard does, where it would print a traceback."""
+    """Let Gradio tell a fault in one line, as the guard does, and leave requests of other origins to the guard."""
     import gradio.queueing
     import gradio.routes
 
@@ -103,6 +103,8 @@ def _quiet_gradio() -> None:
 
     for module in (gradio.queueing, gradio.routes):
         module.traceback = SimpleNamespace(print_exc=print_exc)  # type: ignore[attr-defined]
+    # it stands before the guard, and answers what other origins ask before they ask for something
+    gradio.routes.CustomCORSMiddleware = lambda app, **_: app  # type: ignore[assignment,misc]
 
 
 def _sweep(folder: Path, done: threading.Event) -> None:

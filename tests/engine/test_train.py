@@ -152,7 +152,7 @@ def test_divergence_is_told(make_config):
         ({"data__batch_size": 30, "trainer__accumulate": 4}, "must be a multiple of devices x trainer.accumulate"),
         ({"data__channels": 3}, r"data\.channels must be 1 or 3 with as many data\.mean"),
         ({"data__interpolation": "nearest"}, "must be bilinear or bicubic"),
-        ({"trainer__epochs": 0}, r"trainer\.epochs must be 1 or more"),
+        ({"trainer__epochs": 0}, r"trainer\.epochs must be from 1 to 1000000"),
         ({"trainer__ema_decay": 1.5}, "must be between 0 and 1"),
         ({"trainer__precision": "8"}, r"trainer\.precision must be one of"),
         ({"name": "a/b"}, "must be the name of a folder"),

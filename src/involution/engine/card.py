@@ -13,6 +13,7 @@ from copy import deepcopy
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+from involution.engine.settings import LARGEST_SIDE
 from involution.models.arguments import plain
 from involution.models.errors import CheckpointError
 from involution.models.readers import shown
@@ -22,7 +23,6 @@ FORMAT = 1
 # task -> settings of format 0 and their names in format 1; None if removed
 RENAMED: dict[str, dict[str, str | None]] = {"classify": {}, "detect": {}, "segment": {}}
 
-_LARGEST_SIDE = 2**15
 _LONGEST = 500
 
 
@@ -86,11 +86,11 @@ class ModelCard:
             raise CheckpointError(
                 f"its card has {len(made.mean)} means and {len(made.std)} deviations for {channels} channels"
             )
-        # for a detector the last is a limit; for a segmenter 0 means that images keep their size
-        sides = made.input_size[1:2] if made.task == "detect" else made.input_size[1:]
-        if max(sides) > _LARGEST_SIDE or (min(sides) < 1 and made.task != "segment"):
+        # for a segmenter 0 means that images keep their size
+        sides = made.input_size[1:]
+        if max(sides) > LARGEST_SIDE or (min(sides) < 1 and made.task != "segment"):
             raise CheckpointError(
-                f"its card has input_size {made.input_size}, wanted sides from 1 to {_LARGEST_SIDE} pixels"
+                f"its card has input_size {made.input_size}, wanted sides from 1 to {LARGEST_SIDE} pixels"
             )
         if made.category_ids and len(made.category_ids) != len(made.classes):
             raise CheckpointError(f"its card has {len(made.category_ids)} category ids for {len(made.classes)} classes")
@@ -199,7 +199,7 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: _list(value, lambda one: _number(one) and one > 0),
     ),
     "interpolation": ("bilinear or bicubic", lambda value: value in ("bilinear", "bicubic")),
-    "crop_pct": ("a number greater than 0 and at most 1", lambda value: _number(value) and 0 < value <= 1),
+    "crop_pct": ("a number from 0.01 to 1", lambda value: _number(value) and 0.01 <= value <= 1),
     "recipe": ("settings by name", _by_name),
     "versions": ("versions by name", lambda value: _by_name(value, lambda one: isinstance(one, str))),
     "category_ids": ("whole numbers", lambda value: _list(value, _integer, 0)),

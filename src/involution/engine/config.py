@@ -20,7 +20,7 @@ from involution.data.errors import nearest
 from involution.data.registry import format_help, formats
 from involution.data.yaml import read_yaml
 from involution.engine.parser import config_action, make_parser
-from involution.engine.settings import ConfigError, one_of, ranged, setting_names
+from involution.engine.settings import MOST, ConfigError, one_of, ranged, setting_names
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -65,8 +65,8 @@ class DataConfig:
     spec: str = ""
     mean: tuple[float, ...] = ranged(MEAN)
     std: tuple[float, ...] = ranged(STD, 0, above=True)
-    batch_size: int = ranged(1, 1)
-    workers: int = ranged(4, 0)
+    batch_size: int = ranged(1, 1, MOST)
+    workers: int = ranged(4, 0, 10_000)
     cache: bool = False
     # what scikit-learn accepts
     split_seed: int = ranged(0, 0, 2**32 - 1)
@@ -116,11 +116,11 @@ class ScheduleConfig:
     decay: Literal["cosine", "linear", "constant", "step", "poly"] = "cosine"
     update: Literal["step", "epoch"] = "step"
     final: float = ranged(0.0, 0, 1)
-    milestones: list[int] = field(default_factory=list)
+    milestones: list[int] = ranged([], 0, MOST)  # noqa: RUF009
     gamma: float = ranged(0.1, 0, 1)
-    power: float = ranged(0.9, 0)
-    warmup_epochs: float = ranged(0.0, 0)
-    warmup_steps: int = ranged(0, 0)
+    power: float = ranged(0.9, 0, 100)
+    warmup_epochs: float = ranged(0.0, 0, MOST)
+    warmup_steps: int = ranged(0, 0, 1000 * MOST)
     warmup_start: float = ranged(0.0, 0, 1)
 
 
@@ -142,12 +142,12 @@ class TrainerConfig:
         accelerator: auto, cpu, gpu, mps.
     """
 
-    epochs: int = ranged(130, 1)
-    steps: int | None = ranged(None, 1)
+    epochs: int = ranged(130, 1, MOST)
+    steps: int | None = ranged(None, 1, 1000 * MOST)
     label_smoothing: float = ranged(0.0, 0, 1)
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     clip_grad_norm: float | None = ranged(None, 0)
-    accumulate: int = ranged(1, 1)
+    accumulate: int = ranged(1, 1, MOST)
     ema_decay: float | None = None
     channels_last: bool = False
     sync_batchnorm: bool = False
@@ -176,7 +176,7 @@ class RunConfig:
     name: str = "run"
     output: str = "runs"
     seed: int = ranged(0, 0, 2**63 - 1)
-    devices: int = ranged(1, 1)
+    devices: int = ranged(1, 1, MOST)
     compile: bool = False
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

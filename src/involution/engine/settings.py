@@ -8,6 +8,11 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+# pixels: a square of this side is about what an image may have after a resize (data/transforms.py)
+LARGEST_SIDE = 7000
+# far beyond what anybody trains with, and far from where numbers or lists of them overflow
+MOST = 1_000_000
+
 
 class ConfigError(ValueError):
     """A setting is wrong, or two do not go together."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from involution.engine.checkpoint import create_network
 from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, RunConfig
-from involution.engine.settings import ConfigError, increasing, ranged
+from involution.engine.settings import LARGEST_SIDE, MOST, ConfigError, increasing, ranged
 from involution.engine.weights import load_weights
 
 
@@ -45,10 +45,10 @@ class ClassifyDataConfig(DataConfig):
     spec: str = "digits"
     mean: tuple[float, ...] = ranged(MEAN)
     std: tuple[float, ...] = ranged(STD, 0, above=True)
-    batch_size: int = ranged(256, 1)
-    image_size: int = ranged(224, 1)
-    channels: int = 3
-    crop_pct: float = ranged(0.875, 0, 1, above=True)
+    batch_size: int = ranged(256, 1, MOST)
+    image_size: int = ranged(224, 1, LARGEST_SIDE)
+    channels: int = ranged(3, 1, 1024)
+    crop_pct: float = ranged(0.875, 0.01, 1)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     classes: str | None = None
 
@@ -76,13 +76,13 @@ class ClassifyAugmentConfig:
     flip: float = ranged(0.5, 0, 1)
     rotate: float = ranged(0.0, 0, 180)
     translate: float = ranged(0.0, 0, 1)
-    scale: tuple[float, float] = ranged((1.0, 1.0), 0, above=True)
+    scale: tuple[float, float] = ranged((1.0, 1.0), 0, 100, above=True)
     shear: float = ranged(0.0, 0, 89)
-    randaugment: int = ranged(0, 0)
+    randaugment: int = ranged(0, 0, 100)
     randaugment_magnitude: int = ranged(9, 0, 30)
     erase: float = ranged(0.0, 0, 1)
-    mixup: float = ranged(0.0, 0)
-    cutmix: float = ranged(0.0, 0)
+    mixup: float = ranged(0.0, 0, 100)
+    cutmix: float = ranged(0.0, 0, 100)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from torch import nn
 
 from involution.data.errors import nearest
 from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, RunConfig
-from involution.engine.settings import ConfigError, ranged
+from involution.engine.settings import LARGEST_SIDE, MOST, ConfigError, ranged
 from involution.engine.weights import tell_loaded
 from involution.models.pyramid import Kind
 
@@ -41,7 +41,7 @@ class DetectModelConfig(ModelConfig):
     name: str = "faster_rcnn"
     backbone: str = "rednet50_stem7"
     backbone_args: dict[str, Any] = field(default_factory=dict)
-    levels: list[int] | None = None
+    levels: list[int] | None = ranged(None, 0, 100)  # noqa: RUF009
     freeze: bool | None = None
     norm: Literal["batch", "group"] = "batch"
     neck: Kind = "convolution"
@@ -64,9 +64,9 @@ class DetectDataConfig(DataConfig):
     spec: str = "digit-scenes"
     mean: tuple[float, float, float] = ranged(MEAN)
     std: tuple[float, float, float] = ranged(STD, 0, above=True)
-    batch_size: int = ranged(16, 1)
-    min_size: list[int] = ranged([800], 1)  # noqa: RUF009
-    max_size: int = ranged(1333, 1)
+    batch_size: int = ranged(16, 1, MOST)
+    min_size: list[int] = ranged([800], 1, LARGEST_SIDE)  # noqa: RUF009
+    max_size: int = ranged(1333, 1, LARGEST_SIDE)
     background: bool = True
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from involution.data.errors import nearest
 from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, RunConfig
-from involution.engine.settings import ConfigError, increasing, ranged
+from involution.engine.settings import LARGEST_SIDE, MOST, ConfigError, increasing, ranged
 from involution.engine.weights import tell_loaded
 from involution.models.pyramid import Kind
 
@@ -39,7 +39,7 @@ class SegmentModelConfig(ModelConfig):
     name: str = "semantic_fpn"
     backbone: str = "rednet50_stem7"
     backbone_args: dict[str, Any] = field(default_factory=dict)
-    levels: list[int] | None = None
+    levels: list[int] | None = ranged(None, 0, 100)  # noqa: RUF009
     norm: Literal["batch", "group"] = "batch"
     neck: Kind = "convolution"
     class_weights: list[float] | None = ranged(None, 0, above=True)  # noqa: RUF009
@@ -62,8 +62,8 @@ class SegmentDataConfig(DataConfig):
     spec: str = "digit-scenes"
     mean: tuple[float, float, float] = ranged(MEAN)
     std: tuple[float, float, float] = ranged(STD, 0, above=True)
-    batch_size: int = ranged(8, 1)
-    min_size: int | None = ranged(None, 1)
+    batch_size: int = ranged(8, 1, MOST)
+    min_size: int | None = ranged(None, 1, LARGEST_SIDE)
     ignore_index: int | None = ranged(255, 0, 255)
     values: dict[str, str | None] = field(default_factory=dict)
 
@@ -87,13 +87,13 @@ class SegmentAugmentConfig:
         photometric: distort brightness, contrast, saturation and hue.
     """
 
-    scale: tuple[float, float] = ranged((1.0, 1.0), 0, above=True)
-    crop: tuple[int, int] | None = ranged(None, 1)
+    scale: tuple[float, float] = ranged((1.0, 1.0), 0, 100, above=True)
+    crop: tuple[int, int] | None = ranged(None, 1, LARGEST_SIDE)
     class_limit: float = ranged(1.0, 0, 1, above=True)
     flip: float = ranged(0.5, 0, 1)
     rotate: float = ranged(0.0, 0, 180)
     shear: float = ranged(0.0, 0, 89)
-    zoom: tuple[float, float] = ranged((1.0, 1.0), 0, above=True)
+    zoom: tuple[float, float] = ranged((1.0, 1.0), 0, 100, above=True)
     photometric: bool = False
 
 

@@ -68,8 +68,10 @@ def run(args: Any) -> int:
     task = args.task or _task(args.spec)
     data = open_data(task, args.spec, options)
     found = survey(data, quick=args.quick)
-    for line in [*found.lines(), *data.findings.lines()]:
+    for line in [*found.lines(), *data.findings.lines(), *found.warning_lines()]:
         print(line)
+    if not found.warnings and not data.problems:
+        print("nothing malformed or suspicious found")
     if args.output:
         _write(Path(args.output), task, data, found)
     return 1 if data.problems else 0

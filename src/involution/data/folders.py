@@ -13,6 +13,7 @@ from involution.data.box_files import tell_frames
 from involution.data.errors import DataError, printable
 from involution.data.findings import Findings
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
+from involution.data.splits import are_images_and_labels
 from involution.data.walk import images_below, subfolders
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ def read_folders(
     unknown = sorted(set(folders) - set(classes))
     if unknown:
         raise DataError(f"{place}: class folders unknown to the training images: {_some(unknown)}")
+    if are_images_and_labels(folders):
+        raise DataError(
+            f"{place}: {_some(list(folders))} are surely no classes but images and their labels; if so, say "
+            "masks:PATH, yolo:PATH or voc:PATH, else rename the folders"
+        )
     files: list[Path] = []
     labels: list[int] = []
     for name, folder in folders.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,23 @@ import torch
 from torch import Tensor
 
 from involution.data.box_dataset import BoxDataset
+from involution.data.errors import printable
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
 from involution.data.records import DataSet
+from involution.data.survey import files_of
 from involution.data.transforms import to_channels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SIDE = 256
+_RIM = 4
+_LINE = 20
 # bright colours that differ for colour-blind eyes (Okabe and Ito)
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+# classes that a legend has room for
+_LEGEND = 40
 
 
 def draw_sheet(data: DataSet[Any], augment: Callable[..., Any], count: int = 8, seed: int = 0) -> Image:
@@ -39,69 +46,124 @@ def draw_sheet(data: DataSet[Any], augment: Callable[..., Any], count: int = 8, 
     part = next(iter(data.parts.values()))
     rng = np.random.default_rng(seed)
     places = sorted(rng.permutation(len(part))[:count].tolist())
+    files = files_of(part)
     rows = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for place in places:
             image, target = part[place]
             plain = to_channels(image, 3).float() / 255
-            shown = [_drawn(plain, target, part, data.classes)]
+            name = files[place].name if files else f"image {place}"
+            tiles = [_tile(_drawn(plain, target, part, data.classes), name)]
             for _ in range(2):
                 seen, seen_target = augment(*part[place])
-                shown.append(_drawn(seen, seen_target, part, data.classes))
-            rows.append(np.concatenate([_squared(tile) for tile in shown], axis=1))
+                tiles.append(_tile(_drawn(seen, seen_target, part, data.classes), "as training sees it"))
+            rows.append(np.concatenate(tiles, axis=1))
     columns = [np.concatenate(rows[start::2], axis=0) for start in range(min(2, len(rows)))]
     height = max(column.shape[0] for column in columns)
     filled = [
         np.pad(column, ((0, height - column.shape[0]), (0, 0), (0, 0)), constant_values=255) for column in columns
     ]
-    return PIL.Image.fromarray(np.concatenate(filled, axis=1))
+    sheet = np.concatenate(filled, axis=1)
+    if isinstance(part, LabelMaps):
+        sheet = np.concatenate([sheet, _legend(data.classes, sheet.shape[1])], axis=0)
+    return PIL.Image.fromarray(sheet)
 
 
 def _drawn(image: Tensor, target: Any, part: Any, classes: Sequence[str]) -> Tensor:
-    """An image [3, H, W] uint8 with what is known of it."""
+    """An image [3, H, W] uint8, at the size of its tile, with what is known of it."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
     image = image.expand(3, -1, -1) if image.shape[0] == 1 else image
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).as_subclass(Tensor)
-    factor = max(1, round(_SIDE / max(pixels.shape[1:])))
-    pixels = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    factor = _SIDE / max(pixels.shape[1:])
+    size = [max(1, round(side * factor)) for side in pixels.shape[1:]]
+    # small images show their pixels
+    nearest = InterpolationMode.NEAREST
+    pixels = F.resize(pixels, size, nearest if factor > 1 else InterpolationMode.BILINEAR)
     if isinstance(part, LabelMaps):
-        labels = target.as_subclass(Tensor).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+        labels = F.resize(target.as_subclass(Tensor)[None], size, nearest)[0]
         present = [label for label in labels.unique().tolist() if label != IGNORED]
         if not present:
             return pixels
-        colours: Any = [_COLOURS[label % len(_COLOURS)] for label in present]
-        return draw_segmentation_masks(pixels, torch.stack([labels == label for label in present]), 0.5, colours)
+        shown: Any = [_colour(label) for label in present]
+        return draw_segmentation_masks(pixels, torch.stack([labels == label for label in present]), 0.5, shown)
     if isinstance(part, BoxDataset):
         if not len(target["labels"]):
             return pixels
-        colours = [_COLOURS[label % len(_COLOURS)] for label in target["labels"].tolist()]
+        colours = [_colour(label) for label in target["labels"].tolist()]
         if "masks" in target:
-            masks = target["masks"].bool().repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+            masks = F.resize(target["masks"].as_subclass(Tensor), size, nearest).bool()
             pixels = draw_segmentation_masks(pixels, masks, 0.5, colours)
         names = [classes[label] for label in target["labels"].tolist()]
-        width = max(1, min(pixels.shape[1:]) // 150)
-        return draw_bounding_boxes(pixels, target["boxes"] * factor, names, colours, width=width, **_font())
+        boxes = target["boxes"].as_subclass(Tensor) * factor
+        # a line that is wider than its box would hide it
+        return draw_bounding_boxes(pixels, boxes, names, colours, width=2, **_font())
     height, width = pixels.shape[1:]
     everything = torch.tensor([[0, 0, width - 1, height - 1]])
     return draw_bounding_boxes(pixels, everything, [classes[target]], "#E69F00", **_font())
 
 
-def _font() -> dict[str, Any]:
+def _colour(label: int) -> str:
+    """A colour for each class: those for colour-blind eyes first, then others far apart on the wheel."""
+    if label < len(_COLOURS):
+        return _COLOURS[label]
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1, 0.45 + 0.5 * (label % 2), 0.95)
+    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+def _font_file() -> str:
     import matplotlib
 
     # the one font that is installed anyway
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
-    return {"font": str(path), "font_size": 14, "label_colors": "black", "fill_labels": True}
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf")
 
 
-def _squared(pixels: Tensor) -> np.ndarray[Any, Any]:
-    """A picture [H, W, 3] of a square that holds an image, with a white rim."""
+def _font() -> dict[str, Any]:
+    return {"font": _font_file(), "font_size": 10, "label_colors": "black", "fill_labels": True}
+
+
+def _tile(pixels: Tensor, caption: str) -> np.ndarray[Any, Any]:
+    """A picture [H, W, 3] of a square that holds an image, with a white rim and a line below."""
     import PIL.Image
+    import PIL.ImageDraw
 
     picture = PIL.Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    picture.thumbnail((_SIDE, _SIDE))
-    square = PIL.Image.new("RGB", (_SIDE + 8, _SIDE + 8), "white")
-    square.paste(picture, ((_SIDE + 8 - picture.width) // 2, (_SIDE + 8 - picture.height) // 2))
-    return np.asarray(square)
+    side = _SIDE + 2 * _RIM
+    tile = PIL.Image.new("RGB", (side, side + _LINE), "white")
+    tile.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    _write(PIL.ImageDraw.Draw(tile), caption, _RIM, side, side - 2 * _RIM)
+    return np.asarray(tile)
+
+
+def _legend(classes: Sequence[str], width: int) -> np.ndarray[Any, Any]:
+    """A picture [H, W, 3] of the classes' colours and names."""
+    import PIL.Image
+    import PIL.ImageDraw
+
+    across = max(1, width // _SIDE)
+    shown = [*classes[:_LEGEND], *([f"and {len(classes) - _LEGEND} more"] if len(classes) > _LEGEND else [])]
+    picture = PIL.Image.new("RGB", (width, -(-len(shown) // across) * _LINE + _RIM), "white")
+    draw = PIL.ImageDraw.Draw(picture)
+    for label, name in enumerate(shown):
+        x, y = label % across * _SIDE + _RIM, label // across * _LINE
+        if label < _LEGEND:
+            draw.rectangle((x, y + 2, x + 14, y + 16), fill=_colour(label), outline="black")
+        _write(draw, name, x + 20, y, _SIDE - 30)
+    return np.asarray(picture)
+
+
+def _write(draw: Any, text: str, x: int, y: int, room: int) -> None:
+    """Write a line, its middle left out where it is too long."""
+    import PIL.ImageFont
+
+    font = PIL.ImageFont.truetype(_font_file(), 12)
+    text = printable(text)
+    kept = len(text)
+    shown = text
+    while kept > 4 and draw.textlength(shown, font) > room:
+        kept -= 1
+        shown = f"{text[: kept // 2]}…{text[-(kept // 2) :]}"
+    draw.text((x, y + 2), shown, "black", font)

@@ -59,6 +59,12 @@ def words_of(name: str) -> Words:
     return Words(split, name.casefold() in _USUAL, labels[0] if labels else "", images, rest)
 
 
+def are_images_and_labels(names: Iterable[str]) -> bool:
+    """Whether folders hold images and their labels, as images and masks do, rather than classes."""
+    found = [words_of(name) for name in names]
+    return any(item.images and not item.rest for item in found) and any(item.labels and not item.rest for item in found)
+
+
 def _parted(word: str) -> list[str]:
     """A word in two where it is written as one: trainset, valimages, testannot."""
     for first in sorted(_SPLIT_WORDS, key=len, reverse=True):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.ImageMode
 
 from involution.data.box_dataset import BoxDataset
 from involution.data.errors import printable
@@ -26,6 +27,8 @@ _FIRST = 16
 _USED = 0.1
 # areas in pixels that COCO calls small and medium up to
 _SMALL, _MEDIUM = 32**2, 96**2
+# more classes are not listed one by one
+_MANY = 30
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Split:
         classes: images, objects or pixels of each class.
         sizes: smallest, median and largest width and height.
         kinds: images by format and mode.
+        channels: images by their number of channels.
+        values: lowest and highest value of the first images, and the range of their type: ``"0 to 255": [3, 250]``.
         objects: boxes that are small, medium and large, as COCO has it.
         empty: images without objects.
         ignored_pixels: of label maps.
@@ -46,6 +51,8 @@ class Split:
     classes: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, list[int]] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
+    channels: dict[int, int] = field(default_factory=dict)
+    values: dict[str, list[float]] = field(default_factory=dict)
     objects: dict[str, int] = field(default_factory=dict)
     empty: int = 0
     ignored_pixels: int = 0
@@ -59,7 +66,8 @@ class Survey:
         spec: what it was opened by.
         classes: class names.
         splits: by name.
-        duplicates: files of equal content in different splits, by the pair of splits: `train and val`.
+        duplicates: files of equal content by the pair of splits, `train and val`, or `train` alone: each file with the
+            first that it equals.
         warnings: what is surely not meant so.
         findings: what was used and what was not, as `Findings.to_dict` gives it.
     """
@@ -76,7 +84,7 @@ class Survey:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """All of it in words, a line each, the findings left out."""
+        """All of it in words, a line each, the findings and warnings left out."""
         found = [f"{self.spec}: {len(self.classes)} classes"]
         for name, split in self.splits.items():
             found.append(
@@ -87,16 +95,36 @@ class Survey:
                 found.append(f"  size: {', '.join(shown)}")
             if split.kinds:
                 found.append(f"  format: {', '.join(f'{kind} {count:,}' for kind, count in split.kinds.items())}")
+            if split.channels:
+                found.append(f"  channels: {', '.join(f'{key} in {count:,}' for key, count in split.channels.items())}")
+            for room, (low, high) in split.values.items():
+                found.append(f"  values: {low:g} to {high:g} of {room} in the first images")
             if split.objects:
                 found.append(f"  boxes: {', '.join(f'{count:,} {size}' for size, count in split.objects.items())}")
-            total = sum(split.classes.values()) + split.ignored_pixels
-            shown = (f"{key} {count:,} ({count / max(total, 1):.1%})" for key, count in split.classes.items())
-            found.append(f"  classes: {', '.join(shown)}")
+            if split.classes:
+                found.append(f"  classes: {_shares(split.classes, sum(split.classes.values()) + split.ignored_pixels)}")
             if split.ignored_pixels:
+                total = sum(split.classes.values()) + split.ignored_pixels
                 found.append(f"  ignored: {split.ignored_pixels / total:.1%} of the pixels")
         for pair, names in self.duplicates.items():
-            found.append(f"the same images in {pair}: {some(names)}")
-        return [printable(line) for line in found] + [f"warning: {printable(text)}" for text in self.warnings]
+            found.append(f"the same images {'in' if ' and ' in pair else 'twice in'} {pair}: {some(names)}")
+        return [printable(line) for line in found]
+
+    def warning_lines(self) -> list[str]:
+        """What is surely not meant so, a line each."""
+        return [f"warning: {printable(text)}" for text in self.warnings]
+
+
+def _shares(counts: Mapping[str, int], total: int) -> str:
+    """Counts with their shares; of many the rarest and the most frequent."""
+
+    def shown(pairs: Sequence[tuple[str, int]]) -> str:
+        return ", ".join(f"{key} {count:,} ({count / max(total, 1):.1%})" for key, count in pairs)
+
+    if len(counts) <= _MANY:
+        return shown(list(counts.items()))
+    ordered = sorted(counts.items(), key=lambda pair: pair[1])
+    return f"the rarest {shown(ordered[:5])}; the most frequent {shown(ordered[:-6:-1])}"
 
 
 def survey(data: DataSet[Any], quick: bool = False) -> Survey:
@@ -109,10 +137,12 @@ def survey(data: DataSet[Any], quick: bool = False) -> Survey:
     splits: dict[str, Split] = {}
     for name, part in data.parts.items():
         splits[name] = _split(part, data.classes, quick)
-    duplicates = {} if quick else _duplicates(data)
+    duplicates, mixed = ({}, []) if quick else _duplicates(data)
     warnings = _range_warnings(data)
-    if duplicates:
+    if any(" and " in pair for pair in duplicates):
         warnings.append("some images are in more than one split, so figures measured on them mean little")
+    if mixed:
+        warnings.append(f"the same image in different classes: {some(mixed)}")
     for name, split in splits.items():
         few = [key for key, count in split.classes.items() if not count]
         if few and (not quick or not isinstance(data.parts[name], LabelMaps)):
@@ -149,6 +179,8 @@ def _split(part: Any, classes: Sequence[str], quick: bool) -> Split:
         with ThreadPoolExecutor(8) as pool:
             headers = [item for item in pool.map(lambda file: _header(file, reading), files) if item is not None]
         found.kinds = dict(Counter(f"{item.kind} {item.mode}" for item in headers).most_common())
+        found.channels = dict(Counter(_channels(item.mode) for item in headers).most_common())
+        found.values = {f"{low:g} to {high:g}": [least, most] for (low, high), least, most, _ in _ranges(part)}
         _measure([item.size for item in headers], found)
     elif isinstance(part, BoxDataset):
         _measure([(scene.width, scene.height) for scene in part.record.scenes], found)
@@ -205,57 +237,72 @@ def _count_pixels(part: LabelMaps, found: Split, classes: Sequence[str]) -> dict
     return {name: int(total[label]) for label, name in enumerate(classes)}
 
 
-def _range_warnings(data: DataSet[Any]) -> list[str]:
-    """A warning where the first training images use little of what their type can hold."""
-    part = next(iter(data.parts.values()))
-    read_by = reading_of(part)
+def _channels(mode: str) -> int:
+    """Channels of the image library's mode."""
+    return 1 if mode.startswith(("I;", "F;")) else len(PIL.ImageMode.getmode(mode).bands)
+
+
+def _ranges(part: Any) -> list[tuple[tuple[int, int], float, float, int]]:
+    """Of the first images: the range of their type, their lowest and highest value, and how many they are."""
     found: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
     for file in files_of(part)[:_FIRST]:
         try:
-            with open_pixels(file, read_by) as image:
+            with open_pixels(file, reading_of(part)) as image:
                 pixels = np.asarray(image)
                 if image.mode not in ("F", "P", "1") and pixels.max(initial=0) <= 65535:
                     whole = (-32768, 32767) if pixels.min() < 0 else (0, 65535) if is_deep(image) else (0, 255)
                     found[whole].append((float(pixels.min()), float(pixels.max())))
         except ImageError:
             continue
+    return [
+        (whole, min(low for low, _ in seen), max(high for _, high in seen), len(seen)) for whole, seen in found.items()
+    ]
+
+
+def _range_warnings(data: DataSet[Any]) -> list[str]:
+    """A warning where the first training images use little of what their type can hold."""
+    part = next(iter(data.parts.values()))
     warnings = []
-    for (low, high), seen in found.items():
-        least, most = min(low for low, _ in seen), max(high for _, high in seen)
-        reading = read_by.value_range if high - low > 255 else None
+    for (low, high), least, most, count in _ranges(part):
+        reading = reading_of(part).value_range if high - low > 255 else None
         room = reading or (low, high)
         if most - least < _USED * (room[1] - room[0]):
             told = f"; --data.value_range {least:g} {most:g} would use it" if high - low > 255 else ""
             warnings.append(
-                f"the first {len(seen)} training images of values from {room[0]:g} to {room[1]:g} use {least:g} to "
+                f"the first {count} training images of values from {room[0]:g} to {room[1]:g} use {least:g} to "
                 f"{most:g} alone{told}"
             )
     return warnings
 
 
-def _duplicates(data: DataSet[Any]) -> dict[str, list[str]]:
-    """Images of equal content in two splits."""
-    owners: dict[bytes, dict[str, str]] = defaultdict(dict)
+def _duplicates(data: DataSet[Any]) -> tuple[dict[str, list[str]], list[str]]:
+    """Images of equal content, by the pair of splits, and those of them that have different classes."""
+    first: dict[bytes, dict[str, tuple[str, int | None]]] = defaultdict(dict)
+    found: dict[str, list[str]] = defaultdict(list)
+    mixed: list[str] = []
     sizes = Counter(file.stat().st_size for part in data.parts.values() for file in files_of(part))
     for split, part in data.parts.items():
-        for name, digest in _digests(part, sizes):
-            owners[digest].setdefault(split, name)
-    found: dict[str, list[str]] = defaultdict(list)
-    for splits in owners.values():
-        names = list(splits)
-        for place, first in enumerate(names):
-            for second in names[place + 1 :]:
-                found[f"{first} and {second}"].append(splits[second])
-    return dict(found)
+        labels = _labels(part) if hasattr(part, "labels") or hasattr(part, "indices") else None
+        for place, name, digest in _digests(part, sizes):
+            label = None if labels is None else labels[place]
+            for other, (equal, its_label) in first[digest].items():
+                pair = f"{name} = {equal}"
+                found[split if other == split else f"{other} and {split}"].append(pair)
+                if label != its_label:
+                    mixed.append(pair)
+            first[digest].setdefault(split, (name, label))
+    return dict(found), mixed
 
 
-def _digests(part: Any, sizes: Counter[int]) -> Iterator[tuple[str, bytes]]:
+def _digests(part: Any, sizes: Counter[int]) -> Iterator[tuple[int, str, bytes]]:
+    """Place, name and digest of the images that may have an equal."""
     files = files_of(part)
-    for file in files:
+    for place, file in enumerate(files):
         # a file whose length is its own has no equal
         if sizes[file.stat().st_size] > 1:
-            yield file.name, hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+            name = f"{file.parent.name}/{file.name}"
+            yield place, name, hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
     if not files:
         for place in range(len(part)):
             image = np.ascontiguousarray(np.asarray(part[place][0]))
-            yield f"image {place}", hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            yield place, f"image {place}", hashlib.blake2b(image.tobytes(), digest_size=16).digest()

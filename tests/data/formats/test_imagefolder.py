@@ -95,6 +95,17 @@ def test_files_of_several_frames_are_told(tmp_path):
     assert data.train[place][0].getpixel((0, 0)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("folders", ["images/train masks/train", "train/images train/masks", "images labels"])
+def test_images_and_labels_are_no_classes(tmp_path, folders):
+    for folder in folders.split():
+        for also in {folder, folder.replace("train", "val")}:
+            image_folder(tmp_path, splits=(also,), classes=(".",))
+    with pytest.raises(DataError, match=r"are surely no classes but images and their labels; if so, say masks:PATH"):
+        open_data("classify", f"imagefolder:{tmp_path}")
+    with pytest.raises(DataError, match="is not in a recognised format"):
+        open_data("classify", str(tmp_path))
+
+
 def test_a_class_may_be_called_train(tmp_path):
     image_folder(tmp_path, splits=(".",), classes=("car", "plane", "train"), per_class=10)
     assert open_data("classify", f"imagefolder:{tmp_path}").classes == ["car", "plane", "train"]

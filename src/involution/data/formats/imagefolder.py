@@ -10,7 +10,7 @@ from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import name_splits, no_split
+from involution.data.splits import are_images_and_labels, name_splits, no_split
 from involution.data.walk import is_rubbish, subfolders
 
 # of images that come without splits
@@ -137,6 +137,8 @@ def _recognises(folder: Path) -> bool:
         # ImageNet's
         return False
     below = below or [folder / name for name in subfolders(folder)]
+    if are_images_and_labels({*names, *subfolders(folder)}):
+        return False
     return len(below) > 1 and all(_begins_with_image(inner) for inner in below[:20])
 
 

@@ -32,11 +32,12 @@ MAY_IMPORT = {
     "cli": {*WORK, "explain", "predict", "export", "studies", "demo", "app", "involution"},
     "__main__": {"cli"},
     "__init__": {"ops", "nn", "after"},
+    "interrupt": set(),
     "after": set(),
     "extras": set(),
 }
 # of the standard library alone, and for every part
-FOR_ALL = {"extras", "after"}
+FOR_ALL = {"extras", "after", "interrupt"}
 # imports that still close a circle
 CIRCLES: list[tuple[str, str]] = []
 # nobody but the engine knows the training library
@@ -79,7 +80,8 @@ def test_imports_only_what_lies_below(module):
 
 
 @pytest.mark.parametrize(
-    "module", [m for m in MODULES if own_part(m) in ("ops", "nn", "__init__", "__main__", "after", "extras")]
+    "module",
+    [m for m in MODULES if own_part(m) in ("ops", "nn", "__init__", "__main__", "after", "extras", "interrupt")],
 )
 def test_operator_and_modules_need_nothing_but_torch(module):
     # torch's GPU builds bring Triton; only the file of the GPU kernels, which is loaded with the first launch, needs it

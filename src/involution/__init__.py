@@ -6,6 +6,11 @@ filled in when one is asked for, and the operator is registered as soon as torch
 
 from __future__ import annotations
 
+from involution import interrupt
+
+if interrupt.is_command():
+    interrupt.listen()
+
 import importlib
 
 from involution.after import after_import

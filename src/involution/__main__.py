@@ -1,13 +1,19 @@
 """The command, as `python -m involution` and as what is installed."""
 
+from involution import interrupt
+
 
 def main() -> int:
     """Run the command of this process; Ctrl-C counts from the first import on."""
+    interrupt.listen()
     try:
         from involution.cli import main
+
+        return main()
+    # between two handlers
     except KeyboardInterrupt:
-        return 130
-    return main()
+        interrupt.end()
+        raise
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 import errno
 import os
-from argparse import ArgumentError
 
 import pytest
 
-from involution.cli.failures import exit_code
+from involution.cli.failures import WrongUsage, exit_code
 from involution.data.yaml import YamlError
 from involution.extras import MissingExtra
 
@@ -16,7 +15,7 @@ from involution.extras import MissingExtra
         (SystemExit(3), 3, ""),
         (SystemExit("why"), 1, "involution: why\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (ArgumentError(None, "wanted more"), 2, "involution: wanted more\n"),
+        (WrongUsage("wanted more"), 2, "involution: wanted more\n"),
         (MissingExtra("gradio"), 2, 'involution: gradio is not installed; pip install "involution[demo]"\n'),
         (ModuleNotFoundError("no", name="nowhere.x"), 2, "involution: nowhere is not installed; pip install nowhere\n"),
         (

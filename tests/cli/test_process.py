@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -105,18 +104,21 @@ finally:
 
 
 @posix_only
-@pytest.mark.parametrize("delay", [0.0, 0.5, 1.5, 3.0])
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.1, 0.5, 1.5, 3.0])
 def test_ctrl_c_at_any_moment(tmp_path, delay):
-    """From the import of torch on; Python's own start, some tenths of a second, answers in its own way."""
-    command = [sys.executable, "-m", "involution", "classify", "train", "--recipe", "digits", "--data.workers", "1"]
+    """From the first line of the package on; what Python does before that ends in its own way."""
+    words = ["involution", "classify", "train", "--recipe", "digits", "--data.workers", "1"]
+    code = f"import sys; sys.argv = {words}; import involution; print('begun', flush=True)"
+    code += "; from involution.__main__ import main; sys.exit(main())"
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
-        maps = Path(f"/proc/{process.pid}/maps")
-        for _ in range(1000):
-            if not maps.exists() or "torch" in maps.read_text():
-                break
-            time.sleep(0.01)
+        assert process.stdout.readline() == "begun\n"
         time.sleep(delay)
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
@@ -147,11 +149,51 @@ def work(words):
 """
 
 
-@pytest.mark.parametrize("work", [RENAMED, IN_A_STRING, SWALLOWED])
+IN_AN_IMPORT = """
+def work(words):
+    return cli._call(("info",), [])
+
+class Info:
+    def add_arguments(parser):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed")
+
+sys.modules["involution.cli.info"] = Info
+"""
+TAKEN_FOR_A_FAILURE = """
+def work(words):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        return 1
+"""
+
+
+@pytest.mark.parametrize("work", [RENAMED, IN_A_STRING, SWALLOWED, IN_AN_IMPORT, TAKEN_FOR_A_FAILURE])
 def test_an_interrupt_that_a_library_renames_or_swallows_counts(work):
     code = f"import signal, sys, time\nfrom involution import cli\n{work}\ncli._main = work\nsys.exit(cli.main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words", "listens"),
+    [
+        (["-m"], ["python", "-m", "involution", "info"], True),
+        (["-m"], ["python", "-m", "pytest", "involution"], False),
+        (["/usr/bin/involution", "info"], ["python", "/usr/bin/involution", "info"], True),
+        (["train.py"], ["python", "train.py"], False),
+        ([""], ["python"], False),
+        ([], [], False),
+    ],
+)
+def test_only_the_command_listens_while_it_is_imported(argv, words, listens):
+    code = f"import signal, sys; sys.argv = {argv}; sys.orig_argv = {words}; import involution"
+    code += "; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{not listens}\n"
 
 
 def test_other_lost_errors_are_still_told():

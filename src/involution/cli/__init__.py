@@ -11,10 +11,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
-from involution.cli.failures import DONE, USAGE, complain, exit_code, no_output
+from involution.cli.failures import DONE, INTERRUPTED, USAGE, WrongUsage, complain, exit_code, no_output, usage
 from involution.cli.process import Interrupts, as_process, end_output
 from involution.extras import require
 
@@ -69,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(words: list[str], interrupts: Interrupts) -> int:
     try:
         code = _main(words)
+        if interrupts.heard and code not in (DONE, INTERRUPTED):
+            # a picture, say, that failed for it
+            raise KeyboardInterrupt
         return code if (failure := end_output()) is None else no_output(failure)
     except BaseException as error:
         # a library may have made something else of Ctrl-C
@@ -108,8 +112,8 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
         if hasattr(module, "prepare"):
             argv = module.prepare(argv)
         return int(module.run(parser.instantiate(parser.parse_args(argv))))
-    except BaseException as error:
-        return exit_code(error, parser)
+    except ArgumentError as error:
+        raise WrongUsage(usage(str(error), parser)) from error
 
 
 def _unknown(words: list[str]) -> int:

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import sys
-from argparse import ArgumentError
 
 from involution.cli.process import end_output
 from involution.data.images import LoadingError
@@ -29,12 +28,15 @@ _LONGEST = 600
 _NO_MEMORY = "not enough memory; try a smaller batch or image"
 
 
-def exit_code(error: BaseException, parser: object = None) -> int:
+class WrongUsage(ValueError):
+    """Arguments that a command doesn't take."""
+
+
+def exit_code(error: BaseException) -> int:
     """Tell why a command ended.
 
     Args:
         error: What it raised.
-        parser: Of its arguments, if it came to that.
 
     Returns:
         The exit code.
@@ -48,8 +50,6 @@ def exit_code(error: BaseException, parser: object = None) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    if isinstance(error, ArgumentError):
-        return complain(_usage(str(error), parser))
     if isinstance(error, ImportError):
         return _cannot_import(error)
     if isinstance(error, OSError):
@@ -128,8 +128,8 @@ def _limit(error: Exception) -> str:
     return next((reason for reason in map(os.strerror, numbers) if reason in text), "")
 
 
-def _usage(message: str, parser: object) -> str:
-    """An argument error in one line, with the closest option if one was misspelt."""
+def usage(message: str, parser: object) -> str:
+    """Return an argument error in one line, with the closest option if one was misspelt."""
     from involution.data.errors import nearest
     from involution.engine.config import plain_words
 

@@ -2,19 +2,10 @@ import signal
 
 import pytest
 import torch
+from engine_runs import FAST
 
 from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.engine.tasks.classify.module import ClassificationTask
-
-FAST = {
-    # an ordinary network in place of RedNet: these tests are about the engine
-    "model.name": "test_resnet",
-    "data.image_size": 8,
-    "data.batch_size": 256,
-    "trainer.epochs": 2,
-    "schedule.warmup_epochs": 0,
-    "optimizer.lr": 0.01,
-}
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import copy
 import math
 import random
 import re
+import shutil
 import socket
 import sys
 import time
@@ -341,6 +342,7 @@ def test_resuming_ends_in_one_line(change, message, tmp_path, monkeypatch, capsy
     (tmp_path / "runs" / "classify").mkdir(parents=True)
     found = torch.load(OLD / "classify-last.ckpt", weights_only=True)
     torch.save({**found, **change}, "runs/classify/last.ckpt")
+    shutil.copyfile(OLD / "classify-best.ckpt", "runs/classify/best.ckpt")
     assert main(["classify", "train", "--resume", "runs/classify/last.ckpt"]) == 2
     # one line for the data, one for the complaint
     *said, error = capsys.readouterr().err.strip().splitlines()

@@ -76,6 +76,7 @@ def test_a_run_leaves_checkpoints_and_logs(make_config):
     assert {file.name for file in result.log_dir.iterdir()} == {
         "best.ckpt",
         "last.ckpt",
+        "last.1.ckpt",
         "metrics.csv",
         "data.json",
         "tensorboard",
@@ -107,7 +108,7 @@ def test_the_checkpoint_tells_all_that_its_use_needs(make_config):
 
 def test_moving_average_is_what_is_kept_and_evaluated(make_config):
     result = train(make_config(trainer__ema_decay=0.5, trainer__epochs=1), progress=False)
-    found = torch.load(result.best, weights_only=True)
+    found = torch.load(result.last, weights_only=True)
     model, _ = load(result.best)
     name = "layer1.0.conv1.weight"
     assert torch.equal(model.state_dict()[name], found["state_dict"][f"model.{name}"])

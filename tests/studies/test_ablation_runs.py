@@ -89,7 +89,7 @@ def test_a_training_goes_on_where_it_was(study, tmp_path, monkeypatch):
     )
     # killed between training and record: only measured again
     (tmp_path / "out" / "results" / f"{run.name}.json").unlink()
-    monkeypatch.setattr(engine, "train", None)
+    monkeypatch.setattr("involution.engine.run._fit", None)
     again = do_run(run, tmp_path / "out", "test")
     assert {**again, "train_seconds": 0} == {**record, "train_seconds": 0}
 

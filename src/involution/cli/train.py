@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from dataclasses import dataclass
@@ -34,7 +35,11 @@ class TrainCommand:
         """Add the options: a recipe, a checkpoint to resume from, and every setting."""
         names = ", ".join(recipe_names(self.task))
         parser.add_argument("--recipe", metavar="NAME", help=f"named settings to start from: {names}")
-        parser.add_argument("--resume", metavar="CHECKPOINT", help="resume an interrupted run from its last.ckpt")
+        parser.add_argument(
+            "--resume",
+            metavar="CHECKPOINT",
+            help="resume an interrupted run from its last.ckpt; auto starts the run of this command or resumes it",
+        )
         add_config_arguments(parser, get_task(self.task).config)
 
     def prepare(self, argv: list[str]) -> list[str]:
@@ -47,14 +52,17 @@ class TrainCommand:
         except argparse.ArgumentError:
             # the full parser gives a better message
             return argv
-        if given.recipe and given.resume:
+        resumed = given.resume and given.resume != "auto"
+        if given.recipe and resumed:
             raise ConfigError("--recipe can't be combined with --resume: a resumed run keeps its own settings")
         if given.recipe:
             return ["--config", str(recipe_path(given.recipe, self.task)), *argv]
-        if given.resume:
-            from involution.engine.checkpoint import read_card, read_checkpoint
+        if resumed:
+            from involution.engine.checkpoint import read_card
+            from involution.engine.run_folder import find_checkpoint
 
-            card = read_card(read_checkpoint(given.resume), given.resume, self.task)
+            file, found, _ = find_checkpoint(given.resume)
+            card = read_card(found, file, self.task)
             return ["--config", json.dumps(card.recipe, ensure_ascii=False), *argv]
         return argv
 
@@ -89,8 +97,11 @@ class TrainCommand:
             return 1
         if not is_main_process():
             return 0
+        best = f"best validation {spec.measure} {result.score:.2%}"
+        if not math.isfinite(result.score):
+            best = f"no epoch had a validation {spec.measure} that is a number: kept is the last one,"
         Console().print(
-            f"best validation {spec.measure} {result.score:.2%} after {len(result.history)} epochs, "
+            f"{best} after {len(result.history)} epochs, "
             f"{result.seconds:,.0f} s of training ({result.images_per_second:,.0f} images/s)\n"
             f"checkpoint: {result.best}\n"
             f"measure it: involution {self.task} eval --checkpoint {shlex.quote(str(result.best))}",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-import shutil
+import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from typing_extensions import override
 from involution.data.errors import in_words
 from involution.data.findings import Findings
 from involution.data.images import ImageError
+from involution.engine.best import Best, mend_best, recorded_best, write_best
 from involution.engine.files import atomic_path
 from involution.engine.module import TaskModule
-from involution.engine.process import tell
+from involution.engine.process import is_main_process, tell
+from involution.engine.run_folder import BEST, LAST, rotate
 from involution.engine.signals import StopFlag
+
+METRICS = "metrics.csv"
 
 
 class TrainingInterrupted(Exception):
@@ -40,17 +45,28 @@ class TrainingDiverged(RuntimeError):
     """The loss has become NaN or infinite."""
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints to a temporary file first, so that a crash never leaves a partial one."""
+class RunCheckpoints(TorchCheckpointIO):
+    """Writes the checkpoints of a run, each whole or not at all, and keeps the ones before.
+
+    Args:
+        keep: how many to resume from there are at most.
+    """
+
+    def __init__(self, keep: int = 1) -> None:
+        self.keep = keep
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        try:
-            with atomic_path(path, replace=True) as temporary:
-                torch.save(checkpoint, temporary)
-        except RuntimeError as error:
-            # this is how torch reports a full disk
-            raise OSError(f"can't write {path}: {str(error).splitlines()[0]}") from error
+        """Write last.ckpt, and then best.ckpt if the options have a `score`; who resumes mends what is in between."""
+        last = Path(path)
+        with atomic_path(last, replace=True) as temporary:
+            torch.save(checkpoint, temporary)
+            # a machine may be switched off as soon as the training says that it ended
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            rotate(last, self.keep)
+        if storage_options:
+            write_best(checkpoint, last.parent, storage_options["score"])
 
 
 class RunRecorder(L.Callback):
@@ -62,14 +78,26 @@ class RunRecorder(L.Callback):
         run_dir: the run's folder.
         flag: asks for a checkpoint and the end of the training.
         left_out: knows of images that could not be read and end the training, too.
+        check: raises an error if the folder is no longer this process's.
+
+    Attributes:
+        history: a row per epoch.
+        best_found: epoch and score of best.ckpt, None where no epoch had a score that is a number.
     """
 
-    def __init__(self, run_dir: Path, flag: StopFlag, left_out: LeftOut | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        flag: StopFlag,
+        left_out: LeftOut | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.run_dir = run_dir
         self.flag = flag
         self.left_out = left_out
+        self.check = check
         self.history: list[dict[str, float]] = []
-        self.best_score = -1.0
+        self.best_found: Best | None = None
         self._train_seconds = 0.0
         self._images = 0
         self._since = 0.0
@@ -81,18 +109,19 @@ class RunRecorder(L.Callback):
     @property
     def last(self) -> Path:
         """Checkpoint of the last epoch, or of the step where the run was interrupted."""
-        return self.run_dir / "last.ckpt"
+        return self.run_dir / LAST
 
     @property
     def best(self) -> Path:
         """Checkpoint of the best epoch."""
-        return self.run_dir / "best.ckpt"
+        return self.run_dir / BEST
 
     @override
     def state_dict(self) -> dict[str, Any]:
         return {
             "history": self.history,
-            "best_score": self.best_score,
+            "best_epoch": self.best_found[0] if self.best_found else 0,
+            "best_score": self.best_found[1] if self.best_found else -1.0,
             "train_seconds": self._train_seconds,
             "images": self._images,
             "train_figures": self._train_figures,
@@ -100,11 +129,33 @@ class RunRecorder(L.Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = state_dict["history"]
-        self.best_score = state_dict["best_score"]
+        # `resume` has read the history, and seen what best.ckpt really holds
         self._train_seconds = state_dict["train_seconds"]
         self._images = state_dict["images"]
         self._train_figures = state_dict.get("train_figures")
+
+    def resume(self, found: Mapping[str, Any], monitor: str) -> bool:
+        """Take over the history of a checkpoint, and make best.ckpt and metrics.csv fit to it.
+
+        Args:
+            found: its contents, checked.
+            monitor: what chooses the best epoch.
+
+        Returns:
+            Whether one of the two was not as it should be.
+        """
+        state = found["callbacks"].get("RunRecorder")
+        if state is None:
+            return False
+        self.history = list(state["history"])
+        self.best_found = recorded_best(state, monitor)
+        if not is_main_process() or not self.history:
+            return False
+        self.best_found, mended = mend_best(self.run_dir, found, self.best_found)
+        file = self.run_dir / METRICS
+        before = file.read_text(encoding="utf-8") if file.is_file() else ""
+        self._write_history()
+        return mended or file.read_text(encoding="utf-8") != before
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -193,13 +244,12 @@ class RunRecorder(L.Callback):
             logger.log_metrics(dict(self.history[-1]), step=trainer.global_step)
         self._images, self._train_seconds = 0, 0.0
         score = val[pl_module.monitor]
-        improved = score >= self.best_score
-        self.best_score = max(score, self.best_score)
+        # no comparison with NaN is true
+        improved = math.isfinite(score) and (self.best_found is None or score >= self.best_found[1])
+        if improved:
+            self.best_found = (trainer.current_epoch + 1, score)
         try:
-            self._save(trainer, pl_module, (trainer.current_epoch + 1, 0))
-            if trainer.is_global_zero and improved:
-                with atomic_path(self.best, replace=True) as temporary:
-                    shutil.copyfile(self.last, temporary)
+            self._save(trainer, pl_module, (trainer.current_epoch + 1, 0), score if improved else None)
         finally:
             # a few lines may still find room where a checkpoint did not
             if trainer.is_global_zero:
@@ -212,15 +262,21 @@ class RunRecorder(L.Callback):
         raised = self.flag.raised or (self.left_out is not None and self.left_out.refuses)
         return bool(trainer.strategy.reduce_boolean_decision(raised, all=False))
 
-    def _save(self, trainer: L.Trainer, pl_module: TaskModule, position: tuple[int, int]) -> None:
+    def _save(
+        self, trainer: L.Trainer, pl_module: TaskModule, position: tuple[int, int], score: float | None = None
+    ) -> None:
+        self.check()
         pl_module.position = position
         self.flag.saving = True
-        trainer.save_checkpoint(self.last, weights_only=False)
-        self.flag.saving = False
+        options = None if score is None else {"score": score}
+        try:
+            trainer.save_checkpoint(self.last, weights_only=False, storage_options=options)
+        finally:
+            self.flag.saving = False
 
     def _write_history(self) -> None:
         with (
-            atomic_path(self.run_dir / "metrics.csv", replace=True) as temporary,
+            atomic_path(self.run_dir / METRICS, replace=True) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, list(self.history[0]))

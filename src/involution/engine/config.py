@@ -131,6 +131,7 @@ class TrainerConfig:
     Args:
         epochs: passes over the training images.
         steps: optimiser steps instead of epochs, rounded up to whole epochs; the decay ends at that step.
+        keep: how many checkpoints to resume from are kept, last.ckpt and the ones before it.
         label_smoothing: fraction of the target spread evenly over all classes.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
         clip_grad_norm: maximum norm of the gradient, null for no limit.
@@ -144,6 +145,7 @@ class TrainerConfig:
 
     epochs: int = ranged(130, 1, MOST)
     steps: int | None = ranged(None, 1, 1000 * MOST)
+    keep: int = ranged(2, 1, 1000)
     label_smoothing: float = ranged(0.0, 0, 1)
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     clip_grad_norm: float | None = ranged(None, 0)

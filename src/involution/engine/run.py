@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import time
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,19 @@ from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.survey import Survey, survey
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
-from involution.engine.checkpoint import CARD_KEY, CheckpointError, ModelCard, read_card, read_checkpoint, read_recipe
+from involution.engine.checkpoint import CheckpointError, read_recipe
 from involution.engine.checks import check_config
 from involution.engine.classes import match_classes, some
 from involution.engine.config import Config, RunConfig
-from involution.engine.files import atomic_path, make_folder
+from involution.engine.files import atomic_path
 from involution.engine.loader import EvalBatches, TrainBatches, make_loader
 from involution.engine.loading import load, make_card
+from involution.engine.module import TaskModule
 from involution.engine.optimizer import param_groups
 from involution.engine.process import is_main_process, tell
-from involution.engine.settings import ConfigError, setting_names
+from involution.engine.resume import AUTO, Start, find_start, folder_of
+from involution.engine.run_folder import RunFolder
+from involution.engine.settings import ConfigError
 from involution.engine.signals import StopFlag
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, quiet
@@ -42,12 +43,13 @@ class TrainResult:
     """The result of a training run.
 
     Attributes:
-        best: checkpoint of the epoch that did best on the validation images.
+        best: checkpoint of the epoch that did best on the validation images; the last one where no epoch had a figure
+            that is a number.
         last: checkpoint of the last epoch.
         log_dir: the run's folder, with metrics.csv and TensorBoard's files.
         seconds: training time without validation, over all epochs.
         images_per_second: training images per second.
-        score: the task's measure (accuracy, AP, mean IoU) of the best checkpoint, 0 to 1.
+        score: the task's measure (accuracy, AP, mean IoU) of the best checkpoint, 0 to 1, or NaN.
         history: one row per epoch, as in metrics.csv.
     """
 
@@ -66,7 +68,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
     Args:
         config: the settings: `ClassifyConfig`, `DetectConfig`, `SegmentConfig`, or those of a task of your own.
         progress: show a progress bar, or a line per epoch if the output is not a terminal.
-        resume: resume from this checkpoint, in its folder.
+        resume: resume from this checkpoint, in its folder; "auto" from the run's own, if it has one.
 
     Returns:
         Checkpoints, figures and the history.
@@ -76,72 +78,114 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         DataError: for a data set that can't be used.
         CheckpointError: for a checkpoint or weights that can't be used.
         LoadingError: for an image that turns out to be broken during training.
-        TrainingInterrupted: after Ctrl-C; it names the checkpoint to resume from.
+        TrainingInterrupted: after Ctrl-C, SIGTERM, SIGHUP or SIGUSR1; it names the checkpoint to resume from.
         TrainingDiverged: when the loss becomes NaN or infinite.
     """
     spec = get_task(config.task)
     check_config(config)
-    data = open_data(spec, config)
-    images = spec.train_set(config, data)
-    num_images = len(images)  # type: ignore[arg-type]
-    config = in_epochs(config, num_images)
-    run_dir = Path(resume).parent if resume else config.run_dir
-    found = None if resume is None else _read_run(config, resume)
-    if num_images < config.data.batch_size:
-        raise ConfigError(
-            f"data.batch_size is {config.data.batch_size}, but {config.data.spec} has only {num_images} training "
-            "images; choose a smaller batch"
-        )
-    if found and list(data.classes) != found[1].classes:
-        raise ConfigError(f"{resume} was trained on other classes ({some(found[1].classes)}) than {config.data.spec}")
-    position = found[0] if found else (0, 0)
-    flag = StopFlag()
-    left_out = LeftOut(data.findings, len(data.split("val")), config.data.on_problem == "skip")
-    recorder = RunRecorder(run_dir, flag, left_out)
-    with flag, quiet():
-        module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=resume is None)
-        if found:
-            check_training_state(found[2], resume or "", param_groups(module.model, config.optimizer))
-        _claim_run_dir(run_dir, resume)
-        trainer = make_trainer(config, recorder, progress, left_out)
-        train_loader, val_loader = make_loaders(spec, config, data, images, trainer, position, left_out)
-        _tell(data, progress)
-        found_in_data = _survey(data) if resume is None and is_main_process() else None
-        if found_in_data:
-            _write_survey(found_in_data, run_dir)
-        try:
-            trainer.fit(module, train_loader, val_loader, ckpt_path=resume, weights_only=True)
-        except ImageError as error:
-            raise _without_traceback(error) from error
-        except SystemExit as error:
-            # Lightning's answer to the second Ctrl-C
-            raise TrainingInterrupted(recorder.last if recorder.last.is_file() else None) from error
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if "Expected more than 1 value per channel" in str(error):
-                alone = config.data.batch_size // (trainer.world_size * config.trainer.accumulate)
-                raise ConfigError(
-                    f"batch norm can't train on {alone} image{'s' if alone > 1 else ''} at a time where a layer sees "
-                    "one value per image: raise data.batch_size, lower trainer.accumulate, or choose a network "
-                    "without it (model.norm group, where the task has it)"
-                ) from error
-            # before the first step Lightning takes the checkpoint's states apart
-            if resume is None or recorder.started or type(error).__module__.startswith("involution."):
-                raise
-            raise CheckpointError(f"can't resume from {resume}: {type(error).__name__}: {error}") from error
-    if found_in_data:
-        # with what could not be read while loading
-        _write_survey(replace(found_in_data, findings=data.findings.to_dict()), run_dir)
+    with RunFolder(folder_of(config, resume)) as folder:
+        if resume is not None:
+            folder.lock()
+        start = find_start(config, resume)
+        data = open_data(spec, config)
+        images = spec.train_set(config, data)
+        num_images = len(images)  # type: ignore[arg-type]
+        config = in_epochs(config, num_images)
+        if num_images < config.data.batch_size:
+            raise ConfigError(
+                f"data.batch_size is {config.data.batch_size}, but {config.data.spec} has only {num_images} training "
+                "images; choose a smaller batch"
+            )
+        if start.card is not None and list(data.classes) != start.card.classes:
+            raise ConfigError(
+                f"{start.checkpoint} was trained on other classes ({some(start.card.classes)}) than {config.data.spec}"
+            )
+        flag = StopFlag()
+        left_out = LeftOut(data.findings, len(data.split("val")), config.data.on_problem == "skip")
+        recorder = RunRecorder(folder.path, flag, left_out, folder.check)
+        with flag, quiet():
+            module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=start.found is None)
+            if not _is_finished(config, module, recorder, start, resume):
+                if start.found is None:
+                    folder.claim()
+                _fit(spec, config, data, images, module, recorder, left_out, start, progress)
     seconds = sum(row["seconds"] for row in recorder.history)
     trained = sum(row["seconds"] * row["images_per_second"] for row in recorder.history)
     return TrainResult(
-        best=recorder.best,
+        best=recorder.best if recorder.best_found else recorder.last,
         last=recorder.last,
-        log_dir=run_dir,
+        log_dir=folder.path,
         seconds=seconds,
         images_per_second=trained / max(seconds, 1e-9),
-        score=recorder.best_score,
+        score=recorder.best_found[1] if recorder.best_found else math.nan,
         history=recorder.history,
     )
+
+
+def _is_finished(
+    config: RunConfig, module: TaskModule, recorder: RunRecorder, start: Start, resume: str | os.PathLike[str] | None
+) -> bool:
+    """Let the recorder go on from a checkpoint; whether there is nothing left to train.
+
+    Raises:
+        ConfigError: if nothing is left to do at all.
+    """
+    if start.found is None:
+        return False
+    check_training_state(start.found, start.checkpoint or "", param_groups(module.model, config.optimizer))
+    mended = recorder.resume(start.found, module.monitor)
+    epoch = start.position[0]
+    if epoch < config.trainer.epochs:
+        return False
+    if resume != AUTO and not mended:
+        raise ConfigError(
+            f"{start.checkpoint} is finished ({epoch} of {config.trainer.epochs} epochs); raise --trainer.epochs to "
+            "train longer"
+        )
+    tell(f"{start.checkpoint} is finished ({epoch} of {config.trainer.epochs} epochs)")
+    return True
+
+
+def _fit(
+    spec: TaskSpec,
+    config: RunConfig,
+    data: Any,
+    images: Any,
+    module: TaskModule,
+    recorder: RunRecorder,
+    left_out: LeftOut,
+    start: Start,
+    progress: bool,
+) -> None:
+    """Train, in the folder of the recorder."""
+    trainer = make_trainer(config, recorder, progress, left_out)
+    train_loader, val_loader = make_loaders(spec, config, data, images, trainer, start.position, left_out)
+    _tell(data, progress)
+    found_in_data = _survey(data) if start.found is None and is_main_process() else None
+    if found_in_data:
+        _write_survey(found_in_data, recorder.run_dir)
+    try:
+        trainer.fit(module, train_loader, val_loader, ckpt_path=start.checkpoint, weights_only=True)
+    except ImageError as error:
+        raise _without_traceback(error) from error
+    except SystemExit as error:
+        # Lightning's answer to the second Ctrl-C
+        raise TrainingInterrupted(recorder.last if recorder.last.is_file() else None) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if "Expected more than 1 value per channel" in str(error):
+            alone = config.data.batch_size // (trainer.world_size * config.trainer.accumulate)
+            raise ConfigError(
+                f"batch norm can't train on {alone} image{'s' if alone > 1 else ''} at a time where a layer sees "
+                "one value per image: raise data.batch_size, lower trainer.accumulate, or choose a network "
+                "without it (model.norm group, where the task has it)"
+            ) from error
+        # before the first step Lightning takes the checkpoint's states apart
+        if start.checkpoint is None or recorder.started or type(error).__module__.startswith("involution."):
+            raise
+        raise CheckpointError(f"can't resume from {start.checkpoint}: {type(error).__name__}: {error}") from error
+    if found_in_data:
+        # with what could not be read while loading
+        _write_survey(replace(found_in_data, findings=data.findings.to_dict()), recorder.run_dir)
 
 
 def evaluate(
@@ -332,57 +376,3 @@ def _same_data(spec: str, other: str) -> bool:
         kind, colon, path = text.partition(":")
         places.append(os.path.realpath(os.path.expanduser(path if colon else kind)))
     return places[0] == places[1]
-
-
-# the checkpoint restores these or counts in their units
-_KEPT = (
-    "name",
-    "output",
-    "model.",
-    "optimizer.",
-    "data.batch_size",
-    "data.channels",
-    "trainer.accumulate",
-    "trainer.ema",
-)
-
-
-def _read_run(config: RunConfig, resume: str | os.PathLike[str]) -> tuple[tuple[int, int], ModelCard, dict[str, Any]]:
-    """The (epoch, batch) to resume from, the card of the network, and the contents of the checkpoint."""
-    found = read_checkpoint(resume)
-    card = read_card(found, resume, config.task)
-    if "position" not in found[CARD_KEY]:
-        raise CheckpointError(f"{resume} was converted and can't be resumed: start a run with --model.weights {resume}")
-    before = read_recipe(card, resume, type(config))
-    for key in setting_names(type(config)):
-        old, new = (attrgetter(key)(settings) for settings in (before, config))
-        if key.startswith(_KEPT) and old != new:
-            raise ConfigError(f"a resumed run keeps its {key}: {resume} has {old!r}, got {new!r}")
-    epoch, batch = found[CARD_KEY]["position"]
-    if epoch >= config.trainer.epochs:
-        raise ConfigError(
-            f"{resume} is finished ({epoch} of {config.trainer.epochs} epochs); raise --trainer.epochs to train longer"
-        )
-    return (epoch, batch), card, found
-
-
-# what a run leaves that ends before its first checkpoint
-_REMAINS = {"tensorboard", "data.json"}
-
-
-def _claim_run_dir(run_dir: Path, resume: str | os.PathLike[str] | None) -> None:
-    if resume is not None or not is_main_process():
-        return
-    inside = list(run_dir.iterdir()) if run_dir.is_dir() else []
-    if not all(entry.name in _REMAINS or entry.suffix == ".tmp" for entry in inside):
-        last = run_dir / "last.ckpt"
-        if last.is_file():
-            raise ConfigError(f"{run_dir} already has a run; choose another --name, or resume it with --resume {last}")
-        raise ConfigError(f"{run_dir} already has files; choose another --name")
-    try:
-        make_folder(run_dir)
-        if inside:
-            tell(f"{run_dir} holds a run that ended before its first checkpoint; it starts over")
-            shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
-    except OSError as error:
-        raise ConfigError(f"can't make the folder {run_dir} ({error.strerror}); choose another --output") from error

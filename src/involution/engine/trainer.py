@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from involution.engine.callbacks import AtomicCheckpointIO, LeftOut
+from involution.engine.callbacks import LeftOut, RunCheckpoints
 from involution.engine.config import RunConfig
 from involution.engine.progress import ProgressBar
 from involution.engine.settings import ConfigError
@@ -35,13 +35,15 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
     run_dir = recorder.run_dir
     return _trainer(
         config,
+        # where Lightning would look for checkpoints of a SLURM job
+        default_root_dir=run_dir,
         max_epochs=config.trainer.epochs,
         gradient_clip_val=config.trainer.clip_grad_norm,
         accumulate_grad_batches=config.trainer.accumulate,
         sync_batchnorm=config.trainer.sync_batchnorm,
         logger=TensorBoardLogger(run_dir, name="", version="tensorboard"),
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[RunCheckpoints(config.trainer.keep)],
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_checkpointing=False,

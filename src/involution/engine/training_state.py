@@ -67,6 +67,11 @@ def _check_history(recorder: Any, refuse: Any) -> None:
     for name in ("best_score", "train_seconds", "images"):
         if not _number(recorder.get(name)):
             refuse(name, recorder.get(name), "a number")
+    if not _number(recorder.get("best_epoch", 0)):
+        refuse("best_epoch", recorder["best_epoch"], "a number")
+    figures = recorder.get("train_figures") or {}
+    if not isinstance(figures, dict) or not all(isinstance(k, str) and _number(v) for k, v in figures.items()):
+        refuse("train_figures", figures, "numbers by name")
 
 
 def _check_optimizer(

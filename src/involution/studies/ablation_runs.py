@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,21 +138,20 @@ def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:
         KeyboardInterrupt: After Ctrl-C; the run has left its checkpoint.
     """
     from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
-    from involution.engine.run import evaluate
+    from involution.engine.run import evaluate, train
 
     config = replace(_placed(run.config, folder), name=run.name, output=str(folder / "runs"))
     record: dict[str, Any] = {"settings": _compared(run.config), "seed": run.config.seed, "title": run.title}
     try:
-        _train(config)
+        result = train(config, progress=False, resume="auto")
     except TrainingDiverged as error:
         record["diverged"] = str(error)
     except TrainingInterrupted as stop:
         raise KeyboardInterrupt from stop
     else:
-        best = config.run_dir / "best.ckpt"
         data, accelerator = config.data, config.trainer.accelerator
         found = evaluate(
-            best,
+            result.best,
             config.data.spec,
             split,
             batch_size=data.batch_size,
@@ -162,8 +159,7 @@ def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:
             accelerator=accelerator,
             progress=False,
         )
-        with (config.run_dir / "metrics.csv").open(encoding="utf-8") as file:
-            epochs = list(csv.DictReader(file))
+        epochs = result.history
         record |= {
             "split": split,
             "images": found.num_images,
@@ -171,32 +167,13 @@ def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:
             "top1": found.top1,
             "top5": found.top5,
             "loss": found.loss,
-            "val_top1": max(float(epoch["val_accuracy"]) for epoch in epochs),
-            "train_loss": float(epochs[-1]["train_loss"]),
+            "val_top1": result.score,
+            "train_loss": epochs[-1]["train_loss"],
             "epochs": len(epochs),
-            "train_seconds": sum(float(epoch["seconds"]) for epoch in epochs),
+            "train_seconds": result.seconds,
         }
     _write(_record(run, folder), {**record, **provenance()})
     return record
-
-
-def _train(config: ClassifyConfig) -> None:
-    from involution.engine.checkpoint import CARD_KEY, read_card, read_checkpoint
-    from involution.engine.run import in_epochs, train
-
-    last = config.run_dir / "last.ckpt"
-    if not last.is_file():
-        # stopped before its first checkpoint
-        shutil.rmtree(config.run_dir, ignore_errors=True)
-        train(config, progress=False)
-        return
-    found = read_checkpoint(last)
-    card = read_card(found, last)
-    data = registry.open_data("classify", config.data.spec, Options.of(config.data))
-    epochs = in_epochs(config, len(data.train)).trainer.epochs
-    if found[CARD_KEY]["position"][0] < epochs:
-        # the folder may have been moved
-        train(replace(config, output=card.recipe["output"]), progress=False, resume=last)
 
 
 def _placed(config: ClassifyConfig, folder: Path) -> ClassifyConfig:

@@ -1,0 +1,86 @@
+"""Where a training starts: anew, or where a checkpoint ends."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from involution.engine.checkpoint import CARD_KEY, CheckpointError, ModelCard, read_card, read_recipe
+from involution.engine.config import RunConfig
+from involution.engine.process import is_main_process, tell
+from involution.engine.run_folder import LAST, copy_link, find_checkpoint, kept, place
+from involution.engine.settings import ConfigError, setting_names
+
+# in place of a checkpoint: the run's own, if it has one
+AUTO = "auto"
+# the checkpoint restores these or counts in their units
+_KEPT = (
+    "name",
+    "output",
+    "model.",
+    "optimizer.",
+    "data.batch_size",
+    "data.channels",
+    "trainer.accumulate",
+    "trainer.ema",
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts.
+
+    Attributes:
+        checkpoint: the file that it goes on from, None for a new run.
+        found: its contents, empty for a new run.
+        card: its card.
+        position: the (epoch, batch) to start at.
+    """
+
+    checkpoint: Path | None = None
+    found: dict[str, Any] | None = None
+    card: ModelCard | None = None
+    position: tuple[int, int] = (0, 0)
+
+
+def folder_of(config: RunConfig, resume: str | os.PathLike[str] | None) -> Path:
+    """The folder that a training works in."""
+    return config.run_dir if resume is None or resume == AUTO else Path(resume).parent
+
+
+def find_start(config: RunConfig, resume: str | os.PathLike[str] | None) -> Start:
+    """Where a training starts; the folder is locked.
+
+    Args:
+        config: its settings.
+        resume: a checkpoint, "auto" for that of the run's own folder if there is one, None for a new run.
+
+    Raises:
+        CheckpointError: for a checkpoint that can't be gone on from.
+        ConfigError: for settings that a resumed run keeps.
+    """
+    if resume is None or (resume == AUTO and not kept(config.run_dir)):
+        return Start()
+    last = config.run_dir / LAST if resume == AUTO else Path(resume)
+    file, found, why = find_checkpoint(last)
+    card = read_card(found, file, config.task)
+    if "position" not in found[CARD_KEY]:
+        raise CheckpointError(f"{file} was converted and can't be resumed: start a run with --model.weights {file}")
+    if "loops" not in found:
+        raise CheckpointError(f"{file} has the weights alone and can't be resumed: resume from {LAST} beside it")
+    before = read_recipe(card, file, type(config))
+    for key in setting_names(type(config)):
+        old, new = (attrgetter(key)(settings) for settings in (before, config))
+        # a folder may have been moved
+        if key.startswith(_KEPT) and old != new and not (resume == AUTO and key in ("name", "output")):
+            raise ConfigError(f"a resumed run keeps its {key}: {file} has {old!r}, got {new!r}")
+    if why:
+        tell(f"warning: {why}")
+        if is_main_process():
+            # what is written next must not push out the only good one
+            copy_link(file, last)
+            file = last
+    return Start(file, found, card, place(found))

@@ -1,7 +1,8 @@
 import json
+import shutil
 
 import pytest
-from generated import image_folder
+from generated import image_folder, shards
 from PIL import Image
 
 from involution.cli import main
@@ -26,6 +27,49 @@ def test_says_what_is_there_and_writes_a_sheet(tmp_path, capsys):
     assert json.loads((out / "data.json").read_text())["splits"]["val"]["images"] == 24
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.size[0] > 500
+
+
+@pytest.mark.parametrize("task", ["classify", "detect", "segment"])
+def test_images_that_break_when_decoded_are_told_and_not_drawn(scenes, tmp_path, capsys, task):
+    root = tmp_path / "data"
+    if task == "classify":
+        spec, folder = f"imagefolder:{image_folder(root, splits=('train', 'val'), per_class=2)}", root / "train" / "ant"
+    else:
+        shutil.copytree(scenes, root)
+        spec, folder = f"digit-scenes:{root}", root / "train"
+    file = min(folder.glob("*.*"))
+    file.write_bytes(file.read_bytes()[:-100])
+    out = tmp_path / "out"
+    words = ["data", "check", spec, "--task", task, "--allow_empty"]
+    assert main([*words, "--output", str(out)]) == 1
+    said = capsys.readouterr()
+    assert f"left out, 1 problem: train: {file}: broken or truncated image" in said.out
+    assert f"train: {5 if task == 'classify' else 3} images" in said.out
+    assert "not on the sheet" not in said.err
+    assert json.loads((out / "data.json").read_text())["splits"]["train"]["images"] == (5 if task == "classify" else 3)
+    # without decoding everything the sheet alone meets it
+    assert main([*words, "--quick", "--output", str(tmp_path / "quick")]) == 0
+    assert f"not on the sheet: 1 ({file}: broken or truncated image" in capsys.readouterr().err
+    with Image.open(tmp_path / "quick" / "sheet.png") as sheet:
+        assert sheet.size[0] > 500
+
+
+def test_a_split_of_which_nothing_can_be_read(tmp_path, capsys):
+    root = image_folder(tmp_path, splits=("train", "val"), per_class=2)
+    for file in (root / "val").rglob("*.jpg"):
+        file.write_bytes(file.read_bytes()[:-100])
+    assert main(["data", "check", str(root)]) == 2
+    assert "none of the 6 images of val can be read: " in capsys.readouterr().err
+
+
+def test_shards_are_decoded_too(tmp_path, capsys):
+    root = shards(tmp_path, names=("train-0",), per_shard=30)
+    file = root / "train-0.tar"
+    content = file.read_bytes()
+    start = content.index(b"00007.jpg") + 512
+    file.write_bytes(content[:start] + bytes(300) + content[start + 300 :])
+    assert main(["data", "check", f"webdataset:{root}"]) == 1
+    assert "train-0.tar:00007: not an image in a known format" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("task", ["detect", "segment"])

@@ -19,7 +19,7 @@ def scenes(tmp_path_factory):
 
 def test_images_with_their_class(tmp_path):
     data = open_data("classify", f"imagefolder:{image_folder(tmp_path)}")
-    sheet = draw_sheet(data, lambda image, label: (torch.zeros(3, 24, 20), label), count=3)
+    sheet = draw_sheet(data, lambda image, label: (torch.zeros(3, 24, 20), label), [], count=3)
     assert sheet.size == (2 * 3 * SIDE, 2 * ROW)
     pixels = np.asarray(sheet)
     # as it is, then twice as training sees it: black but for the name
@@ -35,7 +35,7 @@ def test_boxes_and_maps_go_along(scenes):
     ):
         state = torch.get_rng_state()
         data = open_data(task, f"digit-scenes:{scenes}", options)
-        sheet = draw_sheet(data, augment, count=4)
+        sheet = draw_sheet(data, augment, [], count=4)
         assert torch.equal(torch.get_rng_state(), state)
         pixels = np.asarray(sheet).astype(int)
         legend = 0 if task == "detect" else 2 * 20 + 4
@@ -44,7 +44,7 @@ def test_boxes_and_maps_go_along(scenes):
         # mirrored but for the names of the boxes
         assert (abs(plain[:, ::-1] - seen).max(-1) < 8).mean() > 0.85
         assert np.array_equal(seen, again)
-        assert np.array_equal(np.asarray(draw_sheet(data, augment, count=4)), np.asarray(sheet))
+        assert np.array_equal(np.asarray(draw_sheet(data, augment, [], count=4)), np.asarray(sheet))
 
 
 def test_large_images_and_many_classes(tmp_path):
@@ -57,7 +57,7 @@ def test_large_images_and_many_classes(tmp_path):
         Image.fromarray(labels).save(tmp_path / "labels" / split / f"{'long' * 30}.png")
     (tmp_path / "classes.txt").write_text("".join(f"class{i}\n" for i in range(50)))
     data = open_data("segment", f"masks:{tmp_path}")
-    pixels = np.asarray(draw_sheet(data, segmentation_transform((0.0,) * 3, (1.0,) * 3, flip=0.0)))
+    pixels = np.asarray(draw_sheet(data, segmentation_transform((0.0,) * 3, (1.0,) * 3, flip=0.0), []))
     # the middle line of the first tile: 256 x 128 pixels, a stripe of about five for each class
     middle = pixels[132, 4:260][2::5]
     assert len(np.unique(middle, axis=0)) > 45

@@ -50,8 +50,11 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Check a data set; returns 0, or 1 where something is malformed."""
+    from rich.console import Console
+    from rich.progress import track
+
     from involution.data.registry import Options, open_data
-    from involution.data.survey import survey
+    from involution.data.survey import survey, whole
 
     options = Options(
         on_problem="skip",
@@ -67,6 +70,14 @@ def run(args: Any) -> int:
     )
     task = args.task or _task(args.spec)
     data = open_data(task, args.spec, options)
+    if not args.quick:
+        console = Console(stderr=True)
+        data = whole(
+            data,
+            lambda found, total: track(
+                found, "reading", total, console=console, transient=True, disable=not console.is_interactive
+            ),
+        )
     found = survey(data, quick=args.quick)
     for line in [*found.lines(), *data.findings.lines(), *found.warning_lines()]:
         print(line)
@@ -91,14 +102,18 @@ def _task(spec: str) -> str:
 
 
 def _write(folder: Path, task: str, data: Any, found: Any) -> None:
+    from involution.data.findings import some
     from involution.data.sheet import draw_sheet
     from involution.engine.files import atomic_path, make_folder
 
+    complaints: list[str] = []
     make_folder(folder)
     with atomic_path(folder / "data.json") as partial:
         partial.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with atomic_path(folder / "sheet.png") as partial:
-        draw_sheet(data, _augment(task, data)).save(partial, format="PNG")
+        draw_sheet(data, _augment(task, data), complaints).save(partial, format="PNG")
+    if complaints:
+        print(f"not on the sheet: {some(complaints)}", file=sys.stderr)
     print(f"wrote {folder / 'data.json'} and {folder / 'sheet.png'}")
 
 

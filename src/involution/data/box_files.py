@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
 from involution.data.findings import Findings, some
-from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look
+from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, is_deep, look
+from involution.data.paths import as_stored
+from involution.data.text import nfc
 from involution.data.walk import images_below
 
 Size = tuple[int, int]
@@ -41,8 +43,8 @@ class ImageNames:
         elsewhere = elsewhere or ".." in PurePosixPath(plain).parts
         for candidate in () if elsewhere else (name, slashed, plain):
             for folder in self.folders:
-                if (folder / candidate).is_file():
-                    return folder / candidate
+                if (file := as_stored(folder / candidate)).is_file():
+                    return file
         found = self._by_base_name(PurePosixPath(plain).name) or self._by_base_name(PurePosixPath(slashed).name)
         if len(found) == 1:
             self.by_base_name.append(name)
@@ -55,8 +57,8 @@ class ImageNames:
         if self._index is None:
             self._index = {}
             for file in images_below(self.folders[0]) if self.folders[0].is_dir() else []:
-                self._index.setdefault(file.name, []).append(file)
-        return self._index.get(name, [])
+                self._index.setdefault(nfc(file.name), []).append(file)
+        return self._index.get(nfc(name), [])
 
     def tell(self, findings: Findings, where: str) -> None:
         """Say which names were found by their last part alone."""
@@ -95,37 +97,53 @@ def check_files(
     findings.saw(*[file for _, file, _ in files])
     with ThreadPoolExecutor(8) as pool:
         headers = list(pool.map(check, files))
-    tell_frames([(file, header) for (_, file, _), header in zip(files, headers, strict=True)], findings, where)
     sizes: list[Size | None] = []
-    turned: list[str] = []
+    whole: list[tuple[Path, Header]] = []
     for (entry, file, size), header in zip(files, headers, strict=True):
         reason = header if isinstance(header, str) else None
         if isinstance(header, Header):
             reason = size_complaint(file, size, header, reading)
-            if header.orientation > 1 and not reason:
-                turned.append(file.name)
+            whole += [] if reason else [(file, header)]
         if reason:
             findings.problem(entry, reason)
         sizes.append(None if reason else header.size if isinstance(header, Header) else size)
-    if turned and reading.exif == "apply":
-        findings.note(
-            f"{where}: turned upright by their EXIF orientation; boxes are taken to refer to the upright images: "
-            f"{some(turned)}; use --data.exif ignore if they refer to the stored pixels"
-        )
-    elif turned:
-        findings.note(f"{where}: EXIF orientation ignored: {some(turned)}")
+    tell_headers(whole, reading, findings, where, "boxes are")
     return sizes
 
 
-def tell_frames(files: Iterable[tuple[Path, object]], findings: Findings, where: str) -> None:
-    """Say of which files with several pictures the first alone is used.
+def tell_headers(
+    files: Iterable[tuple[Path, object]], reading: Reading, findings: Findings, where: str, refer: str = ""
+) -> None:
+    """Say what is done with images that are not plain: several pictures in one, turned by EXIF, of different depths.
 
     Args:
         files: image files with their headers; what is no `Header` is passed over.
+        reading: how they are read.
         findings: told of them.
-        where: what the message begins with: ``train``.
+        where: what the messages begin with: ``train``.
+        refer: annotations that refer to the pixels: ``boxes are``.
     """
-    several = [file.name for file, header in files if isinstance(header, Header) and header.several]
+    headers = [(file, header) for file, header in files if isinstance(header, Header)]
+    tell_frames(headers, findings, where)
+    turned = [file.name for file, header in headers if header.orientation > 1]
+    if turned and reading.exif == "apply":
+        meant = f"{refer} taken to fit the upright images; " if refer else ""
+        findings.note(
+            f"{where}: turned upright by their EXIF orientation: {some(turned)}; {meant}--data.exif ignore reads the "
+            "pixels as stored"
+        )
+    elif turned:
+        findings.note(f"{where}: EXIF orientation ignored: {some(turned)}")
+    deep = [file.name for file, header in headers if is_deep(header.mode)]
+    plain = [file.name for file, header in headers if not is_deep(header.mode)]
+    if deep and plain:
+        kept = ", to which data.value_range does not apply" if reading.value_range else ""
+        findings.note(f"{where}: images of more than 8 bits, {some(deep)}, next to others{kept}: {some(plain)}")
+
+
+def tell_frames(files: Iterable[tuple[Path, Header]], findings: Findings, where: str) -> None:
+    """Say of which files with several pictures the first alone is used."""
+    several = [file.name for file, header in files if header.several]
     if several:
         findings.note(f"{where}: files with several frames or pages, of which the first is used: {some(several)}")
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from involution.data.box_files import tell_frames
+from involution.data.box_files import tell_headers
 from involution.data.errors import DataError, printable
 from involution.data.findings import Findings
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
 from involution.data.splits import are_images_and_labels
+from involution.data.text import nfc
 from involution.data.walk import images_below, subfolders
 
 if TYPE_CHECKING:
@@ -67,6 +68,23 @@ def class_folders(root: Path) -> list[str]:
         hint = f"; {names[0]}/ has {_some(deeper)}: is {root / names[0]} meant?" if deeper else ""
         raise DataError(f"{root} has one class folder only, {names[0]}/; wanted two classes or more{hint}")
     return names
+
+
+def by_class(folders: Iterable[Path]) -> dict[str, Path]:
+    """Class folders by their names with accents composed.
+
+    Raises:
+        DataError: for two names that differ in that alone.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        name = nfc(folder.name)
+        if name in found:
+            raise DataError(
+                f"{folder.parent}: two folders are named {name}, with accents composed and apart; merge them"
+            )
+        found[name] = folder
+    return found
 
 
 def read_folders(
@@ -131,7 +149,7 @@ def _whole(images: FileDataset, root: Path, findings: Findings, where: str) -> F
     for file, found in zip(images.files, headers, strict=True):
         if isinstance(found, str):
             findings.problem(file.relative_to(root), found)
-    tell_frames(zip(images.files, headers, strict=True), findings, where)
+    tell_headers(zip(images.files, headers, strict=True), images.reading, findings, where)
     return images.subset([index for index, found in enumerate(headers) if not isinstance(found, str)])
 
 

@@ -42,7 +42,10 @@ _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 # the library joins the parts of a comment one by one
 _MAX_GIF_WORDS = 1_000_000
 _ORIENTATION = 0x0112
-_NO_RANGE = "have no range of their own; say which values become black and white: --data.value_range LOW HIGH"
+_NO_RANGE = (
+    "have no range of their own; save 8 or 16 bits, or say in the training, which predictions follow, what becomes "
+    "black and white: --data.value_range LOW HIGH"
+)
 
 
 class ImageError(ValueError):
@@ -347,9 +350,9 @@ def _decode(file: BinaryIO, name: str, reading: Reading) -> Image:
         return to_8_bit(image, value_range, name)
 
 
-def is_deep(image: Image) -> bool:
-    """Whether an image is grey of more than 8 bits."""
-    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+def is_deep(mode: str) -> bool:
+    """Whether the image library's name of the pixels stands for grey of more than 8 bits."""
+    return mode in ("I", "F") or mode.startswith("I;16")
 
 
 def _type_range(image: Image, name: str) -> tuple[float, float] | None:
@@ -358,7 +361,7 @@ def _type_range(image: Image, name: str) -> tuple[float, float] | None:
     Raises:
         ImageError: for a type without a range of its own.
     """
-    if not is_deep(image):
+    if not is_deep(image.mode):
         return None
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return (0.0, 65535.0)
@@ -384,7 +387,7 @@ def to_8_bit(image: Image, value_range: tuple[float, float] | None = None, name:
     """
     import PIL.Image
 
-    if is_deep(image):
+    if is_deep(image.mode):
         import numpy as np
 
         low, high = value_range or _type_range(image, name) or (0.0, 1.0)

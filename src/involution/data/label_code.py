@@ -12,7 +12,7 @@ import numpy as np
 
 from involution.data.errors import DataError
 from involution.data.images import ImageError, Reading, is_deep, open_pixels
-from involution.data.text import read_lines, read_names
+from involution.data.text import nfc, read_lines, read_names
 
 if TYPE_CHECKING:
     from involution.data.registry import Options
@@ -41,6 +41,11 @@ class LabelCode:
     table: np.ndarray[Any, Any] | None = None
     colours: Mapping[Colour, int] | None = None
 
+    @property
+    def ignores_one(self) -> bool:
+        """Whether one value alone stands for what does not count."""
+        return self.table is not None and int((self.table == IGNORED).sum()) == 1
+
     def read(self, file: Path, reading: Reading) -> np.ndarray[Any, Any]:
         """The labels [H, W] (uint8) of a label map, turned as the reading says.
 
@@ -51,7 +56,7 @@ class LabelCode:
             kind = f"; {image.format} changes values, save it as PNG" if image.format == "JPEG" else ""
             if self.colours is not None:
                 return self._of_colours(np.asarray(image.convert("RGB")), file, kind)
-            if image.mode not in ("L", "P", "1") and not (is_deep(image) and image.mode != "F"):
+            if image.mode not in ("L", "P", "1") and not (is_deep(image.mode) and image.mode != "F"):
                 raise ImageError(
                     f"{file}: wanted a label map of one channel, got mode {image.mode}; for maps in colour put the "
                     "colours into classes.txt, such as: road 128 64 128"
@@ -123,7 +128,7 @@ def _values(values: Mapping[Any, Any]) -> dict[int, str | None]:
     for value, name in values.items():
         if not str(value).strip().isdigit() or int(value) > 255 or not isinstance(name, str | None):
             raise DataError(f"values wants numbers from 0 to 255 with the names of classes, got {value}: {name}")
-        found[int(value)] = name
+        found[int(value)] = name and nfc(name)
     return found
 
 
@@ -160,4 +165,4 @@ def _coloured(line: str) -> tuple[str, Colour] | None:
     else:
         return None
     red, green, blue = map(int, colour)
-    return name.strip(), (red, green, blue)
+    return nfc(name.strip()), (red, green, blue)

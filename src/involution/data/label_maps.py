@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from involution.data.box_files import size_complaint, tell_frames
+from involution.data.box_files import size_complaint, tell_frames, tell_headers
 from involution.data.errors import DataError, printable
 from involution.data.findings import Findings, some
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
@@ -85,8 +85,9 @@ def segmentation_data(
     """
     parts: dict[str, LabelMaps] = {}
     counts: dict[str, np.ndarray[Any, Any]] = {}
+    two: dict[str, list[str]] = {}
     for split, files in pairs.items():
-        whole, counts[split] = _check(files, split, code, findings, options.reading)
+        whole, counts[split], two[split] = _check(files, split, code, findings, options.reading)
         if not whole:
             first = f": {findings.problems[0]}" if findings.problems else ""
             raise DataError(f"{root}: no usable images in {split}{first}")
@@ -96,14 +97,14 @@ def segmentation_data(
     tell_alike(code.classes, findings)
     tell_leftovers(root, findings, "images outside the folders of the splits", options.only)
     for split, count in counts.items():
-        _tell_classes(root, split, count, code, findings, options)
+        _tell_classes(root, split, count, two[split], code, findings, options)
     return DataSet(spec, code.classes, parts, findings)
 
 
 def _check(
     files: list[Pair], split: str, code: LabelCode, findings: Findings, reading: Reading
-) -> tuple[list[Pair], np.ndarray[Any, Any]]:
-    """The pairs that can be used, and the pixels of each label in them."""
+) -> tuple[list[Pair], np.ndarray[Any, Any], list[str]]:
+    """The pairs that can be used, the pixels of each label in them, and maps of 0 and the ignored value alone."""
 
     def look_at(pair: Pair) -> tuple[np.ndarray[Any, Any], list[tuple[Path, Header]]] | str:
         try:
@@ -119,6 +120,7 @@ def _check(
     total = np.zeros(256, np.int64)
     whole: list[Pair] = []
     void: list[str] = []
+    two: list[str] = []
     headers: list[tuple[Path, Header]] = []
     for pair, seen in zip(files, found, strict=False):
         if isinstance(seen, str):
@@ -130,10 +132,13 @@ def _check(
         total += counts
         if counts[IGNORED] == counts.sum():
             void.append(pair[1].name)
+        elif counts[0] and counts[IGNORED] and counts[0] + counts[IGNORED] == counts.sum():
+            two.append(pair[1].name)
     if void:
         findings.ignore(f"label maps of {split} in which no pixel counts", *void)
-    tell_frames(headers, findings, split)
-    return whole + files[CHECK_LIMIT:], total
+    tell_headers(headers[::2], reading, findings, split, "label maps are")
+    tell_frames(headers[1::2], findings, split)
+    return whole + files[CHECK_LIMIT:], total, two
 
 
 def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> tuple[np.ndarray[Any, Any], list[tuple[Path, Header]]]:
@@ -150,27 +155,40 @@ def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> tuple[np.ndarray[A
 
 
 def _tell_classes(
-    root: Path, split: str, counts: np.ndarray[Any, Any], code: LabelCode, findings: Findings, options: Options
+    root: Path,
+    split: str,
+    counts: np.ndarray[Any, Any],
+    two: list[str],
+    code: LabelCode,
+    findings: Findings,
+    options: Options,
 ) -> None:
     """Say which classes occur nowhere; refuse maps from which nothing, or surely not what was meant, can be learnt."""
     missing = [name for name, count in zip(code.classes, counts, strict=False) if not count]
-    if not missing:
-        return
     share = counts[IGNORED] / max(counts.sum(), 1)
     alone = len(code.classes) - len(missing) <= 1
     strict = not options.allow_empty and not options.values
     training = split == "train" and not options.allow_empty
+    # where 255 is one of the values, and not all that a published table leaves out
+    two = two if options.ignore_index is not None and code.ignores_one else []
+    ignored = f"the value {options.ignore_index}, meaning ignored, covers {share:.2%} of the pixels" if share else ""
+    names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    nowhere = f"{names} occur{'s' if len(missing) == 1 else ''} nowhere" if missing else ""
     # a map of 0 and 255 without this check would be measured as all right wherever 0 is predicted
-    if strict and counts[IGNORED] and (alone or (training and share > _MUCH)):
+    suspect = two and (len(code.classes) == 2 or (missing and split == "train"))
+    if strict and share and (suspect or alone or (missing and training and share > _MUCH)):
+        said = [ignored, nowhere, f"label maps hold 0 and it alone: {some(two)}" if two else ""]
         wanted = "{" + ", ".join(f"{value}: {name}" for value, name in zip((0, 255), code.classes, strict=False)) + "}"
         raise DataError(
-            f"{root}: in {split} the value {options.ignore_index}, meaning ignored, covers {share:.0%} of the "
-            f"pixels, and {', '.join(missing[:5])} occurs nowhere; if it is a class, say so: --data.values '{wanted}'; "
-            "if everything is correct: --data.allow_empty true"
+            f"{root}: in {split} {', and '.join(filter(None, said))}; if it is a class, say so: --data.values "
+            f"'{wanted}'; if everything is correct: --data.allow_empty true"
         )
-    if training and alone:
+    if missing and training and alone:
         raise DataError(
-            f"{root}: in {split} no pixel is {', '.join(missing[:5])}: there is nothing to tell apart; fix the maps "
+            f"{root}: in {split} no pixel is {names}: there is nothing to tell apart; fix the maps "
             "or classes.txt, or allow it: --data.allow_empty true"
         )
-    findings.note(f"{split}: no pixels of {some(missing, 5)}")
+    if missing:
+        findings.note(f"{split}: no pixels of {some(missing, 5)}" + (f"; {ignored}" if ignored else ""))
+    if two:
+        findings.note(f"{split}: label maps of 0 and {options.ignore_index}, meaning ignored, alone: {some(two)}")

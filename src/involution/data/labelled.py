@@ -11,7 +11,7 @@ from involution.data.findings import Findings
 from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
-from involution.data.text import read_json, read_names
+from involution.data.text import nfc, read_json, read_names
 
 # how much of the training images is set aside where a data set brings no validation images
 VAL_SHARE = 0.1
@@ -96,11 +96,12 @@ def name_classes(own: Sequence[str], file: Path, spec: str, by_place: bool = Fal
 
 
 def _by_own_name(own: Sequence[str], content: dict[str, Any], file: Path, spec: str) -> list[str]:
-    names = [content.get(name) for name in own]
+    composed = {nfc(key): value for key, value in content.items()}
+    names = [composed.get(name) for name in own]
     for name, given in zip(own, names, strict=True):
         if not isinstance(given, str) or not given.strip():
             raise DataError(f"{file} does not name the class {name!r} of {spec}; wanted a text, got {given!r}")
-    found = [str(name).strip() for name in names]
+    found = [nfc(str(name).strip()) for name in names]
     if len(set(found)) < len(found):
         raise DataError(f"{file} gives two classes of {spec} one name; wanted different names")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from pathlib import Path
 
 _KINDS = (
@@ -35,6 +36,14 @@ def why_unreadable(path: str | os.PathLike[str], empty: bool = False) -> str:
         if matches(found.st_mode):
             return words
     return "" if found.st_size or empty else "the file is empty (0 bytes)"
+
+
+def as_stored(path: Path) -> Path:
+    """The path of a file whose name may be written with its accents composed or apart; the path itself without one."""
+    if path.exists() or str(path).isascii():
+        return path
+    others = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    return next((other for other in others if other.exists()), path)
 
 
 def is_folder(path: Path) -> bool:

@@ -32,7 +32,10 @@ def mask_complaint(segmentation: Any, height: int, width: int) -> str | None:
     """What is wrong with a mask of an image of this size, None for nothing."""
     if isinstance(segmentation, dict):
         if segmentation.get("size") != [height, width]:
-            return f"run lengths of size {segmentation.get('size')} for an image of [{height}, {width}] (height, width)"
+            size = segmentation.get("size")
+            swapped = "; --data.exif ignore if EXIF turns the image and they are for the stored pixels"
+            hint = swapped if size == [width, height] else ""
+            return f"run lengths of size {size} for an image of [{height}, {width}] (height, width){hint}"
         counts = segmentation.get("counts")
         if not isinstance(counts, list | str):
             return "run lengths without counts"

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from involution.data.box_dataset import BoxDataset
 from involution.data.errors import printable
+from involution.data.images import ImageError
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
-from involution.data.records import DataSet
+from involution.data.records import DataSet, item_name
 from involution.data.survey import files_of
 from involution.data.transforms import to_channels
 
@@ -31,34 +32,55 @@ _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#
 _LEGEND = 40
 
 
-def draw_sheet(data: DataSet[Any], augment: Callable[..., Any], count: int = 8, seed: int = 0) -> Image:
+def draw_sheet(
+    data: DataSet[Any], augment: Callable[..., Any], complaints: list[str], count: int = 8, seed: int = 0
+) -> Image:
     """Draw some training images, each as it is and, to its right, twice as training sees it.
 
     Args:
         data: the data set.
         augment: what happens to a training item: from (image, target) to the same with a float image [C, H, W],
             0 to 1.
+        complaints: told of images that can't be shown; others take their places.
         count: images.
         seed: draws them, and what happens to them.
-    """
-    import PIL.Image
 
+    Raises:
+        ImageError: where none can be shown.
+    """
     part = next(iter(data.parts.values()))
     rng = np.random.default_rng(seed)
-    places = sorted(rng.permutation(len(part))[:count].tolist())
-    files = files_of(part)
-    rows = []
+    rows: dict[int, np.ndarray[Any, Any]] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for place in places:
-            image, target = part[place]
-            plain = to_channels(image, 3).float() / 255
-            name = files[place].name if files else f"image {place}"
-            tiles = [_tile(_drawn(plain, target, part, data.classes), name)]
-            for _ in range(2):
-                seen, seen_target = augment(*part[place])
-                tiles.append(_tile(_drawn(seen, seen_target, part, data.classes), "as training sees it"))
-            rows.append(np.concatenate(tiles, axis=1))
+        for place in rng.permutation(len(part)).tolist():
+            if len(rows) == count:
+                break
+            try:
+                rows[place] = _row(part, place, augment, data.classes)
+            except ImageError as error:
+                name = item_name(part, place)
+                complaints.append(str(error) if name in str(error) else f"{name}: {error}")
+    if not rows:
+        raise ImageError(f"{data.spec}: no image can be shown: {complaints[0]}")
+    return _in_two_columns([row for _, row in sorted(rows.items())], part, data.classes)
+
+
+def _row(part: Any, place: int, augment: Callable[..., Any], classes: Sequence[str]) -> np.ndarray[Any, Any]:
+    """An image as it is and, twice, as training sees it."""
+    image, target = part[place]
+    plain = to_channels(image, 3).float() / 255
+    files = files_of(part)
+    tiles = [_tile(_drawn(plain, target, part, classes), files[place].name if files else f"image {place}")]
+    for _ in range(2):
+        seen, seen_target = augment(*part[place])
+        tiles.append(_tile(_drawn(seen, seen_target, part, classes), "as training sees it"))
+    return np.concatenate(tiles, axis=1)
+
+
+def _in_two_columns(rows: list[np.ndarray[Any, Any]], part: Any, classes: Sequence[str]) -> Image:
+    import PIL.Image
+
     columns = [np.concatenate(rows[start::2], axis=0) for start in range(min(2, len(rows)))]
     height = max(column.shape[0] for column in columns)
     filled = [
@@ -66,7 +88,7 @@ def draw_sheet(data: DataSet[Any], augment: Callable[..., Any], count: int = 8, 
     ]
     sheet = np.concatenate(filled, axis=1)
     if isinstance(part, LabelMaps):
-        sheet = np.concatenate([sheet, _legend(data.classes, sheet.shape[1])], axis=0)
+        sheet = np.concatenate([sheet, _legend(classes, sheet.shape[1])], axis=0)
     return PIL.Image.fromarray(sheet)
 
 

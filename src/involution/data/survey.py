@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.ImageMode
+from torch.utils.data import Subset
 
 from involution.data.box_dataset import BoxDataset
-from involution.data.errors import printable
+from involution.data.errors import DataError, printable
 from involution.data.findings import some
 from involution.data.images import Header, ImageError, Reading, is_deep, look, open_pixels
 from involution.data.label_code import IGNORED
@@ -127,6 +129,58 @@ def _shares(counts: Mapping[str, int], total: int) -> str:
     return f"the rarest {shown(ordered[:5])}; the most frequent {shown(ordered[:-6:-1])}"
 
 
+def whole(
+    data: DataSet[Any], shown: Callable[[Iterable[str], int], Iterable[str]] = lambda found, total: found
+) -> DataSet[Any]:
+    """The data set without the images that break when they are decoded; its findings are told of these.
+
+    Args:
+        data: the data set, whose headers alone were checked.
+        shown: shows the progress through so many images.
+
+    Raises:
+        DataError: for a split of which nothing is left.
+    """
+    parts = {}
+    total = sum(len(part) for part in data.parts.values())
+    complaints = iter(shown(_complaints(data), total))
+    for name, part in data.parts.items():
+        found = [next(complaints) for _ in range(len(part))]
+        broken = [text for text in found if text]
+        for text in broken:
+            data.findings.problem(name, text)
+        if len(broken) == len(part):
+            raise DataError(f"{data.spec}: none of the {len(part)} images of {name} can be read: {broken[0]}")
+        parts[name] = _subset(part, [place for place, text in enumerate(found) if not text]) if broken else part
+        if broken and name in data.findings.used:
+            data.findings.used[name] -= len(broken)
+    return replace(data, parts=parts)
+
+
+def _complaints(data: DataSet[Any]) -> Iterator[str]:
+    """Of each item of each part what is wrong with it, "" for nothing."""
+
+    def complaint(part: Any, place: int) -> str:
+        try:
+            part[place]
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(8) as pool:
+        for part in data.parts.values():
+            yield from pool.map(complaint, itertools.repeat(part), range(len(part)))
+
+
+def _subset(part: Any, places: Sequence[int]) -> Any:
+    if isinstance(part, BoxDataset):
+        record = replace(part.record, scenes=[part.record.scenes[place] for place in places])
+        return BoxDataset(record, part.masks, part.reading)
+    if isinstance(part, LabelMaps):
+        return LabelMaps([part.pairs[place] for place in places], part.code, part.reading)
+    return part.subset(places) if hasattr(part, "subset") else Subset(part, places)
+
+
 def survey(data: DataSet[Any], quick: bool = False) -> Survey:
     """Survey a data set.
 
@@ -206,8 +260,8 @@ def _labels(part: Any) -> list[int]:
     if hasattr(part, "labels"):
         return [int(label) for label in part.labels]
     # a torch Subset
-    whole = part.dataset.labels
-    return [int(whole[index]) for index in part.indices]
+    inner = _labels(part.dataset)
+    return [inner[index] for index in part.indices]
 
 
 def _count_boxes(part: BoxDataset, found: Split, classes: Sequence[str]) -> None:
@@ -250,7 +304,7 @@ def _ranges(part: Any) -> list[tuple[tuple[int, int], float, float, int]]:
             with open_pixels(file, reading_of(part)) as image:
                 pixels = np.asarray(image)
                 if image.mode not in ("F", "P", "1") and pixels.max(initial=0) <= 65535:
-                    whole = (-32768, 32767) if pixels.min() < 0 else (0, 65535) if is_deep(image) else (0, 255)
+                    whole = (-32768, 32767) if pixels.min() < 0 else (0, 65535) if is_deep(image.mode) else (0, 255)
                     found[whole].append((float(pixels.min()), float(pixels.max())))
         except ImageError:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def nfc(text: str) -> str:
+    """A name with its accents composed: some systems store é as e with an accent of its own, which is another text."""
+    return unicodedata.normalize("NFC", text)
 
 
 def read_text(file: Path) -> str:
@@ -104,7 +110,7 @@ def read_names(file: Path, least: int = 2, most: int | None = None) -> list[str]
     for number, name in enumerate(found, 1):
         if not isinstance(name, str):
             raise DataError(f"{file}: {place} {number} is {_short(name)}; wanted a class name as text")
-        name = name.strip()
+        name = nfc(name.strip())
         if not name:
             raise DataError(f"{file}: {place} {number} is empty, but positions are labels; remove it or name the class")
         if name in names:

@@ -8,6 +8,7 @@ from typing import Any
 
 from involution.data.records import DataSet
 from involution.data.relabel import relabel
+from involution.data.text import nfc
 from involution.engine.card import ModelCard
 from involution.engine.converted import imagenet_classes, in_imagenet
 from involution.engine.process import tell
@@ -33,10 +34,11 @@ def match_classes(
     Raises:
         ConfigError: for classes that the checkpoint does not know.
     """
+    card = replace(card, classes=list(map(nfc, card.classes)))
     record = getattr(next(iter(data.parts.values())), "record", None)
     if data.classes == card.classes and (record is None or list(record.category_ids) == card.category_ids):
         return data, None, card
-    theirs = list(data.classes)
+    theirs = list(map(nfc, data.classes))
     if record is None and list(card.classes) == imagenet_classes():
         # folders are named by WordNet's numbers
         theirs = in_imagenet(theirs)

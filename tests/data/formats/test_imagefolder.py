@@ -202,3 +202,20 @@ def test_imagefolder_faults(tmp_path):
     few = image_folder(tmp_path / "few", splits=(".",), per_class=1)
     with pytest.raises(DataError, match="can't split 3 images of 3 classes"):
         open_data("classify", f"imagefolder:{few}")
+
+
+def test_turned_images_and_depths_beside_each_other_are_told(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=2)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "train" / "ant" / "turned.jpg", exif=exif)
+    Image.new("I;16", (8, 4)).save(tmp_path / "train" / "ant" / "deep.png")
+    data = open_data("classify", f"imagefolder:{tmp_path}", Options(value_range=(0, 4095)))
+    (first, second) = data.findings.notes
+    assert first == (
+        "train: turned upright by their EXIF orientation: 1 (turned.jpg); --data.exif ignore reads the pixels as stored"
+    )
+    assert second.startswith(
+        "train: images of more than 8 bits, 1 (deep.png), next to others, to which data.value_range does not apply: 7 ("
+    )
+    assert data.train[data.train.files.index(tmp_path / "train" / "ant" / "turned.jpg")][0].size == (4, 8)

@@ -102,7 +102,7 @@ def open_root(root, **options):
 @pytest.mark.parametrize("values", [[0, 255], [0] * 63 + [255]])
 def test_255_as_a_class_is_refused_and_can_be_told(tmp_path, values):
     binary(tmp_path, values)
-    told = r"the value 255, meaning ignored, covers \d+% of the pixels, and lesion occurs nowhere; .*--data\.values "
+    told = r"the value 255, meaning ignored, covers [\d.]+% of the pixels, and lesion occurs nowhere, .*--data\.values "
     with pytest.raises(DataError, match=told + "'{0: background, 255: lesion}'"):
         open_root(tmp_path)
     data = open_root(tmp_path, values={0: "background", 255: "lesion"})
@@ -146,8 +146,39 @@ def test_a_class_that_occurs_nowhere_and_maps_without_a_pixel_that_counts_are_to
     binary(tmp_path, [0, 1], "background\nlesion\nscar\n")
     tiny(tmp_path, [255], name="void", split="val")
     findings = open_root(tmp_path).findings
-    assert findings.notes == ["train: no pixels of 1 (scar)", "val: no pixels of 1 (scar)"]
+    ignored = "the value 255, meaning ignored, covers 50.00% of the pixels"
+    assert findings.notes == ["train: no pixels of 1 (scar)", f"val: no pixels of 1 (scar); {ignored}"]
     assert findings.ignored == {"label maps of val in which no pixel counts": ["void.png"]}
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_single_map_of_0_and_255_is_refused_among_maps_of_0_and_1(tmp_path, split):
+    binary(tmp_path, [0, 1])
+    for number in range(20):
+        tiny(tmp_path, [0, 1], name=f"more{number}")
+    tiny(tmp_path, [0] * 63 + [255], split, "other")
+    told = rf"in {split} the value 255, .*, and label maps hold 0 and it alone: 1 \(other\.png\); .*--data\.values"
+    with pytest.raises(DataError, match=told):
+        open_root(tmp_path)
+    with pytest.raises(DataError, match=told):
+        open_root(tmp_path, only=split)
+    part = open_root(tmp_path, values={0: "background", 1: "lesion", 255: "lesion"}).split(split)
+    assert part[-1 % len(part)][1].unique().tolist() == [0, 1]
+    findings = open_root(tmp_path, allow_empty=True).findings
+    assert f"{split}: label maps of 0 and 255, meaning ignored, alone: 1 (other.png)" in findings.notes
+    # where it was said that 255 does not count
+    open_root(tmp_path, values={0: "background", 1: "lesion", 255: None})
+
+
+def test_three_classes_of_which_one_occurs_nowhere_while_255_does(tmp_path):
+    binary(tmp_path, [0, 1, 0, 1], "background\nlesion\nscar\n")
+    tiny(tmp_path, [0] * 63 + [255], name="scar")
+    with pytest.raises(DataError, match=r"covers 0\.\d\d% .*, and scar occurs nowhere, and label maps hold 0"):
+        open_root(tmp_path)
+    # beside others it may be the border between objects: told, not refused
+    tiny(tmp_path, [0, 1] * 30 + [255], name="scar")
+    notes = open_root(tmp_path).findings.notes
+    assert "train: no pixels of 1 (scar); the value 255, meaning ignored, covers 0.78% of the pixels" in notes
 
 
 COLOURS = {

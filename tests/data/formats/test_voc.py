@@ -2,6 +2,7 @@
 
 import PIL.Image
 import pytest
+import torch
 
 from involution.data.errors import DataError
 from involution.data.registry import Options, open_data
@@ -150,3 +151,20 @@ def test_what_can_not_be_opened(root, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(DataError, match="no Annotations/"):
         open_root(empty)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_one_split_is_read_as_all_are(root, keep):
+    """Corners and classes of the training images decide for an evaluation of val, too."""
+    zero = [("dog", (0, 0, 10.5, 5), 0), ("horse", (1, 1, 8, 8), 0)]
+    (root / "Annotations" / "000001.xml").write_text(page("000001.png", zero))
+    if not keep:
+        for i in (1, 2, 3):
+            (root / "JPEGImages" / f"{i:06}.png").unlink()
+    alone = open_root(root, only="val")
+    assert (alone.classes, alone.findings.used) == (["cat", "dog", "horse"], {"val": 2})
+    assert alone.val[0][1]["boxes"].tolist() == [[1, 1, 10, 5], [11, 6, 40, 20]]
+    if keep:
+        data = open_root(root)
+        assert data.classes == alone.classes
+        assert torch.equal(data.val[0][1]["boxes"], alone.val[0][1]["boxes"])

@@ -171,3 +171,35 @@ def test_compressed_shards_are_told(tmp_path):
         "compressed shards, which must be unpacked to .tar": ["train-1.tar.gz", "train-2.tgz"],
         "archives, which are not unpacked": ["other.zip"],
     }
+
+
+def test_a_file_of_names_renames_by_name_and_never_by_place(tmp_path):
+    shards(tmp_path)
+    names = tmp_path / "names.txt"
+    names.write_text("cat\nant\nbee\n")
+
+    def named(**options):
+        return open_data("classify", f"webdataset:{tmp_path}", Options(classes=str(names), **options))
+
+    # labels are those of the shards' own list
+    assert named().classes == ["ant", "bee", "cat"]
+    names.write_text("tiger\nfly\nwasp\n")
+    with pytest.raises(DataError, match=r"names\.txt does not name the classes of .*: ant, bee, cat is not in it"):
+        named()
+    names = tmp_path / "names.json"
+    names.write_text('{"cat": "tiger", "ant": "fly", "bee": "wasp"}')
+    assert named().classes == ["fly", "wasp", "tiger"]
+    # without a list of their own the numbers are all that there is
+    (tmp_path / "classes.json").unlink()
+    names = tmp_path / "others.txt"
+    names.write_text("tiger\nfly\nwasp\n")
+    assert named().classes == ["tiger", "fly", "wasp"]
+
+
+def test_two_lists_beside_the_shards_must_be_equal(tmp_path):
+    shards(tmp_path)
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
+    assert open_data("classify", f"webdataset:{tmp_path}").classes == ["ant", "bee", "cat"]
+    (tmp_path / "classes.txt").write_text("bee\nant\ncat\n")
+    with pytest.raises(DataError, match=r"classes\.txt and classes\.json name the classes differently"):
+        open_data("classify", f"webdataset:{tmp_path}")

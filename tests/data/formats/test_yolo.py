@@ -227,3 +227,56 @@ def test_where_nothing_is_left_the_first_problem_is_told(root):
         file.write_text("0 20 10 8 4\n")
     with pytest.raises(DataError, match=r"no images with annotations: train 1\.txt line 1: .*are these pixels"):
         open_root(root, on_problem="skip")
+
+
+@pytest.mark.parametrize("kind", [3, 2])
+def test_key_points_are_no_polygons(tmp_path, kind):
+    def pose(x, y):
+        points = [(x + 0.05, y - 0.05), (0, 0), (x, y + 0.1), (x - 0.04, y)]
+        seen = (2, 0, 1, 2)
+        rest = [value for point, flag in zip(points, seen, strict=True) for value in (*point, flag)[:kind]]
+        return " ".join(map(str, (1, x, y, 0.2, 0.3, *rest)))
+
+    lines = "\n".join(pose(0.2 + 0.1 * i, 0.3 + 0.05 * i) for i in range(6))
+    fill(tmp_path, "train", (1, 2), lines=lines)
+    fill(tmp_path, "val", (3,), lines=lines)
+    settings(tmp_path, train="images/train", val="images/val")
+    with pytest.raises(DataError, match=rf"look like a class, a box and 4 key points of {kind} numbers, which "):
+        open_root(tmp_path)
+    with pytest.raises(DataError, match=r"a box and 4 key points"):
+        open_root(tmp_path, on_problem="skip")
+    if kind == 2:
+        settings(tmp_path, train="images/train", val="images/val", kpt_shape=None)
+        assert len(open_root(tmp_path).train[0][1]["boxes"]) == 6
+
+
+def test_quadrangles_all_over_the_image_are_polygons(tmp_path):
+    corners = [(0.1, 0.1), (0.7, 0.1), (0.7, 0.8), (0.1, 0.8), (0.45, 0.45), (0.3, 0.6)]
+    lines = "\n".join(f"0 {x} {y} {x + 0.2} {y} {x + 0.2} {y + 0.2} {x} {y + 0.2}" for x, y in corners)
+    fill(tmp_path, "train", (1, 2), lines=lines)
+    fill(tmp_path, "val", (3,), lines=lines)
+    settings(tmp_path, train="images/train", val="images/val")
+    assert len(open_root(tmp_path, masks=True).train[0][1]["masks"]) == 6
+
+
+def test_shares_are_of_the_upright_image(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    for split in ("train", "val"):
+        fill(tmp_path, split, (1, 2), lines="0 0.5 0.5 0.5 0.25\n")
+        for i in (1, 2):
+            PIL.Image.new("RGB", (20, 40)).save(tmp_path / "images" / split / f"{i}.png", exif=exif)
+    settings(tmp_path, train="images/train", val="images/val")
+    data = open_root(tmp_path)
+    assert data.train[0][0].shape == (3, 20, 40)
+    assert data.train[0][1]["boxes"].tolist() == [[10, 7.5, 30, 12.5]]
+    assert any("boxes are taken to fit the upright images" in note for note in data.findings.notes)
+    stored = open_root(tmp_path, exif="ignore")
+    assert stored.train[0][0].shape == (3, 40, 20)
+    assert stored.train[0][1]["boxes"].tolist() == [[5, 15, 15, 25]]
+
+
+def test_two_lists_of_names_must_be_equal(root):
+    (root / "classes.txt").write_text("dog\ncat\n")
+    with pytest.raises(DataError, match=r"data\.yaml and classes\.txt name the classes differently"):
+        open_root(root)

@@ -14,7 +14,7 @@ from involution.data.findings import Findings, some
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.run_lengths import is_number, mask_complaint
-from involution.data.text import read_json
+from involution.data.text import nfc, read_json
 
 
 def open_coco_folder(spec: str, path: Path, options: Options) -> DataSet[Any]:
@@ -93,7 +93,7 @@ def _categories(file: Path, items: list[Any]) -> dict[int, str]:
             raise DataError(f"{file}: a category needs a whole number as id and a name, got {str(item)[:80]}")
         if item["id"] in categories:
             raise DataError(f"{file}: two categories have the id {item['id']}")
-        name = item["name"].strip()
+        name = nfc(item["name"].strip())
         if name in categories.values():
             raise DataError(f"{file}: two categories have the name {name!r}; merge them, or rename one")
         categories[item["id"]] = name

@@ -11,6 +11,7 @@ from involution.data.findings import Findings
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import are_images_and_labels, name_splits, no_split
+from involution.data.text import nfc
 from involution.data.walk import is_rubbish, subfolders
 
 # of images that come without splits
@@ -20,7 +21,7 @@ Layout = dict[str, tuple[str, dict[str, Path]]]
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
-    from involution.data.folders import class_folders, read_folders
+    from involution.data.folders import by_class, class_folders, read_folders
     from involution.data.labelled import classification_data
     from involution.data.splits import stratified_split
 
@@ -29,7 +30,8 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     if layout:
         return _open_splits(spec, root, layout, findings, options)
     classes = subfolders(root) if options.only and root.is_dir() else class_folders(root)
-    folders = {name: root / name for name in classes}
+    folders = by_class(root / name for name in classes)
+    classes = list(folders)
     _tell_deeper(folders, findings)
     everything = read_folders(root, folders, classes, findings, options, "")
     if options.only:
@@ -60,10 +62,12 @@ def _tell_deeper(folders: dict[str, Path], findings: Findings) -> None:
 
 def _layout(root: Path, findings: Findings) -> Layout:
     """The splits of a folder; empty where its folders are classes, such as train beside car and ship."""
+    from involution.data.folders import by_class
+
     below = {name: subfolders(root / name) for name in subfolders(root)}
     splits = name_splits([name for name, inner in below.items() if inner], root, findings)
     if splits:
-        return {split: (name, {inner: root / name / inner for inner in below[name]}) for split, name in splits.items()}
+        return {split: (name, by_class(root / name / inner for inner in below[name])) for split, name in splits.items()}
     return _inside_classes(root, below, findings)
 
 
@@ -88,7 +92,7 @@ def _inside_classes(root: Path, below: dict[str, list[str]], findings: Findings)
         )
     found: Layout = {}
     for split in SPLITS:
-        folders = {name: root / name / splits[split] for name, splits in inner.items() if split in splits}
+        folders = {nfc(name): root / name / splits[split] for name, splits in inner.items() if split in splits}
         if folders:
             found[split] = ("", folders)
     names = sorted({name for splits in inner.values() for name in splits.values()})
@@ -109,7 +113,7 @@ def _open_splits(spec: str, root: Path, layout: Layout, findings: Findings, opti
         lacking = " and no ".join(f"{split}/" for split in ("train", "val") if split not in layout)
         raise DataError(f"{root} has {has} but no {lacking}; wanted train/ and val/, each with one folder per class")
     name, folders = next(iter(layout.values()))
-    classes = class_folders(root / name) if not options.only else sorted(folders)
+    classes = list(map(nfc, class_folders(root / name))) if not options.only else sorted(folders)
     parts: dict[str, Any] = {}
     for split, (where, found) in layout.items():
         # what is not in val or test can't be measured there, but was learnt

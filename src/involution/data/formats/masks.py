@@ -15,6 +15,7 @@ from involution.data.pair_folders import find_pairs
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import no_split
+from involution.data.text import nfc
 from involution.data.walk import images_below
 
 # what tools append to the name of a label map
@@ -103,7 +104,7 @@ def _pairs(images: Path, labels: Path, split: str, findings: Findings) -> list[t
     """Each image with the label map of its name, in the same folder below; the map may be missing."""
     maps: dict[Path, Path] = {}
     for path in images_below(labels):
-        first = maps.setdefault(path.relative_to(labels).with_suffix(""), path)
+        first = maps.setdefault(_stem(path, labels), path)
         if first != path:
             findings.ignore(f"label maps of {split} named as another", str(path.relative_to(labels)))
             findings.saw(path)
@@ -111,7 +112,7 @@ def _pairs(images: Path, labels: Path, split: str, findings: Findings) -> list[t
     pairs: list[tuple[Path, Path]] = []
     renamed: list[str] = []
     for file in images_below(images):
-        stem = file.relative_to(images).with_suffix("")
+        stem = _stem(file, images)
         ending = next((end for end in _ENDINGS if stem.with_name(stem.name + end) in maps), "")
         name = stem.with_name(stem.name + ending)
         label_file = maps.get(name, labels / f"{name}.png")
@@ -125,6 +126,11 @@ def _pairs(images: Path, labels: Path, split: str, findings: Findings) -> list[t
     if renamed:
         findings.note(f"{split}: label maps with an ending of their own: {some(renamed)}")
     return pairs
+
+
+def _stem(file: Path, folder: Path) -> Path:
+    """What an image and its label map have in common: the path below their folders, without the suffix."""
+    return Path(nfc(str(file.relative_to(folder).with_suffix(""))))
 
 
 def _tell_unused(labels: Path, owned: set[Path], what: str, findings: Findings) -> None:

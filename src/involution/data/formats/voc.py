@@ -16,10 +16,11 @@ from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.images import EXTENSIONS
+from involution.data.paths import as_stored
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import name_splits, no_split
-from involution.data.text import read_lines, read_names, read_text
+from involution.data.text import nfc, read_lines, read_names, read_text
 from involution.data.walk import subfolders
 
 _IMAGES = ("jpegimages", "images")
@@ -30,7 +31,9 @@ class _Page:
     """What one XML file says."""
 
     file: Path
-    image: Path
+    # what it calls its image, and the file
+    name: str
+    image: Path | None
     size: tuple[int, int] | None
     # class, corners, difficult
     objects: list[tuple[str, tuple[float, float, float, float], bool]]
@@ -47,9 +50,11 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
             f"{spec}: Pascal VOC's boxes have no masks; use a detector without masks, or coco or yolo with polygons"
         )
     files = _find(root, options.only, findings)
-    pages = {split: _pages(found, split, findings) for split, found in files.items()}
-    classes = _classes(root, pages, findings)
-    first = _first_pixel([page for found in pages.values() for page in found], findings)
+    # classes and the first pixel are decided by all splits, so that an evaluation of one reads it as the training did
+    everything = {split: _pages(found, split, findings, options.only) for split, found in files.items()}
+    classes = _classes(root, everything, findings)
+    first = _first_pixel([page for found in everything.values() for page in found], findings)
+    pages = {split: found for split, found in everything.items() if options.only in (None, split) or split == "all"}
     records: dict[str, BoxRecord] = {}
     number = 1
     for split, found in pages.items():
@@ -100,7 +105,7 @@ def _find(root: Path, only: str | None, findings: Findings) -> dict[str, list[tu
     missing = [split for split in wanted if split not in found]
     if missing:
         raise DataError(f"{root}: no annotations of {' and '.join(missing)}; found those of {', '.join(found)}")
-    return {split: files for split, files in found.items() if not only or split == only}
+    return found
 
 
 def _stems(file: Path, pages: Path) -> list[str]:
@@ -108,22 +113,25 @@ def _stems(file: Path, pages: Path) -> list[str]:
     found = []
     for line in read_lines(file):
         first = line.rsplit(None, 1)[0] if re.search(r"\s-?[01]$", line) else line
-        found += [line if (pages / f"{line}.xml").is_file() else first] if line else []
+        found += [line if as_stored(pages / f"{line}.xml").is_file() else first] if line else []
     return found
 
 
-def _pages(files: Sequence[tuple[Path, list[Path]]], split: str, findings: Findings) -> list[_Page]:
+def _pages(files: Sequence[tuple[Path, list[Path]]], split: str, findings: Findings, only: str | None) -> list[_Page]:
+    wanted = only in (None, split) or split == "all"
     pages: list[_Page] = []
-    for file, folders in files:
+    for file, folders in ((as_stored(file), folders) for file, folders in files):
         findings.saw(file)
         try:
             found = _page(file, folders)
         except DataError as error:
             found = str(error).removeprefix(f"{file}: ")
-        if isinstance(found, str):
-            findings.problem(f"{split} {file.name}", found)
-        else:
+        if isinstance(found, _Page) and wanted and found.image is None:
+            found = f"no image {found.name} or of the name {file.stem}"
+        if isinstance(found, _Page):
             pages.append(found)
+        elif wanted:
+            findings.problem(f"{split} {file.name}", found)
     return pages
 
 
@@ -138,30 +146,27 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
         return f"broken XML ({error})"
     if root.tag != "annotation":
         return f"wanted an <annotation>, got <{root.tag}>"
-    image = _image(file, (root.findtext("filename") or "").strip(), folders)
-    if image is None:
-        return f"no image {root.findtext('filename')} or of the name {file.stem}"
+    called = (root.findtext("filename") or "").strip()
+    image = _image(file, called, folders)
     size = tuple(_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     whole = all(side is not None and side > 0 for side in size)
     objects = []
     for place, item in enumerate(root.findall("object"), 1):
         corners = tuple(_number(item.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
-        name = (item.findtext("name") or "").strip()
+        name = nfc((item.findtext("name") or "").strip())
         if not name or any(value is None for value in corners):
             return f"object {place} lacks its name or the four numbers of its bndbox"
         objects.append((name, corners, (item.findtext("difficult") or "0").strip() == "1"))
-    return _Page(file, image, tuple(int(side) for side in size) if whole else None, objects)  # type: ignore[arg-type]
+    return _Page(file, called, image, tuple(int(side) for side in size) if whole else None, objects)  # type: ignore[arg-type]
 
 
 def _image(file: Path, name: str, folders: Sequence[Path]) -> Path | None:
     base = PureWindowsPath(name).name
     for folder in (*folders, file.parent):
-        if base and (folder / base).is_file():
-            return folder / base
-        for suffix in EXTENSIONS:
-            for candidate in (folder / f"{file.stem}{suffix}", folder / f"{file.stem}{suffix.upper()}"):
-                if candidate.is_file():
-                    return candidate
+        names = [base, *(f"{file.stem}{ending}" for suffix in EXTENSIONS for ending in (suffix, suffix.upper()))]
+        for candidate in (as_stored(folder / name) for name in names if name):
+            if candidate.is_file():
+                return candidate
     return None
 
 
@@ -215,18 +220,19 @@ def _record(
     findings: Findings,
     options: Options,
 ) -> BoxRecord:
+    found = [(page, page.image) for page in pages if page.image is not None]
     sizes = check_files(
-        [(f"{split} {page.file.name}", page.image, page.size) for page in pages], options.reading, findings, split
+        [(f"{split} {page.file.name}", image, page.size) for page, image in found], options.reading, findings, split
     )
     scenes: list[Scene] = []
     owners: dict[Path, str] = {}
-    for key, (page, size) in enumerate(zip(pages, sizes, strict=True), number):
+    for key, ((page, image), size) in enumerate(zip(found, sizes, strict=True), number):
         if size is None:
             continue
-        if page.image in owners:
-            findings.problem(f"{split} {page.file.name}", f"the same image as {owners[page.image]}: {page.image.name}")
+        if image in owners:
+            findings.problem(f"{split} {page.file.name}", f"the same image as {owners[image]}: {image.name}")
             continue
-        owners[page.image] = page.file.name
+        owners[image] = page.file.name
         boxes: list[Box] = []
         for name, (left, top, right, bottom), difficult in page.objects:
             box = (left - first, top - first, right - left + first, bottom - top + first)
@@ -236,7 +242,7 @@ def _record(
             else:
                 # what the data set calls difficult neither counts as missed nor as wrong
                 boxes.append(Box(classes.index(name), box, crowd=difficult))
-        scenes.append(Scene(key, page.image, *size, tuple(boxes)))
+        scenes.append(Scene(key, image, *size, tuple(boxes)))
     return BoxRecord(root, classes, list(range(1, len(classes) + 1)), scenes)
 
 

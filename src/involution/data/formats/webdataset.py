@@ -30,9 +30,10 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     beside = [folder / name for name in ("classes.txt", "classes.json") if (folder / name).is_file()]
     if options.classes is None and not beside:
         raise DataError(f"{spec}: no class names; put classes.txt (one per line) next to the shards or name a file")
-    names = Path(options.classes) if options.classes else beside[0]
-    findings.saw(names)
-    classes = read_names(names)
+    findings.saw(*beside)
+    classes = read_names(beside[0] if beside else Path(str(options.classes)))
+    if any(read_names(other) != classes for other in beside[1:]):
+        raise DataError(f"{folder}: classes.txt and classes.json name the classes differently; keep one of them")
     parts: dict[str, Any] = {
         split: ShardDataset(files, len(classes), findings, options.reading) for split, files in splits.items() if files
     }
@@ -54,7 +55,9 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         _tell_compressed(Path(path), findings)
     # a pattern names its files: what it leaves out is meant so
     root = Path(path) if Path(path).is_dir() else None
-    return classification_data(spec, classes, parts, findings, replace(options, classes=None), root)
+    # a file of names takes the place of the shards' own by name, and is their own where they have none
+    own = options if beside else replace(options, classes=None)
+    return classification_data(spec, classes, parts, findings, own, root)
 
 
 def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]]:

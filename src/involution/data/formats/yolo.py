@@ -13,10 +13,11 @@ from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.pair_folders import PairFolders, find_pairs
+from involution.data.paths import as_stored
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import no_split, words_of
-from involution.data.text import read_lines, read_names, read_text
+from involution.data.text import nfc, read_lines, read_names, read_text
 from involution.data.walk import images_below
 from involution.data.yaml import YamlError, parse_yaml
 
@@ -61,6 +62,8 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         records[split] = _read(split, found, classes, texts, findings, options, first)
         first += len(found.images)
     texts.tell_unused(findings)
+    if file is None or "kpt_shape" not in _settings(file):
+        texts.key_points.refuse(root)
     if "all" in records:
         records = split_record(records["all"], findings, options)
     return detection_data(spec, root, records, findings, options, "images outside the splits")
@@ -90,7 +93,7 @@ def _settings(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{file}: wanted settings such as names, train and val")
-    if "kpt_shape" in content:
+    if content.get("kpt_shape"):
         raise DataError(f"{file}: has key points (kpt_shape), which the detectors here do not learn")
     return content
 
@@ -118,7 +121,12 @@ def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str
         names = _place(content.get("names", "obj.names"), base, file)
         findings.saw(names)
         return read_names(names, least=1), splits
-    return _yaml_names(content, file), splits
+    classes = _yaml_names(content, file)
+    for other in (root / name for name in ("classes.txt", "obj.names") if (root / name).is_file()):
+        findings.saw(other)
+        if read_names(other, least=1) != classes:
+            raise DataError(f"{file} and {other.name} name the classes differently; keep one of them")
+    return classes, splits
 
 
 def _by_name(root: Path) -> dict[str, PairFolders]:
@@ -142,7 +150,7 @@ def _yaml_names(content: dict[str, Any], file: Path) -> list[str]:
     # YAML reads a bare 7 as a number, and no as a truth value
     if not all(isinstance(name, str | int | float) and not isinstance(name, bool) for name in names):
         raise DataError(f"{file}: names must be strings, got {some([repr(name) for name in names])}")
-    found = [str(name).strip() for name in names]
+    found = [nfc(str(name).strip()) for name in names]
     if len(set(found)) < len(found) or not all(found):
         raise DataError(f"{file}: wanted different class names, got {some(found, 5)}")
     if "nc" in content and content["nc"] != len(found):
@@ -178,7 +186,8 @@ def _listed(name: str, place: Path, base: Path) -> Path | None:
     """The image that a line of a list means; of a path on another machine the last parts are right."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("..", ".", "/")]
     shorter = (base / Path(*parts[start:]) for start in range(len(parts)))
-    return next((file for file in (place.parent / name, base / name, *shorter) if file.is_file()), None)
+    candidates = (as_stored(file) for file in (place.parent / name, base / name, *shorter))
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def _from_folders(root: Path, findings: Findings) -> dict[str, _Split]:
@@ -198,6 +207,7 @@ class _Labels:
         self._folders: dict[Path, dict[str, Path]] = {}
         # the splits whose labels a folder has
         self.splits: dict[Path, set[str]] = {}
+        self.key_points = _KeyPoints()
 
     def tell_unused(self, findings: Findings) -> None:
         """Say which files of labels beside those in use belong to no image."""
@@ -213,7 +223,7 @@ class _Labels:
         """The text files of a folder; the suffix may be in upper case."""
         if folder not in self._folders:
             files = sorted(folder.iterdir()) if folder.is_dir() else []
-            self._folders[folder] = {file.stem: file for file in files if file.suffix.lower() == ".txt"}
+            self._folders[folder] = {nfc(file.stem): file for file in files if file.suffix.lower() == ".txt"}
         return self._folders[folder]
 
     def of(self, image: Path, folders: PairFolders | None) -> Path:
@@ -231,7 +241,7 @@ class _Labels:
         if folders and folders.labels and image.is_relative_to(folders.images):
             wanted.append((folders.labels / image.relative_to(folders.images)).parent)
         wanted.append(image.parent)
-        found = (self._inside(folder).get(image.stem) for folder in wanted)
+        found = (self._inside(folder).get(nfc(image.stem)) for folder in wanted)
         return next((file for file in found if file), wanted[0] / f"{image.stem}.txt")
 
 
@@ -268,19 +278,75 @@ def _read(
     scenes = []
     for number, ((_, image, _), labels, size) in enumerate(zip(files, owners, sizes, strict=True), first):
         if size is not None:
-            boxes = _boxes(labels, size, len(classes), split, findings, options.masks) if labels.is_file() else []
+            lines = [line.split() for line in read_lines(labels)] if labels.is_file() else []
+            texts.key_points.see(lines)
+            boxes = _boxes(labels, lines, size, len(classes), split, findings, options.masks)
             scenes.append(Scene(number, image, *size, tuple(boxes)))
     return BoxRecord(found.root, list(classes), list(range(len(classes))), scenes)
 
 
+class _KeyPoints:
+    """Lines of class, box and points, as trainings on poses write them, told from those of polygons."""
+
+    # numbers of a point, with or without whether it is visible, and the lines it takes: fewer may be polygons by chance
+    kinds = ((3, 1), (2, 5))
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self.lengths: set[int] = set()
+        self.possible = {kind for kind, _ in self.kinds}
+
+    def see(self, lines: Sequence[Sequence[str]]) -> None:
+        """Look at the lines of a file."""
+        for words in lines:
+            if len(words) >= 7:
+                self.lines += 1
+                self.lengths.add(len(words))
+                self.possible = {kind for kind in self.possible if len(self.lengths) == 1 and _has_points(words, kind)}
+
+    def refuse(self, root: Path) -> None:
+        """Raise `DataError` where all lines that are no boxes look like key points."""
+        for kind, least in self.kinds:
+            if kind in self.possible and self.lines >= least:
+                count = (next(iter(self.lengths)) - 5) // kind
+                raise DataError(
+                    f"{root}: its lines look like a class, a box and {count} key points of {kind} numbers, which the "
+                    "detectors here do not learn; keep the first 5 numbers of each line, or, if they are polygons, say "
+                    "kpt_shape: null in data.yaml"
+                )
+
+
+def _has_points(words: Sequence[str], kind: int) -> bool:
+    """Whether a line can be a class, a box inside the image and points of it."""
+    try:
+        x, y, width, height, *rest = (float(word) for word in words[1:])
+    except ValueError:
+        return False
+    if len(rest) % kind or min(width, height) <= 0:
+        return False
+    far = 0.5 + _SLACK
+    if abs(x - 0.5) + width / 2 > far or abs(y - 0.5) + height / 2 > far:
+        return False
+    if kind == 3:
+        return all(seen in (0, 1, 2) for seen in rest[2::3])
+    points = [point for point in zip(rest[0::2], rest[1::2], strict=True) if point != (0, 0)]
+    return all(abs(a - x) <= width / 2 + _SLACK and abs(b - y) <= height / 2 + _SLACK for a, b in points)
+
+
 def _boxes(
-    file: Path, size: tuple[int, int], num_classes: int, split: str, findings: Findings, masks: bool
+    file: Path,
+    lines: Sequence[list[str]],
+    size: tuple[int, int],
+    num_classes: int,
+    split: str,
+    findings: Findings,
+    masks: bool,
 ) -> list[Box]:
     boxes: list[Box] = []
-    for number, line in enumerate(read_lines(file), 1):
-        if not line:
+    for number, words in enumerate(lines, 1):
+        if not words:
             continue
-        found = _box(line.split(), size, num_classes, masks)
+        found = _box(words, size, num_classes, masks)
         if isinstance(found, str):
             findings.problem(f"{split} {file.name} line {number}", found)
         else:

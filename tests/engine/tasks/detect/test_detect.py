@@ -286,6 +286,30 @@ def test_predicted_results_are_measured_by_pycocotools_with_the_users_own_ids(tr
     figures = evaluate(trained.best).bbox
     for name, value in by_hand(root, json.loads(out.read_text()), "bbox").items():
         assert value == (-1 if np.isnan(figures[name]) else pytest.approx(figures[name], abs=1e-4)), name
+    # the ids of the user's own categories, by name
+    content = json.loads(truth.read_text())
+    names = {item["id"]: item["name"] for item in content["categories"]}
+    found = [names[item["category_id"]] for item in json.loads(out.read_text())]
+    for number, item in enumerate(content["categories"]):
+        item["id"] = 1000 + number
+    other = tmp_path / "others.json"
+    other.write_text(json.dumps(content))
+    assert main([*words, "--output", str(tmp_path / "again.json"), "--annotations", str(other)]) == 0
+    names = {item["id"]: item["name"] for item in content["categories"]}
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert [names[item["category_id"]] for item in again] == found
+    for change, message in (
+        ({"categories": [{"id": 1, "name": "cat"}]}, "no category 0, 1, 2, 3, 4; it has cat, the checkpoint 0, 1"),
+        (
+            {"images": [{"id": "one", "file_name": "000000.png"}]},
+            "wanted images with a whole number as id",
+        ),
+        ({"images": content["images"] * 2}, "000000.png: 2 images of this name in "),
+    ):
+        other.write_text(json.dumps({**content, **change}))
+        capsys.readouterr()
+        assert main([*words, "--output", str(tmp_path / "no.json"), "--annotations", str(other)]) == 2
+        assert message in capsys.readouterr().err
     PIL.Image.new("RGB", (40, 40)).save(tmp_path / "other.png")
     words[2] = str(tmp_path / "other.png")
     capsys.readouterr()

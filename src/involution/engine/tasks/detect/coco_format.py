@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from involution.data.errors import DataError
-from involution.data.text import read_json
+from involution.data.text import nfc, read_json
 
 
 def coco_results(
@@ -53,23 +53,52 @@ def image_ids(file: str | Path) -> Callable[[str], int]:
     Raises:
         DataError: for a file that is not COCO's.
     """
-    content = read_json(Path(file))
-    try:
-        known = {str(image["file_name"]).replace("\\", "/"): int(image["id"]) for image in content["images"]}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{file}: wanted a COCO file with images, each with an id and a file_name ({error})") from error
+    known: dict[str, list[int]] = {}
     by_name: dict[str, list[int]] = {}
-    for name, key in known.items():
-        by_name.setdefault(name.rpartition("/")[2], []).append(key)
+    for image in _items(file, "images", "file_name"):
+        name = nfc(image["file_name"].replace("\\", "/"))
+        for names, key in ((known, name), (by_name, name.rpartition("/")[2])):
+            names.setdefault(key, []).append(image["id"])
 
     def find(path: str) -> int:
-        parts = Path(path).as_posix().split("/")
-        for start in range(len(parts)):
-            if "/".join(parts[start:]) in known:
-                return known["/".join(parts[start:])]
-        found = by_name.get(parts[-1], [])
+        parts = nfc(Path(path).as_posix()).split("/")
+        whole = (known["/".join(parts[start:])] for start in range(len(parts)) if "/".join(parts[start:]) in known)
+        found = next(whole, by_name.get(parts[-1], []))
         if len(found) != 1:
             raise DataError(f"{path}: {len(found) or 'no'} images of this name in {file}")
         return found[0]
 
     return find
+
+
+def category_ids(file: str | Path, classes: Sequence[str]) -> list[int] | None:
+    """The ids that a COCO file has for classes, by their names; None where it has no categories.
+
+    Raises:
+        DataError: for a file that is not COCO's, or has no category of a class.
+    """
+    found = _items(file, "categories", "name")
+    if not found:
+        return None
+    ids = {nfc(item["name"].strip()): item["id"] for item in found}
+    missing = [name for name in classes if nfc(name) not in ids]
+    if missing:
+        raise DataError(
+            f"{file}: no category {', '.join(missing[:5])}; it has {', '.join(list(ids)[:5])}, the checkpoint "
+            f"{', '.join(classes[:5])}: rename the categories, or leave them out to keep the checkpoint's ids"
+        )
+    return [ids[nfc(name)] for name in classes]
+
+
+def _items(file: str | Path, key: str, name: str) -> list[dict[str, Any]]:
+    """A list of a COCO file, each with a whole number as id and a name."""
+    content = read_json(Path(file))
+    found = content.get(key) if isinstance(content, dict) else None
+    if found is None and key == "categories":
+        return []
+    if not isinstance(found, list):
+        raise DataError(f"{file}: wanted a COCO file with a list of {key}")
+    for item in found:
+        if not isinstance(item, dict) or type(item.get("id")) is not int or not isinstance(item.get(name), str):
+            raise DataError(f"{file}: wanted {key} with a whole number as id and a {name}, got {str(item)[:80]}")
+    return found

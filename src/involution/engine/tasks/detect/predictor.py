@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from involution.detection import first_label
 from involution.engine.files import atomic_path, check_output
 from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage
-from involution.engine.tasks.detect.coco_format import coco_results, image_ids
+from involution.engine.tasks.detect.coco_format import category_ids, coco_results, image_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,7 +88,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
             "categories and the detections as annotations",
             choices=("results", "dataset"),
         ),
-        Option("annotations", None, "COCO file of your own whose image ids --output takes, by file name"),
+        Option("annotations", None, "COCO file of your own whose ids of images and categories --output takes, by name"),
     )
     draws = True
 
@@ -160,29 +160,35 @@ class DetectionPredictor(Predictor[DetectionResult]):
             path: ends in .json.
             images: files that will be added, so that those without an id are refused at once.
             format: one of the two.
-            annotations: a COCO file whose image ids are taken, by file name; without, images are numbered from 1.
+            annotations: a COCO file whose ids of images and categories are taken, by file name and name; without,
+                images are numbered from 1, and categories are those of the training.
         """
         if Path(path).suffix.lower() != ".json":
             raise PredictError(f"wanted an output file that ends in .json, got {str(path)!r}")
         check_output(path)
         find_id = image_ids(annotations) if annotations else None
+        own = (category_ids(annotations, self.card.classes) if annotations else None) or self.card.category_ids
+        theirs = dict(zip(self.card.classes, own, strict=True))
         if find_id is not None:
             for image in images:
                 find_id(str(image))
         written: list[dict[str, Any]] = []
         with atomic_path(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
             between = iter(["\n"])
-            count = 0
+            count = number = 0
             file.write('{"annotations": [' if format == "dataset" else "[")
 
             def add(result: Any, name: str) -> None:
-                nonlocal count
+                nonlocal count, number
                 if isinstance(result, SkippedImage):
                     return
                 height, width = result.size
-                key = len(written) + 1 if find_id is None else find_id(result.file)
-                written.append({"id": key, "file_name": result.file, "width": width, "height": height})
-                for found in coco_results(key, result.category_ids, result.boxes, result.scores, result.masks):
+                number += 1
+                key = number if find_id is None else find_id(result.file)
+                if format == "dataset":
+                    written.append({"id": key, "file_name": result.file, "width": width, "height": height})
+                ids = [theirs[label] for label in result.labels]
+                for found in coco_results(key, ids, result.boxes, result.scores, result.masks):
                     count += 1
                     if format == "dataset":
                         box_width, box_height = found["bbox"][2:]
@@ -193,8 +199,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
 
             yield add
             if format == "dataset":
-                ids, classes = self.card.category_ids, self.card.classes
-                categories = [{"id": key, "name": name} for key, name in zip(ids, classes, strict=True)]
+                categories = [{"id": key, "name": name} for name, key in theirs.items()]
                 rest = json.dumps({"images": written, "categories": categories}, indent=1, ensure_ascii=False)
                 file.write(f"\n],{rest[1:]}\n")
             else:

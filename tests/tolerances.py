@@ -30,3 +30,20 @@ def assert_near(result, truth, what="", roundings=1, largest=0):
     # in this form a NaN fails too
     roundings = roundings * TOLERANCE[result.dtype]
     assert (error <= roundings).all(), f"{what}: {error.max():.3g} of the largest value, {roundings:.3g} allowed"
+
+
+def assert_within(result, truth, unsigned, what="", on_the_way=0):
+    """Compare each element with float64 truth as closely as its dtype allows.
+
+    Three errors add up: one rounding of the result; that of sums in the arithmetic type; and `on_the_way` roundings of
+    terms to the dtype. The last two go with `unsigned`, the sum of the terms without their signs: in the result they
+    may cancel. Below the smallest normal number a rounding is off by as much as there.
+    """
+    roundoff, info = ROUNDOFF[result.dtype], torch.finfo(result.dtype)
+    sums = TOLERANCE[torch.float32 if result.dtype.itemsize == 2 else result.dtype]
+    of_sums = (sums + (1 + roundoff) ** on_the_way - 1) * (unsigned + info.smallest_normal)
+    allowed = of_sums + roundoff * (truth.abs() + of_sums + info.smallest_normal)
+    assert result.shape == truth.shape, f"{what}: {list(result.shape)} instead of {list(truth.shape)}"
+    times = (result.double() - truth).abs() / allowed
+    # in this form a NaN fails too
+    assert (times <= 1).all(), f"{what}: {times.max():.3g} times what is allowed"

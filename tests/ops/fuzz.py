@@ -7,7 +7,7 @@ import random
 import sys
 
 import torch
-from tolerances import DTYPES, assert_near
+from tolerances import DTYPES, assert_within
 
 from involution import dynamic_involution2d, involution1d, involution2d, involution3d
 from involution.ops import native, reference
@@ -73,10 +73,10 @@ class Arguments:
         self.bias, self.scale, self.shift, self.relu = (draw.random() < 0.5 for _ in range(4))
 
     def leaves(self):
-        generator = torch.Generator().manual_seed(self.seed)
+        self.generator = torch.Generator().manual_seed(self.seed)
 
         def randn(*size, layout="contiguous"):
-            values = torch.randn(size, generator=generator, dtype=torch.float64).to(self.dtype)
+            values = torch.randn(size, generator=self.generator, dtype=torch.float64).to(self.dtype)
             return LAYOUTS[layout](values).requires_grad_()
 
         x = randn(self.batch, self.channels, *self.size, layout=self.layouts[0])
@@ -95,51 +95,57 @@ class Arguments:
         *generation, scale, shift = rest
         return dynamic_involution2d(x, *generation, **geometry, scale=scale, shift=shift, relu=self.relu)
 
-    def truth(self, x, *rest):
+    def truths(self, *sets):
+        # before ReLU, for several sets of leaves in one loop
+        weights = [self.weight(*rest) for _, *rest in sets]
+        inputs = torch.cat([x for x, *_ in sets])
+        outs = reference.loop(inputs, torch.cat(weights), self.stride, self.leading, self.dilation)
+        # the loop over nothing has no derivative; zero times everything has
+        outs = outs + sum(t.sum() for leaves in sets for t in leaves if t is not None) * 0
+        return [self.affine(out, *leaves[4:]) for out, leaves in zip(outs.tensor_split(len(sets)), sets, strict=True)]
+
+    def weight(self, first, span=None, bias=None, *_):
         if not self.fused:
-            return reference.loop(x, *rest, self.stride, self.leading, self.dilation)
-        reduced, span, bias, scale, shift = rest
-        weight = torch.einsum("guvr,nrij->nguvij", span, reduced)
-        weight = weight if bias is None else weight + bias[:, :, :, None, None]
-        out = reference.loop(x, weight, self.stride, self.leading, self.dilation)
+            return first
+        weight = torch.einsum("guvr,nrij->nguvij", span, first)
+        return weight if bias is None else weight + bias[:, :, :, None, None]
+
+    def affine(self, out, scale=None, shift=None):
         out = out if scale is None else out * scale[:, None, None]
-        out = out if shift is None else out + shift[:, None, None]
-        return out.relu() if self.relu else out
+        return out if shift is None else out + shift[:, None, None]
 
     def check(self):
         leaves = self.leaves()
-        exact = [None if t is None else t.detach().double().requires_grad_() for t in leaves]
+        # the same sums with all terms positive say how far rounding of terms may take the result
+        exact, unsigned = (
+            [None if t is None else of(t.detach().double()).requires_grad_() for t in leaves]
+            for of in (torch.Tensor.clone, torch.Tensor.abs)
+        )
         # without derivatives the epilogue is part of the kernel
         with torch.no_grad():
             inference = self.call(*leaves)
-        # the loop over nothing has no derivative; zero times everything has
-        nothing = sum(t.sum() for t in exact if t is not None) * 0
-        out, truth = self.call(*leaves), self.truth(*exact) + nothing
-        # in the plain form the map and the output before the epilogue are rounded, too
-        roundings = (4 if native.reason else 2) if self.fused else 1
-        # what is rounded on the way in half types may cancel in the sum: its size is that of the sum without signs
-        unsigned = None
-        if self.fused and self.dtype.itemsize == 2:
-            sizes = [None if t is None else t.detach().abs().requires_grad_() for t in exact]
-            unsigned = self.truth(*sizes) + sum(t.sum() for t in sizes if t is not None) * 0
-        largest = 0 if unsigned is None or not unsigned.numel() else unsigned.amax().item()
-        assert_near(inference, truth.detach(), "inference", roundings, largest)
-        assert_near(out.detach(), truth.detach(), "forward", roundings, largest)
-        if self.relu and self.fused:
-            # rounding may move an output across the kink
-            return
-        grad = LAYOUTS[self.layouts[2]](torch.randn_like(truth).to(self.dtype))
+        out, (truth, size) = self.call(*leaves), self.truths(exact, unsigned)
+        # Roundings on the way. The fused kernels have none; the plain form holds the map, and the output before scale
+        # and shift, in the dtype, as the separate operations do. In backward it holds the map or its gradient; and for
+        # the kernels, too, the scale multiplies a gradient in the dtype, before them or behind them.
+        scale, shift = leaves[4:] if self.fused else (None, None)
+        plain = bool(self.fused and native.reason)
+        forward, backward = plain * (1 + (scale is not None or shift is not None)), plain + (scale is not None)
+        relu = self.relu and self.fused
+        expected = (truth.relu() if relu else truth).detach()
+        for name, one in ("inference", inference), ("forward", out.detach()):
+            assert_within(one, expected, size.detach(), name, forward)
+        grad = torch.randn(truth.shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
+        grad = LAYOUTS[self.layouts[2]](grad)
         names = "input", "map" if not self.fused else "reduced", "span weight", "span bias", "scale", "shift"
-        wanted = [(name, t, e) for name, t, e in zip(names, leaves, exact, strict=False) if t is not None]
-        grads = torch.autograd.grad(out, [t for _, t, _ in wanted], grad)
-        truths = torch.autograd.grad(truth, [e for _, _, e in wanted], grad.double(), materialize_grads=True)
-        on_the_way = [0.0] * len(truths)
-        if unsigned is not None:
-            given = [t for t in sizes if t is not None]
-            found = torch.autograd.grad(unsigned, given, grad.double().abs(), materialize_grads=True)
-            on_the_way = [t.amax().item() if t.numel() else 0.0 for t in found]
-        for (name, *_), one, other, largest in zip(wanted, grads, truths, on_the_way, strict=True):
-            assert_near(one, other, f"gradient of {name}", roundings, largest)
+        wanted = [i for i, t in enumerate(leaves) if t is not None]
+        grads = torch.autograd.grad(out, [leaves[i] for i in wanted], grad)
+        # rounding may move an output across the kink
+        exact_grad = grad.double() * (out.detach() > 0) if relu else grad.double()
+        of = [given[i] for given in (exact, unsigned) for i in wanted]
+        found = torch.autograd.grad([truth, size], of, [exact_grad, exact_grad.abs()], materialize_grads=True)
+        for i, one, true, size in zip(wanted, grads, found, found[len(wanted) :], strict=False):
+            assert_within(one, true, size, f"gradient of {names[i]}", 0 if names[i] == "shift" else backward)
 
 
 def check(first, count):

@@ -71,6 +71,38 @@ def test_derivatives():
         return dynamic_involution2d(*args[:3], padding=1, scale=args[3], shift=args[4])
 
     assert torch.autograd.gradcheck(function, (x, reduced, span, scale, shift), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, (x, reduced, span, scale, shift))
+
+
+@pytest.mark.parametrize("wanted", range(5), ids=["input", "reduced", "span", "scale", "shift"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_each_derivative_alone(wanted, relu):
+    sizes = (1, 4, 4, 4), (1, 2, 4, 4), (1, 3, 3, 2), (4,), (4,)
+    leaves = [torch.randn(size, dtype=torch.float64, requires_grad=i == wanted) for i, size in enumerate(sizes)]
+
+    def function(x, reduced, span, scale, shift):
+        return dynamic_involution2d(x, reduced, span, padding=1, scale=scale, shift=shift, relu=relu)
+
+    assert torch.autograd.gradcheck(function, leaves)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_derivatives_do_not_change_the_result(seed):
+    args = problem(seed)
+    expected = torch.ops.involution.dynamic_involution2d_affine(*args)
+    leaves = [a.requires_grad_() if isinstance(a, torch.Tensor) else a for a in args]
+    assert torch.equal(torch.ops.involution.dynamic_involution2d_affine(*leaves), expected)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_what_is_saved_for_backward(relu):
+    sizes = (1, 4, 4, 4), (1, 2, 4, 4), (1, 3, 3, 2), (4,), (4,)
+    x, reduced, span, scale, shift = (torch.randn(size, requires_grad=True) for size in sizes)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()) or t, lambda t: t):
+        out = dynamic_involution2d(x, reduced, span, padding=1, scale=scale, shift=shift, relu=relu)
+    kept = [x, reduced, span, scale, *([out] if relu else [])]
+    assert sorted(saved) == sorted(t.data_ptr() for t in kept)
 
 
 def test_what_does_not_fit_is_named():

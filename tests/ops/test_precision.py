@@ -43,17 +43,19 @@ def test_error_is_a_small_multiple_of_that_of_eager(name, dtype):
 
 
 @dtypes
-def test_dynamic_form(dtype):
-    sizes = (2, 16, 9, 9), (2, 4, 9, 9), (1, 7, 7, 4), (1, 7, 7)
+@pytest.mark.parametrize("epilogue", [False, True], ids=["alone", "scale and shift"])
+def test_dynamic_form(dtype, epilogue):
+    sizes = [(2, 16, 9, 9), (2, 4, 9, 9), (1, 7, 7, 4), (1, 7, 7), *[(16,)] * 2 * epilogue]
     leaves = [torch.randn(size).to(dtype).requires_grad_() for size in sizes]
     grad = torch.randn(2, 16, 9, 9).to(dtype)
 
-    def ours(*leaves):
-        return dynamic_involution2d(*leaves, padding=3)
+    def ours(x, reduced, span_weight, span_bias, scale=None, shift=None):
+        return dynamic_involution2d(x, reduced, span_weight, span_bias, padding=3, scale=scale, shift=shift)
 
-    def eager(x, reduced, span_weight, span_bias):
+    def eager(x, reduced, span_weight, span_bias, scale=None, shift=None):
         weight = reference.span(reduced, span_weight, span_bias)
-        return unfold_form(x, weight, (1, 1), (3, 3), (1, 1))
+        out = unfold_form(x, weight, (1, 1), (3, 3), (1, 1))
+        return out if scale is None else out * scale[:, None, None] + shift[:, None, None]
 
     truth = value_and_gradients(eager, [t.detach().double().requires_grad_() for t in leaves], grad.double())
     for mine, theirs, true in zip(
@@ -106,3 +108,13 @@ def test_gradient_of_map_accumulates_in_float32(dtype):
     out = involution2d(torch.ones(1, 121, 1, 1, dtype=dtype), w)
     (grad,) = torch.autograd.grad(out, w, values.view(1, 121, 1, 1))
     assert grad.item() == total
+
+
+@half_types
+def test_gradient_of_scale_sums_exact_products(dtype):
+    # (1 + e)(1 + e) − (1 + 2e) = e²: nothing, where the first is rounded
+    e = torch.finfo(dtype).eps
+    x, grad = (torch.tensor(v, dtype=dtype).view(1, 1, 1, 2) for v in ([1 + e, 1 + 2 * e], [1 + e, -1]))
+    one, scale = torch.ones(1, 1, 1, 1, dtype=dtype), torch.ones(1, dtype=dtype, requires_grad=True)
+    out = dynamic_involution2d(x, one.expand_as(x), one, scale=scale)
+    assert torch.autograd.grad(out, scale, grad)[0].item() == e**2

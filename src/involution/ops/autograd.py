@@ -161,10 +161,12 @@ def redispatch_below_autograd(op: torch._ops.OpOverload, keyset: DispatchKeySet,
 
 def needs_derivative(*tensors: Tensor | None) -> bool:
     """Return whether reverse or forward mode has to record an operation on these tensors."""
-    # torch.autograd.forward_ad has no public way to ask whether a level is open
-    if forward_ad._current_level >= 0:
-        return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    return in_forward_mode() or (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors))
+
+
+def in_forward_mode() -> bool:
+    """Return whether a level of forward mode is open, which torch.autograd.forward_ad has no public way to ask."""
+    return forward_ad._current_level >= 0
 
 
 def cast_for_autocast(*tensors: Any) -> tuple:

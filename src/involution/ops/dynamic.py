@@ -1,7 +1,7 @@
 """The fused operator: generates the kernel map from reduced features and applies it in one call.
 
-Only the input and the reduced features are saved for backward, which computes the map again. The plain form here holds
-the map while it runs; a native kernel need not.
+Only the input, the reduced features and, where a ReLU follows, the output are saved for backward, which computes the
+map again. The plain form here holds the map while it runs; a native kernel need not.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._C import DispatchKeySet
 
 from . import reference
-from .autograd import call, needs_derivative, redispatch_below_autograd, register_autocast
+from .autograd import call, in_forward_mode, needs_derivative, redispatch_below_autograd, register_autocast
 from .schema import LIBRARY, output_format
 
 Size = Sequence[int]
@@ -56,10 +56,14 @@ def affine_call(
 
 def affine(out: Tensor, scale: Tensor | None, shift: Tensor | None, relu: bool) -> Tensor:
     """Return ``relu(scale[c] · out + shift[c])`` of ``out [N, C, ...]``."""
-    if scale is not None:
-        out = out * scale.to(out.dtype).view(-1, *[1] * (out.dim() - 2))
-    if shift is not None:
-        out = out + shift.to(out.dtype).view(-1, *[1] * (out.dim() - 2))
+    scale, shift = (p if p is None else p.to(out.dtype).view(-1, *[1] * (out.dim() - 2)) for p in (scale, shift))
+    if scale is not None and shift is not None:
+        # half types are rounded once
+        out = torch.addcmul(shift, out, scale)
+    elif scale is not None:
+        out = out * scale
+    elif shift is not None:
+        out = out + shift
     return out.relu() if relu else out
 
 
@@ -82,12 +86,6 @@ def _composed(
 def plain_affine(input: Tensor, *args: Any) -> Tensor:
     """Apply involution, then the epilogue: the plain form of ``dynamic_involution2d_affine``."""
     return _composed(input, *args).contiguous(memory_format=output_format(input))
-
-
-def _affine_autograd_kernel(keyset: DispatchKeySet, *args: Any) -> Tensor:
-    if needs_derivative(*(a for a in args if isinstance(a, Tensor))):
-        return _composed(*args)
-    return redispatch_below_autograd(_AFFINE, keyset, *args)
 
 
 def _fake_affine(input: Tensor, reduced: Tensor, *args: Any) -> Tensor:
@@ -130,6 +128,11 @@ def _gradients(
     return grad_input, grad_reduced, grad_span, grad_bias
 
 
+def _backward(*args: Any) -> tuple[Tensor, ...]:
+    function = _gradients if torch._C._are_functorch_transforms_active() else _BACKWARD
+    return function(*args)
+
+
 class _Dynamic(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -152,8 +155,7 @@ class _Dynamic(torch.autograd.Function):
         needed = list(ctx.needs_input_grad[1:5])
         grads: tuple = (None,) * 4
         if grad is not None:
-            function = _gradients if torch._C._are_functorch_transforms_active() else _BACKWARD
-            grads = function(*(grad, *ctx.saved_tensors, *ctx.geometry, needed))
+            grads = _backward(grad, *ctx.saved_tensors, *ctx.geometry, needed)
         return None, *(g if need else None for g, need in zip(grads, needed, strict=True)), None, None, None
 
     @staticmethod
@@ -170,6 +172,67 @@ class _Dynamic(torch.autograd.Function):
             direction = torch.zeros_like(weight) if weight_t is None else weight_t
             terms.append(dynamic_call(input, reduced, direction, bias_t, *ctx.geometry))
         return sum(terms[1:], terms[0]) if terms else None
+
+
+class _Affine(torch.autograd.Function):
+    # without jvp: in forward mode the operations are separate
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        keyset: DispatchKeySet,
+        input: Tensor,
+        reduced: Tensor,
+        span_weight: Tensor,
+        span_bias: Tensor | None,
+        stride: Size,
+        padding: Size,
+        dilation: Size,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        relu: bool,
+    ) -> Tensor:
+        operands, geometry = (input, reduced, span_weight, span_bias), (stride, padding, dilation)
+        out = redispatch_below_autograd(_AFFINE, keyset, *operands, *geometry, scale, shift, relu)
+        ctx.save_for_backward(*operands, scale, out if relu else None)
+        ctx.geometry = geometry
+        ctx.set_materialize_grads(False)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple:
+        *operands, scale, out = ctx.saved_tensors
+        needed = list(ctx.needs_input_grad[1:5])
+        of_scale, of_shift = ctx.needs_input_grad[8:10]
+        grads: list[Tensor | None] = [None] * 4
+        grad_scale = grad_shift = None
+        if grad is not None:
+            if out is not None:
+                grad = torch.ops.aten.threshold_backward(grad, out, 0)
+            if of_shift:
+                grad_shift = grad.sum((0, 2, 3))
+            if scale is not None and (needed[0] or of_scale):
+                # The scale multiplies after the sum, not its terms, which half types would round. And as the output is
+                # linear in the input, Σ grad · out = Σ unscaled · input: the output before the scale need not be kept.
+                unscaled = _backward(grad, *operands, *ctx.geometry, [True, False, False, False])[0]
+                grads[0] = unscaled * scale[:, None, None] if needed[0] else None
+                if of_scale:
+                    products = unscaled.to(reference.accumulation_dtype(grad.dtype)) * operands[0]
+                    grad_scale = products.sum((0, 2, 3)).to(grad.dtype)
+            rest = needed if scale is None else [False, *needed[1:]]
+            if any(rest):
+                scaled = grad if scale is None else grad * scale[:, None, None]
+                found = _backward(scaled, *operands, *ctx.geometry, rest)
+                grads = [g if need else before for g, need, before in zip(found, rest, grads, strict=True)]
+        return None, *grads, None, None, None, grad_scale, grad_shift, None
+
+
+def _affine_autograd_kernel(keyset: DispatchKeySet, *args: Any) -> Tensor:
+    if in_forward_mode():
+        return _composed(*args)
+    if needs_derivative(*(a for a in args if isinstance(a, Tensor))):
+        return _Affine.apply(keyset, *args)
+    return redispatch_below_autograd(_AFFINE, keyset, *args)
 
 
 def _autograd_kernel(keyset: DispatchKeySet, *args: Any) -> Tensor:

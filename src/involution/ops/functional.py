@@ -157,8 +157,8 @@ def dynamic_involution2d(
     """Generate the kernels and apply them in one pass, so that the whole kernel map need never be in memory.
 
     The map is ``weight[n, g, u, v, i, j] = Σ_r span_weight[g, u, v, r] · reduced[n, r, i, j] + span_bias[g, u, v]``;
-    the rest is `involution2d`. Only the input and the reduced features are saved for backward; the map is computed
-    again.
+    the rest is `involution2d`. Only the input and the reduced features are saved for backward, with ``relu`` the output
+    as well; the map is computed again.
 
     Args:
         input: ``[N, C, H, W]``.
@@ -170,8 +170,8 @@ def dynamic_involution2d(
         dilation: Distance between taps.
         scale: ``[C]`` or None; multiplies the output's channels, as the scale of a folded norm does.
         shift: ``[C]`` or None; added after that.
-        relu: Set negative outputs to 0 at the end. These three cost almost nothing if a kernel runs the operator and
-            no derivative is needed; otherwise they are separate operations.
+        relu: Set negative outputs to 0 at the end. These three cost almost nothing if a kernel runs the operator;
+            otherwise, and in forward-mode differentiation, they are separate operations.
 
     Returns:
         ``[N, C, H_o, W_o]``.

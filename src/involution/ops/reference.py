@@ -109,7 +109,8 @@ def _grouped(activation: Tensor, groups: int) -> Tensor:
     return activation.unflatten(1, (groups, activation.shape[1] // groups))
 
 
-def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which sums of values of a dtype are taken: float32 for half types."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
@@ -117,7 +118,7 @@ def _zeros(shape: Size, like: Tensor) -> Tensor:
     # with the memory format and, for half types, the accumulation type that go with the activation `like`
     return torch.empty(
         tuple(shape),
-        dtype=_accumulation_dtype(like.dtype),
+        dtype=accumulation_dtype(like.dtype),
         device=like.device,
         memory_format=output_format(like),
     ).zero_()
@@ -181,7 +182,7 @@ def composite(input: Tensor, weight: Tensor, stride: Size, padding: Size, dilati
     """
     dims = input.dim() - 2
     kernel_size, output_size = weight.shape[2 : 2 + dims], weight.shape[2 + dims :]
-    dtype = _accumulation_dtype(input.dtype)
+    dtype = accumulation_dtype(input.dtype)
     x, taps = _grouped(input.to(dtype), weight.shape[1]), _taps(weight.to(dtype))
     # of the right size and with derivatives even where no tap reads anything
     output = x.new_zeros((*x.shape[:3], *output_size)) + x[..., :0].sum() + weight[..., :0].sum()

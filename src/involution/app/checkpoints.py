@@ -17,7 +17,7 @@ class Checkpoint:
     """A trained network that can be chosen.
 
     Args:
-        path: best.ckpt of a run.
+        path: best.ckpt of a run, a converted file, or the name of published weights.
         task: classify, detect or segment.
         network: Name in timm's registry; of a detector or segmenter that of its backbone.
         head: Name of the detector or segmenter; empty for a classifier.
@@ -57,6 +57,8 @@ class Checkpoint:
     @property
     def label(self) -> str:
         """Its line in a list."""
+        if not self.path.is_file():
+            return f"{self.title} · published weights"
         # the folder of a run says more than best.ckpt, the name that all have
         place = self.path.parent if self.path.name == "best.ckpt" else self.path
         if place.is_relative_to(_RUNS):
@@ -71,7 +73,7 @@ def find_checkpoints(
     """The checkpoints to offer: those given, or else every best.ckpt in and below a folder.
 
     Args:
-        given: Files; each has to be readable.
+        given: Files, each of which has to be readable, and names of published weights.
         folder: Where to look if none are given; unreadable files there are reported and skipped.
         tell: Is called with a line for each file that is left out.
 

@@ -30,7 +30,8 @@ _OTHERS = {
     "cost": ("involution.cli.cost", "what networks cost: counted, measured here, published"),
     "bench": ("involution.cli.bench", "time the operator and the models on this machine"),
     "ablate": ("involution.cli.ablate", "train and compare settings: the paper's ablations, or your own study"),
-    "convert": ("involution.cli.convert", "convert published weights"),
+    "weights": ("involution.cli.weights", "published weights by name: list, get, where, card, save"),
+    "convert": ("involution.cli.convert", "convert files of published weights"),
     "explain": ("involution.cli.explain", "draw what an involution network sees in an image"),
     "app": ("involution.cli.app", "a web page: predictions, and the kernels at the pixel you click"),
     "info": ("involution.cli.info", "what this installation can do"),
@@ -145,7 +146,8 @@ def _help() -> str:
         "  involution COMMAND --help   the options of a command",
         "  involution --version        the version",
         "",
-        "Start with `involution demo`, or train on your own folder of images, one folder per class:",
+        "Start with `involution demo`, classify a photograph, or train on your own images, one folder per class:",
+        "  involution classify predict --checkpoint rednet50 photo.jpg",
         "  involution classify train --recipe finetune --data.spec imagefolder:PATH --model.weights FILE",
     ]
     return "\n".join(lines)

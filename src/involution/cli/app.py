@@ -1,7 +1,7 @@
 """Serve a web page: predictions of trained checkpoints, and the kernels they generate at the pixel you click.
 
-It offers the checkpoints you name, or else every best.ckpt below runs/, and listens on this machine only unless you set
---host. It needs no network connection and keeps no uploads.
+It offers the checkpoints and published weights you name, or else every best.ckpt below runs/, and listens on this
+machine only unless you set --host. It needs no network connection and keeps no uploads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from involution.extras import require
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the page."""
-    parser.add_argument("--checkpoint", nargs="+", metavar="FILE", help="by default every best.ckpt below runs/")
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        metavar="FILE",
+        help="checkpoints, or published weights by name, such as rednet50; by default every best.ckpt below runs/",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the whole network")
     parser.add_argument(
         "--name", nargs="+", metavar="NAME", help="names under which others reach the page, such as a proxy's"

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from involution.cli.predict import checkpoint_help
 from involution.engine.files import atomic_path, check_output
 from involution.engine.task import get_task, task_noun
 
@@ -30,7 +31,7 @@ class EvalCommand:
     def add_arguments(self, parser: Any) -> None:
         """Add the options of the evaluation."""
         spec = get_task(self.task)
-        parser.add_argument("--checkpoint", required=True, help="best.ckpt of a run")
+        parser.add_argument("--checkpoint", required=True, help=checkpoint_help(self.task))
         parser.add_argument("--data", metavar="SPEC", help="a data set, as in training; by default the same")
         parser.add_argument("--split", default=spec.eval_split, choices=list(spec.splits), help="which images")
         parser.add_argument(
@@ -57,6 +58,7 @@ class EvalCommand:
 
         from involution.engine.process import is_main_process
         from involution.engine.run import evaluate
+        from involution.models.weights import named
 
         console = Console()
         results = args.results if get_task(self.task).figures.predictions_help else None
@@ -77,15 +79,15 @@ class EvalCommand:
         )
         if not is_main_process():
             return 0
-        header, rows = found.table()
+        header, rows, beside = found.table_beside(named(args.checkpoint))
         table = Table(title=Text(f"{args.checkpoint}, {found.split} split"))
         for number, name in enumerate(header):
             table.add_column(Text(name), justify="right" if number or rows[0][0][:1].isdigit() else "left")
         for row in rows:
             table.add_row(*map(Text, row))
         console.print(table)
-        if found.summary():
-            console.print(found.summary(), highlight=False)
+        for line in filter(None, (found.summary(), beside)):
+            console.print(line, highlight=False)
         if args.output:
             figures = {
                 "checkpoint": str(args.checkpoint),

@@ -1,10 +1,12 @@
 """Draw what an involution network sees in an image: generated kernels, heat map, animation, receptive field.
 
 IMAGE is a picture file. For a layer such as stage2.0 (see --list-layers) it draws these pictures, or those chosen with
---what: `kernels`, the kernels generated at some positions, on the image and next to it; `heatmap`, the sum of the
-kernel at each position; `animation`, a window that slides over the image while its kernel changes, next to that of a
+--what: `stages`, the sum of the kernel at each position in every stage, as in the paper's figure; `kernels`, the
+kernels generated at some positions, on the image and next to it; `heatmap`, the sum of the kernel at each position, for
+every group; `animation`, a window that slides over the image while its kernel changes, next to that of a
 convolution, which does not (GIF, and MP4 if ffmpeg is installed); `receptive-field`, how much each pixel affects the
-output at one position. Without --checkpoint it uses the network trained by `involution demo`.
+output at one position. --checkpoint rednet50 draws the published network. Without --checkpoint it uses the network
+trained by `involution demo`.
 """
 
 from __future__ import annotations
@@ -18,14 +20,18 @@ from involution.extras import require
 
 _DEMO = Path("runs/demo/rednet_nano-seed0/best.ckpt")
 _DEMO_TWIN = Path("runs/demo/rednet_nano_conv-seed0/best.ckpt")
-_WHAT = ("kernels", "heatmap", "animation", "receptive-field")
+_WHAT = ("stages", "kernels", "heatmap", "animation", "receptive-field")
 _FORMATS = ("png", "svg", "pdf")
 
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the pictures."""
     parser.add_argument("image", metavar="IMAGE", nargs="?", help="image file")
-    parser.add_argument("--checkpoint", metavar="FILE", help="best.ckpt of a run, or converted RedNet weights")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="best.ckpt of a run, converted RedNet weights, or published weights by name: rednet50",
+    )
     parser.add_argument("--twin", metavar="FILE", help="checkpoint of the convolution twin, for comparison")
     parser.add_argument("--untrained", metavar="MODEL", help="random weights of rednet50, ..., with a label saying so")
     parser.add_argument("--layer", help="involution, such as stage2.0 or stem; the middle one by default")
@@ -55,7 +61,7 @@ def run(args: Any) -> int:
     from involution.data.errors import printable
     from involution.data.images import read_image
     from involution.engine.files import check_free, make_folder
-    from involution.explain import Subject, find_layer, involution_layers
+    from involution.explain import Subject, find_layer, involution_layers, stage_layers
     from involution.explain.style import STYLES
     from involution.predict import find_device
 
@@ -84,6 +90,8 @@ def run(args: Any) -> int:
         print("\n".join(layers))
         return 0
     layer = find_layer(subject.network, args.layer or layers[len(layers) // 2])
+    if not args.what and not stage_layers(subject.network):
+        what.remove("stages")
     twin = Subject.from_checkpoint(twin_file, find_device(args.device)) if twin_file else None
     make_folder(args.output)
     for name in _names(args, layer, what):
@@ -106,16 +114,28 @@ def _files(args: Any) -> tuple[Path, Path | None]:
 def _names(args: Any, layer: str, what: list[str]) -> list[Path]:
     """The files that may be written."""
     base = Path(args.output) / f"{Path(args.image).stem}-{layer}"
-    still = [f"{base}-{kind}.{args.format}" for kind in what if kind != "animation"]
+    still = [f"{base}-{kind}.{args.format}" for kind in what if kind not in ("animation", "stages")]
     moving = [f"{base}-window.gif", f"{base}-window.mp4"] if "animation" in what else []
-    return [Path(name) for name in (*still, *moving)]
+    whole = [Path(args.output) / _stages(args)] if "stages" in what else []
+    return [*whole, *map(Path, (*still, *moving))]
+
+
+def _stages(args: Any) -> str:
+    return f"{Path(args.image).stem}-stages.{args.format}"
 
 
 def _draw(
     args: Any, subject: Any, twin: Any, image: Any, layer: str, what: list[str], points: list[tuple[int, int]]
 ) -> Any:
     """Draw the pictures one by one and yield their paths."""
-    from involution.explain import animate, heat_map_figure, kernels_figure, layer_map, receptive_field_figure
+    from involution.explain import (
+        animate,
+        heat_map_figure,
+        kernels_figure,
+        layer_map,
+        receptive_field_figure,
+        stages_figure,
+    )
 
     view = subject.view(image)
     other = twin.view(image) if twin else None
@@ -127,6 +147,8 @@ def _draw(
     inputs = [_inputs(part, args.average) for part in (subject, twin) if part] if args.average else None
     folder, stem = Path(args.output), f"{Path(args.image).stem}-{layer}"
     style = args.style
+    if "stages" in what:
+        yield _write(stages_figure(view, style=style), folder / _stages(args))
     if "kernels" in what:
         figure = kernels_figure(view, layer, list(dict.fromkeys(places)) or None, groups=groups, style=style)
         yield _write(figure, folder / f"{stem}-kernels.{args.format}")

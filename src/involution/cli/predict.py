@@ -48,7 +48,7 @@ class PredictCommand:
         """Add the options of the prediction."""
         predictor = get_task(self.task).predictor
         parser.add_argument("images", nargs="+", help="image files, folders or glob patterns such as 'photos/**/*.jpg'")
-        parser.add_argument("--checkpoint", required=True, help="best.ckpt of a run")
+        parser.add_argument("--checkpoint", required=True, help=checkpoint_help(self.task))
         metavar, what = predictor.output
         parser.add_argument("--output", metavar=metavar, help=what)
         for option in (*predictor.options, *predictor.output_options):
@@ -126,6 +126,12 @@ class PredictCommand:
 
 
 for_task = PredictCommand
+
+
+def checkpoint_help(task: str) -> str:
+    """What --checkpoint takes."""
+    by_name = ", or published weights by name, such as rednet50" if task == "classify" else ""
+    return f"best.ckpt of a run, what `involution convert` wrote{by_name}"
 
 
 def _flag(option: Option) -> str:

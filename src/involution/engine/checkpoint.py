@@ -18,6 +18,7 @@ from involution.models.arguments import plain
 from involution.models.checkpoint import check_entries
 from involution.models.errors import CheckpointError
 from involution.models.readers import check_tensors, read_file, shown
+from involution.models.weights import locate
 
 __all__ = [
     "CARD_KEY",
@@ -39,11 +40,13 @@ _PREFIX = "model."
 def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Any]:
     """The contents of a training checkpoint; nothing in it can run code, and its weights are finite numbers.
 
-    Of a converted classifier the card is made from what its file says.
+    Of a converted classifier the card is made from what its file says. The name of published weights stands for their
+    file on this machine, which is downloaded if need be.
 
     Raises:
         CheckpointError: if the file is missing, damaged, not a checkpoint of this package, or would run code.
     """
+    path = locate(path)
     found, metadata = read_file(path, device)
     if "model" in metadata:
         return as_checkpoint(found, metadata, path)

@@ -37,7 +37,7 @@ class ModelConfig:
 
     Args:
         name: its name.
-        weights: file with the weights that training starts from.
+        weights: file with the weights that training starts from, or the name of published ones.
     """
 
     name: str = ""

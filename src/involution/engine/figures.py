@@ -6,9 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import Self
+
+if TYPE_CHECKING:
+    from involution.models.weights import PublishedWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,15 @@ class Figures(ABC):
     def summary(self) -> str:
         """One line below the table, or an empty string."""
         return f"{self.num_images:,} images, {self.images_per_second:,.1f} images/s"
+
+    def table_beside(self, published: PublishedWeights | None) -> tuple[list[str], list[list[str]], str]:
+        """The table with what was published of the same weights below it, and what differs; empty where nothing was.
+
+        Args:
+            published: the weights, if they are published ones.
+        """
+        header, rows = self.table()
+        return header, rows, ""
 
     def predictions(self) -> Sequence[dict[str, Any]] | None:
         """Every prediction in JSON's types, if the task keeps them."""

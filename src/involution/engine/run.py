@@ -36,6 +36,7 @@ from involution.engine.signals import StopFlag
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, quiet
 from involution.engine.training_state import check_training_state
+from involution.engine.weights import fit_backbone
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
     """
     spec = get_task(config.task)
     check_config(config)
+    config = fit_backbone(config)
     with RunFolder(folder_of(config, resume)) as folder:
         if resume is not None:
             folder.lock()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from torch import nn
 
 from involution.engine.process import tell
 from involution.models.checkpoint import CheckpointReport
 from involution.models.loading import load_checkpoint
+from involution.models.weights import published
+
+Config = TypeVar("Config")
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -16,13 +21,34 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     Args:
         model: one of timm's networks.
-        path: the file.
+        path: the file, or the name of published weights.
 
     Raises:
         CheckpointError: if the file can't be read, or its weights don't belong to this network; the network
             is then unchanged.
     """
     tell_loaded(path, load_checkpoint(model, path, ignore_head=None))
+
+
+def fit_backbone(config: Config) -> Config:
+    """The settings of a detector or segmenter with the backbone that its published weights are of.
+
+    The published detectors have a 7×7 involution in the stem, the weights that are published by name a 3×3 one: with
+    weights `rednet50`, `rednet50_stem7` becomes `rednet50`, and this is told.
+
+    Args:
+        config: the settings of a run of any task.
+    """
+    model: Any = config.model  # type: ignore[attr-defined]
+    entry = published(model.weights) if model.weights and not Path(model.weights).is_file() else None
+    if entry is None or getattr(model, "backbone", None) != f"{entry.model}_stem7":
+        return config
+    tell(
+        f"{model.weights} is published with a 3×3 involution in the stem: the backbone is {entry.model}, not "
+        f"{model.backbone}, whose weights are only in the authors' files"
+    )
+    changed: Config = replace(config, model=replace(model, backbone=entry.model))  # type: ignore[type-var]
+    return changed
 
 
 def tell_loaded(path: str | Path, report: CheckpointReport) -> None:

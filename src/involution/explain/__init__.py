@@ -6,6 +6,7 @@ from .figures import heat_map, heat_map_figure, kernels_figure
 from .kernels import find_layer, generated_kernels, involution_layers, kernel_mosaic, plot_kernels, plot_mosaic
 from .layer import LayerMap, layer_map, telling_positions
 from .receptive import receptive_field, receptive_field_figure
+from .stages import stage_layers, stages_figure
 from .subject import Subject, View
 
 __all__ = [
@@ -27,5 +28,7 @@ __all__ = [
     "receptive_field",
     "receptive_field_figure",
     "save_animation",
+    "stage_layers",
+    "stages_figure",
     "telling_positions",
 ]

@@ -64,7 +64,7 @@ def kernels_figure(
         )
         left, right = subfigures(figure, [height - 1.2, width - height + 1.2])
         axes = left.subplots()
-        _show_picture(axes, view)
+        show_picture(axes, view)
         _tiles_on_picture(axes, view, found, places, rows[0], limit, look)
         _scale_bar(axes, view, found)
         grid = right.subplots(groups_shown, count, squeeze=False)
@@ -112,23 +112,29 @@ def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = No
             view.untrained, look,
         )  # fmt: skip
         grid = figure.subplots(lines, columns, squeeze=False).flat
-        _show_picture(grid[0], view)
+        show_picture(grid[0], view)
         grid[0].set_title("image")
         for axes, group, values in zip(grid[1:], rows, maps, strict=False):
-            height_px, width_px = view.size
-            # each position covers a patch of the image; the last ones may be cut off at the edge
-            extent = (-0.5, found.size[1] * found.stride[1] - 0.5, found.size[0] * found.stride[0] - 0.5, -0.5)
-            drawn = axes.imshow(
-                values.numpy(), cmap=look.signed_map, vmin=-limit, vmax=limit, interpolation="none", extent=extent
-            )
-            axes.set(xlim=(-0.5, width_px - 0.5), ylim=(height_px - 0.5, -0.5))
-            bare(axes)
-            _frame(axes, look)
+            drawn = draw_map(axes, view, found, values, limit, look)
             axes.set_title(f"group {group + 1}")
         for axes in grid[len(rows) + 1 :]:
             axes.set_visible(False)
         colour_bar(figure, drawn, list(grid), "sum of the kernel's weights", look, shrink=0.85, aspect=22, pad=0.02)
     return figure
+
+
+def draw_map(axes: Axes, view: View, found: LayerMap, values: torch.Tensor, limit: float, look: Style) -> Any:
+    """Draw a map `[H_o, W_o]` of a layer as large as the image that it belongs to, in colours from -limit to limit."""
+    height, width = view.size
+    # each position covers a patch of the image; the last ones may be cut off at the edge
+    extent = (-0.5, found.size[1] * found.stride[1] - 0.5, found.size[0] * found.stride[0] - 0.5, -0.5)
+    drawn = axes.imshow(
+        values.numpy(), cmap=look.signed_map, vmin=-limit, vmax=limit, interpolation="none", extent=extent
+    )
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    bare(axes)
+    _frame(axes, look)
+    return drawn
 
 
 def heat_map(found: LayerMap) -> Any:
@@ -175,7 +181,8 @@ def _number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _show_picture(axes: Axes, view: View) -> None:
+def show_picture(axes: Axes, view: View) -> None:
+    """Draw the image as the network sees it."""
     axes.imshow(view.picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
     bare(axes)
 

@@ -139,7 +139,8 @@ class Subject:
         """Read trained weights: a classifier's, detector's or segmenter's checkpoint, or a RedNet's weights alone.
 
         Args:
-            path: best.ckpt of a training, or a file that `involution convert` wrote or reads.
+            path: best.ckpt of a training, a file that `involution convert` wrote or reads, or the name of published
+                weights, such as `rednet50`.
             device: Where the network runs.
 
         Raises:
@@ -148,8 +149,9 @@ class Subject:
         """
         from involution.engine.checkpoint import read_checkpoint
         from involution.engine.loading import load_predictor
+        from involution.models.weights import locate
 
-        file = Path(path)
+        file = locate(path)
         if file.suffix != ".ckpt" and file.is_file():
             return _weights_alone(file, device)
         if read_checkpoint(file).get("global_step") == 0:

@@ -84,7 +84,9 @@ def identify(tensors: Mapping[str, torch.Tensor]) -> str:
     )
 
 
-def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = False) -> CheckpointReport:
+def convert_checkpoint(
+    src: str | Path, dst: str | Path, *, overwrite: bool = False, metadata: Mapping[str, str] | None = None
+) -> CheckpointReport:
     """Convert a RedNet checkpoint to safetensors in this package's layout.
 
     The file that is written loads with ``timm.create_model(report.model, num_classes=report.num_classes,
@@ -95,6 +97,7 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
         src: File in the authors', PaddlePaddle's or this package's layout.
         dst: File to write, ending in ``.safetensors``.
         overwrite: Replace ``dst`` where it exists.
+        metadata: Further words for the metadata of ``dst``, by name.
 
     Returns:
         What was found and converted.
@@ -125,8 +128,8 @@ def convert_checkpoint(src: str | Path, dst: str | Path, *, overwrite: bool = Fa
     temporary = dst.with_name(f".{dst.name}.{os.getpid()}.tmp")
     try:
         contiguous = {name: value.contiguous() for name, value in state.tensors.items()}
-        metadata = _metadata(report, weights)
-        save_file(contiguous, temporary, metadata={**metadata, CHECKSUM: checksum(contiguous, metadata)})
+        told = {**_metadata(report, weights), **(metadata or {})}
+        save_file(contiguous, temporary, metadata={**told, CHECKSUM: checksum(contiguous, told)})
         os.replace(temporary, dst)
     except SafetensorError as error:
         raise OSError(f"can't write {dst}: {error}") from error

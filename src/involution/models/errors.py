@@ -26,6 +26,10 @@ class CheckpointError(ValueError):
         super().__init__(_printable(f"{message}: {report}" if report else message))
 
 
+class WeightsError(CheckpointError):
+    """Published weights that there are not, that can't be had or that are not what was published."""
+
+
 def _printable(text: str) -> str:
     """One line without control characters: names and values of a file may hold any."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

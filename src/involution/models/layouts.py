@@ -4,7 +4,7 @@ from typing import Any
 
 from involution.models.rednet import RedNet, ResNetC
 
-DEPTHS = {
+_DEPTHS = {
     26: (1, 2, 4, 1),
     38: (2, 3, 5, 2),
     50: (3, 4, 6, 3),
@@ -12,7 +12,7 @@ DEPTHS = {
     152: (3, 8, 36, 3),
 }
 _LAYOUTS: dict[str, dict[str, Any]] = {
-    **{f"rednet{depth}": {"layers": layers} for depth, layers in DEPTHS.items()},
+    **{f"rednet{depth}": {"layers": layers} for depth, layers in _DEPTHS.items()},
     "rednet_nano": {"layers": (2, 2, 2), "channels": (16, 32, 64), "stem_width": 16, "small_input": True},
     "rednet_micro": {"layers": (3, 3, 3), "channels": (32, 64, 128), "stem_width": 16, "small_input": True},
 }

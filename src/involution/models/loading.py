@@ -15,6 +15,7 @@ from involution.models.layouts import VARIANTS
 from involution.models.matching import Matched, first_convolutions, head_names, match
 from involution.models.readers import Weights, read_weights
 from involution.models.rednet import RedNet
+from involution.models.weights import locate
 
 __all__ = ["load_checkpoint"]
 
@@ -28,8 +29,8 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool | N
     Args:
         model: A network of timm, RedNet or another. Without a classifier (``num_classes=0``, ``features_only=True``),
             the file's is left out.
-        path: A checkpoint of a training by this package, timm or torchvision, a converted file, or one of the authors'
-            or PaddlePaddle's.
+        path: A checkpoint of a training by this package, timm or torchvision, a converted file, one of the authors' or
+            PaddlePaddle's, or the name of published weights, such as ``rednet50``.
         ignore_head: Leave the file's classifier out and the model's as it is, to train on other classes; None does so
             only where they differ in shape.
 
@@ -46,7 +47,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool | N
         >>> load_checkpoint(rednet_nano(num_classes=4), "nano.pth", ignore_head=True).left_out
         ['fc.weight', 'fc.bias']
     """
-    weights = read_weights(path)
+    weights = read_weights(locate(path))
     try:
         found = match(model, weights.tensors)
     except CheckpointError as error:

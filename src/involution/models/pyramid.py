@@ -44,8 +44,8 @@ class Backbone(nn.Module):
         name: Name in timm's registry: rednet50_stem7, its twin rednet50_conv, resnet50, …
         levels: Which of its features to return, as indices into ``feature_info``; for a RedNet 0 is the stem and i
             the i-th stage.
-        weights: File of trained weights, as `load_checkpoint` takes it. Then the stem and the first stage are frozen
-            and every batch norm keeps its statistics, as published.
+        weights: File of trained weights or the name of published ones, as `load_checkpoint` takes it. Then the stem
+            and the first stage are frozen and every batch norm keeps its statistics, as published.
         freeze: Freeze so (True) or train everything (False); by default as ``weights`` says. What is frozen is known
             by a ResNet's names, RedNet's too.
         norm: ``batch``, or ``group`` for training from scratch with small batches.

@@ -144,6 +144,21 @@ def read_file(path: str | os.PathLike[str], device: str | torch.device = "cpu") 
     )
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """What a safetensors file says of itself, without its tensors.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as content:
+            return dict(content.metadata() or {})
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
+
+
 def check_archive(file: Path) -> None:
     """Raise `CheckpointError` unless all parts of a ``torch.save`` archive have the checksums that they came with."""
     try:

@@ -9,8 +9,9 @@ from timm.models._builder import resolve_pretrained_cfg
 from torch import nn
 
 from involution.models.keys import to_timm_layout
-from involution.models.layouts import DEPTHS, VARIANTS
+from involution.models.layouts import VARIANTS
 from involution.models.rednet import RedNet
+from involution.models.weights import PUBLISHED, get, published
 
 __all__ = ["convolution_twin"]
 
@@ -48,41 +49,54 @@ def _cfg(small_input: bool = False, **kwargs: Any) -> dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        f"{name}.untrained": _cfg(
-            small_input=args.get("small_input", False),
-            **(
-                {"origin_url": "https://github.com/d-li14/involution", "paper_ids": "arXiv:2103.06255"}
-                if model_cls is RedNet
-                else {"license": "apache-2.0", "paper_ids": "arXiv:1812.01187"}
-            ),
+def _cfgs(name: str) -> dict[str, dict[str, Any]]:
+    """The settings of a network by its name with a tag: of the weights that are published, or of none."""
+    model_cls, args = VARIANTS[name]
+    common: dict[str, Any] = {"origin_url": "https://github.com/d-li14/involution", "paper_ids": "arXiv:2103.06255"}
+    if model_cls is not RedNet:
+        common = {"license": "apache-2.0", "paper_ids": "arXiv:1812.01187"}
+    offered = [entry for entry in PUBLISHED if entry.model == name]
+    told = ("num_classes", "input_size", "crop_pct", "interpolation", "mean", "std", "license")
+    weights = {
+        entry.name: _cfg(
+            **common,
+            url=entry.address,
+            **{field: getattr(entry, field) for field in told},
         )
-        for name, (model_cls, args) in VARIANTS.items()
+        for entry in offered
     }
-)
+    return weights or {f"{name}.untrained": _cfg(args.get("small_input", False), **common)}
+
+
+default_cfgs = generate_default_cfgs({key: cfg for name in VARIANTS for key, cfg in _cfgs(name).items()})
 
 
 def _no_weights(variant: str) -> str:
-    if variant.removeprefix("rednet").removesuffix("_stem7") not in map(str, DEPTHS):
+    plain = variant.removesuffix("_stem7")
+    if plain == variant or published(plain) is None:
         return f"pretrained=True: no weights of {variant} are published; train it with pretrained=False"
     return (
-        f"pretrained=True: no working download address is known for the weights of {variant}. Get the "
-        "authors' file (https://github.com/d-li14/involution, links in a browser) or PaddlePaddle's "
-        f"RedNet*_pretrained.pdparams, run `involution convert FILE {variant}.safetensors`, then "
-        f'timm.create_model("{variant}", checkpoint_path="{variant}.safetensors")'
+        f"pretrained=True: weights with the 7×7 stem of {variant} are only in the authors' files of detectors and "
+        "segmenters (https://github.com/d-li14/involution, links in a browser): `involution convert FILE "
+        f'{variant}.safetensors`, then timm.create_model("{variant}", num_classes=0, '
+        f'checkpoint_path="{variant}.safetensors"); {plain} has published weights'
     )
 
 
 def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     model_cls, args = VARIANTS[variant]
+    downloaded = False
     if pretrained:
-        cfg = resolve_pretrained_cfg(
-            variant, kwargs.get("pretrained_cfg"), dict(kwargs.get("pretrained_cfg_overlay") or {})
-        )
+        overlay = dict(kwargs.get("pretrained_cfg_overlay") or {})
+        cfg = resolve_pretrained_cfg(variant, kwargs.get("pretrained_cfg"), overlay)
         if not (cfg.has_weights or cfg.state_dict or cfg.source):
             raise RuntimeError(_no_weights(variant))
-    return build_model_with_cfg(
+        entry = next((one for one in PUBLISHED if one.address == cfg.url), None)
+        downloaded = entry is not None and not (cfg.file or cfg.state_dict or cfg.hf_hub_id or cfg.source)
+        if entry is not None and downloaded:
+            file = get(entry.name, folder=kwargs.get("cache_dir"))
+            kwargs["pretrained_cfg_overlay"] = {**overlay, "file": str(file)}
+    model: Any = build_model_with_cfg(
         model_cls,
         variant,
         pretrained,
@@ -90,6 +104,11 @@ def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
         pretrained_filter_fn=lambda state_dict, model: to_timm_layout(state_dict).tensors,
         **{**args, **kwargs},
     )
+    if downloaded:
+        # a place on this machine, which is nothing to be saved with the network
+        model.pretrained_cfg.pop("file")
+    network: nn.Module = model
+    return network
 
 
 def _register(name: str) -> Callable[..., nn.Module]:

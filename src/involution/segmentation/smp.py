@@ -68,7 +68,7 @@ def smp(
         name: ``smp_fpn``, ``smp_upernet`` or ``smp_deeplabv3plus``.
         num_classes: Classes.
         backbone: Name in timm's registry.
-        weights: File with trained weights of the backbone.
+        weights: File with trained weights of the backbone, or the name of published ones.
         **kwargs: Arguments of segmentation-models-pytorch's network.
 
     Raises:

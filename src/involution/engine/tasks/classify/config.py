@@ -20,8 +20,8 @@ class ClassifyModelConfig(ModelConfig):
 
     Args:
         name: its name in timm's registry, RedNet's included: rednet50, rednet_nano, resnet50, ...
-        weights: start from this checkpoint or converted .safetensors file; a head with another number of classes
-            is initialised anew.
+        weights: start from this checkpoint or converted .safetensors file, or from published weights by name, such as
+            rednet50; a head with another number of classes is initialised anew.
         args: further arguments of its constructor, such as {"drop_path_rate": 0.1}.
     """
 

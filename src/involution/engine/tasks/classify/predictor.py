@@ -71,7 +71,7 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
     task = "classify"
     verb = "classified"
     options = (
-        Option("topk", 3, "number of classes to list per image", int),
+        Option("topk", 5, "number of classes to list per image", int),
         Option("batch_size", 64, "images per forward pass", int),
     )
     batch_size = 64

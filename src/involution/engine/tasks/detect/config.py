@@ -28,8 +28,9 @@ class DetectModelConfig(ModelConfig):
         backbone_args: further arguments of the backbone's constructor.
         levels: stages of the backbone in the feature pyramid; null for 2, 3, 4 (retinanet) or 1, 2, 3, 4;
             for a detr the stage it attends to, null for 4.
-        weights: start from this file with the backbone's weights, a classifier's best.ckpt or a file written by
-            `involution convert`; stem and first stage are then frozen and all batch norms keep their statistics.
+        weights: start from the backbone's weights in this file, a classifier's best.ckpt or a file written by
+            `involution convert`, or from published weights by name, such as rednet50;
+            stem and first stage are then frozen and all batch norms keep their statistics.
         freeze: freeze them or not, regardless of weights; null to freeze only if there are weights.
         norm: norm of the backbone: batch, or group for training from scratch with small batches.
         neck: kind of the feature pyramid's output layers, convolution or involution; not for a detr.

@@ -27,8 +27,9 @@ class SegmentModelConfig(ModelConfig):
         backbone: its name in timm's registry, RedNet's included: rednet50_stem7, rednet50_conv, resnet50, ...
         backbone_args: further arguments of the backbone's constructor; not for smp_*.
         levels: features of the backbone to use, four by default; not for smp_*.
-        weights: start from this file with the backbone's weights, a classifier's best.ckpt or a file written by
-            `involution convert`; nothing is frozen.
+        weights: start from the backbone's weights in this file, a classifier's best.ckpt or a file written by
+            `involution convert`, or from published weights by name, such as rednet50;
+            nothing is frozen.
         norm: norm of backbone and heads, batch or group; not for smp_*.
         neck: kind of the output layers of semantic_fpn's feature pyramid, convolution or involution.
         class_weights: weight of each class in the loss, for classes that cover few pixels; null for 1 each.

@@ -113,9 +113,10 @@ class PredictCommand:
         if rows:
             table = Table()
             options.pop("batch_size", None)
-            for title in ("file", *predictor.columns(**options)):
+            header, lines = predictor.table(rows, **options)
+            for title in header:
                 table.add_column(title, justify="right" if title.endswith("%") else "left", overflow="fold")
-            for row in rows:
+            for row in lines:
                 table.add_row(*map(Text, row))
             console.print(table)
         if done > _MAX_ROWS:

@@ -16,7 +16,7 @@ _ACTIONS = ("list", "get", "where", "card", "save")
 
 def add_arguments(parser: Any) -> None:
     """Add what to do and with which weights."""
-    parser.add_argument("action", choices=_ACTIONS, help="list, get, where, card or save")
+    parser.add_argument("action", nargs="?", default="list", choices=_ACTIONS, help="what to do")
     parser.add_argument("names", nargs="*", metavar="NAME", help="such as rednet50; `get` and `where` take several")
     parser.add_argument("--again", action="store_true", help="get: download anew, even if the file is there")
     parser.add_argument("--output", metavar="FOLDER", help="save: a new or empty folder")

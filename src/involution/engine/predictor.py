@@ -253,6 +253,15 @@ class Predictor(ABC, Generic[R]):
     def columns(self, **options: Any) -> list[str]:
         """Titles of a table's columns after the file, for `Result.cells`; those ending in % are right-aligned."""
 
+    def table(self, rows: list[list[str]], **options: Any) -> tuple[list[str], list[list[str]]]:
+        """Titles and rows of the table of results.
+
+        Args:
+            rows: The file and `Result.cells` of each image.
+            **options: Of the prediction.
+        """
+        return ["file", *self.columns(**options)], rows
+
     def summary(self, done: int, found: int, skipped: int) -> str:
         """One line about all images."""
         return f"{done:,} {self.verb}, {skipped:,} skipped"

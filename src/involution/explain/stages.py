@@ -67,7 +67,8 @@ def stages_figure(view: View, *, style: str = "light") -> Figure:
             look,
         )
         grid = figure.subplots(len(maps), columns, squeeze=False)
-        for line, (stage, found) in zip(grid, maps.items(), strict=True):
+        for row, (stage, found) in enumerate(maps.items()):
+            line = grid[row]
             values = heat_map(found)[: columns - 1]
             limit = max(values.abs().max().item(), 1e-12)
             show_picture(line[0], view)
@@ -77,7 +78,7 @@ def stages_figure(view: View, *, style: str = "light") -> Figure:
                     drawn = draw_map(axes, view, found, values[group], limit, look)
                 else:
                     axes.set_visible(False)
-                if line is grid[0]:
+                if row == 0:
                     axes.set_title(f"group {group + 1}")
             label = f"{found.size[0]}×{found.size[1]} positions"
             colour_bar(figure, drawn, list(line), label, look, shrink=0.85, aspect=14, pad=0.01)

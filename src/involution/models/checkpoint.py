@@ -116,8 +116,7 @@ def convert_checkpoint(
         >>> report.model, report.num_classes
         ('rednet_nano', 10)
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     dst = check_target(dst, ".safetensors", overwrite)
     state, report, weights = _read(src)
@@ -129,10 +128,11 @@ def convert_checkpoint(
     try:
         contiguous = {name: value.contiguous() for name, value in state.tensors.items()}
         told = {**_metadata(report, weights), **(metadata or {})}
-        save_file(contiguous, temporary, metadata={**told, CHECKSUM: checksum(contiguous, told)})
+        # safetensors' own writer lets nobody else read the file
+        temporary.write_bytes(save(contiguous, metadata={**told, CHECKSUM: checksum(contiguous, told)}))
         os.replace(temporary, dst)
-    except SafetensorError as error:
-        raise OSError(f"can't write {dst}: {error}") from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(dst)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return report

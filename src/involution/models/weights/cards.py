@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import timm
@@ -88,7 +89,10 @@ def save(name: str, folder: str | os.PathLike[str]) -> Path:
     save_for_hf(
         model, str(target), model_config={"label_names": labels, "label_descriptions": words}, safe_serialization=True
     )
-    (target / "README.md").write_text(card(name), encoding="utf-8")
+    readme = target / "README.md"
+    readme.write_text(card(name), encoding="utf-8")
+    # safetensors' own writer lets nobody else read the file
+    shutil.copymode(readme, target / "model.safetensors")
     return target
 
 

@@ -94,6 +94,13 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         ranks = range(1, min(topk, len(self.card.classes)) + 1)
         return [title for rank in ranks for title in ("class" if rank == 1 else f"{rank}.", "%")]
 
+    def table(self, rows: list[list[str]], *, topk: int = 5, **options: Any) -> tuple[list[str], list[list[str]]]:
+        """A row for each image; the classes of a single image below each other."""
+        if len(rows) != 1:
+            return super().table(rows, topk=topk, **options)
+        (file, *cells), ranks = rows[0], range(0, len(rows[0]) - 1, 2)
+        return ["file", "class", "%"], [["" if place else file, *cells[place : place + 2]] for place in ranks]
+
     def prepare(self, image: Image) -> Tensor:
         """The network's input `[C, H, W]` for an image, resized, cropped and normalised as in training."""
         return self._transform(to_8_bit(image))

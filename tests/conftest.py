@@ -26,6 +26,25 @@ def seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def _weights26(tmp_path_factory):
+    """A folder with RedNet-26 as PaddlePaddle publishes it, and a folder for downloads."""
+    from published_files import network, paddle_state, pdparams
+
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "RedNet26_pretrained.pdparams").write_bytes(pdparams(paddle_state(network("rednet26").state_dict())))
+    return folder, tmp_path_factory.mktemp("torch")
+
+
+@pytest.fixture
+def published26(_weights26, monkeypatch):
+    """Weights `rednet26` are there by name; the folder of the file."""
+    folder, home = _weights26
+    monkeypatch.setenv("INVOLUTION_WEIGHTS", str(folder))
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    return folder
+
+
 @pytest.fixture
 def deterministic():
     """Deterministic algorithms, which also fill fresh memory with NaN: an element that nobody writes shows."""

@@ -22,11 +22,12 @@ def test_everything_at_once(here, capsys):
     assert main(words) == 0
     printed = capsys.readouterr().out.split()
     assert sorted(printed) == sorted(str(path.relative_to(here)) for path in (here / "out").glob("[!.]*"))
-    stems = [f"out/seven-layer2.1.conv2-{what}" for what in ("kernels.png", "heatmap.png", "receptive-field.png")]
-    assert printed[:4] == [*stems, "out/seven-layer2.1.conv2-window.gif"]
+    stem = "out/seven-layer2.1.conv2"
+    still = [f"{stem}-kernels.png", f"{stem}-heatmap.png", "out/seven-stages.png", f"{stem}-receptive-field.png"]
+    assert printed[:5] == [*still, f"{stem}-window.gif"]
     with Image.open(printed[0]) as image:
         assert max(image.convert("RGB").getpixel((2, 2))) < 60
-    with Image.open(printed[3]) as image:
+    with Image.open(printed[4]) as image:
         assert image.n_frames == 3
 
 

@@ -108,6 +108,10 @@ def test_imagenet_names_differ():
     assert in_imagenet([name.partition(" (")[0] for name in names]) == names
     assert in_imagenet(["n01443537", "n03126707"]) == [names[1], names[517]]
     assert in_imagenet(["goldfish", "unicorn"]) == ["goldfish", "unicorn"]
+    # ImageNet-V2's folders, sorted as words; a few digits are classes of something else
+    by_number = in_imagenet(sorted(map(str, range(1000))))
+    assert (by_number[:3], sorted(by_number)) == ([names[0], names[1], names[10]], sorted(names))
+    assert in_imagenet(["0", "1"]) == ["0", "1"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from involution.explain import (
     receptive_field,
     receptive_field_figure,
     save_animation,
+    stage_layers,
+    stages_figure,
 )
 from involution.explain.animation import fixed_kernel, sliding_path
 from involution.models import rednet_nano
@@ -216,3 +218,14 @@ def test_the_fixed_kernel_says_where_it_is_from(view):
         fixed_kernel(lonely, layer_map(lonely, "0"), 0)
     with pytest.raises(ExplainError, match="it is not a twin of nano"):
         fixed_kernel(view, found, 0, lonely)
+
+
+def test_stages_have_a_row_each(view):
+    figure = stages_figure(view, style="dark")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["image", *(f"group {number}" for number in range(1, 5))]
+    rows = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel().startswith("stage")]
+    assert rows == [f"stage {stage}" for stage in stage_layers(view.network)]
+    twin = View.of(rednet_nano_conv().eval(), torch.rand(1, 3, 16, 16), name="twin")
+    with pytest.raises(ExplainError, match="twin has no stages of involutions; draw one layer"):
+        stages_figure(twin)

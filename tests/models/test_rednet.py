@@ -136,8 +136,11 @@ def test_default_cfg(rednet26):
 
 
 def test_pretrained_says_where_weights_come_from():
-    with pytest.raises(RuntimeError, match=r"d-li14/involution.*involution convert FILE rednet50\.safetensors"):
-        timm.create_model("rednet50", pretrained=True)
+    with pytest.raises(RuntimeError, match=r"d-li14/involution.*involution convert FILE rednet50_stem7\.safetensors"):
+        timm.create_model("rednet50_stem7", pretrained=True)
+    for name in ("rednet_nano", "rednet50_conv"):
+        with pytest.raises(RuntimeError, match=f"no weights of {name} are published"):
+            timm.create_model(name, pretrained=True)
 
 
 def test_pretrained_takes_a_file(tmp_path):

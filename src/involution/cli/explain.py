@@ -1,12 +1,11 @@
 """Draw what an involution network sees in an image: generated kernels, heat map, animation, receptive field.
 
 IMAGE is a picture file. For a layer such as stage2.0 (see --list-layers) it draws these pictures, or those chosen with
---what: `stages`, the sum of the kernel at each position in every stage, as in the paper's figure; `kernels`, the
-kernels generated at some positions, on the image and next to it; `heatmap`, the sum of the kernel at each position, for
-every group; `animation`, a window that slides over the image while its kernel changes, next to that of a
-convolution, which does not (GIF, and MP4 if ffmpeg is installed); `receptive-field`, how much each pixel affects the
-output at one position. --checkpoint rednet50 draws the published network. Without --checkpoint it uses the network
-trained by `involution demo`.
+--what: `kernels`, the kernels generated at some positions, on the image and next to it; `heatmap`, the sum of the
+kernel at each position; `stages`, heat maps of every stage; `animation`, a window that slides over the image while its
+kernel changes, next to that of a convolution, which does not (GIF, and MP4 if ffmpeg is installed); `receptive-field`,
+how much each pixel affects the output at one position. --checkpoint rednet50 takes the published network; without
+--checkpoint it is the one that `involution demo` trained.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from involution.extras import require
 
 _DEMO = Path("runs/demo/rednet_nano-seed0/best.ckpt")
 _DEMO_TWIN = Path("runs/demo/rednet_nano_conv-seed0/best.ckpt")
-_WHAT = ("stages", "kernels", "heatmap", "animation", "receptive-field")
+_WHAT = ("kernels", "heatmap", "stages", "animation", "receptive-field")
 _FORMATS = ("png", "svg", "pdf")
 
 
@@ -147,14 +146,14 @@ def _draw(
     inputs = [_inputs(part, args.average) for part in (subject, twin) if part] if args.average else None
     folder, stem = Path(args.output), f"{Path(args.image).stem}-{layer}"
     style = args.style
-    if "stages" in what:
-        yield _write(stages_figure(view, style=style), folder / _stages(args))
     if "kernels" in what:
         figure = kernels_figure(view, layer, list(dict.fromkeys(places)) or None, groups=groups, style=style)
         yield _write(figure, folder / f"{stem}-kernels.{args.format}")
     if "heatmap" in what:
         figure = heat_map_figure(view, layer, groups=groups, style=style)
         yield _write(figure, folder / f"{stem}-heatmap.{args.format}")
+    if "stages" in what:
+        yield _write(stages_figure(view, style=style), folder / _stages(args))
     if "receptive-field" in what:
         figure = receptive_field_figure(views, layer, places[0] if places else None, images=inputs, style=style)
         yield _write(figure, folder / f"{stem}-receptive-field.{args.format}")

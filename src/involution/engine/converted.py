@@ -117,12 +117,12 @@ def imagenet_classes() -> list[str]:
 def in_imagenet(names: Sequence[str]) -> list[str]:
     """ImageNet's classes of a data set by the names of `imagenet_classes`.
 
-    WordNet's numbers, which are the names of ImageNet's folders, are looked up, and the numbers of classes, which are
-    those of ImageNet-V2's; other lists of 1000 names are in the order of the folders.
+    WordNet's numbers, which are the names of ImageNet's folders, are looked up; ImageNet-V2's folders have the numbers
+    of the classes; other lists of 1000 names are in the order of the folders.
 
     Example:
-        >>> in_imagenet(["n01443537", "n03126707"]), in_imagenet(["0", "1", "10"])
-        (['goldfish', 'crane (n03126707)'], ['tench', 'goldfish', 'brambling'])
+        >>> in_imagenet(["n01443537", "n03126707"])
+        ['goldfish', 'crane (n03126707)']
     """
     from timm.data import ImageNetInfo
 
@@ -131,6 +131,6 @@ def in_imagenet(names: Sequence[str]) -> list[str]:
     if all(name in numbers for name in names):
         return [numbers[name] for name in names]
     # sorted as words, 10 comes before 2
-    if all(name.isdecimal() and name.isascii() and int(name) < _IMAGENET for name in names):
+    if set(names) == set(map(str, range(_IMAGENET))):
         return [ours[int(name)] for name in names]
     return ours if len(names) == _IMAGENET else list(names)

@@ -77,7 +77,7 @@ def stages_figure(view: View, *, style: str = "light") -> Figure:
                 if group < len(values):
                     drawn = draw_map(axes, view, found, values[group], limit, look)
                 else:
-                    axes.set_visible(False)
+                    axes.set_axis_off()
                 if row == 0:
                     axes.set_title(f"group {group + 1}")
             label = f"{found.size[0]}×{found.size[1]} positions"

@@ -104,6 +104,10 @@ def _create(variant: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
         pretrained_filter_fn=lambda state_dict, model: to_timm_layout(state_dict).tensors,
         **{**args, **kwargs},
     )
+    if pretrained:
+        # transformers' TimmBackbone otherwise resets the statistics of every batch norm, those just read too
+        for module in model.modules():
+            module._is_hf_initialized = True
     if downloaded:
         # a place on this machine, which is nothing to be saved with the network
         model.pretrained_cfg.pop("file")

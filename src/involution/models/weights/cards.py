@@ -1,6 +1,7 @@
 """Model cards of published weights, and weights with their card in a folder as the Hugging Face Hub has them."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -89,6 +90,10 @@ def save(name: str, folder: str | os.PathLike[str]) -> Path:
     save_for_hf(
         model, str(target), model_config={"label_names": labels, "label_descriptions": words}, safe_serialization=True
     )
+    # it is there twice, which transformers' TimmWrapper does not take
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    config["model_args"].pop("num_classes", None)
+    (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     readme = target / "README.md"
     readme.write_text(card(name), encoding="utf-8")
     # safetensors' own writer lets nobody else read the file

@@ -196,6 +196,17 @@ def test_only_the_command_listens_while_it_is_imported(argv, words, listens):
     assert done.stdout == f"{not listens}\n"
 
 
+def test_an_import_is_not_left_by_an_exception(tmp_path):
+    # in C++ that sets itself up it could abort the process
+    (tmp_path / "library.py").write_text(
+        "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nexcept:\n    pass"
+    )
+    code = f"import sys\nfrom involution import cli\nsys.path.append({str(tmp_path)!r})\n"
+    code += "def work(words):\n    import library\n    return 0\ncli._main = work\nsys.exit(cli.main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_other_lost_errors_are_still_told():
     code = f"import sys\nfrom involution import cli\n{SWALLOWED}\ncli._main = work\nsys.exit(cli.main())"
     code = code.replace("signal.raise_signal(signal.SIGINT)", "raise ValueError('a bug')").replace(

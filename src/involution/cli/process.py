@@ -9,7 +9,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
+
+from involution import interrupt
 
 
 class Interrupts:
@@ -18,9 +21,12 @@ class Interrupts:
     def __init__(self) -> None:
         self.heard = self.over = False
 
-    def catch(self, number: int, frame: object) -> None:
+    def catch(self, number: int, frame: FrameType | None) -> None:
         """Be the handler of SIGINT."""
         self.heard = True
+        if _importing(frame):
+            # an exception in a library's C++ that is being set up can abort the process, or leave half a module
+            interrupt.end()
         raise KeyboardInterrupt
 
     def forgotten(self, lost: Any) -> None:
@@ -38,6 +44,14 @@ class Interrupts:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         else:
             signal.raise_signal(signal.SIGINT)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

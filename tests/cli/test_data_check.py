@@ -102,3 +102,11 @@ def test_values_are_told_by_yaml(tmp_path, capsys):
     assert "--data.values '{0: background, 255: lesion}'" in capsys.readouterr().err
     assert main(["data", "check", f"masks:{tmp_path}", "--values", "{0: background, 255: lesion}"]) == 0
     assert "background 32 (50.0%), lesion 32 (50.0%)" in capsys.readouterr().out
+
+
+def test_what_can_still_be_written_is(scenes, tmp_path, capsys):
+    (tmp_path / "data.json").mkdir()
+    words = ["data", "check", f"digit-scenes:{scenes}", "--task", "detect", "--allow_empty", "--output", str(tmp_path)]
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"involution: {tmp_path / 'data.json'}: Is a directory\n"
+    assert (tmp_path / "sheet.png").is_file()

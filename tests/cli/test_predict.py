@@ -132,3 +132,43 @@ def test_its_own_outputs_are_no_inputs_the_second_time(checkpoints, photos, caps
     words[2] = str(photos / "out" / "img.png")
     assert main(words) == 0
     assert "1 segmented" in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_written_costs_no_other(checkpoints, photos, tmp_path, capsys):
+    out, drawn = tmp_path / "out", tmp_path / "drawn"
+    (out / "img.png").mkdir(parents=True)
+    words = ["segment", "predict", str(photos), "--checkpoint", str(checkpoints["segment"])]
+    assert main([*words, "--output", str(out), "--pictures", str(drawn)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"not written: {out / 'img.png'}: Is a directory\n"
+    assert "2 segmented, 0 skipped" in printed.out
+    assert sorted(file.name for file in drawn.glob("*.png")) == ["img-2.png", "img.png"]
+    assert (out / "img-2.png").is_file()
+    lines = [json.loads(line) for line in (out / "index.jsonl").read_text().splitlines()]
+    assert [line.get("error", line.get("output")) for line in lines] == ["not written: Is a directory", "img-2.png"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_a_file_that_cannot_be_written_costs_nothing_else(task, checkpoints, photos, tmp_path, capsys):
+    (tmp_path / "full.json").symlink_to("/dev/full")
+    words = [task, "predict", str(photos), "--checkpoint", str(checkpoints[task])]
+    pictures = ["--pictures", str(tmp_path / "drawn")] if task == "detect" else []
+    assert main([*words, "--output", str(tmp_path / "full.json"), *pictures]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"not written: {tmp_path / 'full.json'}: No space left on device\n"
+    assert "2 images" in printed.out or "2 classified" in printed.out
+    if pictures:
+        assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+        assert (tmp_path / "drawn" / "index.jsonl").is_file()
+
+
+def test_many_that_cannot_be_written_are_told_in_short(checkpoints, photos, tmp_path, capsys):
+    for number in range(12):
+        picture(1).save(photos / f"{number:02}.png")
+        (tmp_path / "out" / f"{number:02}.png").mkdir(parents=True)
+    words = ["segment", "predict", str(photos), "--checkpoint", str(checkpoints["segment"])]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "not written: 2 more"

@@ -1,14 +1,16 @@
 import errno
 import json
 import os
+import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from involution.engine.files import RECORD, atomic_path, check_free, check_output, make_folder
+from involution.engine.files import RECORD, atomic_path, check_free, check_output, make_folder, write_all, write_text
 
 resource = pytest.importorskip("resource")
 
@@ -152,3 +154,15 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         fail()
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_files_are_written_each_whatever_becomes_of_the_others(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "c").mkdir()
+    a, b, c = (partial(write_text, tmp_path / name, "text") for name in "abc")
+    with pytest.raises(IsADirectoryError, match=re.escape(f"Is a directory: '{tmp_path / 'a'}'")):
+        write_all(a, b)
+    assert (tmp_path / "b").read_text() == "text"
+    with pytest.raises(IsADirectoryError, match=re.escape(f"'{tmp_path / 'a'}, {tmp_path / 'c'}'")):
+        write_all(a, b, c)
+    write_all(b)

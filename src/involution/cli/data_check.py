@@ -104,14 +104,17 @@ def _task(spec: str) -> str:
 def _write(folder: Path, task: str, data: Any, found: Any) -> None:
     from involution.data.findings import some
     from involution.data.sheet import draw_sheet
-    from involution.engine.files import atomic_path, make_folder
+    from involution.engine.files import atomic_path, make_folder, write_all, write_text
 
     complaints: list[str] = []
     make_folder(folder)
-    with atomic_path(folder / "data.json") as partial:
-        partial.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    with atomic_path(folder / "sheet.png") as partial:
-        draw_sheet(data, _augment(task, data), complaints).save(partial, format="PNG")
+
+    def draw() -> None:
+        with atomic_path(folder / "sheet.png") as partial:
+            draw_sheet(data, _augment(task, data), complaints).save(partial, format="PNG")
+
+    content = json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n"
+    write_all(lambda: write_text(folder / "data.json", content), draw)
     if complaints:
         print(f"not on the sheet: {some(complaints)}", file=sys.stderr)
     print(f"wrote {folder / 'data.json'} and {folder / 'sheet.png'}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from involution.cli.predict import checkpoint_help
-from involution.engine.files import atomic_path, check_output
+from involution.engine.files import check_output, write_all, write_text
 from involution.engine.task import get_task, task_noun
 
 
@@ -88,22 +89,20 @@ class EvalCommand:
         console.print(table)
         for line in filter(None, (found.summary(), beside)):
             console.print(line, highlight=False)
+        figures = {
+            "checkpoint": str(args.checkpoint),
+            "split": found.split,
+            "num_images": found.num_images,
+            **found.to_dict(),
+        }
+        steps = []
         if args.output:
-            figures = {
-                "checkpoint": str(args.checkpoint),
-                "split": found.split,
-                "num_images": found.num_images,
-                **found.to_dict(),
-            }
-            _write(args.output, json.dumps(figures, indent=2, ensure_ascii=False))
+            text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
+            steps.append(functools.partial(write_text, args.output, text))
         if results:
-            _write(results, json.dumps(found.predictions()))
+            steps.append(lambda: write_text(results, json.dumps(found.predictions()) + "\n"))
+        write_all(*steps)
         return 0
 
 
 for_task = EvalCommand
-
-
-def _write(path: str, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")

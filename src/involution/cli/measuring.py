@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from involution.engine.files import atomic_path
+from involution.engine.files import write_all, write_text
 from involution.studies.origin import start_for_measuring, write_csv
 
 if TYPE_CHECKING:
@@ -98,11 +98,10 @@ def write_study(output: Path, name: str, rows: Iterable[Mapping[str, Any]], text
     """
     from involution.studies import plots
 
-    write_csv(output / f"{name}.csv", rows)
-    with atomic_path(output / f"{name}.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    written = [f"{name}.csv", f"{name}.md"]
-    if figure is not None:
-        plots.save(figure, output / f"{name}.png")
-        written.append(f"{name}.png")
+    written = [f"{name}.csv", f"{name}.md", *([f"{name}.png"] if figure is not None else [])]
+    write_all(
+        lambda: write_csv(output / f"{name}.csv", rows),
+        lambda: write_text(output / f"{name}.md", text),
+        lambda: None if figure is None else plots.save(figure, output / f"{name}.png"),
+    )
     return f"written to {output}: {', '.join(written)}"

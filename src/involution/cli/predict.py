@@ -1,20 +1,22 @@
 """Use a trained network of any task on image files.
 
-Files that can't be read are reported and skipped; the exit code is then 1.
+Files that can't be read are reported and skipped, and so are those that can't be written; the exit code is then 1.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from involution.data.errors import printable
 from involution.data.findings import Findings
+from involution.data.images import ImageError, read_image
 from involution.engine.files import atomic_path, check_free, make_folder
 from involution.engine.predictor import Add, Option, PredictError, Predictor, SkippedImage, find_images
 from involution.engine.task import get_task, task_noun
@@ -22,7 +24,7 @@ from involution.engine.task import get_task, task_noun
 if TYPE_CHECKING:
     from involution.data.images import Reading
 
-_MAX_ROWS = 100
+_MAX_ROWS, _MAX_TOLD = 100, 10
 # in a folder of outputs: a line for each image, with its input and its output
 _INDEX = "index.jsonl"
 
@@ -41,7 +43,7 @@ class PredictCommand:
     def __doc__(self) -> str:  # type: ignore[override]
         return (
             f"Use a trained {task_noun(self.task)} on image files; prints a table and optionally writes files.\n\n"
-            "Files that can't be read are reported and skipped; the exit code is then 1."
+            "Files that can't be read or written are reported and skipped; the exit code is then 1."
         )
 
     def add_arguments(self, parser: Any) -> None:
@@ -81,16 +83,28 @@ class PredictCommand:
         folders += [pictures] if pictures else []
         check_folders(folders, [f"{name}.png" for name in names])
         errors = Console(stderr=True)
+        unwritten: list[Exception] = []
+
+        def say(line: str) -> None:
+            errors.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+        def tell(error: Exception) -> None:
+            unwritten.append(error)
+            if len(unwritten) <= _MAX_TOLD:
+                say(f"not written: {_reason(error, with_file=True)}")
+
         rows: list[list[str]] = []
         done, found, skipped, seconds = 0, 0, 0, 0.0
         with ExitStack() as stack:
             adds: list[Add] = []
             if args.output:
-                adds.append(stack.enter_context(predictor.open_output(args.output, images=files, **output_options)))
+                output = predictor.open_output(args.output, images=files, **output_options)
+                indexed = _indexed(output, Path(args.output), tell) if args.output in folders else _alone(output, tell)
+                adds.append(stack.enter_context(indexed))
             if pictures:
                 make_folder(pictures)
-                adds.append(_drawing(Path(pictures), predictor.reading))
-            adds += [stack.enter_context(_index(Path(folder))) for folder in folders]
+                drawing = nullcontext(_drawing(Path(pictures), predictor.reading))
+                adds.append(stack.enter_context(_indexed(drawing, Path(pictures), tell)))
             stream = zip(names, predictor.stream(files, **options), strict=True)
             for name, result in track(
                 stream, "predicting", len(files), console=errors, transient=True, disable=not errors.is_interactive
@@ -99,12 +113,7 @@ class PredictCommand:
                     add(result, name)
                 if isinstance(result, SkippedImage):
                     skipped += 1
-                    errors.print(
-                        printable(f"skipped {result.file}: {result.reason}"),
-                        markup=False,
-                        highlight=False,
-                        soft_wrap=True,
-                    )
+                    say(f"skipped {result.file}: {result.reason}")
                     continue
                 done, found, seconds = done + 1, found + result.found, seconds + result.seconds
                 if done <= _MAX_ROWS:
@@ -123,7 +132,9 @@ class PredictCommand:
             console.print(f"and {done - _MAX_ROWS:,} more; --output {kind.output[0]} keeps them all", highlight=False)
         rate = f", {done / seconds:,.{0 if done / seconds >= 100 else 1}f} images/s" if done else ""
         console.print(f"{predictor.summary(done, found, skipped)}{rate}", highlight=False)
-        return 1 if skipped or unmatched else 0
+        if len(unwritten) > _MAX_TOLD:
+            say(f"not written: {len(unwritten) - _MAX_TOLD:,} more")
+        return 1 if skipped or unmatched or unwritten else 0
 
 
 for_task = PredictCommand
@@ -168,6 +179,60 @@ def check_folders(folders: Sequence[str], names: Sequence[str]) -> None:
             check_free(Path(folder) / name)
 
 
+class _Unfinished(Exception):
+    """A file that could not be written to its end, and is not kept."""
+
+
+@contextmanager
+def _alone(output: AbstractContextManager[Add], tell: Callable[[Exception], None]) -> Iterator[Add]:
+    """Let a file that can't be written any further cost no other one."""
+    going = True
+    with ExitStack() as stack:
+        write = stack.enter_context(output)
+
+        def add(result: Any, name: str) -> None:
+            nonlocal going
+            try:
+                if going:
+                    write(result, name)
+            except OSError as error:
+                going = False
+                tell(error)
+
+        yield add
+        closing = stack.pop_all()
+        if not going:
+            closing.__exit__(_Unfinished, _Unfinished(), None)
+            return
+        try:
+            closing.close()
+        except OSError as error:
+            tell(error)
+
+
+@contextmanager
+def _indexed(output: AbstractContextManager[Add], folder: Path, tell: Callable[[Exception], None]) -> Iterator[Add]:
+    """Write a file for each image, and which they are; one that can't be written costs no other one."""
+    with output as write, _alone(_index(folder), tell) as note:
+
+        def add(result: Any, name: str) -> None:
+            try:
+                write(result, name)
+            # an image may have gone since
+            except (OSError, ImageError) as error:
+                tell(error)
+                result = SkippedImage(result.file, f"not written: {_reason(error)}")
+            note(result, name)
+
+        yield add
+
+
+def _reason(error: Exception, with_file: bool = False) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}" if with_file and error.filename else error.strerror
+
+
 @contextmanager
 def _index(folder: Path) -> Iterator[Add]:
     """Write which file belongs to which image."""
@@ -185,8 +250,6 @@ def _index(folder: Path) -> Iterator[Add]:
 
 
 def _drawing(folder: Path, reading: Reading) -> Add:
-    from involution.data.images import read_image
-
     def add(result: Any, name: str) -> None:
         if isinstance(result, SkippedImage):
             return

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,35 @@ def atomic_path(path: str | os.PathLike[str], *, replace: bool = False) -> Itera
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text, whole or not at all.
+
+    Raises:
+        OSError: as `atomic_path`.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_all(*steps: Callable[[], object]) -> None:
+    """Write several files, each whatever becomes of the others.
+
+    Raises:
+        OSError: if one can't be written; `filename` names all those.
+    """
+    failures: list[OSError] = []
+    for step in steps:
+        try:
+            step()
+        except OSError as error:
+            failures.append(error)
+    if failures:
+        first, names = failures[0], ", ".join(str(error.filename or "?") for error in failures)
+        if len(failures) == 1 or not all(error.errno for error in failures):
+            raise first
+        raise OSError(first.errno, first.strerror, names) from first
 
 
 @contextmanager

@@ -179,35 +179,32 @@ def check_folders(folders: Sequence[str], names: Sequence[str]) -> None:
             check_free(Path(folder) / name)
 
 
-class _Unfinished(Exception):
-    """A file that could not be written to its end, and is not kept."""
-
-
 @contextmanager
 def _alone(output: AbstractContextManager[Add], tell: Callable[[Exception], None]) -> Iterator[Add]:
     """Let a file that can't be written any further cost no other one."""
-    going = True
     with ExitStack() as stack:
-        write = stack.enter_context(output)
+        write: Add | None = stack.enter_context(output)
 
         def add(result: Any, name: str) -> None:
-            nonlocal going
+            nonlocal write
             try:
-                if going:
+                if write is not None:
                     write(result, name)
             except OSError as error:
-                going = False
+                write = None
+                end(error)
+
+        def end(error: OSError | None = None) -> None:
+            try:
+                # what was written of it so far is dropped, and the error then names the file
+                stack.pop_all().__exit__(type(error) if error else None, error, None)
+            except OSError as named:
+                error = named
+            if error is not None:
                 tell(error)
 
         yield add
-        closing = stack.pop_all()
-        if not going:
-            closing.__exit__(_Unfinished, _Unfinished(), None)
-            return
-        try:
-            closing.close()
-        except OSError as error:
-            tell(error)
+        end()
 
 
 @contextmanager

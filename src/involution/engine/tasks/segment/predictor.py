@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from involution.data.transforms import segmentation_eval_transform
 from involution.engine.files import atomic_path, make_folder
-from involution.engine.predictor import Add, Look, PredictError, Predictor, Result, SkippedImage
+from involution.engine.predictor import Add, Look, Predictor, Result, SkippedImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -125,11 +125,8 @@ def write_label_map(path: str | Path, result: SegmentationResult) -> None:
 
     image = PIL.Image.fromarray(result.labels.numpy()).convert("P")
     image.putpalette([value for colour in palette(len(result.classes)) for value in colour])
-    try:
-        with atomic_path(path) as partial:
-            image.save(partial, format="PNG")
-    except OSError as error:
-        raise PredictError(f"can't write {path}: {error.strerror}") from error
+    with atomic_path(path) as partial:
+        image.save(partial, format="PNG")
 
 
 def draw_segmentation(image: Image, result: SegmentationResult) -> Image:

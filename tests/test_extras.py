@@ -18,6 +18,8 @@ from involution.extras import EXTRAS, MissingExtra, is_installed, require
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src" / "involution"
 FOR_DEVELOPERS = {"docs", "dev"}
+# services that developers need no account of
+SERVICES = {"wandb", "mlflow"}
 # what torch itself brings
 WITH_TORCH = {"torch", "triton", "typing_extensions"}
 # of no extra: named where a picture wants it
@@ -45,7 +47,7 @@ def test_every_requirement_of_an_extra_is_known():
     extras = set()
     for name, distribution in requirements():
         extras.add(name)
-        if name in FOR_DEVELOPERS or distribution == "involution":
+        if name in FOR_DEVELOPERS | SERVICES or distribution == "involution":
             continue
         known = {package for extra in EXTRAS.values() for package in extra.packages}
         assert brought_by[distribution] & known, f"extras.py does not know {distribution} of the extra {name}"
@@ -112,6 +114,7 @@ NEEDED_BY = {
     "pycocotools": [["detect", *_SCENES, "retinanet"], ["segment", *_SCENES, "semantic_fpn"]],
     "segmentation_models_pytorch": [["segment", "train", "--data.spec", "digit-scenes", "--model.name", "smp_fpn"]],
     "transformers": [["detect", *_SCENES, "detr"]],
+    **{name: [[*_DIGITS, "--logger", name]] for name in sorted(SERVICES)},
     "gradio": [["app", "--checkpoint", "a.ckpt"]],
     "starlette": [["app", "--checkpoint", "a.ckpt"]],
 }

@@ -35,6 +35,8 @@ EXTRAS = {
         ("segmentation_models_pytorch", "pycocotools"),
     ),
     "transformers": Extra("DETR and Conditional DETR", ("transformers",)),
+    "wandb": Extra("--logger wandb", ("wandb",)),
+    "mlflow": Extra("--logger mlflow", ("mlflow",)),
     "demo": Extra("the web page", ("gradio", "starlette")),
 }
 

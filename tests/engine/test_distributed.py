@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 
 from involution.engine import evaluate, train
@@ -44,7 +45,10 @@ CHANGES = {
     "model.name": "test_resnet",
     "data.image_size": 8,
     "data.batch_size": 256,
-    "trainer.epochs": 1,
+    "trainer.epochs": 2,
+    # one device does not compute the gradients of what is frozen, two compute and drop them
+    "model.freeze": "stem,layer1",
+    "model.freeze_epochs": 1,
     "trainer.accelerator": "cpu",
     "trainer.precision": "64-true",
     "optimizer.name": "sgd",
@@ -58,7 +62,10 @@ def run(folder, count, *, torchrun=False):
     """Train and evaluate on `count` processes; weights, images seen per process, evaluation."""
     script = folder / "worker.py"
     script.write_text(WORKER)
+    torch.manual_seed(3)
+    torch.save(timm.create_model("test_resnet", in_chans=1).state_dict(), folder / "start.pth")
     changes = {**CHANGES, "output": str(folder), "name": "run", "devices": 1 if torchrun else count}
+    changes["model.weights"] = str(folder / "start.pth")
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", "--master-port=29613"]
     command = [sys.executable, *(launcher if torchrun else []), str(script), json.dumps(changes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}

@@ -284,12 +284,21 @@ def test_a_flipped_weight_is_seen(tmp_path):
         read_checkpoint(tmp_path / "best.ckpt")
 
 
+RECORDER = {"history": [], "best_score": 0.0, "train_seconds": 0.0, "images": 0}
+STOP = {"wait_count": 1, "stopped_epoch": 0, "patience": 2, "stopping_reason": 0, "best_score": torch.tensor(0.5)}
+# what newer versions keep as well
+LATER = [
+    {"RunRecorder": {**RECORDER, "logged_as": "wandb:../x"}},
+    {"EarlyStop": None},
+    {"EarlyStop": {**STOP, "wait_count": "many"}},
+    {"EarlyStop": {**STOP, "best_score": torch.zeros(3)}},
+]
 STATES = {
     "epoch": [None, -1, "x", 1.5, True, 2**70],
     "global_step": [None, -1, "x"],
     "pytorch-lightning_version": [None, "x", "2", "9" * 5000, 2.6],
     "loops": [None, [], {"fit_loop": torch.zeros(1)}, {3: 1}],
-    "callbacks": [None, [], {"RunRecorder": None}, {"RunRecorder": {"history": [{"epoch": "x"}]}}],
+    "callbacks": [None, [], {"RunRecorder": None}, {"RunRecorder": {"history": [{"epoch": "x"}]}}, *LATER],
     "lr_schedulers": [None, [], [None], [{"base_lrs": [math.nan]}], [{}, {}]],
     "optimizer_states": [None, [], [{}], [{"state": {}, "param_groups": []}], [{"state": [], "param_groups": None}]],
     "current_model_state": [None, {"x": None}, {"x": torch.full((2,), math.nan)}],

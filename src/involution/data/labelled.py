@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.leftovers import tell_leftovers
@@ -105,3 +107,26 @@ def _by_own_name(own: Sequence[str], content: dict[str, Any], file: Path, spec: 
     if len(set(found)) < len(found):
         raise DataError(f"{file} gives two classes of {spec} one name; wanted different names")
     return found
+
+
+def labels_of(part: Any) -> list[int]:
+    """The label of each image of a part, without reading the images."""
+    if hasattr(part, "labels"):
+        return [int(label) for label in part.labels]
+    # a torch Subset
+    whole = labels_of(part.dataset)
+    return [whole[index] for index in part.indices]
+
+
+def balanced_weights(labels: Sequence[int], num_classes: int) -> np.ndarray[Any, Any]:
+    """Weights [num_classes] by which every class counts alike; their mean over the images is 1.
+
+    A class without images has the weight 0.
+
+    Example:
+        >>> balanced_weights([0, 0, 0, 1], 3).round(2).tolist()
+        [0.67, 2.0, 0.0]
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    shares = len(labels) / ((counts > 0).sum() * counts.clip(1))
+    return np.where(counts > 0, shares, 0.0)

@@ -21,6 +21,7 @@ from involution.data.findings import some
 from involution.data.images import Header, ImageError, Reading, is_deep, look, open_pixels
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
+from involution.data.labelled import labels_of
 from involution.data.records import DataSet
 
 # images whose pixels are looked at for the range of their values
@@ -225,7 +226,7 @@ def _split(part: Any, classes: Sequence[str], quick: bool) -> Split:
     elif isinstance(part, LabelMaps):
         found.classes = {} if quick else _count_pixels(part, found, classes)
     elif hasattr(part, "labels") or hasattr(part, "indices"):
-        counts = Counter(_labels(part))
+        counts = Counter(labels_of(part))
         found.classes = {name: counts[label] for label, name in enumerate(classes)}
     # a task of somebody's own may have parts of another kind
     files, reading = files_of(part), reading_of(part)
@@ -254,14 +255,6 @@ def _header(file: Path, reading: Reading) -> Header | None:
     except ImageError:
         # reported when the data set was opened
         return None
-
-
-def _labels(part: Any) -> list[int]:
-    if hasattr(part, "labels"):
-        return [int(label) for label in part.labels]
-    # a torch Subset
-    inner = _labels(part.dataset)
-    return [inner[index] for index in part.indices]
 
 
 def _count_boxes(part: BoxDataset, found: Split, classes: Sequence[str]) -> None:
@@ -336,7 +329,7 @@ def _duplicates(data: DataSet[Any]) -> tuple[dict[str, list[str]], list[str]]:
     mixed: list[str] = []
     sizes = Counter(file.stat().st_size for part in data.parts.values() for file in files_of(part))
     for split, part in data.parts.items():
-        labels = _labels(part) if hasattr(part, "labels") or hasattr(part, "indices") else None
+        labels = labels_of(part) if hasattr(part, "labels") or hasattr(part, "indices") else None
         for place, name, digest in _digests(part, sizes):
             label = None if labels is None else labels[place]
             for other, (equal, its_label) in first[digest].items():

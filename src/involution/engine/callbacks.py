@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from typing_extensions import override
 
 from involution.data.errors import in_words
@@ -21,6 +21,7 @@ from involution.data.findings import Findings
 from involution.data.images import ImageError
 from involution.engine.best import Best, mend_best, recorded_best, write_best
 from involution.engine.files import atomic_path
+from involution.engine.loggers import name_run
 from involution.engine.module import TaskModule
 from involution.engine.process import is_main_process, tell
 from involution.engine.run_folder import BEST, LAST, rotate
@@ -69,6 +70,33 @@ class RunCheckpoints(TorchCheckpointIO):
             write_best(checkpoint, last.parent, storage_options["score"])
 
 
+class EarlyStop(EarlyStopping):
+    """Stops a training after some epochs without a better score of the validation images.
+
+    Args:
+        patience: how many epochs.
+    """
+
+    def __init__(self, patience: int) -> None:
+        # before the recorder saves; a score that is no number is no better one
+        super().__init__("score", patience=patience, mode="max", check_finite=False, check_on_train_epoch_end=False)
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return "EarlyStop"
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # a resumed run may be more patient
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        trainer.callback_metrics["score"] = torch.tensor(pl_module.val_figures()[pl_module.monitor])
+        super().on_validation_end(trainer, pl_module)
+
+
 class RunRecorder(L.Callback):
     """Keeps last.ckpt, best.ckpt (by the task's measure on the validation images; the later of equals) and metrics.csv.
 
@@ -83,6 +111,7 @@ class RunRecorder(L.Callback):
     Attributes:
         history: a row per epoch.
         best_found: epoch and score of best.ckpt, None where no epoch had a score that is a number.
+        logged_as: what the logger calls the run.
     """
 
     def __init__(
@@ -96,6 +125,7 @@ class RunRecorder(L.Callback):
         self.flag = flag
         self.left_out = left_out
         self.check = check
+        self.logged_as: str | None = None
         self.history: list[dict[str, float]] = []
         self.best_found: Best | None = None
         self._train_seconds = 0.0
@@ -125,6 +155,7 @@ class RunRecorder(L.Callback):
             "train_seconds": self._train_seconds,
             "images": self._images,
             "train_figures": self._train_figures,
+            "logged_as": self.logged_as,
         }
 
     @override
@@ -149,6 +180,7 @@ class RunRecorder(L.Callback):
             return False
         self.history = list(state["history"])
         self.best_found = recorded_best(state, monitor)
+        self.logged_as = state.get("logged_as")
         if not is_main_process() or not self.history:
             return False
         self.best_found, mended = mend_best(self.run_dir, found, self.best_found)
@@ -162,6 +194,7 @@ class RunRecorder(L.Callback):
         self.started = True
         # Lightning has its own handlers by now: of SIGTERM, and of SLURM's signal
         self.flag.listen()
+        self.logged_as = name_run(pl_module.config, trainer.logger, self.logged_as)
         self._since = time.perf_counter()
 
     @override
@@ -233,7 +266,7 @@ class RunRecorder(L.Callback):
         self.history.append(
             {
                 "epoch": trainer.current_epoch + 1,
-                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+                "learning_rate": _peak_rate(trainer.optimizers[0].param_groups[0], pl_module.config.optimizer.lr),
                 **{f"train_{name}": value for name, value in train.items()},
                 **{f"val_{name}": value for name, value in val.items()},
                 "images_per_second": self._images / max(self._train_seconds, 1e-9),
@@ -361,3 +394,8 @@ def _gathered(trainer: L.Trainer, complaints: list[str]) -> list[str]:
         parts = [None] * trainer.world_size
         torch.distributed.all_gather_object(parts, own)
     return [text for part in parts for text in part]
+
+
+def _peak_rate(group: dict[str, Any], rate: float) -> float:
+    """The learning rate now, of a group without factors of its own."""
+    return float(group["lr"]) if group["initial_lr"] == rate else rate * float(group["lr"]) / float(group["initial_lr"])

@@ -24,6 +24,10 @@ def check_config(config: RunConfig) -> None:
         )
     if trainer.ema_decay is not None and not 0 < trainer.ema_decay < 1:
         raise ConfigError(f"trainer.ema_decay must be between 0 and 1, got {trainer.ema_decay}")
+    if isinstance(config.model.freeze, str) and config.model.weights is None:
+        raise ConfigError("model.freeze needs model.weights: parts that were never trained must not be frozen")
+    if config.model.freeze_epochs is not None and not isinstance(config.model.freeze, str):
+        raise ConfigError("model.freeze_epochs needs model.freeze, the parts: stem,layer1")
     if "/" in config.name or not config.name:
         raise ConfigError(f"name must be the name of a folder, got {config.name!r}")
     get_task(config.task).check(config)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ConfigError", "RunConfig", "recipe_names", "recipe_path"]
 
 OnProblem = Literal["refuse", "skip"]
+Logger = Literal["tensorboard", "wandb", "mlflow", "none"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -38,10 +39,14 @@ class ModelConfig:
     Args:
         name: its name.
         weights: file with the weights that training starts from, or the name of published ones.
+        freeze: parts of the backbone that do not learn, with their batch norms in eval mode.
+        freeze_epochs: how long; null for the whole training.
     """
 
     name: str = ""
     weights: str | None = None
+    freeze: str | None = None
+    freeze_epochs: int | None = ranged(None, 1, MOST)
 
 
 @dataclass
@@ -87,6 +92,8 @@ class OptimizerConfig:
         weight_decay: decay per unit of learning rate.
         decay_norm_and_bias: apply the decay to one-dimensional parameters (norms, biases) too.
         head_lr_factor: factor on the learning rate of the head.
+        layer_decay: factor on the learning rate from each layer of the backbone to the one before it, so that early
+            layers change little; 1 for none.
     """
 
     name: str = "sgd"
@@ -95,6 +102,7 @@ class OptimizerConfig:
     weight_decay: float = ranged(1e-4, 0)
     decay_norm_and_bias: bool = True
     head_lr_factor: float = ranged(1.0, 0, above=True)
+    layer_decay: float = ranged(1.0, 0, 1, above=True)
 
 
 @dataclass
@@ -132,6 +140,8 @@ class TrainerConfig:
         epochs: passes over the training images.
         steps: optimiser steps instead of epochs, rounded up to whole epochs; the decay ends at that step.
         keep: how many checkpoints to resume from are kept, last.ckpt and the ones before it.
+        patience: stop early after this many epochs without a better figure of the validation images; null to train
+            all epochs.
         label_smoothing: fraction of the target spread evenly over all classes.
         precision: 32-true, bf16-mixed, 16-mixed or 64-true.
         clip_grad_norm: maximum norm of the gradient, null for no limit.
@@ -146,6 +156,7 @@ class TrainerConfig:
     epochs: int = ranged(130, 1, MOST)
     steps: int | None = ranged(None, 1, 1000 * MOST)
     keep: int = ranged(2, 1, 1000)
+    patience: int | None = ranged(None, 1, MOST)
     label_smoothing: float = ranged(0.0, 0, 1)
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     clip_grad_norm: float | None = ranged(None, 0)
@@ -166,6 +177,8 @@ class RunConfig:
         seed: seed of the initial weights, the order of the images and every augmentation.
         devices: number of devices (processes) that share the batch.
         compile: compile the network with torch.compile.
+        logger: what shows the figures of metrics.csv: tensorboard, wandb or mlflow (set up by their environment
+            variables), or none.
         optimizer: the optimiser.
         schedule: the learning rate over time.
         trainer: how the training runs.
@@ -180,6 +193,7 @@ class RunConfig:
     seed: int = ranged(0, 0, 2**63 - 1)
     devices: int = ranged(1, 1, MOST)
     compile: bool = False
+    logger: Logger = "tensorboard"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import Self
@@ -23,6 +23,7 @@ class Figures(ABC):
         images_per_second: images per second, loading included.
         classes: class names.
         split: the split's name.
+        difficulty: how hard each image was, in the split's order; empty where a task does not tell.
     """
 
     # what `predictions` returns, for the command-line help; empty if the task keeps none
@@ -32,6 +33,7 @@ class Figures(ABC):
     images_per_second: float
     classes: list[str]
     split: str
+    difficulty: list[float] = field(default_factory=list, repr=False)
 
     @classmethod
     @abstractmethod

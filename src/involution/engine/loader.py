@@ -34,6 +34,8 @@ def derive_seed(*parts: int) -> int:
 class TrainBatches(Sampler[list[tuple[int, int]]]):
     """Shuffled batches of (epoch, image index); each image at most once an epoch, on one of the devices.
 
+    With `weights`, images are drawn with replacement instead, as torch's WeightedRandomSampler does.
+
     The last incomplete optimiser step of an epoch is left out.
 
     Args:
@@ -44,6 +46,7 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         rank: this device.
         world_size: number of devices.
         start: (epoch, batch) to start at, for a resumed run.
+        weights: how often each image is drawn, in any unit [num_images]; None for every image alike.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         world_size: int = 1,
         start: tuple[int, int] = (0, 0),
+        weights: Any = None,
     ) -> None:
+        self.chances = None if weights is None else np.asarray(weights, np.float64) / np.sum(weights)
         self.num_images = num_images
         self.size = batch_size // accumulate
         self.num_batches = num_images // batch_size * accumulate
@@ -79,7 +84,11 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         return self.num_batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_images)
+        random = np.random.default_rng([self.seed, self.epoch])
+        if self.chances is None:
+            order = random.permutation(self.num_images)
+        else:
+            order = random.choice(self.num_images, self.num_images, p=self.chances)
         first = self.start[1] if self.epoch == self.start[0] else 0
         for number in range(first, self.num_batches):
             batch = order[number * self.size : (number + 1) * self.size]
@@ -121,11 +130,19 @@ class TrainItems(Dataset[tuple[Tensor, Any]]):
         seed: seed of the augmentation.
         fixed: the part that is the same every time, or None.
         cache: keep the results of `fixed`.
+        weights: how often each image is drawn, None for every image alike.
     """
 
     def __init__(
-        self, source: Dataset[Any], random: Transform, seed: int, fixed: Transform | None = None, cache: bool = False
+        self,
+        source: Dataset[Any],
+        random: Transform,
+        seed: int,
+        fixed: Transform | None = None,
+        cache: bool = False,
+        weights: Any = None,
     ) -> None:
+        self.weights = weights
         self.source = source
         self.random = random
         self.seed = seed

@@ -63,6 +63,26 @@ class TaskModule(L.LightningModule):
         kept[:, self.within] = logits[:, self.within]
         return kept
 
+    def see_training_images(self, images: Any) -> None:
+        """Take what the loss needs from the training split of the data set, before a training starts."""
+
+    def from_all_devices(self, values: list[Any]) -> list[list[Any]]:
+        """A list from each device."""
+        if self.trainer.world_size == 1:
+            return [values]
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, values)
+        return parts
+
+    def in_order(self, values: list[float]) -> list[float]:
+        """One number for each image that this device was given, as a list for all images, in the split's order."""
+        parts = self.from_all_devices(values)
+        whole = [0.0] * sum(map(len, parts))
+        for rank, part in enumerate(parts):
+            # as `EvalBatches` deals them out
+            whole[rank :: len(parts)] = part
+        return whole
+
     def train_figures(self) -> dict[str, float]:
         """Figures of the training images over the epoch, including `loss`; then reset them."""
         found = {"loss": float(self.loss_sum.compute() / self.loss_count.compute())}

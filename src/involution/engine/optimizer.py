@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -7,31 +7,30 @@ from torch.optim import Optimizer
 from involution.data.errors import nearest
 from involution.engine.config import OptimizerConfig
 from involution.engine.settings import ConfigError
+from involution.engine.trunk import head_parameters, layer_depths
 
 
 def param_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """The trainable parameters in groups that share a learning rate and a weight decay.
 
     Without `decay_norm_and_bias`, one-dimensional parameters form groups without decay. With a `head_lr_factor` other
-    than 1, the head forms separate groups: the network's `head_parameters()`, or the classifier of timm's networks.
-    Empty groups are left out.
+    than 1, the head forms separate groups. With a `layer_decay` below 1, each layer of the backbone does: its rate is
+    that of the layer above it times the decay, as in timm's `param_groups_layer_decay`. Empty groups are left out.
+
+    Raises:
+        ConfigError: for a layer decay of a network that does not say what its layers are.
     """
-    head = {id(parameter) for parameter in _head(model)}
+    head = {id(parameter) for parameter in head_parameters(model)}
+    depths = layer_depths(model) if config.layer_decay < 1 else {}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
         decay = config.weight_decay if config.decay_norm_and_bias or parameter.ndim > 1 else 0.0
         factor = config.head_lr_factor if id(parameter) in head else 1.0
+        factor *= config.layer_decay ** depths.get(id(parameter), 0)
         groups.setdefault((config.lr * factor, decay), []).append(parameter)
     return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
-
-
-def _head(model: nn.Module) -> Iterable[nn.Parameter]:
-    # our own networks name their head's parameters; timm's have a classifier
-    if hasattr(model, "head_parameters"):
-        return model.head_parameters()  # type: ignore[operator]
-    return model.get_classifier().parameters()  # type: ignore[operator]
 
 
 def check_optimizer(config: OptimizerConfig) -> None:

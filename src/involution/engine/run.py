@@ -24,8 +24,10 @@ from involution.engine.checks import check_config
 from involution.engine.classes import match_classes, some
 from involution.engine.config import Config, RunConfig
 from involution.engine.files import atomic_path
+from involution.engine.freezing import freeze
 from involution.engine.loader import EvalBatches, TrainBatches, make_loader
 from involution.engine.loading import load, make_card
+from involution.engine.loggers import check_logger, close_logger
 from involution.engine.module import TaskModule
 from involution.engine.optimizer import param_groups
 from involution.engine.process import is_main_process, tell
@@ -85,6 +87,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
     spec = get_task(config.task)
     check_config(config)
     config = fit_backbone(config)
+    check_logger(config)
     with RunFolder(folder_of(config, resume)) as folder:
         if resume is not None:
             folder.lock()
@@ -136,15 +139,17 @@ def _is_finished(
         return False
     check_training_state(start.found, start.checkpoint or "", param_groups(module.model, config.optimizer))
     mended = recorder.resume(start.found, module.monitor)
-    epoch = start.position[0]
-    if epoch < config.trainer.epochs:
+    epoch, patience = start.position[0], config.trainer.patience
+    waited = start.found["callbacks"].get("EarlyStop", {}).get("wait_count", 0)
+    if epoch >= config.trainer.epochs:
+        state, wish = f"is finished ({epoch} of {config.trainer.epochs} epochs)", "epochs"
+    elif patience is not None and waited >= patience:
+        state, wish = f"stopped early ({waited} epochs without a better figure)", "patience"
+    else:
         return False
     if resume != AUTO and not mended:
-        raise ConfigError(
-            f"{start.checkpoint} is finished ({epoch} of {config.trainer.epochs} epochs); raise --trainer.epochs to "
-            "train longer"
-        )
-    tell(f"{start.checkpoint} is finished ({epoch} of {config.trainer.epochs} epochs)")
+        raise ConfigError(f"{start.checkpoint} {state}; raise --trainer.{wish} to train longer")
+    tell(f"{start.checkpoint} {state}")
     return True
 
 
@@ -185,6 +190,8 @@ def _fit(
         if start.checkpoint is None or recorder.started or type(error).__module__.startswith("involution."):
             raise
         raise CheckpointError(f"can't resume from {start.checkpoint}: {type(error).__name__}: {error}") from error
+    finally:
+        close_logger(config)
     if found_in_data:
         # with what could not be read while loading
         _write_survey(replace(found_in_data, findings=data.findings.to_dict()), recorder.run_dir)
@@ -261,6 +268,9 @@ def evaluate(
             raise KeyboardInterrupt from error
         seconds = time.perf_counter() - start
     count -= left_out.missing
+    if left_out.missing:
+        # the numbers no longer say which image they belong to
+        module.results["difficulty"] = []
     common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes, "split": split}
     return spec.figures.from_results(module.results, **common)
 
@@ -269,12 +279,17 @@ def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: i
     """The Lightning module with network and card; a resumed run gets its weights later."""
     torch.manual_seed(config.seed)
     network = spec.build(config, len(data.classes), fresh)
+    frozen = freeze(network, config.model)
+    if frozen:
+        tell(frozen)
     if config.trainer.channels_last:
         network.to(memory_format=torch.channels_last)
     if config.compile:
         spec.compiled(network).compile()
     card = make_card(config, data.classes, category_ids(data))
-    return spec.module(network, config, card, steps_per_epoch, data.split("val"))
+    module = spec.module(network, config, card, steps_per_epoch, data.split("val"))
+    module.see_training_images(data.train)
+    return module
 
 
 def make_loaders(
@@ -292,7 +307,8 @@ def make_loaders(
     """
     rank, world, settings = trainer.global_rank, trainer.world_size, config.data
     accumulate = config.trainer.accumulate
-    batches = TrainBatches(len(images), settings.batch_size, accumulate, config.seed, rank, world, position)
+    weights = getattr(images, "weights", None)
+    batches = TrainBatches(len(images), settings.batch_size, accumulate, config.seed, rank, world, position, weights)
     val_images: Any = spec.eval_set(config, data.split("val"))
     val_size = max(spec.least_val_batch, settings.batch_size // world)
     val_batches = EvalBatches(len(val_images), val_size, rank, world)

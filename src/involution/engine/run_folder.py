@@ -20,7 +20,7 @@ from involution.engine.settings import ConfigError
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 # what a run leaves that ends before its first checkpoint
-_REMAINS = {"tensorboard", "data.json"}
+_REMAINS = {"tensorboard", "wandb", "data.json"}
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -164,7 +164,8 @@ class RunFolder:
             raise ConfigError(f"{self.path} already has files; choose another --name")
         if inside:
             tell(f"{self.path} holds a run that ended before its first checkpoint; it starts over")
-            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+            for logs in ("tensorboard", "wandb"):
+                shutil.rmtree(self.path / logs, ignore_errors=True)
 
     def check(self) -> None:
         """Raise `FolderInUse` if another process has taken it over."""

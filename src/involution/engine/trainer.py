@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from involution.engine.callbacks import LeftOut, RunCheckpoints
+from involution.engine.callbacks import EarlyStop, LeftOut, RunCheckpoints
 from involution.engine.config import RunConfig
+from involution.engine.freezing import Freezing
+from involution.engine.loggers import make_logger
 from involution.engine.progress import ProgressBar
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task
@@ -20,15 +22,18 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
     """The trainer of a run."""
     import lightning as L
     from lightning.pytorch.callbacks import EMAWeightAveraging
-    from lightning.pytorch.loggers import TensorBoardLogger
 
-    # the average is updated before the recorder saves it
+    # what they keep is up to date when the recorder saves it
     callbacks: list[L.Callback] = []
     if config.trainer.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.trainer.ema_decay))
     # before the recorder, which would save what a broken image is to prevent
     if left_out is not None:
         callbacks.append(left_out)
+    if isinstance(config.model.freeze, str):
+        callbacks.append(Freezing(config.model.freeze, config.model.freeze_epochs))
+    if config.trainer.patience is not None:
+        callbacks.append(EarlyStop(config.trainer.patience))
     callbacks.append(recorder)
     if progress:
         callbacks.append(ProgressBar(config.name))
@@ -41,7 +46,7 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
         gradient_clip_val=config.trainer.clip_grad_norm,
         accumulate_grad_batches=config.trainer.accumulate,
         sync_batchnorm=config.trainer.sync_batchnorm,
-        logger=TensorBoardLogger(run_dir, name="", version="tensorboard"),
+        logger=make_logger(config, run_dir, recorder.logged_as),
         callbacks=callbacks,
         plugins=[RunCheckpoints(config.trainer.keep)],
         log_every_n_steps=1,
@@ -128,6 +133,8 @@ def quiet() -> Iterator[None]:
             ".*broadcast_buffers. is deprecated.*",
             ".*dataloader is not resumable.*",
             ".*module.* in eval mode at the start of training.*",
+            # a resumed run may be told to stop early, or no longer
+            ".*callbacks used to create the checkpoint need to be provided.*",
         ):
             warnings.filterwarnings("ignore", message=message)
         for logger in loggers:

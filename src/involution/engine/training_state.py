@@ -43,6 +43,8 @@ def check_training_state(
         raise CheckpointError(f"can't resume from {path}: a part of its loops {complaint}")
     if "RunRecorder" in checkpoint["callbacks"]:
         _check_history(checkpoint["callbacks"]["RunRecorder"], refuse)
+    if "EarlyStop" in checkpoint["callbacks"]:
+        _check_early_stop(checkpoint["callbacks"]["EarlyStop"], refuse)
     for name in ("optimizer_states", "lr_schedulers"):
         value = checkpoint.get(name)
         if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], dict):
@@ -72,6 +74,19 @@ def _check_history(recorder: Any, refuse: Any) -> None:
     figures = recorder.get("train_figures") or {}
     if not isinstance(figures, dict) or not all(isinstance(k, str) and _number(v) for k, v in figures.items()):
         refuse("train_figures", figures, "numbers by name")
+
+    logged_as = recorder.get("logged_as")
+    if logged_as is not None and not (
+        isinstance(logged_as, str) and re.fullmatch(r"[a-z]{1,20}:[\w-]{1,100}", logged_as)
+    ):
+        refuse("logger's name of the run", logged_as, "such as wandb:1a2b3c4d")
+
+
+def _check_early_stop(state: Any, refuse: Any) -> None:
+    numbers = ("wait_count", "stopped_epoch", "patience", "stopping_reason")
+    right = isinstance(state, dict) and all(_number(state.get(name)) for name in numbers)
+    if not right or not isinstance(state.get("best_score"), Tensor) or state["best_score"].numel() != 1:
+        refuse("state of early stopping", state, f"numbers for best_score, {', '.join(numbers)}")
 
 
 def _check_optimizer(

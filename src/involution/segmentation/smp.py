@@ -45,6 +45,12 @@ class SmpSegmenter(nn.Module):
         encoder: nn.Module = self.network.encoder  # type: ignore[assignment]
         return encoder
 
+    @property
+    def trunk(self) -> nn.Module:
+        """The features of timm's network in it."""
+        trunk: nn.Module = self.encoder.model  # type: ignore[assignment]
+        return trunk
+
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of everything but the backbone."""
         return parameters_outside(self, self.encoder)

@@ -35,6 +35,7 @@ SHARED = {
     "optimizer.weight_decay": 0.3,
     "optimizer.decay_norm_and_bias": True,
     "optimizer.head_lr_factor": 3.0,
+    "optimizer.layer_decay": 0.5,
     "schedule.decay": "linear",
     "schedule.update": "epoch",
     "schedule.final": 0.5,
@@ -46,6 +47,8 @@ SHARED = {
     "schedule.warmup_start": 0.5,
     "trainer.epochs": 9,
     "trainer.steps": 33,
+    "trainer.patience": 2,
+    "logger": "none",
     "trainer.precision": "64-true",
     "trainer.clip_grad_norm": 0.1,
     "trainer.accumulate": 2,
@@ -56,13 +59,14 @@ SHARED = {
     "model.norm": "group",
     "model.neck": "involution",
     "model.weights": "weights.pth",
+    "model.freeze": "layer1",
+    "model.freeze_epochs": 2,
     "data.spec": "other",
 }
 OWN = {
     "detect": {
         "model.name": "mask_rcnn",
         "model.levels": [1, 3],
-        "model.freeze": False,
         "model.head": "involution",
         "model.args": {"out_channels": 16, "anchor_sizes": [8, 16, 32, 64]},
         "data.min_size": [64],
@@ -84,6 +88,7 @@ OWN = {
         "trainer.label_smoothing": 0.3,
     },
 }
+FROM_WEIGHTS = {"model.weights": "weights.pth", "model.backbone_args": {}, LEVELS: [1, 2, 3]}
 # with these the setting matters; the comparison is with a run that has them, too
 BASES = {
     # pooling adds a level to those of the backbone
@@ -93,6 +98,9 @@ BASES = {
         LEVELS: [2, 3],
     },
     ("detect", "model.freeze"): {"model.weights": "weights.pth"},
+    ("segment", "model.freeze"): FROM_WEIGHTS,
+    ("detect", "model.freeze_epochs"): {"model.weights": "weights.pth", "model.freeze": "layer1"},
+    ("segment", "model.freeze_epochs"): {**FROM_WEIGHTS, "model.freeze": "layer1"},
     ("segment", "model.name"): {"model.args": {"head_channels": 16}},
     ("segment", "model.weights"): {"model.backbone_args": {}, LEVELS: [1, 2, 3]},
     ("segment", "augment.scale"): {"data.min_size": 96, "augment.crop": (64, 64)},
@@ -158,6 +166,7 @@ def fingerprint(task, root, tmp_path, changes, monkeypatch):
         layout,
     ]
     facts += [made.gradient_clip_val, made.accumulate_grad_batches, [type(item).__name__ for item in made.callbacks]]
+    facts += [type(made.logger).__name__]
     eval_image, _ = spec.eval_set(config, data.val)[0]
     facts += [eval_image.double().sum().item(), list(eval_image.shape), str(getattr(module.model, "transform", ""))]
     facts += [compiled, train_loader.num_workers, data.spec, type(images.cached).__name__]

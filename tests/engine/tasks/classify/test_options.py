@@ -5,11 +5,12 @@ from dataclasses import replace
 import lightning
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
 from involution.engine import ClassifyConfig, run, train, trainer
-from involution.engine.callbacks import RunRecorder
+from involution.engine.callbacks import EarlyStop, RunRecorder
 from involution.engine.settings import setting_names
 from involution.engine.signals import StopFlag
 from involution.engine.task import get_task
@@ -22,6 +23,7 @@ CHANGES_WEIGHTS = {
     "data.image_size": 10,
     "data.batch_size": 32,
     "data.split_seed": 1,
+    "data.balance": "sampling",
     "augment.crop_scale": (0.3, 0.9),
     "augment.flip": 0.5,
     "augment.rotate": 40.0,
@@ -38,6 +40,7 @@ CHANGES_WEIGHTS = {
     "optimizer.weight_decay": 0.5,
     "optimizer.decay_norm_and_bias": True,
     "optimizer.head_lr_factor": 3.0,
+    "optimizer.layer_decay": 0.5,
     "schedule.decay": "constant",
     "schedule.update": "epoch",
     "schedule.final": 0.5,
@@ -55,12 +58,16 @@ CHANGES_WEIGHTS = {
 BASES = {
     "data.interpolation": {"data.image_size": 11},
     "augment.randaugment_magnitude": {"augment.randaugment": 2},
+    "model.freeze": {"model.weights": "weights.pth"},
+    "model.freeze_epochs": {"model.weights": "weights.pth", "model.freeze": "stem", "trainer.epochs": 2},
     "schedule.warmup_start": {"schedule.warmup_epochs": 0.5},
     "schedule.milestones": {"schedule.decay": "step", "schedule.milestones": [1]},
     "schedule.power": {"schedule.decay": "poly"},
     "schedule.gamma": {"schedule.decay": "step", "schedule.milestones": [0]},
 }
 WITH_BASE = {
+    "model.freeze": "stem",
+    "model.freeze_epochs": 1,
     "data.interpolation": "bicubic",
     "augment.randaugment_magnitude": 25,
     "schedule.warmup_start": 0.5,
@@ -73,6 +80,9 @@ ELSEWHERE = {
     "output",
     "devices",
     "compile",
+    "logger",
+    "trainer.patience",
+    "trainer.keep",
     "model.name",
     "model.weights",
     "data.spec",
@@ -109,6 +119,14 @@ def test_no_setting_is_forgotten():
     assert CHANGES_WEIGHTS.keys() | WITH_BASE.keys() | ELSEWHERE == set(setting_names(ClassifyConfig))
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(5)
+    file = tmp_path_factory.mktemp("weights") / "weights.pth"
+    torch.save(timm.create_model("test_resnet", in_chans=1).state_dict(), file)
+    return file
+
+
 def result(make_config, name, changes):
     config = make_config(name, **{"trainer.epochs": 1, "data.batch_size": 64, **changes})
     return torch.load(train(config, progress=False).last, weights_only=True)["state_dict"]
@@ -125,8 +143,8 @@ def baseline():
 
 
 @pytest.mark.parametrize("key", [*CHANGES_WEIGHTS, *WITH_BASE])
-def test_setting_changes_the_weights(make_config, baseline, key):
-    base = BASES.get(key, {})
+def test_setting_changes_the_weights(make_config, baseline, weights, key):
+    base = {name: str(weights) if value == "weights.pth" else value for name, value in BASES.get(key, {}).items()}
     if key not in BASES and not baseline:
         baseline.update(result(make_config, "base", {}))
     before = result(make_config, "base", base) if key in BASES else baseline
@@ -161,6 +179,7 @@ def test_settings_of_how_and_where(make_config, monkeypatch, tmp_path):
     assert train_loader.dataset.cached is None
     assert not compiled
     assert (kwargs["devices"], kwargs["sync_batchnorm"], kwargs["accelerator"]) == (1, False, "auto")
+    assert type(kwargs["logger"]).__name__ == "TensorBoardLogger"
 
     weight = module.model.conv1[0].weight
     assert weight.is_contiguous()
@@ -168,6 +187,8 @@ def test_settings_of_how_and_where(make_config, monkeypatch, tmp_path):
     names.write_text("\n".join(f"digit {i}" for i in range(10)))
     changes = {
         "compile": True,
+        "logger": "none",
+        "trainer.patience": 3,
         "data.workers": 1,
         "data.cache": True,
         "data.channels": 3,
@@ -184,7 +205,8 @@ def test_settings_of_how_and_where(make_config, monkeypatch, tmp_path):
     assert compiled == [changed.model]
     assert train_loader.num_workers == val_loader.num_workers == 1
     assert train_loader.dataset.cached == {}
-    assert (kwargs["sync_batchnorm"], kwargs["accelerator"]) == (True, "cpu")
+    assert (kwargs["sync_batchnorm"], kwargs["accelerator"], kwargs["logger"]) == (True, "cpu", False)
+    assert [item.patience for item in kwargs["callbacks"] if isinstance(item, EarlyStop)] == [3]
     weight = changed.model.conv_stem.weight
     assert weight.shape[1] == 3
     assert weight.is_contiguous(memory_format=torch.channels_last)

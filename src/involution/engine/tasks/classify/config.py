@@ -22,6 +22,9 @@ class ClassifyModelConfig(ModelConfig):
         name: its name in timm's registry, RedNet's included: rednet50, rednet_nano, resnet50, ...
         weights: start from this checkpoint or converted .safetensors file, or from published weights by name, such as
             rednet50; a head with another number of classes is initialised anew.
+        freeze: parts of the network that do not learn and whose batch norms stay in eval mode, separated by commas:
+            stem, layer1, ..., backbone for all but the head, norms for the statistics of all batch norms.
+        freeze_epochs: train them, too, after this many epochs; null for never.
         args: further arguments of its constructor, such as {"drop_path_rate": 0.1}.
     """
 
@@ -40,6 +43,8 @@ class ClassifyDataConfig(DataConfig):
         crop_pct: evaluation resizes the shorter side to image_size / crop_pct and crops the centre.
         interpolation: bilinear or bicubic, for every resize.
         classes: file with the class names, one a line or a JSON list; needed where the data has none.
+        balance: what to do about rare classes in training: none; sampling, to draw images of all classes equally often;
+            or loss, to weigh each image by how rare its class is.
     """
 
     spec: str = "digits"
@@ -51,6 +56,7 @@ class ClassifyDataConfig(DataConfig):
     crop_pct: float = ranged(0.875, 0.01, 1)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     classes: str | None = None
+    balance: Literal["none", "sampling", "loss"] = "none"
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from typing_extensions import override
 
+from involution.data.labelled import balanced_weights, labels_of
 from involution.engine.checkpoint import ModelCard
 from involution.engine.module import TaskModule
 from involution.engine.tasks.classify.config import ClassifyConfig
@@ -19,7 +20,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Scores(nn.Module):
-    """Loss, top-1 and top-5 over a pass, each image counted once, on whichever device saw it.
+    """Loss, top-1 and perhaps top-5 over a pass, each image counted once, on whichever device saw it.
 
     Args:
         num_classes: number of classes.
@@ -32,7 +33,10 @@ class Scores(nn.Module):
         self.loss: Metric = SumMetric(nan_strategy="disable")
         self.count: Metric = SumMetric(nan_strategy="disable")
         self.top1: Metric = MulticlassAccuracy(num_classes, average="micro")
-        self.top5: Metric = MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro")
+        # of five classes the right one is always among the best five
+        self.top5: Metric | None = None
+        if num_classes > 5:
+            self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro")
         self.confusion: Metric | None = MulticlassConfusionMatrix(num_classes) if confusion else None
 
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
@@ -41,7 +45,8 @@ class Scores(nn.Module):
         self.loss.update(loss.detach() * len(labels))
         self.count.update(len(labels))
         self.top1.update(logits, labels)
-        self.top5.update(logits, labels)
+        if self.top5 is not None:
+            self.top5.update(logits, labels)
         if self.confusion is not None:
             self.confusion.update(logits, labels)
 
@@ -50,8 +55,9 @@ class Scores(nn.Module):
         found = {
             "loss": self.loss.compute() / self.count.compute(),
             "accuracy": self.top1.compute(),
-            "top5": self.top5.compute(),
         }
+        if self.top5 is not None:
+            found["top5"] = self.top5.compute()
         if self.confusion is not None:
             found["confusion"] = self.confusion.compute()
         for metric in self.children():
@@ -78,6 +84,14 @@ class ClassificationTask(TaskModule):
         self.train_scores = Scores(num_classes)
         self.eval_scores = Scores(num_classes, confusion=True)
         self.mix = _mix(config, num_classes)
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", None, persistent=False)
+        self.surprises: list[float] = []
+
+    @override
+    def see_training_images(self, images: Any) -> None:
+        if self.config.data.balance == "loss":
+            self.class_weights = torch.from_numpy(balanced_weights(labels_of(images), len(self.card.classes))).float()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, classes] of images [N, C, H, W]."""
@@ -93,7 +107,9 @@ class ClassificationTask(TaskModule):
         if self.mix is not None:
             images, targets = self.mix(images, labels)
         logits = self(images)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.config.trainer.label_smoothing)
+        smoothing = self.config.trainer.label_smoothing
+        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        loss = F.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
         self.train_scores.update(logits, labels, loss)
         return loss
 
@@ -101,11 +117,14 @@ class ClassificationTask(TaskModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
         logits = self.restricted(self(images))
-        self.eval_scores.update(logits, labels, F.cross_entropy(logits, labels))
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        self.surprises += losses.tolist()
+        self.eval_scores.update(logits, labels, losses.mean())
 
     @override
     def on_validation_epoch_end(self) -> None:
-        self.results = self.eval_scores.compute()
+        self.results = {**self.eval_scores.compute(), "difficulty": self.in_order(self.surprises)}
+        self.surprises = []
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import Dataset
 
+from involution.data.labelled import balanced_weights, labels_of
 from involution.data.records import DataSet
 from involution.data.transforms import eval_transform, train_transforms
 from involution.engine.checkpoint import ModelCard
@@ -54,7 +55,11 @@ def train_set(config: ClassifyConfig, data: DataSet[Any]) -> Dataset[Any]:
         randaugment_magnitude=augment.randaugment_magnitude,
         erase=augment.erase,
     )
-    return TrainItems(data.train, ImageOnly(random), config.seed, ImageOnly(fixed), settings.cache)
+    weights = None
+    if settings.balance == "sampling":
+        labels = labels_of(data.train)
+        weights = balanced_weights(labels, len(data.classes))[labels]
+    return TrainItems(data.train, ImageOnly(random), config.seed, ImageOnly(fixed), settings.cache, weights)
 
 
 def eval_set(config: ClassifyConfig, images: Dataset[Any]) -> Dataset[Any]:

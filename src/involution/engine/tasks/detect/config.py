@@ -31,7 +31,10 @@ class DetectModelConfig(ModelConfig):
         weights: start from the backbone's weights in this file, a classifier's best.ckpt or a file written by
             `involution convert`, or from published weights by name, such as rednet50;
             stem and first stage are then frozen and all batch norms keep their statistics.
-        freeze: freeze them or not, regardless of weights; null to freeze only if there are weights.
+        freeze: freeze them or not, regardless of weights; null to freeze only if there are weights. Or parts of the
+            backbone that do not learn and whose batch norms stay in eval mode, separated by commas: stem, layer1, ...,
+            backbone for all of it, norms for the statistics of all batch norms.
+        freeze_epochs: train these parts, too, after this many epochs; null for never.
         norm: norm of the backbone: batch, or group for training from scratch with small batches.
         neck: kind of the feature pyramid's output layers, convolution or involution; not for a detr.
         head: kind of the layers of proposal network and mask head, convolution or involution; not for a detr.
@@ -43,7 +46,7 @@ class DetectModelConfig(ModelConfig):
     backbone: str = "rednet50_stem7"
     backbone_args: dict[str, Any] = field(default_factory=dict)
     levels: list[int] | None = ranged(None, 0, 100)  # noqa: RUF009
-    freeze: bool | None = None
+    freeze: bool | str | None = None  # type: ignore[assignment]
     norm: Literal["batch", "group"] = "batch"
     neck: Kind = "convolution"
     head: Kind = "convolution"
@@ -153,7 +156,8 @@ def create_detector(config: DetectConfig, num_classes: int, weights: bool) -> nn
             model.backbone,
             levels,
             weights=model.weights,
-            freeze=model.freeze,
+            # the engine freezes parts that are named
+            freeze=False if isinstance(model.freeze, str) else model.freeze,
             norm=model.norm,
             model_args=model.backbone_args,
             load=weights,

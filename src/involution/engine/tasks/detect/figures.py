@@ -20,23 +20,30 @@ class DetectionFigures(Figures):
     Attributes:
         bbox: COCO's twelve figures of the boxes, 0 to 1: ap, ap50, ap75, …
         segm: the same for masks; None for a detector without masks.
+        class_ap: AP of the boxes of each class, 0 to 1; NaN for a class without objects.
+        precision: precision of the boxes at the recalls 0, 0.01, ..., 1 at IoU 0.5, the mean of the classes; empty
+            without objects.
         results: every detection, in COCO's results format.
         num_images: images counted, each once.
         images_per_second: images per second, loading and evaluation included.
         classes: category names.
         split: the split's name.
+        difficulty: mistakes in each image: objects missed, and false detections of a score of 0.5 or more, at IoU 0.5.
     """
 
     predictions_help = "write every detection as JSON, in COCO's results format"
 
     bbox: dict[str, float]
     segm: dict[str, float] | None
+    class_ap: list[float]
+    precision: list[float]
     results: list[dict[str, Any]]
 
     @classmethod
     def from_results(cls, results: dict[str, Any], **common: Any) -> Self:
         """The figures of a pass."""
-        return cls(bbox=results["bbox"], segm=results.get("segm"), results=results["results"], **common)
+        own = {name: results[name] for name in ("bbox", "class_ap", "precision", "difficulty", "results")}
+        return cls(segm=results.get("segm"), **own, **common)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """COCO's table, in percent."""
@@ -48,10 +55,11 @@ class DetectionFigures(Figures):
         return ["%", *_COLUMNS], rows
 
     def to_dict(self) -> dict[str, Any]:
-        """COCO's figures; null if the data has no such object."""
+        """COCO's figures, and AP by class; null if the data has no such object."""
         plain = {name: or_none(value) for name, value in self.bbox.items()}
         masks = None if self.segm is None else {name: or_none(value) for name, value in self.segm.items()}
-        return {"bbox": plain, "segm": masks}
+        classes = {name: or_none(value) for name, value in zip(self.classes, self.class_ap, strict=True)}
+        return {"bbox": plain, "segm": masks, "class_ap": classes}
 
     def predictions(self) -> list[dict[str, Any]]:
         """Every detection, in COCO's results format."""

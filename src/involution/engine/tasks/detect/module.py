@@ -14,7 +14,7 @@ from involution.detection import first_label
 from involution.engine.checkpoint import ModelCard
 from involution.engine.module import TaskModule
 from involution.engine.tasks.detect.coco_format import coco_results
-from involution.engine.tasks.detect.coco_metrics import average_precision
+from involution.engine.tasks.detect.coco_metrics import judge
 from involution.engine.tasks.detect.config import DetectConfig
 
 Batch = tuple[list[Tensor], list[dict[str, Any]]]
@@ -68,16 +68,20 @@ class DetectionTask(TaskModule):
 
     @override
     def on_validation_epoch_end(self) -> None:
-        parts: list[Any] = [(self.detections, self.seen)]
-        if self.trainer.world_size > 1:
-            parts = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, (self.detections, self.seen))
-        everything = [result for found, _ in parts for result in found]
-        seen = {image for _, images in parts for image in images}
+        parts = self.from_all_devices([(self.detections, self.seen)])
+        everything = [result for ((found, _),) in parts for result in found]
+        seen = {image for ((_, images),) in parts for image in images}
         record = replace(self.val_record, scenes=[scene for scene in self.val_record.scenes if scene.id in seen])
-        self.results = {"bbox": average_precision(record, everything), "results": everything}
+        boxes = judge(record, everything)
+        self.results = {
+            "bbox": boxes.figures,
+            "class_ap": boxes.class_ap,
+            "precision": boxes.precision,
+            "difficulty": boxes.mistakes,
+            "results": everything,
+        }
         if self.with_masks:
-            self.results["segm"] = average_precision(record, everything, "segm")
+            self.results["segm"] = judge(record, everything, "segm").figures
         self.detections, self.seen = [], []
 
     test_step = validation_step

@@ -28,8 +28,10 @@ class SegmentModelConfig(ModelConfig):
         backbone_args: further arguments of the backbone's constructor; not for smp_*.
         levels: features of the backbone to use, four by default; not for smp_*.
         weights: start from the backbone's weights in this file, a classifier's best.ckpt or a file written by
-            `involution convert`, or from published weights by name, such as rednet50;
-            nothing is frozen.
+            `involution convert`, or from published weights by name, such as rednet50.
+        freeze: parts of the backbone that do not learn and whose batch norms stay in eval mode, separated by commas:
+            stem, layer1, ..., backbone for all of it, norms for the statistics of all batch norms.
+        freeze_epochs: train them, too, after this many epochs; null for never.
         norm: norm of backbone and heads, batch or group; not for smp_*.
         neck: kind of the output layers of semantic_fpn's feature pyramid, convolution or involution.
         class_weights: weight of each class in the loss, for classes that cover few pixels; null for 1 each.

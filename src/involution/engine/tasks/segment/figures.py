@@ -26,6 +26,7 @@ class SegmentationFigures(Figures):
         images_per_second: images per second, loading included.
         classes: class names.
         split: the split's name.
+        difficulty: 1 minus the mean IoU of each image.
     """
 
     miou: float
@@ -41,6 +42,7 @@ class SegmentationFigures(Figures):
             iou=results["iou"].tolist(),
             accuracy=float(results["accuracy"]),
             confusion=results["confusion"].cpu(),
+            difficulty=results["difficulty"],
             **common,
         )
 

@@ -46,6 +46,7 @@ class SegmentationTask(TaskModule):
         super().__init__(model, config, card, steps_per_epoch)
         self.register_buffer("class_weights", _weights(config, card.classes), persistent=False)
         self.confusion = MulticlassConfusionMatrix(len(card.classes), ignore_index=IGNORED)
+        self.errors: list[float] = []
 
     @functools.cached_property
     def dice(self) -> nn.Module:
@@ -88,7 +89,9 @@ class SegmentationTask(TaskModule):
         for inputs, truths in [(images, labels)] if alike else [([i], [t]) for i, t in zip(*batch, strict=True)]:
             logits = self.restricted(self.model(torch.stack(inputs)))
             for one, truth in zip(logits, truths, strict=True):
-                self.confusion.update(_at_size(one, truth.shape).argmax(0)[None], truth[None])
+                # the counts of this image alone, which are added to those of the others
+                counts = self.confusion(_at_size(one, truth.shape).argmax(0)[None], truth[None])
+                self.errors.append(1.0 - float(intersection_over_union(counts).nanmean().nan_to_num(1.0)))
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -100,7 +103,9 @@ class SegmentationTask(TaskModule):
             "iou": iou,
             "miou": iou.nanmean(),
             "accuracy": counts.diagonal().sum() / counts.sum().clamp(min=1),
+            "difficulty": self.in_order(self.errors),
         }
+        self.errors = []
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end

@@ -27,7 +27,7 @@ def test_a_checkpoint_by_name(published26, theirs):
     assert (card.task, card.model, card.input_size, card.crop_pct) == ("classify", "rednet26", (3, 224, 224), 0.875)
     assert (len(card.classes), card.classes[1]) == (1000, "goldfish")
     (shown,) = find_checkpoints(["rednet26"])
-    assert (shown.label, shown.task) == ("rednet26 · published weights", "classify")
+    assert (shown.label, shown.task) == ("rednet26 · rednet26.paddle_in1k", "classify")
     with pytest.raises(CheckpointError, match="made for the task 'classify', wanted detect"):
         load("rednet26", task="detect")
 

@@ -17,11 +17,12 @@ class Checkpoint:
     """A trained network that can be chosen.
 
     Args:
-        path: best.ckpt of a run, a converted file, or the name of published weights.
+        path: best.ckpt of a run, or a converted file.
         task: classify, detect or segment.
         network: Name in timm's registry; of a detector or segmenter that of its backbone.
         head: Name of the detector or segmenter; empty for a classifier.
         classes: Names of its classes.
+        published: Name of the published weights that it has, if it has such.
     """
 
     path: Path
@@ -29,17 +30,23 @@ class Checkpoint:
     network: str
     head: str
     classes: tuple[str, ...]
+    published: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
         """Take the description out of a checkpoint.
+
+        Args:
+            path: A file, or the name of published weights.
 
         Raises:
             CheckpointError: If there is none in it.
         """
         from involution.engine.checkpoint import CARD_KEY, CheckpointError, read_card, read_checkpoint
         from involution.engine.task import task_names
+        from involution.models.weights import locate, named
 
+        path = locate(path)
         found = read_checkpoint(path)
         task = str(found[CARD_KEY].get("task"))
         if task not in task_names():
@@ -47,7 +54,8 @@ class Checkpoint:
         card = read_card(found, path, task)
         backbone = card.model_args.get("backbone")
         head = card.model if backbone else ""
-        return cls(path, task, str(backbone or card.model), head, tuple(card.classes))
+        entry = named(path)
+        return cls(path, task, str(backbone or card.model), head, tuple(card.classes), entry.name if entry else "")
 
     @property
     def title(self) -> str:
@@ -57,8 +65,8 @@ class Checkpoint:
     @property
     def label(self) -> str:
         """Its line in a list."""
-        if not self.path.is_file():
-            return f"{self.title} · published weights"
+        if self.published:
+            return f"{self.title} · {self.published}"
         # the folder of a run says more than best.ckpt, the name that all have
         place = self.path.parent if self.path.name == "best.ckpt" else self.path
         if place.is_relative_to(_RUNS):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import timm
@@ -35,6 +36,13 @@ def test_the_table_says_what_the_networks_are(entry):
     cfg = model.pretrained_cfg
     assert (cfg["tag"], cfg["url"], cfg["license"]) == ("paddle_in1k", entry.address, "apache-2.0")
     assert entry.most_bytes > 4 * sum(value.numel() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.name)
+def test_the_page_has_the_figures_of_the_table(entry):
+    page = (Path(__file__).parents[3] / "docs" / "guides" / "weights.md").read_text(encoding="utf-8")
+    pairs = [f"{top1:.2f}, {top5:.2f}" for top1, top5 in entry.figures.values()]
+    assert f"| `{entry.model}` | {entry.parameters / 1e6:.1f} million | {' | '.join(pairs)} |" in page
 
 
 def test_golden_values_of_the_authors_network(golden, tmp_path, monkeypatch):

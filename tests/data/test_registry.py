@@ -102,6 +102,18 @@ def test_a_folder_in_no_known_format(tmp_path):
         open_data("classify", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "found", [item for item in formats() if item.syntax.endswith(":PATH")], ids=lambda item: item.name
+)
+def test_an_archive_in_place_of_a_folder(tmp_path, found):
+    (tmp_path / "set.zip").write_bytes(b"PK\3\4")
+    for spec in (f"{found.name}:{tmp_path / 'set.zip'}", str(tmp_path / "set.zip")):
+        with pytest.raises(DataError, match=r"set\.zip: wanted a folder, got a file; unpack it and name the folder"):
+            open_data(found.task, spec)
+    with pytest.raises(DataError, match=r"no such folder: .*none"):
+        open_data(found.task, f"{found.name}:{tmp_path / 'none'}")
+
+
 def test_a_folder_in_the_home_of_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     image_folder(tmp_path / "pets")

@@ -65,6 +65,44 @@ def test_equal_images_in_shards_and_arrays(tmp_path):
     assert sum(digits.splits["train"].classes.values()) == 1077
 
 
+def test_splits_by_a_link_to_the_same_files_are_told(tmp_path):
+    image_folder(tmp_path / "pets", splits=("train",), per_class=2)
+    (tmp_path / "pets" / "val").symlink_to(tmp_path / "pets" / "train")
+    shards(tmp_path / "shards", names=("train-0",), per_shard=30)
+    for spec, name in ((f"imagefolder:{tmp_path / 'pets'}", "000.jpg"), (f"webdataset:{tmp_path / 'shards'}", None)):
+        warnings = survey(open_data("classify", spec), quick=True).warnings
+        assert [name in warning for warning in warnings] == ([True] if name else [])
+    assert warnings == []
+
+
+def test_equal_images_in_two_classes_are_told(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=2)
+    shutil.copy(tmp_path / "train" / "ant" / "000.jpg", tmp_path / "train" / "bee" / "copy.jpg")
+    found = survey(open_data("classify", f"imagefolder:{tmp_path}"))
+    assert found.duplicates["train"] == ["bee/copy.jpg = ant/000.jpg"]
+    assert "warning: the same image in different classes: 1 (bee/copy.jpg = ant/000.jpg)" in (found.warning_lines())
+
+
+def test_many_classes_are_told_in_short(tmp_path):
+    names = [f"class{i:02}" for i in range(40)]
+    image_folder(tmp_path, splits=("train", "val"), classes=names, per_class=1)
+    for name in ("class07", "class09"):
+        shutil.copy(tmp_path / "val" / "class00" / "000.jpg", tmp_path / "train" / name / "more.jpg")
+    lines = survey(open_data("classify", f"imagefolder:{tmp_path}"), quick=True).lines()
+    assert lines[2].startswith("  classes: the rarest class00 1 (2.4%), ")
+    assert "; the most frequent class09 2 (4.8%), class07 2 (4.8%), " in lines[2]
+    assert lines[2].count("class") == 11
+
+
+def test_channels_and_values(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=1)
+    Image.fromarray(np.array([[7, 60000]], np.uint16)).save(tmp_path / "train" / "ant" / "deep.png")
+    Image.new("LA", (4, 4)).save(tmp_path / "train" / "ant" / "la.png")
+    train = survey(open_data("classify", f"imagefolder:{tmp_path}")).splits["train"]
+    assert train.channels == {3: 3, 1: 1, 2: 1}
+    assert train.values["0 to 65535"] == [7, 60000]
+
+
 @pytest.mark.parametrize(
     ("values", "dtype", "told"),
     [

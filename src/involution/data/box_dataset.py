@@ -178,6 +178,9 @@ def detection_data(
         DataError: for problems that are not to be skipped, splits without images, or of other classes.
     """
     findings.settle(where, options.on_problem)
+    for split, record in records.items():
+        if not record.scenes and findings.problems:
+            raise DataError(f"{record.source}: no usable images in {split}: {findings.problems[0]}")
     parts = {split: BoxDataset(record, options.masks, options.reading) for split, record in records.items()}
     first, *others = records.items()
     for split, record in others:

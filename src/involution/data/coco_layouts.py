@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
+from involution.data.paths import need_folder
 from involution.data.records import SPLITS
 from involution.data.splits import name_splits, no_split, words_of
 from involution.data.walk import subfolders
@@ -35,9 +36,10 @@ def find_files(root: Path, findings: Findings, wanted: tuple[str, ...]) -> dict[
     Raises:
         DataError: where a wanted split has no file or several.
     """
-    if not root.is_dir():
-        raise DataError(f"no such folder: {root}")
+    need_folder(root)
     found = _beside_images(root, findings)
+    if "all" in found:
+        return found
     if not found:
         files = sorted(_inner(root, "annotations").glob("*.json")) or sorted(root.glob("*.json"))
         instances = [file for file in files if file.stem.startswith("instances_")]
@@ -49,8 +51,14 @@ def find_files(root: Path, findings: Findings, wanted: tuple[str, ...]) -> dict[
             if split in wanted and len(fitting) > 1:
                 names = ", ".join(file.name for file in fitting)
                 raise DataError(f"{root}: wanted one annotations/instances_{split}*.json, found {names}")
-            if len(fitting) == 1:
-                found[split] = CocoFile(fitting[0], _split_folders(root, fitting[0], split, findings))
+            try:
+                if len(fitting) == 1:
+                    found[split] = CocoFile(fitting[0], _split_folders(root, fitting[0], split, findings))
+            except DataError as error:
+                # test images without labels are often not given away
+                if split in wanted:
+                    raise
+                findings.note(f"{error}; {split} is left out")
     missing = [split for split in wanted if split not in found]
     if missing and len(wanted) == 1:
         raise no_split(root, wanted[0], found)
@@ -68,7 +76,7 @@ def is_coco(file: Path) -> bool:
     with file.open("rb") as stream:
         head = stream.read(4096)
     parts = (b"images", b"annotations", b"categories", b"licenses", b"info")
-    return any(b'"' + name + b'"' in head.replace(b"\0", b"") for name in parts)
+    return any(b'"' + name + b'"' in head.replace(b"\0", b"") for name in parts[: 2 if len(head) < 4096 else None])
 
 
 def _inner(root: Path, name: str) -> Path:
@@ -83,6 +91,9 @@ def _beside_images(root: Path, findings: Findings) -> dict[str, CocoFile]:
         files = sorted((root / name).glob("*.coco.json")) or sorted((root / name).glob("*.json"))
         if len(files) == 1:
             found[split] = CocoFile(files[0], [root / name, root / name / "images"])
+    if list(found) == ["train"] and list(splits) == ["train"]:
+        # as Roboflow exports a version without a split
+        return {"all": found["train"]}
     if found:
         name_splits([splits[split] for split in found], root, findings)
     return found

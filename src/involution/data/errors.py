@@ -27,6 +27,11 @@ def _escaped(character: str) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode("ascii")
 
 
+def one_spelling(name: str) -> str:
+    """A name without its spaces and its case."""
+    return "".join(name.split()).casefold()
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as "; did you mean digits?", empty where nothing known resembles the word."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset
 
 from involution.data.box_files import tell_headers
-from involution.data.errors import DataError, printable
+from involution.data.errors import DataError, one_spelling, printable
 from involution.data.findings import Findings
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
-from involution.data.splits import are_images_and_labels
+from involution.data.paths import need_folder
+from involution.data.splits import are_images_and_labels, words_of
 from involution.data.text import nfc
 from involution.data.walk import images_below, subfolders
 
@@ -58,11 +59,16 @@ def class_folders(root: Path) -> list[str]:
     Raises:
         DataError: for a missing folder, or one with fewer folders: then it is surely not the one that was meant.
     """
-    if not root.is_dir():
-        raise DataError(f"no such folder: {root}")
+    need_folder(root)
     names = subfolders(root)
     if not names:
         raise DataError(f"{root} has no class folders; wanted one folder of images per class")
+    splits = {words_of(name).split for name in names}
+    if len(splits) > 1 and None not in splits:
+        raise DataError(
+            f"{root}: {_some([f'{name}/' for name in names])} are surely splits and no classes, but have no folders; "
+            "wanted one folder of images per class in each"
+        )
     if len(names) == 1:
         deeper = subfolders(root / names[0])
         hint = f"; {names[0]}/ has {_some(deeper)}: is {root / names[0]} meant?" if deeper else ""
@@ -106,12 +112,21 @@ def read_folders(
     place = root / where
     unknown = sorted(set(folders) - set(classes))
     if unknown:
-        raise DataError(f"{place}: class folders unknown to the training images: {_some(unknown)}")
+        raise DataError(
+            f"{place}: class folders unknown to the training images: {_some(unknown)}{_alike(unknown, classes)}"
+        )
     if are_images_and_labels(folders):
         raise DataError(
             f"{place}: {_some(list(folders))} are surely no classes but images and their labels; if so, say "
             "masks:PATH, yolo:PATH or voc:PATH, else rename the folders"
         )
+    owners: dict[tuple[int, int], str] = {}
+    for name, folder in folders.items():
+        other = owners.setdefault(_identity(folder), name)
+        if other != name:
+            raise DataError(
+                f"{place}: {other}/ and {name}/ are one folder by a link; wanted a folder of its own per class"
+            )
     files: list[Path] = []
     labels: list[int] = []
     for name, folder in folders.items():
@@ -151,6 +166,21 @@ def _whole(images: FileDataset, root: Path, findings: Findings, where: str) -> F
             findings.problem(file.relative_to(root), found)
     tell_headers(zip(images.files, headers, strict=True), images.reading, findings, where)
     return images.subset([index for index, found in enumerate(headers) if not isinstance(found, str)])
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _alike(unknown: Sequence[str], classes: Sequence[str]) -> str:
+    """What to do about folders of unknown classes, whose names may look the same."""
+    plain = {one_spelling(name): name for name in classes}
+    for name in unknown:
+        if one_spelling(name) in plain:
+            known = plain[one_spelling(name)]
+            return f"; {name!r} differs from {known!r} in case or spaces: rename one"
+    return f"; rename or remove {'them' if len(unknown) > 1 else 'it'}, or add training images"
 
 
 def _some(names: Sequence[str]) -> str:

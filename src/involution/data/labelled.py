@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from involution.data.errors import DataError
+from involution.data.errors import DataError, one_spelling
 from involution.data.findings import Findings
 from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
@@ -55,10 +55,11 @@ def tell_alike(classes: Sequence[str], findings: Findings) -> None:
     """Say which names of classes are surely one class, spelled in two ways."""
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault("".join(name.split()).casefold(), []).append(name)
+        alike.setdefault(one_spelling(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
-            findings.note(f"classes whose names differ in case or spaces alone: {', '.join(map(repr, names))}")
+            shown = ", ".join(map(repr, names))
+            findings.note(f"classes whose names differ in case or spaces alone: {shown}")
 
 
 def name_classes(own: Sequence[str], file: Path, spec: str, by_place: bool = False) -> list[str]:

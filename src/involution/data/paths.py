@@ -7,6 +7,9 @@ import stat
 import unicodedata
 from pathlib import Path
 
+from involution.data.errors import DataError
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _KINDS = (
     (stat.S_ISDIR, "is a folder, not a file"),
     (stat.S_ISFIFO, "is a named pipe, not a file"),
@@ -44,6 +47,20 @@ def as_stored(path: Path) -> Path:
         return path
     others = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
     return next((other for other in others if other.exists()), path)
+
+
+def need_folder(path: Path) -> None:
+    """Refuse a path that is no folder.
+
+    Raises:
+        DataError: naming what is there instead.
+    """
+    if is_folder(path):
+        return
+    if path.exists():
+        hint = "; unpack it and name the folder" if path.suffix.lower() in ARCHIVES else ""
+        raise DataError(f"{path}: wanted a folder, got a file{hint}")
+    raise DataError(f"no such folder: {path}")
 
 
 def is_folder(path: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from involution.data.errors import DataError, nearest
 from involution.data.images import Reading
+from involution.data.paths import need_folder
 from involution.data.records import SPLITS, DataSet
 
 
@@ -181,6 +182,8 @@ def _recognised(task: str, spec: str) -> Format:
         names = [found.syntax for found in fitting or known]
         why = "could be several formats" if fitting else "is not in a recognised format"
         raise DataError(f"{spec} {why}; say which: {', '.join(names)}")
+    if spec and folder.is_file():
+        need_folder(folder)
     kind = spec.partition(":")[0]
     elsewhere = [found.task for found in formats() if found.name == kind]
     hint = f"; {kind} is for {' and '.join(elsewhere)}" if elsewhere else nearest(kind, [item.name for item in known])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
@@ -14,6 +14,7 @@ from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.images import EXTENSIONS, ImageError, Reading, read_image
 from involution.data.paths import why_unreadable
+from involution.data.walk import is_rubbish
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,6 +76,9 @@ class ShardDataset(Dataset[tuple[Any, int]]):
         images: dict[str, tuple[int, int]] = {}
         labels: dict[str, int] = {}
         for archive, member in _members(shard):
+            if any(is_rubbish(part) for part in PurePosixPath(member.name).parts):
+                others["left by an operating system"] += 1
+                continue
             key, extension = base_plus_ext(member.name)
             kind = "" if key is None else extension.lower()
             if not member.isfile() or (kind not in _IMAGES and kind != "cls"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,9 +22,9 @@ _RARE = {"trn": "train", "dev": "val", "devel": "val", "development": "val", "ts
 _RARE |= {"holdout": "test", "heldout": "test"}
 _SPLIT_WORDS = _USUAL | _RARE
 # words beside the name of a split that say nothing of it
-_FILLERS = frozenset({"set", "data", "dataset", "split", "subset", "instances", "obj"})
+_FILLERS = frozenset({"set", "data", "dataset", "split", "subset", "instances", "obj", "class"})
 IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "frames", "inputs"})
-LABEL_WORDS = ("labels", "masks", "annotations", "label", "mask", "annotation", "annot", "gt", "segmentations")
+LABEL_WORDS = ("labels", "masks", "annotations", "label", "mask", "annotation", "annot", "gt", "segmentation")
 
 
 class Words(NamedTuple):
@@ -146,8 +147,9 @@ def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np
             np.arange(len(labels)), test_size=share, random_state=seed, stratify=np.asarray(labels)
         )
     except ValueError as error:
+        least = min(Counter(labels).values(), default=0)
         raise DataError(
-            f"can't split {len(labels)} images of {len(set(labels))} classes by {share:.0%}: {error}; "
-            "give each class more images, or make train/ and val/ folders yourself"
+            f"can't split {len(labels)} images of {len(set(labels))} classes by {share:.0%}: wanted {round(1 / share)} "
+            f"of each class, the smallest has {least}; add images, or make train/ and val/ yourself"
         ) from error
     return np.sort(first), np.sort(second)

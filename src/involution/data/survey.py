@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -193,7 +195,7 @@ def survey(data: DataSet[Any], quick: bool = False) -> Survey:
     for name, part in data.parts.items():
         splits[name] = _split(part, data.classes, quick)
     duplicates, mixed = ({}, []) if quick else _duplicates(data)
-    warnings = _range_warnings(data)
+    warnings = [*_range_warnings(data), *_shared_warnings(data)]
     if any(" and " in pair for pair in duplicates):
         warnings.append("some images are in more than one split, so figures measured on them mean little")
     if mixed:
@@ -303,6 +305,20 @@ def _ranges(part: Any) -> list[tuple[tuple[int, int], float, float, int]]:
             continue
     return [
         (whole, min(low for low, _ in seen), max(high for _, high in seen), len(seen)) for whole, seen in found.items()
+    ]
+
+
+def _shared_warnings(data: DataSet[Any]) -> list[str]:
+    """A warning where two splits have the same files, perhaps by a link of their folders."""
+    real = functools.cache(os.path.realpath)
+    own = {
+        split: {(real(file.parent), file.name) for file in files_of(part) or getattr(part, "shards", [])}
+        for split, part in data.parts.items()
+    }
+    return [
+        f"{first} and {second} have {len(shared):,} files in common: {some(sorted(name for _, name in shared))}"
+        for first, second in itertools.combinations(own, 2)
+        if (shared := own[first] & own[second])
     ]
 
 

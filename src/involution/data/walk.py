@@ -9,7 +9,7 @@ from pathlib import Path
 from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.images import EXTENSIONS, is_image
-from involution.data.paths import is_folder, why_unreadable
+from involution.data.paths import ARCHIVES, is_folder, why_unreadable
 
 # files of other kinds that lie beside images, known without a look inside
 _OTHERS = (
@@ -17,7 +17,6 @@ _OTHERS = (
     *(".db", ".pdf", ".npy", ".npz", ".mat", ".pt", ".pth", ".ckpt", ".cache", ".mp4", ".mov", ".avi"),
 )
 NO_IMAGES = "no images"
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # what operating systems and network drives leave in folders, in lower case
 _RUBBISH = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r")
 _RUBBISH_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")

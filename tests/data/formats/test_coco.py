@@ -259,6 +259,37 @@ def test_as_roboflow_exports_it(tmp_path):
     assert open_root(tmp_path, only="test").findings.used == {"test": 1}
 
 
+def test_as_roboflow_exports_a_version_without_splits(tmp_path):
+    pictures(tmp_path / "train", range(1, 11))
+    (tmp_path / "train" / "_annotations.coco.json").write_text(json.dumps(small(10)))
+    assert open_root(tmp_path).findings.used == {"train": 8, "val": 2}
+
+
+def test_as_fiftyone_exports_it(tmp_path):
+    for split, first in (("train", 1), ("validation", 4)):
+        pictures(tmp_path / split / "data", range(first, first + 3))
+        (tmp_path / split / "labels.json").write_text(json.dumps(small(3, first=first)))
+    assert open_root(tmp_path).findings.used == {"train": 3, "val": 3}
+
+
+def test_where_no_image_is_left_the_first_problem_is_told(root):
+    data = content("train")
+    for image in data["images"]:
+        image["width"] = "wide"
+    write(root, "train", data)
+    with pytest.raises(DataError, match="no usable images in train: train image 1: width and height"):
+        open_root(root, on_problem="skip")
+
+
+def test_test_annotations_without_their_images_are_told(root):
+    (root / "annotations" / "instances_test2017.json").write_text(json.dumps(content("val")))
+    findings = open_root(root).findings
+    assert findings.used == {"train": 3, "val": 2}
+    assert findings.notes[0].endswith("with the images of instances_test2017.json; test is left out")
+    with pytest.raises(DataError, match="no folder test2017/ or images/test2017/"):
+        open_root(root, only="test")
+
+
 def test_as_cvat_exports_it(tmp_path):
     pictures(tmp_path / "images" / "default", range(1, 11))
     (tmp_path / "annotations").mkdir()

@@ -106,6 +106,28 @@ def test_images_and_labels_are_no_classes(tmp_path, folders):
         open_data("classify", str(tmp_path))
 
 
+@pytest.mark.parametrize("splits", [("train", "val"), ("Training", "test", "dev")])
+def test_splits_without_class_folders_are_no_classes(tmp_path, splits):
+    image_folder(tmp_path, splits=(".",), classes=splits)
+    with pytest.raises(DataError, match=f"{splits[0]}/.* are surely splits and no classes, but have no folders"):
+        open_data("classify", f"imagefolder:{tmp_path}")
+
+
+@pytest.mark.parametrize(("train", "val"), [("cat", "Cat"), ("cat ", "cat")])
+def test_class_folders_that_look_the_same_say_how_they_differ(tmp_path, train, val):
+    for split, name in (("train", train), ("val", val)):
+        image_folder(tmp_path, splits=(split,), classes=(name, "zebra"))
+    with pytest.raises(DataError, match=r"differs from .* in case or spaces: rename one"):
+        open_data("classify", f"imagefolder:{tmp_path}")
+
+
+def test_two_classes_in_one_folder_are_refused(tmp_path):
+    image_folder(tmp_path, splits=(".",), classes=("ant", "bee"))
+    (tmp_path / "cat").symlink_to(tmp_path / "ant")
+    with pytest.raises(DataError, match="ant/ and cat/ are one folder by a link"):
+        open_data("classify", f"imagefolder:{tmp_path}")
+
+
 def test_a_class_may_be_called_train(tmp_path):
     image_folder(tmp_path, splits=(".",), classes=("car", "plane", "train"), per_class=10)
     assert open_data("classify", f"imagefolder:{tmp_path}").classes == ["car", "plane", "train"]

@@ -290,6 +290,46 @@ def test_names_of_images_and_labels_may_differ_and_what_has_no_labels_is_told(tm
         open_root(tmp_path)
 
 
+def test_lists_of_pascal_voc(tmp_path):
+    for name in "abcdef":
+        save(tmp_path / "JPEGImages" / f"{name}.jpg", np.zeros((8, 8, 3), np.uint8))
+        if name != "f":
+            save(tmp_path / "SegmentationClass" / f"{name}.png", np.resize(np.array([0, 1], np.uint8), (8, 8)))
+    save(tmp_path / "SegmentationObject" / "a.png", np.zeros((8, 8), np.uint8))
+    (tmp_path / "labelmap.txt").write_text("sky\nroad\n")
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "default.txt").write_text("a\nb\nc\nd\ne\n")
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 4, "val": 1}
+    assert data.findings.ignored == {
+        "images outside the folders of the splits": ["JPEGImages/f.jpg"],
+        "folders": ["SegmentationObject/ (1 file)"],
+    }
+    (lists / "train.txt").write_text("a\nb\n")
+    (lists / "val.txt").write_text("c\n")
+    findings = open_root(tmp_path).findings
+    assert findings.used == {"train": 2, "val": 1}
+    assert findings.ignored["other files"] == ["ImageSets/Segmentation/default.txt"]
+    assert findings.ignored["images outside the folders of the splits"][0] == "JPEGImages/d.jpg"
+    assert open_root(tmp_path, only="val").findings.used == {"val": 1}
+    with pytest.raises(DataError, match="has no test split; it has train, val"):
+        open_root(tmp_path, only="test")
+    (lists / "val.txt").write_text("c\nnone\n")
+    with pytest.raises(DataError, match=r"val\.txt: none: no such image in JPEGImages/"):
+        open_root(tmp_path)
+    (lists / "val.txt").unlink()
+    with pytest.raises(DataError, match=r"no list of val; wanted train\.txt and val\.txt"):
+        open_root(tmp_path)
+
+
+def test_maps_named_by_the_whole_name_of_the_image(tmp_path):
+    binary(tmp_path, [0, 1])
+    for split in ("train", "val"):
+        (tmp_path / "labels" / split / "a.png").rename(tmp_path / "labels" / split / "a.jpg.png")
+    assert open_root(tmp_path).findings.used == {"train": 1, "val": 1}
+
+
 def test_one_set_is_split_by_chance(tmp_path):
     for i in range(10):
         save(tmp_path / "images" / f"{i}.jpg", np.zeros((8, 8, 3), np.uint8))

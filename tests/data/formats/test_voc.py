@@ -108,6 +108,16 @@ def test_names_with_spaces(root):
     assert open_root(root).findings.used == {"train": 3, "val": 2}
 
 
+def test_splits_inside_annotations_and_suffixes_in_upper_case(tmp_path):
+    for split, numbers in (("train", (1, 2)), ("Validation", (3,))):
+        fill(tmp_path / "JPEGImages" / split.lower(), tmp_path / "Annotations" / split, numbers)
+    (tmp_path / "Annotations" / "train" / "000001.xml").rename(tmp_path / "Annotations" / "train" / "000001.XML")
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 2, "val": 1}
+    assert data.findings.ignored == {}
+    assert f"{tmp_path / 'Annotations'}: taken Validation/ as val" in data.findings.notes
+
+
 BROKEN = {
     "entities": ('<!DOCTYPE a [<!ENTITY b "c">]><annotation/>', "declares XML entities"),
     "cut": ("<annotation><filename>", "broken XML"),

@@ -138,8 +138,12 @@ def test_members_that_are_not_read_are_told(tmp_path):
     with tarfile.open(tmp_path / "train-0.tar", "a") as archive:
         add(archive, "00000.json", b"{}")
         add(archive, "readme", b"words")
+        add(archive, "__MACOSX/._00000.jpg", b"x")
+        add(archive, "._00001.jpg", b"x")
     notes = open_data("classify", f"webdataset:{tmp_path}").findings.notes
-    assert notes == ["train-0.tar and similar: members that are not read: .json (1), no suffix (1)"]
+    assert notes == [
+        "train-0.tar and similar: members that are not read: left by an operating system (2), .json (1), no suffix (1)"
+    ]
 
 
 def test_a_class_without_images_is_refused_or_allowed(tmp_path):
@@ -161,6 +165,14 @@ def test_shards_in_folders_and_under_further_names(tmp_path):
     (tmp_path / "Holdout.TAR").unlink()
     with pytest.raises(DataError, match="has no test split; it has train, val: choose with --split train or val"):
         open_data("classify", f"webdataset:{tmp_path}", Options(only="test"))
+
+
+def test_compressed_shards_by_a_pattern_are_refused(tmp_path):
+    (tmp_path / "train-0.tar.gz").write_bytes(b"x")
+    with pytest.raises(
+        DataError, match=r"train-0\.tar\.gz is compressed; wanted a folder of \.tar files, or a pattern"
+    ):
+        open_data("classify", f"webdataset:{tmp_path}/train-{{0..0}}.tar.gz")
 
 
 def test_compressed_shards_are_told(tmp_path):

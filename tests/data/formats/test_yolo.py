@@ -72,6 +72,26 @@ def test_as_roboflow_exports_it(tmp_path):
     assert len(data.val[0][1]["labels"]) == 2
 
 
+def test_a_test_split_that_an_export_names_and_lacks(tmp_path):
+    fill(tmp_path, "train", (1, 2), "{}/images", "{}/labels")
+    fill(tmp_path, "valid", (3,), "{}/images", "{}/labels")
+    settings(tmp_path, train="../train/images", val="../valid/images", test="../test/images")
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 2, "val": 1}
+    assert data.findings.notes == ["data.yaml: its test, ../test/images, is not there"]
+    with pytest.raises(DataError, match="has no test split; it has train, val: choose with --split train or val"):
+        open_root(tmp_path, only="test")
+
+
+def test_label_studio_without_its_images(tmp_path):
+    fill(tmp_path, "", (1,), "images", "labels")
+    (tmp_path / "images" / "1.png").unlink()
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "notes.json").write_text('{"categories": [{"id": 0, "name": "cat"}], "info": {"year": 2026}}')
+    with pytest.raises(DataError, match="images: no images; an export may come without them"):
+        open_data("detect", str(tmp_path))
+
+
 def test_as_label_studio_exports_it(tmp_path):
     fill(tmp_path, "", range(10), "images", "labels")
     (tmp_path / "classes.txt").write_bytes("cat\r\ndog\r\n".encode("utf-16"))

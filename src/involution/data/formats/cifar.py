@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
+from involution.data.paths import need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.text import read_names
@@ -67,6 +68,7 @@ def read_cifar(kind: str, path: Path) -> tuple[ArrayDataset, ArrayDataset, list[
         DataError: for missing files, or ones of another size or with labels out of range.
     """
     layout = _LAYOUTS[kind]
+    need_folder(path)
     root = _root(layout, path)
     missing = [name for name in [*layout.train, *layout.test, layout.names] if not (root / name).is_file()]
     if missing:

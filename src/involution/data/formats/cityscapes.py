@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
+from involution.data.paths import need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.walk import is_rubbish
@@ -24,8 +25,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     from involution.data.label_maps import segmentation_data
 
     root = Path(path)
-    if not root.is_dir():
-        raise DataError(f"no such folder: {root}")
+    need_folder(root)
     pairs = {split: _pairs(root, split) for split in ([options.only] if options.only else ["train", "val"])}
     findings = Findings()
     _tell_others(root, pairs, findings)

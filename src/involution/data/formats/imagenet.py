@@ -10,12 +10,14 @@ from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.formats.imagefolder import open_split_folders
 from involution.data.labelled import name_classes
+from involution.data.paths import need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     root = Path(path)
+    need_folder(root)
     wanted = [options.only] if options.only else ["train", "val"]
     if not all((root / split).is_dir() for split in wanted):
         raise DataError(

@@ -12,10 +12,11 @@ from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.images import EXTENSIONS
 from involution.data.pair_folders import find_pairs
+from involution.data.paths import need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import no_split
-from involution.data.text import nfc
+from involution.data.splits import name_splits, no_split
+from involution.data.text import nfc, read_lines
 from involution.data.walk import images_below
 
 # what tools append to the name of a label map
@@ -33,8 +34,7 @@ def open_masks(spec: str, path: str, options: Options) -> DataSet[Any]:
     from involution.data.label_maps import segmentation_data
 
     root, findings = Path(path), Findings()
-    if not root.is_dir():
-        raise DataError(f"no such folder: {root}")
+    need_folder(root)
     if options.values and not any((root / name).is_file() for name in _CLASS_FILES):
         classes, colours = classes_of_values(options.values), None
     else:
@@ -59,6 +59,9 @@ def _classes(root: Path, findings: Findings) -> tuple[list[str], dict[tuple[int,
 def _find(root: Path, options: Options, findings: Findings) -> dict[str, list[tuple[Path, Path]]]:
     folders = find_pairs(root, findings)
     whole = folders.get("all")
+    lists = root / "ImageSets" / "Segmentation"
+    if whole is not None and whole.labels is not None and lists.is_dir():
+        return _by_lists(root, lists, whole.images, whole.labels, options, findings)
     if whole is not None and whole.labels is not None:
         files = _pairs(whole.images, whole.labels, "images", findings)
         _tell_unused(whole.labels, {label for _, label in files}, "label maps", findings)
@@ -79,6 +82,36 @@ def _find(root: Path, options: Options, findings: Findings) -> dict[str, list[tu
     shared = len({labels for _, labels in chosen.values()}) < len(chosen)
     for split, (_, labels) in chosen.items():
         _tell_unused(labels, owned, "label maps" if shared else f"label maps of {split}", findings)
+    return pairs
+
+
+def _by_lists(
+    root: Path, lists: Path, images: Path, labels: Path, options: Options, findings: Findings
+) -> dict[str, list[tuple[Path, Path]]]:
+    """The splits of Pascal VOC's lists of names; one list of another name is split by chance."""
+    files = {file.name: file for file in sorted(lists.glob("*.txt"))}
+    splits = name_splits(files, lists, Findings())
+    if not splits and len(files) == 1:
+        splits = {"all": next(iter(files))}
+    if options.only and "all" not in splits and options.only not in splits:
+        raise no_split(root, options.only, splits)
+    by_stem = {file.relative_to(images).with_suffix("").as_posix(): file for file in images_below(images)}
+    pairs: dict[str, list[tuple[Path, Path]]] = {}
+    for split, name in splits.items():
+        if options.only and split not in ("all", options.only):
+            continue
+        findings.saw(files[name])
+        pairs[split] = []
+        for stem in filter(None, read_lines(files[name])):
+            if stem in by_stem:
+                pairs[split].append((by_stem[stem], labels / f"{stem}.png"))
+            else:
+                findings.problem(f"{name}: {stem}", f"no such image in {images.name}/")
+    if "all" in pairs:
+        return _by_chance(root, pairs["all"], options, findings)
+    missing = [split for split in ("train", "val") if not options.only and not pairs.get(split)]
+    if missing:
+        raise DataError(f"{lists}: no list of {' and '.join(missing)}; wanted train.txt and val.txt")
     return pairs
 
 
@@ -113,7 +146,9 @@ def _pairs(images: Path, labels: Path, split: str, findings: Findings) -> list[t
     renamed: list[str] = []
     for file in images_below(images):
         stem = _stem(file, images)
-        ending = next((end for end in _ENDINGS if stem.with_name(stem.name + end) in maps), "")
+        # 7.jpg.png belongs to 7.jpg
+        endings = (*_ENDINGS, file.suffix)
+        ending = next((end for end in endings if stem.with_name(stem.name + end) in maps), "")
         name = stem.with_name(stem.name + ending)
         label_file = maps.get(name, labels / f"{name}.png")
         if label_file in owners:

@@ -16,10 +16,10 @@ from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.images import EXTENSIONS
-from involution.data.paths import as_stored
+from involution.data.paths import as_stored, need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import name_splits, no_split
+from involution.data.splits import name_splits, no_split, words_of
 from involution.data.text import nfc, read_lines, read_names, read_text
 from involution.data.walk import subfolders
 
@@ -43,8 +43,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     from involution.data.box_dataset import detection_data, split_record
 
     root, findings = Path(path), Findings()
-    if not root.is_dir():
-        raise DataError(f"no such folder: {root}")
+    need_folder(root)
     if options.masks:
         raise DataError(
             f"{spec}: Pascal VOC's boxes have no masks; use a detector without masks, or coco or yolo with polygons"
@@ -69,10 +68,16 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
 def _tell_unlisted(root: Path, findings: Findings) -> None:
     """Say which XML files no list names."""
     pages = _annotations(root)
-    unlisted = [file for file in sorted(pages.glob("*.xml")) if os.path.abspath(file) not in findings.seen]
+    unlisted = [file for file in _xml_files(pages) if os.path.abspath(file) not in findings.seen]
     if unlisted:
         findings.ignore("XML files in no list that is used", *[file.name for file in unlisted])
         findings.saw(*unlisted)
+
+
+def _xml_files(folder: Path, deep: bool = False) -> list[Path]:
+    """The XML files in a folder, or also below it, sorted; the suffix may be in upper case."""
+    files = folder.rglob("*") if deep else folder.glob("*")
+    return sorted(file for file in files if file.suffix.lower() == ".xml" and not file.name.startswith("."))
 
 
 def _annotations(root: Path) -> Path:
@@ -93,9 +98,13 @@ def _find(root: Path, only: str | None, findings: Findings) -> dict[str, list[tu
     folders = {} if found else name_splits(subfolders(root), root, findings)
     for split, name in folders.items():
         places = [root / name, *(root / name / inner for inner in subfolders(root / name) if inner.lower() in _IMAGES)]
-        found[split] = [(page, places) for page in sorted((root / name).rglob("*.xml"))]
+        found[split] = [(page, places) for page in _xml_files(root / name, deep=True)]
+    inner = {} if found or pages == root else name_splits(subfolders(pages), pages, findings)
+    for split, name in inner.items():
+        beside = [base / other for base in images for other in subfolders(base) if words_of(other).split == split]
+        found[split] = [(page, [*beside, *images]) for page in _xml_files(pages / name, deep=True)]
     if not any(found.values()):
-        found = {"all": [(page, images) for page in sorted(pages.glob("*.xml"))]}
+        found = {"all": [(page, images) for page in _xml_files(pages)]}
         if not found["all"]:
             raise DataError(f"{root}: no Annotations/*.xml, and no XML files next to images")
         return found

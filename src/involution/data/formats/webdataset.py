@@ -8,11 +8,12 @@ from typing import Any
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
+from involution.data.paths import ARCHIVES
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import no_split, words_of
 from involution.data.text import read_names
-from involution.data.walk import ARCHIVES, is_rubbish
+from involution.data.walk import is_rubbish
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
@@ -80,6 +81,9 @@ def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]
     else:
         files = [Path(name) for name in expand_urls(pattern)]
         root = files[0].parent if files else root
+    packed = [file.name for file in files if file.suffix.lower() in ARCHIVES and file.suffix.lower() != ".tar"]
+    if packed:
+        raise DataError(f"webdataset:{pattern}: {packed[0]} is compressed; wanted a folder of .tar files, or a pattern")
     missing = [str(file) for file in files if not file.is_file()]
     if not files or missing:
         raise DataError(f"webdataset:{pattern}: no such shards: {', '.join(missing[:3]) or 'no *.tar found'}")

@@ -13,7 +13,7 @@ from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.pair_folders import PairFolders, find_pairs
-from involution.data.paths import as_stored
+from involution.data.paths import ARCHIVES, as_stored, need_folder
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import no_split, words_of
@@ -37,8 +37,8 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     from involution.data.box_dataset import detection_data, split_record
 
     root, findings = Path(path), Findings()
-    if not root.exists():
-        raise DataError(f"no such folder: {root}")
+    if not root.is_file() or root.suffix.lower() in ARCHIVES:
+        need_folder(root)
     file = root if root.is_file() else _settings_file(root)
     root = root.parent if root.is_file() else root
     if file is not None:
@@ -111,7 +111,12 @@ def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str
     for split in SPLITS:
         places = next((content[key] for key in content if words_of(str(key)).split == split and content[key]), None)
         if places:
-            found = [_place(place, base, file) for place in (places if isinstance(places, list) else [places])]
+            given = places if isinstance(places, list) else [places]
+            if split == "test" and not any(_find_place(place, base, file) for place in given):
+                # exporters name one that they do not write
+                findings.note(f"{file.name}: its test, {given[0]}, is not there")
+                continue
+            found = [_place(place, base, file) for place in given]
             images = [image for place in found for image in _images(place, base, findings)]
             splits[split] = _Split(images, base, by_name.get(split))
     if list(splits) == ["train"] and not {"val", "test"} & set(by_name):
@@ -159,15 +164,21 @@ def _yaml_names(content: dict[str, Any], file: Path) -> list[str]:
 
 
 def _place(place: object, base: Path, file: Path) -> Path:
-    """The folder or list of images that a setting names; exporters write ../train/images for train/images."""
+    """The folder or list of images that a setting names."""
+    found = _find_place(place, base, file)
+    if found is None:
+        raise DataError(f"{file}: no such folder or list of images: {place}")
+    return found
+
+
+def _find_place(place: object, base: Path, file: Path) -> Path | None:
+    """The folder or list of that name; exporters write ../train/images for train/images."""
     text = str(place).replace("\\", "/")
     parts = [part for part in PurePosixPath(text).parts if part not in ("..", ".", "/")]
     # of a path on another machine, or below Darknet's data/, the last parts are right
     shorter = [Path(*parts[start:]) for start in range(len(parts))]
-    for candidate in (base / text, file.parent / text, *(base / inner for inner in shorter)):
-        if candidate.exists():
-            return candidate
-    raise DataError(f"{file}: no such folder or list of images: {place}")
+    candidates = (base / text, file.parent / text, *(base / inner for inner in shorter))
+    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
 def _images(place: Path, base: Path, findings: Findings) -> list[Path]:
@@ -255,7 +266,10 @@ def _read(
     first: int,
 ) -> BoxRecord:
     if not found.images:
-        raise DataError(f"{found.root}: no images in {split}")
+        where = found.folders.images if found.folders else found.root
+        raise DataError(
+            f"{where}: no images{'' if split == 'all' else f' for {split}'}; an export may come without them"
+        )
     owners: dict[Path, Path] = {}
     files: list[tuple[str, Path, tuple[int, int] | None]] = []
     for image in found.images:

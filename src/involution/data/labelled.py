@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from involution.data.errors import DataError, one_spelling
 from involution.data.findings import Findings
@@ -14,6 +12,9 @@ from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.text import nfc, read_json, read_names
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # how much of the training images is set aside where a data set brings no validation images
 VAL_SHARE = 0.1
@@ -128,6 +129,8 @@ def balanced_weights(labels: Sequence[int], num_classes: int) -> np.ndarray[Any,
         >>> balanced_weights([0, 0, 0, 1], 3).round(2).tolist()
         [0.67, 2.0, 0.0]
     """
+    import numpy as np
+
     counts = np.bincount(labels, minlength=num_classes)
     shares = len(labels) / ((counts > 0).sum() * counts.clip(1))
     return np.where(counts > 0, shares, 0.0)

@@ -117,8 +117,8 @@ def split_record(record: BoxRecord, findings: Findings, options: Options) -> dic
     return {split: replace(record, scenes=[record.scenes[i] for i in places]) for split, places in chosen.items()}
 
 
-def _tell_objects(split: str, record: BoxRecord, findings: Findings) -> None:
-    """Say which objects are not trained on, and which classes have none."""
+def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty: bool) -> None:
+    """Say which objects are not trained on, and which classes have none, unless that is meant so."""
     crowds, thin, twice = [], [], []
     missing = set(range(len(record.classes)))
     for scene in record.scenes:
@@ -143,7 +143,7 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings) -> None:
         findings.ignore("boxes smaller than a pixel, not trained on", *thin)
     if twice:
         findings.note(f"{split}: boxes given twice, of one class and place, which count twice: {some(twice)}")
-    if missing:
+    if missing and not allow_empty:
         findings.note(f"{split}: no objects of {', '.join(record.classes[label] for label in sorted(missing))}")
 
 
@@ -190,7 +190,7 @@ def detection_data(
                 f"({len(first[1].classes)} and {len(record.classes)})"
             )
     for split, record in records.items():
-        _tell_objects(split, record, findings)
+        _tell_objects(split, record, findings, options.allow_empty)
         shared = {scene.file for scene in record.scenes} & {scene.file for scene in first[1].scenes}
         if split != first[0] and shared:
             findings.note(f"{split}: images that are also in {first[0]}: {some(sorted(file.name for file in shared))}")

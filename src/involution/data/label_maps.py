@@ -178,7 +178,8 @@ def _tell_classes(
     suspect = two and (len(code.classes) == 2 or (missing and split == "train"))
     if strict and share and (suspect or alone or (missing and training and share > _MUCH)):
         said = [ignored, nowhere, f"label maps hold 0 and it alone: {some(two)}" if two else ""]
-        wanted = "{" + ", ".join(f"{value}: {name}" for value, name in zip((0, 255), code.classes, strict=False)) + "}"
+        pairs = zip((0, options.ignore_index), code.classes, strict=False)
+        wanted = "{" + ", ".join(f"{value}: {name}" for value, name in pairs) + "}"
         raise DataError(
             f"{root}: in {split} {', and '.join(filter(None, said))}; if it is a class, say so: --data.values "
             f"'{wanted}'; if everything is correct: --data.allow_empty true"

@@ -1,10 +1,12 @@
 """Every setting of detection and segmentation must change something, as test_options does it for classification."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
+from involution.data.registry import Options
 from involution.data.scenes import make_digit_scenes
 from involution.engine import DetectConfig, SegmentConfig, run, trainer
 from involution.engine.callbacks import RunRecorder
@@ -16,9 +18,8 @@ CONFIGS = {"detect": DetectConfig, "segment": SegmentConfig}
 # settings that every task has, which test_options tries: here it is enough that the task hands them on
 LEVELS = "model.levels"
 COMMON = {"trainer.accelerator", "trainer.sync_batchnorm", "name", "output", "devices"}
-# how a data set is read, which tests/data tries for each format
-COMMON |= {f"data.{name}" for name in ("split_seed", "allow_empty", "exif", "value_range", "ignore_index", "values")}
-COMMON |= {"data.on_problem", "data.background"}
+# how a data set is read, which test_reading_options tries
+COMMON |= {f"data.{item.name}" for item in dataclasses.fields(Options)}
 SHARED = {
     "seed": 1,
     "data.mean": (0.2, 0.2, 0.2),

@@ -153,7 +153,7 @@ def test_a_full_disk_fails_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("torch.save", full)
     assert train(tmp_path, "--trainer.epochs=1", "--name", "a") == 1
     err = capsys.readouterr().err.splitlines()[-1]
-    assert err == f"involution: {tmp_path}/a/last.ckpt: Input/output error"
+    assert err == f"involution: {tmp_path}/a/last.ckpt: Input/output error; nothing was saved before"
 
 
 def test_ctrl_c_in_an_evaluation(tmp_path, capsys, monkeypatch):

@@ -63,6 +63,8 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, LoadingError):
         # what was asked for was right; of several devices all know it
         return complain(str(error), FAILED) if is_main_process() else FAILED
+    if isinstance(error, RuntimeError) and type(error).__module__.startswith("involution.engine."):
+        return complain(str(error), FAILED) if is_main_process() else FAILED
     # errors of our own classes are for the user; anything else is a bug
     if isinstance(error, ValueError) and type(error).__module__.startswith("involution."):
         return complain(str(error))
@@ -105,6 +107,9 @@ def _cannot_use(error: OSError) -> int:
     where, why = error.filename, error.strerror or str(error)
     if error.errno == errno.ENOENT and not _has_folder():
         return complain("the current folder was deleted; change to another one")
+    if type(error).__module__.startswith("involution."):
+        # in the midst of the work
+        return complain(f"{os.fsdecode(where)}: {why}" if where else why, FAILED)
     # our own errors name the file in their message and have no number
     wrong = error.errno in _WRONG_PATH or (error.errno is None and isinstance(error, FileNotFoundError))
     return complain(f"{os.fsdecode(where)}: {why}" if where else why, USAGE if wrong else FAILED)

@@ -70,7 +70,7 @@ class TrainCommand:
         """Train, and print where the checkpoints are."""
         from rich.console import Console
 
-        from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
+        from involution.engine.callbacks import TrainingInterrupted
         from involution.engine.process import is_main_process
         from involution.engine.run import train
 
@@ -92,9 +92,6 @@ class TrainCommand:
                 command = f"involution {self.task} train --resume {shlex.quote(str(stop.checkpoint))}"
                 print(f"interrupted; resume with: {command}", file=sys.stderr)
             return 130
-        except TrainingDiverged as error:
-            print(f"involution: {error}", file=sys.stderr)
-            return 1
         if not is_main_process():
             return 0
         best = f"best validation {spec.measure} {result.score:.2%}"

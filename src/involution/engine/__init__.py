@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
+    from involution.engine.callbacks import TrainingInterrupted
     from involution.engine.checkpoint import CheckpointError, ModelCard
+    from involution.engine.faults import RunFailed, TrainingDiverged
     from involution.engine.loading import load
     from involution.engine.run import TrainResult, evaluate, train
     from involution.engine.settings import ConfigError
@@ -28,11 +29,12 @@ _PLACES = {
     "DetectConfig": "tasks.detect.config",
     "DetectionFigures": "tasks.detect.figures",
     "ModelCard": "checkpoint",
+    "RunFailed": "faults",
     "SegmentConfig": "tasks.segment.config",
     "SegmentationFigures": "tasks.segment.figures",
     "TaskSpec": "task",
     "TrainResult": "run",
-    "TrainingDiverged": "callbacks",
+    "TrainingDiverged": "faults",
     "TrainingInterrupted": "callbacks",
     "evaluate": "run",
     "get_task": "task",
@@ -49,6 +51,7 @@ __all__ = [
     "DetectConfig",
     "DetectionFigures",
     "ModelCard",
+    "RunFailed",
     "SegmentConfig",
     "SegmentationFigures",
     "TaskSpec",

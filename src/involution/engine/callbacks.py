@@ -20,11 +20,15 @@ from involution.data.errors import in_words
 from involution.data.findings import Findings
 from involution.data.images import ImageError
 from involution.engine.best import Best, mend_best, recorded_best, write_best
+from involution.engine.divergence import check_weights
+from involution.engine.faults import TrainingDiverged, loader_killed
 from involution.engine.files import atomic_path
+from involution.engine.interval import interval
 from involution.engine.loggers import name_run
 from involution.engine.module import TaskModule
 from involution.engine.process import is_main_process, tell
-from involution.engine.run_folder import BEST, LAST, rotate
+from involution.engine.run_folder import BEST, LAST, place, rotate
+from involution.engine.run_folder import in_words as place_in_words
 from involution.engine.signals import StopFlag
 
 METRICS = "metrics.csv"
@@ -40,10 +44,6 @@ class TrainingInterrupted(Exception):
     def __init__(self, checkpoint: Path | None) -> None:
         super().__init__("training interrupted")
         self.checkpoint = checkpoint
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss has become NaN or infinite."""
 
 
 class RunCheckpoints(TorchCheckpointIO):
@@ -128,6 +128,8 @@ class RunRecorder(L.Callback):
         self.logged_as: str | None = None
         self.history: list[dict[str, float]] = []
         self.best_found: Best | None = None
+        self._saved: tuple[int, int] | None = None
+        self._saved_at = time.monotonic()
         self._train_seconds = 0.0
         self._images = 0
         self._since = 0.0
@@ -178,6 +180,7 @@ class RunRecorder(L.Callback):
         state = found["callbacks"].get("RunRecorder")
         if state is None:
             return False
+        self._saved = place(found)
         self.history = list(state["history"])
         self.best_found = recorded_best(state, monitor)
         self.logged_as = state.get("logged_as")
@@ -210,10 +213,14 @@ class RunRecorder(L.Callback):
         done = batch_idx + 1
         # half-accumulated gradients are not saved, and validation comes first at the end of an epoch
         between_steps = done % trainer.accumulate_grad_batches == 0 and done < trainer.num_training_batches
-        if between_steps and self._stop(trainer):
-            if self.left_out is not None:
-                self.left_out.refuse(trainer)
+        if not between_steps:
+            return
+        stop = self._stop(trainer)
+        if stop and self.left_out is not None:
+            self.left_out.refuse(trainer)
+        if stop or self._due(trainer, pl_module.config.trainer.checkpoint_every):
             self._save(trainer, pl_module, (trainer.current_epoch, done))
+        if stop:
             raise TrainingInterrupted(self.last)
 
     @override
@@ -235,14 +242,9 @@ class RunRecorder(L.Callback):
         common: int = trainer.val_dataloaders.batch_sampler.common  # type: ignore[union-attr]
         self._val_batches += 1
         if self._val_batches <= common and self._stop(trainer):
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):
-                    # it has put the average in the place of the weights
-                    callback.on_validation_epoch_end(trainer, pl_module)
             if self.left_out is not None:
                 self.left_out.refuse(trainer)
-            self._train_figures = pl_module.train_figures()
-            self._save(trainer, pl_module, (trainer.current_epoch, int(trainer.num_training_batches)))
+            self._save_before_validation(trainer, pl_module)
             raise TrainingInterrupted(self.last)
 
     @override
@@ -279,10 +281,14 @@ class RunRecorder(L.Callback):
         score = val[pl_module.monitor]
         # no comparison with NaN is true
         improved = math.isfinite(score) and (self.best_found is None or score >= self.best_found[1])
+        before = self.best_found
         if improved:
             self.best_found = (trainer.current_epoch + 1, score)
         try:
             self._save(trainer, pl_module, (trainer.current_epoch + 1, 0), score if improved else None)
+        except BaseException:
+            self.best_found = before
+            raise
         finally:
             # a few lines may still find room where a checkpoint did not
             if trainer.is_global_zero:
@@ -295,10 +301,49 @@ class RunRecorder(L.Callback):
         raised = self.flag.raised or (self.left_out is not None and self.left_out.refuses)
         return bool(trainer.strategy.reduce_boolean_decision(raised, all=False))
 
+    def _due(self, trainer: L.Trainer, every: int | str | None) -> bool:
+        """Whether it is time for a checkpoint within the epoch."""
+        steps, seconds = interval(every)
+        if steps:
+            return trainer.global_step % steps == 0
+        late = seconds is not None and time.monotonic() - self._saved_at >= seconds
+        # the clocks of the devices differ
+        return bool(seconds and trainer.strategy.reduce_boolean_decision(late, all=False))
+
+    @override
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if trainer.world_size > 1 or not self.started or not loader_killed(exception):
+            return
+        # between two batches the training is whole
+        if trainer.validating:
+            self._save_before_validation(trainer, pl_module)
+            return
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        done = progress.completed
+        whole = progress.ready == done and done % trainer.accumulate_grad_batches == 0
+        if whole and 0 < done < trainer.num_training_batches:
+            self._save(trainer, pl_module, (trainer.current_epoch, done))
+
+    def _save_before_validation(self, trainer: L.Trainer, pl_module: Any) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                # it has put the average in the place of the weights
+                callback.on_validation_epoch_end(trainer, pl_module)
+        self._train_figures = pl_module.train_figures()
+        self._save(trainer, pl_module, (trainer.current_epoch, int(trainer.num_training_batches)))
+
+    def saved(self) -> str:
+        """What can be resumed and used, in words."""
+        if self._saved is None:
+            return "nothing was saved before"
+        best = f", best.ckpt of epoch {self.best_found[0]}" if self.best_found else ""
+        return f"saved before: {self.last} {place_in_words(*self._saved)}{best}"
+
     def _save(
         self, trainer: L.Trainer, pl_module: TaskModule, position: tuple[int, int], score: float | None = None
     ) -> None:
         self.check()
+        check_weights(trainer, pl_module.model)
         pl_module.position = position
         self.flag.saving = True
         options = None if score is None else {"score": score}
@@ -306,6 +351,7 @@ class RunRecorder(L.Callback):
             trainer.save_checkpoint(self.last, weights_only=False, storage_options=options)
         finally:
             self.flag.saving = False
+        self._saved, self._saved_at = position, time.monotonic()
 
     def _write_history(self) -> None:
         with (

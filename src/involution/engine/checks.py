@@ -1,6 +1,7 @@
 """Checks that the settings of a run are in range and go together."""
 
 from involution.engine.config import RunConfig
+from involution.engine.interval import interval
 from involution.engine.optimizer import check_optimizer
 from involution.engine.schedule import check_schedule
 from involution.engine.settings import ConfigError, check_settings
@@ -30,4 +31,5 @@ def check_config(config: RunConfig) -> None:
         raise ConfigError("model.freeze_epochs needs model.freeze, the parts: stem,layer1")
     if "/" in config.name or not config.name:
         raise ConfigError(f"name must be the name of a folder, got {config.name!r}")
+    interval(trainer.checkpoint_every)
     get_task(config.task).check(config)

@@ -140,6 +140,8 @@ class TrainerConfig:
         epochs: passes over the training images.
         steps: optimiser steps instead of epochs, rounded up to whole epochs; the decay ends at that step.
         keep: how many checkpoints to resume from are kept, last.ckpt and the ones before it.
+        checkpoint_every: write last.ckpt within an epoch, too: after a number of steps, or a time such as 10m or 1h.
+        on_nan: at a loss or gradient that is NaN or infinite, stop, or skip the step.
         patience: stop early after this many epochs without a better figure of the validation images; null to train
             all epochs.
         label_smoothing: fraction of the target spread evenly over all classes.
@@ -156,6 +158,8 @@ class TrainerConfig:
     epochs: int = ranged(130, 1, MOST)
     steps: int | None = ranged(None, 1, 1000 * MOST)
     keep: int = ranged(2, 1, 1000)
+    checkpoint_every: int | str | None = None
+    on_nan: Literal["stop", "skip"] = "stop"
     patience: int | None = ranged(None, 1, MOST)
     label_smoothing: float = ranged(0.0, 0, 1)
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"

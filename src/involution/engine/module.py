@@ -52,8 +52,10 @@ class TaskModule(L.LightningModule):
 
     def count_loss(self, loss: Tensor, images: int) -> None:
         """Add the mean loss of a batch to `train_figures`."""
-        self.loss_sum.update(loss.detach() * images)
-        self.loss_count.update(images)
+        loss, finite = loss.detach(), torch.isfinite(loss.detach())
+        # the step is left out, or the training ends
+        self.loss_sum.update(torch.where(finite, loss * images, 0.0))
+        self.loss_count.update(finite * images)
 
     def restricted(self, logits: Tensor) -> Tensor:
         """Logits [N, classes, ...] without the classes that it is not measured among."""

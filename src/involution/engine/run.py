@@ -23,11 +23,13 @@ from involution.engine.checkpoint import CheckpointError, read_recipe
 from involution.engine.checks import check_config
 from involution.engine.classes import match_classes, some
 from involution.engine.config import Config, RunConfig
+from involution.engine.faults import CannotWrite, RunFailed, TrainingDiverged, loader_killed
 from involution.engine.files import atomic_path
 from involution.engine.freezing import freeze
 from involution.engine.loader import EvalBatches, TrainBatches, make_loader
 from involution.engine.loading import load, make_card
 from involution.engine.loggers import check_logger, close_logger
+from involution.engine.memory import Fitting, is_out_of_memory
 from involution.engine.module import TaskModule
 from involution.engine.optimizer import param_groups
 from involution.engine.process import is_main_process, tell
@@ -82,7 +84,9 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         CheckpointError: for a checkpoint or weights that can't be used.
         LoadingError: for an image that turns out to be broken during training.
         TrainingInterrupted: after Ctrl-C, SIGTERM, SIGHUP or SIGUSR1; it names the checkpoint to resume from.
-        TrainingDiverged: when the loss becomes NaN or infinite.
+        TrainingDiverged: when the loss, a gradient or a weight becomes NaN or infinite.
+        RunFailed: when memory is short, or a loader process was killed.
+        OSError: for a file that can't be written; what was saved is said.
     """
     spec = get_task(config.task)
     check_config(config)
@@ -165,7 +169,8 @@ def _fit(
     progress: bool,
 ) -> None:
     """Train, in the folder of the recorder."""
-    trainer = make_trainer(config, recorder, progress, left_out)
+    fitting = Fitting()
+    trainer = make_trainer(config, recorder, progress, left_out, fitting)
     train_loader, val_loader = make_loaders(spec, config, data, images, trainer, start.position, left_out)
     _tell(data, progress)
     found_in_data = _survey(data) if start.found is None and is_main_process() else None
@@ -178,6 +183,15 @@ def _fit(
     except SystemExit as error:
         # Lightning's answer to the second Ctrl-C
         raise TrainingInterrupted(recorder.last if recorder.last.is_file() else None) from error
+    except TrainingDiverged as error:
+        raise TrainingDiverged(f"{error}; {recorder.saved()}") from error
+    except OSError as error:
+        if error.filename is not None and not recorder.started:
+            raise
+        where = error.filename or str(recorder.run_dir)
+        raise CannotWrite(error.errno, f"{error.strerror or error}; {recorder.saved()}", where) from error
+    except MemoryError as error:
+        raise RunFailed(f"{fitting.said(config)}; {recorder.saved()}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if "Expected more than 1 value per channel" in str(error):
             alone = config.data.batch_size // (trainer.world_size * config.trainer.accumulate)
@@ -186,6 +200,9 @@ def _fit(
                 "one value per image: raise data.batch_size, lower trainer.accumulate, or choose a network "
                 "without it (model.norm group, where the task has it)"
             ) from error
+        why = loader_killed(error) or (fitting.said(config) if is_out_of_memory(error) else "")
+        if why:
+            raise RunFailed(f"{why}; {recorder.saved()}") from error
         # before the first step Lightning takes the checkpoint's states apart
         if start.checkpoint is None or recorder.started or type(error).__module__.startswith("involution."):
             raise
@@ -263,6 +280,10 @@ def evaluate(
             trainer.test(module, loader, verbose=False)
         except ImageError as error:
             raise _without_traceback(error) from error
+        except RuntimeError as error:
+            if not loader_killed(error):
+                raise
+            raise RunFailed(loader_killed(error)) from error
         except SystemExit as error:
             # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error

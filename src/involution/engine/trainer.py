@@ -11,6 +11,8 @@ from typing import Any
 
 from involution.engine.callbacks import EarlyStop, LeftOut, RunCheckpoints
 from involution.engine.config import RunConfig
+from involution.engine.divergence import NonFinite
+from involution.engine.faults import lenient, quiet_threads
 from involution.engine.freezing import Freezing
 from involution.engine.loggers import make_logger
 from involution.engine.progress import ProgressBar
@@ -18,8 +20,8 @@ from involution.engine.settings import ConfigError
 from involution.engine.task import get_task
 
 
-def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: LeftOut | None = None) -> Any:
-    """The trainer of a run."""
+def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: LeftOut | None = None, *more: Any) -> Any:
+    """The trainer of a run, with more callbacks."""
     import lightning as L
     from lightning.pytorch.callbacks import EMAWeightAveraging
 
@@ -34,7 +36,7 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
         callbacks.append(Freezing(config.model.freeze, config.model.freeze_epochs))
     if config.trainer.patience is not None:
         callbacks.append(EarlyStop(config.trainer.patience))
-    callbacks.append(recorder)
+    callbacks += [NonFinite(config.trainer.on_nan), *more, recorder]
     if progress:
         callbacks.append(ProgressBar(config.name))
     run_dir = recorder.run_dir
@@ -46,7 +48,7 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
         gradient_clip_val=config.trainer.clip_grad_norm,
         accumulate_grad_batches=config.trainer.accumulate,
         sync_batchnorm=config.trainer.sync_batchnorm,
-        logger=make_logger(config, run_dir, recorder.logged_as),
+        logger=lenient(make_logger(config, run_dir, recorder.logged_as)),
         callbacks=callbacks,
         plugins=[RunCheckpoints(config.trainer.keep)],
         log_every_n_steps=1,
@@ -122,7 +124,7 @@ def quiet() -> Iterator[None]:
     """Silence Lightning's advice: what it warns about here is intended."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet_threads():
         for message in (
             # Lightning's own use of torch
             ".*treespec, LeafSpec.*",

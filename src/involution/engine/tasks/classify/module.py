@@ -42,8 +42,11 @@ class Scores(nn.Module):
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """Count a batch: logits [N, classes], labels [N], its mean loss."""
         logits = logits.detach().float()
-        self.loss.update(loss.detach() * len(labels))
-        self.count.update(len(labels))
+        loss, finite = loss.detach(), torch.isfinite(loss.detach())
+        # in training the step is left out, or the training ends
+        counts = finite | (not self.training)
+        self.loss.update(torch.where(counts, loss * len(labels), 0.0))
+        self.count.update(counts * len(labels))
         self.top1.update(logits, labels)
         if self.top5 is not None:
             self.top5.update(logits, labels)

@@ -15,7 +15,9 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
+from involution.after import after_import
 from involution.cli.failures import DONE, INTERRUPTED, USAGE, WrongUsage, complain, exit_code, no_output, usage
+from involution.cli.limits import check_room
 from involution.cli.process import Interrupts, as_process, end_output
 from involution.extras import require
 
@@ -103,6 +105,7 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
         require("jsonargparse", "rich")
         from involution.engine.parser import make_parser
 
+        after_import("torch", check_room)
         module: Any = importlib.import_module(commands()[command][0])
         # one module for a mode of several tasks
         module = module.for_task(command[0]) if hasattr(module, "for_task") else module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +96,7 @@ class EvalCommand:
             "num_images": found.num_images,
             **found.to_dict(),
         }
-        steps = []
+        steps: list[Callable[[], object]] = []
         if args.output:
             text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
             steps.append(functools.partial(write_text, args.output, text))

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 
+from involution.cli.limits import address_space, is_starved
 from involution.cli.process import end_output
 from involution.data.images import LoadingError
 from involution.engine.process import is_main_process
@@ -25,7 +26,6 @@ _WRONG_PATH = (
     errno.ENAMETOOLONG,
 )
 _LONGEST = 600
-_NO_MEMORY = "not enough memory; try a smaller batch or image"
 
 
 class WrongUsage(ValueError):
@@ -59,7 +59,7 @@ def exit_code(error: BaseException) -> int:
             return no_output(failure or error)
         return _cannot_use(error)
     if isinstance(error, MemoryError):
-        return complain(_NO_MEMORY, FAILED)
+        return complain(_no_memory(), FAILED)
     if isinstance(error, LoadingError):
         # what was asked for was right; of several devices all know it
         return complain(str(error), FAILED) if is_main_process() else FAILED
@@ -70,7 +70,16 @@ def exit_code(error: BaseException) -> int:
         return complain(str(error))
     if isinstance(error, RuntimeError) and (said := _limit(error)):
         return complain(said, FAILED)
+    if isinstance(error, Exception) and is_starved():
+        # nearly anything can fail then, in any way
+        return complain(_no_memory(), FAILED)
     raise error
+
+
+def _no_memory() -> str:
+    limit = address_space()
+    allowed = f": the system allows {limit / 2**20:,.0f} MB of addresses (ulimit -v)" if limit else ""
+    return f"not enough memory{allowed}; try a smaller batch or image"
 
 
 def no_output(error: OSError) -> int:
@@ -95,6 +104,8 @@ def _cannot_import(error: ImportError) -> int:
         return complain(str(error))
     if isinstance(error, ModuleNotFoundError) and package not in ("", "involution") and not is_installed(package):
         return complain(str(MissingExtra(package)))
+    if is_starved():
+        return complain(_no_memory(), FAILED)
     if package == "involution" or (isinstance(error, ModuleNotFoundError) and not package):
         raise error
     if _limit(error):
@@ -126,9 +137,9 @@ def _limit(error: Exception) -> str:
     """A limit of the system that a library told in its own words; empty if it is none."""
     text = " ".join(str(error).split())
     if re.search(r"out of memory|allocate memory|bad_alloc|failed to map segment", text):
-        return _NO_MEMORY
+        return _no_memory()
     if "start new thread" in text:
-        return "the system lets no more threads start (ulimit -u)"
+        return _no_memory() if is_starved() else "the system lets no more threads start (ulimit -u)"
     numbers = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EFBIG, errno.EROFS)
     return next((reason for reason in map(os.strerror, numbers) if reason in text), "")
 

@@ -87,6 +87,13 @@ def test_too_little_memory_is_one_line(tmp_path, room):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits differ")
+def test_too_little_processor_time_is_one_line(tmp_path):
+    done = shell(f"ulimit -S -t 1; {COMMAND} classify train --recipe digits", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "involution: the system allows no more processor time (ulimit -t)\n"
+
+
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["classify", "--help"], ["clasify"], ["classify"]])
 def test_answers_that_need_no_network_come_at_once(words):
     code = f"""

@@ -46,6 +46,13 @@ class Interrupts:
             signal.raise_signal(signal.SIGINT)
 
 
+def _out_of_time(number: int, frame: FrameType | None) -> None:
+    # soon the system ends the process itself
+    with suppress(OSError):
+        os.write(2, b"involution: the system allows no more processor time (ulimit -t)\n")
+    os._exit(1)
+
+
 def _importing(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -67,6 +74,9 @@ def as_process() -> Iterator[Interrupts]:
     if listening:
         signal.signal(signal.SIGINT, interrupts.catch)
         sys.unraisablehook = interrupts.forgotten
+    # not where a shell or service has it ignored; Windows has no such limit
+    if hasattr(signal, "SIGXCPU") and signal.getsignal(signal.SIGXCPU) is signal.SIG_DFL:
+        signal.signal(signal.SIGXCPU, _out_of_time)
     try:
         yield interrupts
     finally:

@@ -12,8 +12,8 @@ from typing import Any
 
 from involution.engine.process import is_main_process
 
-# Kubernetes and spot machines, a closed terminal, SLURM's --signal=USR1; Windows lacks some of them
-_ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+# Kubernetes and spot machines, a closed terminal, SLURM's --signal=USR1, ulimit -t; Windows lacks some of them
+_ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU") if hasattr(signal, name)]
 # a launcher may pass on what the terminal has already sent to everybody
 _ONE_PRESS = 1.0
 

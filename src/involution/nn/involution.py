@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from involution.nn.fusion import may_fuse
 from involution.ops import dynamic_involution2d, involution1d, involution2d, involution3d
-from involution.ops.checks import IntOrTuple, Padding, output_size, per_dimension, per_side
+from involution.ops.checks import IntOrTuple, Padding, is_whole, output_size, per_dimension, per_side
 from involution.ops.dynamic import affine
 
 # torch.fx records these calls as one node, like the operators, because their checks of sizes can't be traced
@@ -138,6 +138,15 @@ class _Involution(nn.Module):
         dims = self.dims
         self.in_channels = channels
         self.channels = channels if out_channels is None else out_channels
+        counts = {
+            "channels": channels,
+            "out_channels": self.channels,
+            "groups": groups,
+            "reduction_ratio": reduction_ratio,
+        }
+        for name, count in counts.items():
+            if count is not None and not is_whole(count):
+                raise TypeError(f"{name} must be an int; got {count!r}")
         for name, value in (("channels", channels), ("out_channels", self.channels)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")

@@ -253,6 +253,11 @@ def _is_sequence(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview)
 
 
+def is_whole(value: object) -> bool:
+    """Return whether torch takes a value for a whole number: NumPy's, too, and no bool."""
+    return _is_int(_python(value))
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int | torch.SymInt) and not isinstance(value, bool)
 

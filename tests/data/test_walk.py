@@ -45,6 +45,8 @@ def test_links_to_folders_are_followed_once(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "circle").symlink_to(tmp_path / "real")
-    assert len(images_below(tmp_path / "set")) == len(KINDS)
+    findings = Findings()
+    assert len(images_below(tmp_path / "set", findings)) == len(KINDS)
+    assert findings.ignored == {"links to folders that are read already": ["link/circle"]}
     with pytest.raises(DataError, match="none: can't be opened"):
         images_below(tmp_path / "none")

@@ -141,11 +141,12 @@ def tell_headers(
         findings.note(f"{where}: images of more than 8 bits, {some(deep)}, next to others{kept}: {some(plain)}")
 
 
-def tell_frames(files: Iterable[tuple[Path, Header]], findings: Findings, where: str) -> None:
+def tell_frames(files: Iterable[tuple[Path, Header]], findings: Findings, where: str = "") -> None:
     """Say of which files with several pictures the first alone is used."""
     several = [file.name for file, header in files if header.several]
     if several:
-        findings.note(f"{where}: files with several frames or pages, of which the first is used: {some(several)}")
+        begin = f"{where}: " if where else ""
+        findings.note(f"{begin}files with several frames or pages, of which the first is used: {some(several)}")
 
 
 def size_complaint(file: Path, size: Size | None, header: Header, reading: Reading) -> str | None:

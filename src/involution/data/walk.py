@@ -17,6 +17,7 @@ _OTHERS = (
     *(".db", ".pdf", ".npy", ".npz", ".mat", ".pt", ".pth", ".ckpt", ".cache", ".mp4", ".mov", ".avi"),
 )
 NO_IMAGES = "no images"
+_READ = "links to folders that are read already"
 # what operating systems and network drives leave in folders, in lower case
 _RUBBISH = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r")
 _RUBBISH_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
@@ -63,7 +64,8 @@ def images_below(
     root = root or folder
     found: list[Path] = []
     for path in _files(folder, set(), deep):
-        why = why_no_image(path)
+        known = is_rubbish(path.name) or path.name.startswith(".")
+        why = _READ if not known and is_folder(path) else why_no_image(path)
         if why:
             findings.ignore(why, os.path.relpath(path, root))
         else:
@@ -84,6 +86,7 @@ def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Pat
     try:
         key = os.stat(folder)
         if (key.st_dev, key.st_ino) in seen:
+            yield folder
             return
         seen.add((key.st_dev, key.st_ino))
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from involution.data.box_files import tell_frames
 from involution.data.errors import printable
 from involution.data.findings import Findings
-from involution.data.images import ImageError, Reading, read_image, to_8_bit
+from involution.data.images import Header, ImageError, Reading, look, read_image, to_8_bit
 from involution.data.walk import images_below
 from involution.engine.devices import find_device
 from involution.engine.files import is_ours
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from involution.engine.checkpoint import ModelCard
+
+# of formats that may have more than one picture in a file
+_WITH_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".avif", ".png", ".apng")
 
 
 class PredictError(ValueError):
@@ -299,7 +303,7 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
 
     Args:
         sources: files, folders and patterns.
-        findings: told which files of folders were not taken, and why.
+        findings: told which files of folders were not taken, and why, and of which the first frame alone is read.
 
     Returns:
         The files, and the sources that matched nothing.
@@ -319,4 +323,18 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
         files.update(dict.fromkeys(found))
         if not found:
             unmatched.append(str(source))
+    if findings is not None:
+        headers = [(file, header) for file in files if (header := _header(file))]
+        tell_frames(headers, findings)
     return list(files), unmatched
+
+
+def _header(file: Path) -> Header | None:
+    """The header of a file that may have several frames, by its name; None for others and for broken ones."""
+    if file.suffix.lower() not in _WITH_FRAMES:
+        return None
+    try:
+        # no value of the pixels is needed, so any range will do
+        return look(file, Reading(value_range=(0, 1)))
+    except ImageError:
+        return None

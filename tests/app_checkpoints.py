@@ -3,6 +3,8 @@
 import torch
 from explain_checkpoint import save_checkpoint
 
+from involution.app.reader import Upload
+from involution.data.images import Reading
 from involution.engine.loading import make_card
 from involution.engine.tasks.detect.config import DetectConfig, create_detector
 from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
@@ -41,3 +43,8 @@ def save_runs(folder):
     save_detector(folder / "scenes/best.ckpt")
     save_segmenter(folder / "segments/best.ckpt")
     return folder
+
+
+def uploaded(image, *readings):
+    """Return an image as the page holds it."""
+    return Upload(dict.fromkeys(readings or [Reading()], image))

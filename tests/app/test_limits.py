@@ -21,18 +21,16 @@ def test_large_photos_are_shrunk(tmp_path):
 
 
 def test_what_is_too_large_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    files = [save(tmp_path / f"{name}.png", *size) for name, size in (("a", (30, 20)), ("b", (40, 3)), ("c", (4, 4)))]
-    with files[2].open("ab") as stream:
+    files = [save(tmp_path / f"{name}.png", *size) for name, size in (("a", (30, 20)), ("b", (4, 4)))]
+    with files[1].open("ab") as stream:
         stream.truncate(limits.MAX_BYTES + 1)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     # as many pixels as the command line reads
     monkeypatch.setattr("involution.data.images.MAX_PIXELS", 500)
     with pytest.raises(ImageError, match=r"a\.png: 30 x 20 pixels are more than the 500 that are decoded"):
         limits.read_upload(files[0])
-    with pytest.raises(AppError, match=r"b\.png: 40 × 3 pixels; one side is more than 10 times the other"):
+    with pytest.raises(AppError, match=r"b\.png: the file is larger than 20 MB"):
         limits.read_upload(files[1])
-    with pytest.raises(AppError, match=r"c\.png: the file is larger than 20 MB"):
-        limits.read_upload(files[2])
 
 
 def test_what_is_no_image_is_refused(tmp_path):

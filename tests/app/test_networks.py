@@ -1,6 +1,6 @@
 import pytest
 import torch
-from app_checkpoints import save_runs
+from app_checkpoints import save_runs, uploaded
 from pictures import picture
 from PIL import Image
 
@@ -24,22 +24,22 @@ def runs(tmp_path_factory):
 
 def test_predictions_are_those_of_the_task(runs):
     image = picture()
-    found = predict(runs["demo/rednet"], image)
+    found = predict(runs["demo/rednet"], uploaded(image))
     model = ClassificationPredictor.from_checkpoint(runs["demo/rednet"].path)
     (expected,) = model.predict([image])
     assert (found.result.labels, found.result.scores) == (expected.labels, pytest.approx(expected.scores))
     assert found.parameters == sum(part.numel() for part in model.model.parameters())
     assert found.title == "rednet_nano"
-    boxes = predict(runs["scenes"], image)
+    boxes = predict(runs["scenes"], uploaded(image))
     assert set(boxes.result.labels) == {"<b>two</b>"}
     assert boxes.result.masks.shape[1:] == (24, 20)
-    labels = predict(runs["segments"], image).result.labels
+    labels = predict(runs["segments"], uploaded(image)).result.labels
     assert torch.equal(labels, SegmentationPredictor.from_checkpoint(runs["segments"].path).predict(image).labels)
 
 
 def test_kernels_of_each_stage_at_a_pixel_beside_the_twins(runs):
     image = picture(size=(16, 16)).convert("L")
-    title, stages = stage_kernels(runs["demo/rednet"], runs["demo/twin"], image, (9, 5))
+    title, stages = stage_kernels(runs["demo/rednet"], runs["demo/twin"], uploaded(image), (9, 5))
     assert title == "rednet_nano"
     assert [(stage.title, stage.layer) for stage in stages] == [
         ("Stem", "conv1.3"),
@@ -62,7 +62,7 @@ def test_kernels_of_each_stage_at_a_pixel_beside_the_twins(runs):
 
 
 def test_the_network_with_involutions_is_looked_into(runs):
-    image = picture(size=(16, 16))
+    image = uploaded(picture(size=(16, 16)))
     title, stages = stage_kernels(runs["demo/twin"], runs["demo/rednet"], image, (3, 3))
     assert title == "rednet_nano"
     assert stages[0].fixed is not None
@@ -75,21 +75,21 @@ def test_the_network_with_involutions_is_looked_into(runs):
 
 def test_a_pixel_that_is_cut_off(runs):
     with pytest.raises(ExplainError, match="position 0,8 is cut off"):
-        stage_kernels(runs["demo/rednet"], None, Image.new("L", (40, 16)), (8, 0))
+        stage_kernels(runs["demo/rednet"], None, uploaded(Image.new("L", (40, 16))), (8, 0))
 
 
 @pytest.mark.parametrize("run", ["demo/rednet", "scenes", "segments"])
 def test_the_time_limit_reaches_into_the_network(runs, run):
     with pytest.raises(AppError, match="stopped after 0 seconds"), limits.time_limit(0):
-        predict(runs[run], picture())
+        predict(runs[run], uploaded(picture()))
     with pytest.raises(AppError, match="stopped after 0 seconds"), limits.time_limit(0):
-        stage_kernels(runs[run], None, picture(), (3, 12))
+        stage_kernels(runs[run], None, uploaded(picture()), (3, 12))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 1), (3, 30)])
 @pytest.mark.parametrize("run", ["demo/rednet", "scenes", "segments"])
 def test_tiny_and_narrow_images(runs, run, size):
-    image = Image.new("RGB", size, "red")
+    image = uploaded(Image.new("RGB", size, "red"))
     predict(runs[run], image)
     title, _ = stage_kernels(runs[run], None, image, (size[1] // 2, size[0] // 2))
     assert "rednet_nano" in title

@@ -1,18 +1,20 @@
 import os
 import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from involution.app import limits, reader
 from involution.app.errors import AppError
+from involution.data.images import Reading
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "I;16", "RGBA", "P", "1"])
 def test_an_upload_is_read_as_the_page_shows_it(tmp_path, mode):
     file = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     Image.new(mode, (30, 20)).save(file)
-    found = reader.read_apart(file)
+    found = reader.read_apart(file, [Reading()]).seen(Reading())
     assert found.size == (30, 20)
     assert (found.mode, found.tobytes()) == ((expected := limits.read_upload(file)).mode, expected.tobytes())
 
@@ -20,10 +22,25 @@ def test_an_upload_is_read_as_the_page_shows_it(tmp_path, mode):
 def test_what_is_no_picture_is_told(tmp_path):
     (tmp_path / "a.png").write_text("text")
     with pytest.raises(AppError, match=r"a\.png: not an image in a known format"):
-        reader.read_apart(tmp_path / "a.png")
-    Image.new("L", (40, 3)).save(tmp_path / "b.png")
-    with pytest.raises(AppError, match=r"b\.png: 40 × 3 pixels; one side is more than 10 times the other"):
-        reader.read_apart(tmp_path / "b.png")
+        reader.read_apart(tmp_path / "a.png", [Reading()])
+
+
+def test_it_is_read_as_each_network_wants_it(tmp_path):
+    file = tmp_path / "a.tif"
+    Image.fromarray(np.linspace(0, 2, 6, dtype=np.float32).reshape(2, 3)).save(file)
+    scaled = Reading(value_range=(0, 2))
+    upload = reader.read_apart(file, [Reading(), scaled])
+    with pytest.raises(AppError, match=r"^a\.tif: floats have no range of their own"):
+        upload.seen(Reading())
+    assert upload.seen(scaled).tobytes() == bytes([0, 51, 102, 153, 204, 255])
+    assert upload.note == ""
+
+
+def test_what_is_scaled_down_is_told(tmp_path):
+    Image.new("L", (2000, 10)).save(tmp_path / "a.png")
+    upload = reader.read_apart(tmp_path / "a.png", [Reading()])
+    assert upload.note == "2000 × 10 pixels, scaled down to 1600 on this page"
+    assert upload.seen(Reading()).size == (1600, 8)
 
 
 def test_reading_ends_when_its_time_is_over(tmp_path, monkeypatch):
@@ -31,15 +48,15 @@ def test_reading_ends_when_its_time_is_over(tmp_path, monkeypatch):
     Image.new("L", (3, 3)).save(tmp_path / "a.png")
     start = time.monotonic()
     with pytest.raises(AppError, match=r"a\.png: takes more than 0\.01 seconds to read"):
-        reader.read_apart(tmp_path / "a.png")
+        reader.read_apart(tmp_path / "a.png", [Reading()])
     assert time.monotonic() - start < 5
 
 
-def _dies(pipe, path):
+def _dies(pipe, path, readings):
     os._exit(3)
 
 
 def test_a_reader_that_dies_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "_read", _dies)
     with pytest.raises(AppError, match=r"a\.png: can't be read; it takes too much memory or breaks the reader"):
-        reader.read_apart(tmp_path / "a.png")
+        reader.read_apart(tmp_path / "a.png", [Reading()])

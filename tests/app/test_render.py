@@ -24,7 +24,7 @@ def test_names_are_never_markup():
         DetectionResult("image", 0.01, (6, 8), (nasty,), (1,), (0.9,), ((1.0, 1.0, 5.0, 5.0),)),
         SegmentationResult("image", 0.01, (nasty,), {nasty: 1.0}, torch.zeros(6, 8, dtype=torch.uint8)),
     ]
-    html = predictions_html(IMAGE, [Prediction(nasty, 5, result) for result in results])
+    html = predictions_html([(IMAGE, Prediction(nasty, 5, result)) for result in results])
     html += notice(nasty, wrong=True)
     stage = StageKernels(nasty, nasty, (0, 0), (1, 1), 1, torch.zeros(1, 3, 3), torch.ones(1, 3, 3))
     html += kernels_html(nasty, (0, 0), [stage], nasty)
@@ -54,7 +54,7 @@ def test_the_chosen_pixel_is_framed():
 
 def test_times_and_figures_can_be_read():
     rows = ClassificationResult("image 0", 0.0123, ("seven", "one"), (0.98765, 0.01))
-    html = predictions_html(IMAGE, [Prediction("net", 141_130, rows), Prediction("other", 2_000_000, rows)])
+    html = predictions_html([(IMAGE, Prediction("net", 141_130, rows)), (IMAGE, Prediction("other", 2_000_000, rows))])
     assert html.count("<b>12.3 ms</b>") == 2
     assert "0.14 M" in html
     assert "2.00 M" in html
@@ -64,7 +64,7 @@ def test_times_and_figures_can_be_read():
 
 def test_nothing_found():
     empty = DetectionResult("image", 1.5, (6, 8), (), (), (), ())
-    html = predictions_html(IMAGE, [Prediction("net", 1, empty)])
+    html = predictions_html([(IMAGE, Prediction("net", 1, empty))])
     assert "Found: nothing" in html
     assert "1.5 s" in html
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from generated import image_folder, shards
@@ -104,9 +105,26 @@ def test_values_are_told_by_yaml(tmp_path, capsys):
     assert "background 32 (50.0%), lesion 32 (50.0%)" in capsys.readouterr().out
 
 
-def test_what_can_still_be_written_is(scenes, tmp_path, capsys):
-    (tmp_path / "data.json").mkdir()
+def test_what_can_still_be_written_is(scenes, tmp_path, capsys, monkeypatch):
+    write = Path.write_text
+
+    def full(self, *args, **options):
+        if self.name.startswith(".data.json"):
+            raise OSError(28, "No space left on device")
+        return write(self, *args, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
     words = ["data", "check", f"digit-scenes:{scenes}", "--task", "detect", "--allow_empty", "--output", str(tmp_path)]
-    assert main(words) == 2
-    assert capsys.readouterr().err == f"involution: {tmp_path / 'data.json'}: Is a directory\n"
+    assert main(words) == 1
+    assert capsys.readouterr().err == f"involution: {tmp_path / 'data.json'}: No space left on device\n"
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_the_check_of_another_data_set_stays(scenes, tmp_path, capsys):
+    out = tmp_path / "out"
+    for kind in ("cats", "dogs"):
+        image_folder(tmp_path / kind, splits=("train", "val"))
+    for kind, names in (("cats", "data.json"), ("dogs", "data-2.json"), ("cats", "data.json")):
+        assert main(["data", "check", f"imagefolder:{tmp_path / kind}", "--quick", "--output", str(out)]) == 0
+        assert f"wrote {out / names} and" in capsys.readouterr().out
+    assert sorted(file.name for file in out.glob("[!.]*")) == ["data-2.json", "data.json", "sheet-2.png", "sheet.png"]

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from explain_checkpoint import save_checkpoint
@@ -21,7 +23,11 @@ def test_everything_at_once(here, capsys):
     words += ["--at", "10,10", "--at", "15,3", "--style", "dark", "--frames", "3", "--output", "out"]
     assert main(words) == 0
     printed = capsys.readouterr().out.split()
-    assert sorted(printed) == sorted(str(path.relative_to(here)) for path in (here / "out").glob("[!.]*"))
+    written = {str(path.relative_to(here)) for path in (here / "out").glob("[!.]*")}
+    assert sorted(printed) == sorted(written - {"out/index.jsonl"})
+    lines = [json.loads(line) for line in (here / "out/index.jsonl").read_text().splitlines()]
+    assert {line["input"] for line in lines} == {str(here / "seven.png")}
+    assert sorted(f"out/{name}" for line in lines for name in line["outputs"]) == sorted(printed)
     stem = "out/seven-layer2.1.conv2"
     still = [f"{stem}-kernels.png", f"{stem}-heatmap.png", "out/seven-stages.png", f"{stem}-receptive-field.png"]
     assert printed[:5] == [*still, f"{stem}-window.gif"]
@@ -34,7 +40,7 @@ def test_everything_at_once(here, capsys):
 def test_one_picture_in_another_format(here, capsys):
     words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "heatmap", "--format", "svg"]
     assert main([*words, "--group", "2"]) == 0
-    (file,) = (here / "runs/explain").glob("[!.]*")
+    (file,) = (here / "runs/explain").glob("*.svg")
     assert file.name == "seven-layer2.0.conv2-heatmap.svg"
     assert "<svg" in file.read_text()
     words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "receptive-field", "--average", "*.png"]
@@ -53,7 +59,10 @@ def test_without_a_checkpoint_it_takes_the_demos(here, capsys):
     (here / "runs/demo/rednet_nano-seed0").mkdir(parents=True)
     save_checkpoint("runs/demo/rednet_nano-seed0/best.ckpt")
     assert main(["explain", "seven.png", "--what", "kernels"]) == 0
-    assert main(["explain", "seven.png", "--untrained", "rednet_nano", "--what", "kernels"]) == 0
+    words = ["explain", "seven.png", "--untrained", "rednet_nano", "--what", "kernels"]
+    assert main(words) == 2
+    assert "seven-layer2.0.conv2-kernels.png: not overwritten: it holds other results" in capsys.readouterr().err
+    assert main([*words, "--output", "other"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -107,3 +116,57 @@ def test_an_interrupt_leaves_nothing_half_written(here, capsys, monkeypatch):
     monkeypatch.setattr(animation, "draw_tile", press)
     assert main(["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "animation"]) == 130
     assert not list(here.glob("runs/explain/*"))
+
+
+def test_images_of_one_name_keep_their_own_pictures(here, capsys):
+    for place in ("x", "y"):
+        (here / place).mkdir()
+        Image.new("L", (20, 20), 10).save(here / place / "img.png")
+    words = ["--checkpoint", "a.ckpt", "--what", "heatmap", "--output", "out"]
+    name = "img{}-layer2.0.conv2-heatmap.png"
+    for image, number in (("x/img.png", ""), ("y/img.png", "-2"), ("x/img.png", ""), ("y/img.png", "-2")):
+        assert main(["explain", image, *words]) == 0
+        assert capsys.readouterr().out.split() == [f"out/{name.format(number)}"]
+    lines = [json.loads(line) for line in (here / "out/index.jsonl").read_text().splitlines()]
+    assert [(line["input"], line["outputs"]) for line in lines] == [
+        (str(here / "x/img.png"), [name.format("")]),
+        (str(here / "y/img.png"), [name.format("-2")]),
+    ]
+
+
+def test_one_bad_image_costs_none_of_the_others(here, capsys):
+    (here / "bad.png").write_text("no picture")
+    words = ["explain", "bad.png", "seven.png", "gone.png", "--checkpoint", "a.ckpt", "--what", "heatmap"]
+    assert main([*words, "--output", "out"]) == 1
+    said = capsys.readouterr()
+    assert said.out.split() == ["out/seven-layer2.0.conv2-heatmap.png"]
+    assert said.err.splitlines() == ["gone.png: no such file", "skipped bad.png: not an image in a known format"]
+    lines = [json.loads(line) for line in (here / "out/index.jsonl").read_text().splitlines()]
+    assert [line.get("error") for line in lines] == ["not an image in a known format", None]
+    # one of those that are averaged
+    words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "receptive-field", "--output", "other"]
+    assert main([*words, "--average", "seven.png", "bad.png"]) == 1
+    said = capsys.readouterr()
+    assert said.out.split() == ["other/seven-layer2.0.conv2-receptive-field.png"]
+    assert "skipped bad.png: not an image in a known format" in said.err
+
+
+def test_a_picture_that_can_not_be_written_costs_none_of_the_others(here, capsys, monkeypatch):
+    import matplotlib.figure
+
+    save = matplotlib.figure.Figure.savefig
+
+    def full(self, file, **options):
+        if "heatmap" in str(file):
+            raise OSError(28, "No space left on device")
+        save(self, file, **options)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", full)
+    words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--frames", "2", "--output", "out"]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    stem = "out/seven-layer2.0.conv2"
+    others = [f"{stem}-kernels.png", "out/seven-stages.png", f"{stem}-receptive-field.png", f"{stem}-window.gif"]
+    assert said.out.split()[:4] == others
+    assert f"not written: {stem}-heatmap.png: No space left on device" in said.err
+    assert (here / "out/index.jsonl").is_file()

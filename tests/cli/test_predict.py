@@ -12,7 +12,6 @@ from explain_checkpoint import save_checkpoint
 from pictures import picture
 
 from involution.cli import main
-from involution.cli.predict import output_names
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +75,10 @@ def test_which_map_belongs_to_which_image_is_written(checkpoints, photos, tmp_pa
         str(photos / name) for name in ("broken.png", "x/img.png", "y/img.png")
     ]
     assert "error" in index[0]
-    assert [line["output"] for line in index[1:]] == ["img.png", "img-2.png"]
+    assert [line["outputs"] for line in index[1:]] == [["img.png"], ["img-2.png"]]
     for line in index[1:]:
-        with PIL.Image.open(out / line["output"]) as found, PIL.Image.open(line["input"]) as image:
+        with PIL.Image.open(out / line["outputs"][0]) as found, PIL.Image.open(line["input"]) as image:
             assert found.size == image.size
-
-
-def test_names_are_unlike_even_where_case_does_not_count():
-    files = [Path(name) for name in ("a/img.png", "b/IMG.png", "c/img-2.png", "d/img.jpg")]
-    assert output_names(files) == ["img", "IMG-2", "img-2-2", "img-3"]
 
 
 @pytest.mark.parametrize("task", ["classify", "detect", "segment"])
@@ -111,7 +105,7 @@ def test_one_impossible_image_never_costs_the_others(task, checkpoints, photos, 
     assert "cut.png" in printed.err
     if task == "segment":
         index = [json.loads(line) for line in (output / "index.jsonl").read_text(encoding="utf-8").splitlines()]
-        done = {Path(line["input"]).name for line in index if "output" in line}
+        done = {Path(line["input"]).name for line in index if "outputs" in line}
     else:
         content = json.loads(output.read_text(encoding="utf-8"))
         done = {
@@ -134,20 +128,6 @@ def test_its_own_outputs_are_no_inputs_the_second_time(checkpoints, photos, caps
     assert "1 segmented" in capsys.readouterr().out
 
 
-def test_a_picture_that_cannot_be_written_costs_no_other(checkpoints, photos, tmp_path, capsys):
-    out, drawn = tmp_path / "out", tmp_path / "drawn"
-    (out / "img.png").mkdir(parents=True)
-    words = ["segment", "predict", str(photos), "--checkpoint", str(checkpoints["segment"])]
-    assert main([*words, "--output", str(out), "--pictures", str(drawn)]) == 1
-    printed = capsys.readouterr()
-    assert printed.err == f"not written: {out / 'img.png'}: Is a directory\n"
-    assert "2 segmented, 0 skipped" in printed.out
-    assert sorted(file.name for file in drawn.glob("*.png")) == ["img-2.png", "img.png"]
-    assert (out / "img-2.png").is_file()
-    lines = [json.loads(line) for line in (out / "index.jsonl").read_text().splitlines()]
-    assert [line.get("error", line.get("output")) for line in lines] == ["not written: Is a directory", "img-2.png"]
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 @pytest.mark.parametrize("task", ["classify", "detect"])
 def test_a_file_that_cannot_be_written_costs_nothing_else(task, checkpoints, photos, tmp_path, capsys):
@@ -163,10 +143,82 @@ def test_a_file_that_cannot_be_written_costs_nothing_else(task, checkpoints, pho
         assert (tmp_path / "drawn" / "index.jsonl").is_file()
 
 
-def test_many_that_cannot_be_written_are_told_in_short(checkpoints, photos, tmp_path, capsys):
+def test_results_of_other_images_stay(checkpoints, photos, tmp_path, capsys):
+    out, pictures = tmp_path / "out", tmp_path / "pictures"
+    words = ["segment", "predict", "--checkpoint", str(checkpoints["segment"])]
+    words += ["--output", str(out), "--pictures", str(pictures)]
+    first = [*words, str(photos / "x" / "img.png")]
+    assert main(first) == 0
+    before = (out / "img.png").read_bytes(), (pictures / "img.png").read_bytes()
+    for _ in range(2):
+        assert main([*words, str(photos / "y" / "img.png")]) == 0
+    assert ((out / "img.png").read_bytes(), (pictures / "img.png").read_bytes()) == before
+    for folder in (out, pictures):
+        index = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+        assert [(line["input"], line["outputs"]) for line in index] == [
+            (str(photos / "x" / "img.png"), ["img.png"]),
+            (str(photos / "y" / "img.png"), ["img-2.png"]),
+        ]
+    # maps and pictures of one image are different things
+    assert main([*words[:4], "--output", str(pictures), str(photos / "x" / "img.png")]) == 2
+    assert "img.png: not overwritten: it holds other results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_a_file_of_other_results_is_refused_and_of_the_same_replaced(task, checkpoints, photos, tmp_path, capsys):
+    words = [task, "predict", "--checkpoint", str(checkpoints[task]), "--output", str(tmp_path / "found.json")]
+    assert main([*words, str(photos / "x")]) == 0
+    before = (tmp_path / "found.json").read_bytes()
+    capsys.readouterr()
+    assert main([*words, str(photos / "y")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"found.json: not overwritten: it holds other results ({task} predict of {photos / 'x'}, with" in line
+    assert (tmp_path / "found.json").read_bytes() == before
+    assert main([*words, str(photos / "y"), str(photos / "x")]) == 0
+
+
+def test_own_pictures_that_are_named_are_taken_and_told(checkpoints, photos, tmp_path, capsys):
+    words = ["segment", "predict", "--checkpoint", str(checkpoints["segment"])]
+    assert main([*words, str(photos), "--pictures", str(tmp_path / "out")]) == 0
+    assert main([*words, str(tmp_path / "out" / "img.png")]) == 0
+    assert "taken by name, though made by an earlier prediction or command: 1 (" in capsys.readouterr().err
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """Let there be no room for some pictures."""
+
+    def mark(matches):
+        def save(self, file, **options):
+            if matches(Path(file)):
+                raise OSError(28, "No space left on device")
+            write(self, file, **options)
+
+        monkeypatch.setattr(PIL.Image.Image, "save", save)
+
+    write = PIL.Image.Image.save
+    return mark
+
+
+def test_a_picture_that_cannot_be_written_costs_no_other(checkpoints, photos, tmp_path, capsys, full):
+    out, drawn = tmp_path / "out", tmp_path / "drawn"
+    full(lambda file: file.parent == out and file.name.startswith(".img.png"))
+    words = ["segment", "predict", str(photos), "--checkpoint", str(checkpoints["segment"])]
+    assert main([*words, "--output", str(out), "--pictures", str(drawn)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"not written: {out / 'img.png'}: No space left on device\n"
+    assert "2 segmented, 0 skipped" in printed.out
+    assert sorted(file.name for file in drawn.glob("*.png")) == ["img-2.png", "img.png"]
+    assert sorted(os.listdir(out)) == [".involution-files.jsonl", "img-2.png", "index.jsonl"]
+    lines = [json.loads(line) for line in (out / "index.jsonl").read_text().splitlines()]
+    told = [line.get("error", line.get("outputs")) for line in lines]
+    assert told == ["not written: No space left on device", ["img-2.png"]]
+
+
+def test_many_that_cannot_be_written_are_told_in_short(checkpoints, photos, tmp_path, capsys, full):
     for number in range(12):
         picture(1).save(photos / f"{number:02}.png")
-        (tmp_path / "out" / f"{number:02}.png").mkdir(parents=True)
+    full(lambda file: file.name.startswith((".0", ".1")))
     words = ["segment", "predict", str(photos), "--checkpoint", str(checkpoints["segment"])]
     assert main([*words, "--output", str(tmp_path / "out")]) == 1
     lines = capsys.readouterr().err.splitlines()

@@ -10,7 +10,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from involution.engine.files import RECORD, atomic_path, check_free, check_output, make_folder, write_all, write_text
+from involution.engine.files import (
+    RECORD,
+    atomic_path,
+    check_folder,
+    check_free,
+    check_output,
+    make_folder,
+    write_all,
+    write_text,
+)
 
 resource = pytest.importorskip("resource")
 
@@ -160,9 +169,51 @@ def test_files_are_written_each_whatever_becomes_of_the_others(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "c").mkdir()
     a, b, c = (partial(write_text, tmp_path / name, "text") for name in "abc")
-    with pytest.raises(IsADirectoryError, match=re.escape(f"Is a directory: '{tmp_path / 'a'}'")):
+    with pytest.raises(IsADirectoryError, match=re.escape(f"a folder is where a file is wanted: '{tmp_path / 'a'}'")):
         write_all(a, b)
     assert (tmp_path / "b").read_text() == "text"
     with pytest.raises(IsADirectoryError, match=re.escape(f"'{tmp_path / 'a'}, {tmp_path / 'c'}'")):
         write_all(a, b, c)
     write_all(b)
+
+
+def test_what_came_meanwhile_is_kept_and_so_is_the_new(tmp_path):
+    file = tmp_path / "found.json"
+
+    def slowly():
+        with atomic_path(file) as temporary:
+            temporary.write_text("hours of work")
+            file.write_text("mine")
+
+    with pytest.raises(FileExistsError, match=r"did not make this file; .*; the new one is .*found-2\.json"):
+        slowly()
+    assert (file.read_text(), (tmp_path / "found-2.json").read_text()) == ("mine", "hours of work")
+    check_free(tmp_path / "found-2.json")
+
+
+def test_the_record_is_not_written_through_a_link(tmp_path):
+    diary = tmp_path / "diary.txt"
+    diary.write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / RECORD).symlink_to(diary)
+    write(tmp_path / "out" / "a.txt", "a")
+    assert diary.read_text() == "mine"
+    with pytest.raises(FileExistsError, match="did not make"):
+        check_free(tmp_path / "out" / "a.txt")
+
+
+def test_a_pipe_for_a_record_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / RECORD)
+    write(tmp_path / "a.txt", "a")
+    with pytest.raises(FileExistsError, match="did not make"):
+        check_free(tmp_path / "a.txt")
+
+
+def test_a_place_is_checked_without_making_anything(tmp_path):
+    check_output(tmp_path / "new" / "folder" / "a.txt")
+    check_folder(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("x")
+    for call in (lambda: check_output(tmp_path / "file" / "a"), lambda: check_folder(tmp_path / "file")):
+        with pytest.raises(NotADirectoryError, match="a file is where a folder is wanted"):
+            call()

@@ -9,6 +9,7 @@ from involution.data.images import ImageError
 from involution.engine import evaluate, load, train
 from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
 from involution.engine.config import ConfigError
+from involution.engine.files import RECORD
 
 # whatever could break an exact resumption: averaging, dropout, mixing, accumulation, momentum
 EVERYTHING = {
@@ -80,6 +81,7 @@ def test_a_run_leaves_checkpoints_and_logs(make_config):
         "metrics.csv",
         "data.json",
         "tensorboard",
+        RECORD,
     }
     assert list((result.log_dir / "tensorboard").glob("events.out.tfevents.*"))
     with (result.log_dir / "metrics.csv").open() as file:
@@ -185,12 +187,15 @@ def test_a_batch_of_one_and_batch_norm_end_in_one_line(make_config, capsys):
         train(small, progress=False)
 
 
-def test_files_of_others_in_a_runs_folder_are_refused(make_config):
+@pytest.mark.parametrize("name", ["thesis.txt", "data.json", "tensorboard/events"])
+def test_files_of_others_in_a_runs_folder_are_refused(make_config, name):
     config = make_config(trainer__epochs=1)
-    config.run_dir.mkdir(parents=True)
-    (config.run_dir / "thesis.txt").write_text("precious")
+    file = config.run_dir / name
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
     with pytest.raises(ConfigError, match="already has files; choose another --name"):
         train(config, progress=False)
+    assert file.read_text() == "precious"
 
 
 def test_a_broken_image_is_told_in_one_line_by_loader_processes_too(make_config, tmp_path):

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from app_checkpoints import uploaded
 from app_server import serve
 from PIL import Image
 
@@ -213,7 +214,7 @@ def test_a_request_ends_when_its_time_is_over(offered, monkeypatch):
     from involution.app import page
 
     monkeypatch.setattr(limits, "SECONDS", 0)
-    image = Image.new("L", (8, 8))
+    image = uploaded(Image.new("L", (8, 8)))
     assert "stopped after 0 seconds" in page._predictions(image, offered[:1])
     assert "stopped after 0 seconds" in page._at_pixel(image, (1, 1), offered[0], None)[1]
 
@@ -226,14 +227,14 @@ def test_faults_of_the_program_are_not_told_as_the_users(offered, monkeypatch):
 
     monkeypatch.setattr(page, "predict", broken)
     with pytest.raises(ValueError, match="a fault"):
-        page._predictions(Image.new("L", (8, 8)), offered[:1])
+        page._predictions(uploaded(Image.new("L", (8, 8))), offered[:1])
 
 
 def test_a_checkpoint_that_vanished_is_told(offered):
     from involution.app import page
 
     gone = Checkpoint(offered[0].path.with_name("gone.ckpt"), "classify", "rednet_nano", "", ("a",))
-    assert "no such checkpoint" in page._predictions(Image.new("L", (8, 8)), [gone])
+    assert "no such checkpoint" in page._predictions(uploaded(Image.new("L", (8, 8))), [gone])
 
 
 def test_a_taken_port_is_told(home):

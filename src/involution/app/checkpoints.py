@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from involution.app.errors import AppError
+from involution.data.images import Reading
 
 _RUNS = Path("runs")
 _TWIN = "_conv"
@@ -23,6 +24,7 @@ class Checkpoint:
         head: Name of the detector or segmenter; empty for a classifier.
         classes: Names of its classes.
         published: Name of the published weights that it has, if it has such.
+        reading: How it wants its images read.
     """
 
     path: Path
@@ -31,6 +33,7 @@ class Checkpoint:
     head: str
     classes: tuple[str, ...]
     published: str = ""
+    reading: Reading = field(default_factory=Reading)
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
@@ -55,7 +58,15 @@ class Checkpoint:
         backbone = card.model_args.get("backbone")
         head = card.model if backbone else ""
         entry = named(path)
-        return cls(path, task, str(backbone or card.model), head, tuple(card.classes), entry.name if entry else "")
+        return cls(
+            path,
+            task,
+            str(backbone or card.model),
+            head,
+            tuple(card.classes),
+            entry.name if entry else "",
+            Reading.of(card.recipe.get("data", {})),
+        )
 
     @property
     def title(self) -> str:

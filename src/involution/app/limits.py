@@ -14,14 +14,14 @@ from involution.app.errors import AppError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from involution.data.images import Reading
+
 MAX_BYTES = 20 * 2**20
 # a request with a picture, whose name and frame take some room, and any other
 MAX_BODY = MAX_BYTES + 2**16
 MAX_MESSAGE = 2**20
 # larger images are scaled down to this before they reach a network
 MAX_SIDE = 1600
-# a network that enlarges the shorter side enlarges the longer one by the same factor
-MAX_RATIO = 10
 SECONDS = 30.0
 # to send a request, and to read the picture in it, with as much memory
 BODY_SECONDS = 60.0
@@ -34,29 +34,28 @@ WAITING_BYTES = 8 * MAX_BYTES
 QUEUE = 16
 
 
-def read_upload(path: Path) -> Image:
-    """Read an uploaded image, within the limits.
+def read_upload(path: Path, reading: Reading | None = None) -> Image:
+    """Read an uploaded image as the command line does, within the limits.
 
     Args:
         path: The uploaded file.
+        reading: How a network wants it read.
 
     Returns:
         An 8-bit image of mode `L` or `RGB` with no side over `MAX_SIDE`.
 
     Raises:
         ImageError: If it is not an image, or is broken.
-        AppError: If it is too large or too narrow.
+        AppError: If the file is too large.
     """
     from PIL.Image import Resampling
 
     from involution.data.images import check_image, read_image
 
-    width, height = check_image(path)
+    check_image(path, reading)
     if path.stat().st_size > MAX_BYTES:
         raise AppError(f"{path.name}: the file is larger than {MAX_BYTES // 2**20} MB")
-    if max(width, height) > MAX_RATIO * min(width, height):
-        raise AppError(f"{path.name}: {width} × {height} pixels; one side is more than {MAX_RATIO} times the other")
-    image = read_image(path)
+    image = read_image(path, reading=reading)
     if max(image.size) > MAX_SIDE:
         image.thumbnail((MAX_SIDE, MAX_SIDE), Resampling.LANCZOS)
     return image

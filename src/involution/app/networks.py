@@ -6,18 +6,16 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from involution.app.checkpoints import Checkpoint
 from involution.app.errors import AppError
+from involution.app.reader import Upload
 from involution.explain import Subject, View, involution_layers, layer_map
 from involution.predict import Predictor, Result, find_device, load_predictor
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # groups of kernels that are shown, and as many of a convolution's filters
 MOST_GROUPS = 4
@@ -63,17 +61,19 @@ class StageKernels:
     fixed: Tensor | None
 
 
-def predict(checkpoint: Checkpoint, image: Image) -> Prediction:
+def predict(checkpoint: Checkpoint, upload: Upload) -> Prediction:
     """Use a checkpoint on an image.
 
     Args:
         checkpoint: Is read when it is used first, and kept in memory with a few others.
-        image: 8-bit.
+        upload: The image.
 
     Raises:
         CheckpointError: If it can't be read (any more).
-        AppError: If a `time_limit` around this is over.
+        ImageError: If the network can't take an image of this size.
+        AppError: If it can't be read as the network wants it, or a `time_limit` around this is over.
     """
+    image = upload.seen(checkpoint.reading)
     before = _predictor.cache_info().misses
     network = _predictor(checkpoint.path)
     if _predictor.cache_info().misses > before:
@@ -84,21 +84,22 @@ def predict(checkpoint: Checkpoint, image: Image) -> Prediction:
 
 
 def stage_kernels(
-    first: Checkpoint, second: Checkpoint | None, image: Image, pixel: tuple[int, int]
+    first: Checkpoint, second: Checkpoint | None, upload: Upload, pixel: tuple[int, int]
 ) -> tuple[str, list[StageKernels]]:
     """The kernels that a network generates for one pixel, in the last involution of each stage.
 
     Args:
         first: Network to look into; if it has no involutions, `second` is.
         second: Its twin or another network, whose convolutions are put beside.
-        image: 8-bit.
-        pixel: (row, column) in the image.
+        upload: The image.
+        pixel: (row, column) in the image as `first` sees it.
 
     Returns:
         Name of the network, and the kernels from the input to the output.
 
     Raises:
-        AppError: If no network has involutions, or a `time_limit` around this is over.
+        AppError: If no network has involutions, the image can't be read as it wants it, or a `time_limit` around this
+            is over.
         ExplainError: If the pixel is outside what the network sees, or its weights are untrained.
     """
     chosen = [checkpoint for checkpoint in (first, second) if checkpoint]
@@ -108,6 +109,9 @@ def stage_kernels(
         raise AppError(f"{' and '.join(item.title for item in chosen)}: no involutions, so no kernels are generated")
     place = with_involutions[0]
     twin = next((subject for other, subject in enumerate(subjects) if other != place), None)
+    image = upload.seen(chosen[place].reading)
+    if image.size != upload.seen(first.reading).size:
+        raise AppError(f"{chosen[place].title} was trained on images turned otherwise: choose it as Checkpoint")
     view = subjects[place].view(image)
     inside = view.input_pixel(pixel[1], pixel[0])
     layers = last_of_each_stage(involution_layers(view.network))

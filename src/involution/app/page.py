@@ -15,11 +15,13 @@ from involution.app.checkpoints import Checkpoint, twin_of
 from involution.app.errors import AppError
 from involution.app.examples import example_images
 from involution.app.networks import predict, stage_kernels
-from involution.app.reader import read_apart
+from involution.app.reader import Upload, read_apart
 from involution.app.render import data_url, enlargement, example_style, kernels_html, notice, picture, predictions_html
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from involution.data.images import Reading
 
 _TITLE = "Involution: a kernel for every pixel"
 _HEADING = f"""# {_TITLE}
@@ -62,6 +64,7 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
     """
     # a browser learns of a checkpoint its label alone, and asks for it by a number
     by_key = {str(number): checkpoint for number, checkpoint in enumerate(offered)}
+    readings = [checkpoint.reading for checkpoint in offered]
     examples = example_images()
     with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
         image = gr.State(None, time_to_live=_FORGET)
@@ -103,14 +106,20 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
                 results = gr.HTML(elem_id="results")
                 kernels = gr.HTML(elem_id="kernels")
 
+        def example(shown_image: Image) -> Upload:
+            return Upload(dict.fromkeys(readings, shown_image))
+
         chosen: list[Any] = [first, second]
         place = [row, column]
 
-        def predictions(picture: Image | None, *keys: str | None) -> str:
-            return _predictions(picture, [by_key[key] for key in keys if key in by_key])
+        def predictions(upload: Upload | None, *keys: str | None) -> str:
+            return _predictions(upload, [by_key[key] for key in keys if key in by_key])
 
-        def at_pixel(picture: Image | None, row: float, column: float, *keys: str | None) -> tuple[Any, str]:
-            return _at_pixel(picture, (row, column), *(by_key.get(key or "") for key in keys))
+        def at_pixel(upload: Upload | None, row: float, column: float, *keys: str | None) -> tuple[Any, str]:
+            return _at_pixel(upload, (row, column), *(by_key.get(key or "") for key in keys))
+
+        def clicked(upload: Upload | None, key: str, event: gr.SelectData) -> tuple[int, int]:
+            return _clicked(upload, by_key[key].reading, event)
 
         def ask(after: Callable[..., Any]) -> None:
             answered = after(predictions, [image, *chosen], results, show_progress="minimal", **_NETWORK)
@@ -121,17 +130,17 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
             ready = trigger(*read, outputs=[shown, image, row, column, message], show_progress="hidden", **_READING)
             ask(ready.success)
 
-        everything(shown.upload, _read, [shown])
-        everything(choose.upload, _read, [choose])
+        everything(shown.upload, lambda file: _read(file, readings), [shown])
+        everything(choose.upload, lambda file: _read(file, readings), [choose])
         for number, button in enumerate(buttons):
-            everything(button.click, lambda number=number: _fresh(examples[number][2]), [])
+            everything(button.click, lambda number=number: _fresh(example(examples[number][2])), [])
         start = next((number for number, item in enumerate(examples) if offered[0].task in item[0]), 0)
-        everything(page.load, lambda: _fresh(examples[start][2]), [])
+        everything(page.load, lambda: _fresh(example(examples[start][2])), [])
         shown.clear(lambda: (None, "", ""), None, [image, results, kernels], **_READING)
 
         # a click gives the place in the picture as it is shown
         shown.select(
-            _clicked, image, [row, column], show_progress="hidden", trigger_mode="always_last", **_READING
+            clicked, [image, first], [row, column], show_progress="hidden", trigger_mode="always_last", **_READING
         ).then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
         for trigger in (look.click, row.submit, column.submit):
             trigger(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="minimal", **_NETWORK)
@@ -148,21 +157,21 @@ def _twin_key(first: Checkpoint, offered: Sequence[Checkpoint]) -> str:
     return str(offered.index(twin)) if twin else _NOTHING
 
 
-def _fresh(image: Image) -> tuple[Any, ...]:
+def _fresh(upload: Upload) -> tuple[Any, ...]:
     """A new image: shown, kept, its middle chosen."""
+    image = next(view for view in upload.views.values() if not isinstance(view, str))
     row, column = image.height // 2, image.width // 2
-    return picture(image, (row, column)), image, row, column, ""
+    return picture(image, (row, column)), upload, row, column, notice(upload.note) if upload.note else ""
 
 
-def _read(file: Path | None) -> tuple[Any, ...]:
+def _read(file: Path | None, readings: Sequence[Reading]) -> tuple[Any, ...]:
     """Take an upload into memory and delete its file; what can't be used is told, and nothing is shown."""
     if file is None:
         return None, None, 0, 0, ""
     try:
-        return _fresh(read_apart(file))
+        return _fresh(read_apart(file, readings))
     except AppError as error:
-        reason = str(error).replace(f"{file}: ", f"{file.name}: ")
-        return None, None, 0, 0, notice(reason, wrong=True)
+        return None, None, 0, 0, notice(str(error), wrong=True)
     finally:
         file.unlink(missing_ok=True)
         with suppress(OSError):
@@ -170,28 +179,35 @@ def _read(file: Path | None) -> tuple[Any, ...]:
             file.parent.rmdir()
 
 
-def _clicked(image: Any, event: gr.SelectData) -> tuple[int, int]:
-    if image is None:
+def _clicked(upload: Upload | None, reading: Reading, event: gr.SelectData) -> tuple[int, int]:
+    image = None if upload is None else upload.views[reading]
+    if image is None or isinstance(image, str):
         return 0, 0
     factor = enlargement(image)
     column, row = (int(value / factor) for value in event.index)
     return min(max(row, 0), image.height - 1), min(max(column, 0), image.width - 1)
 
 
-def _predictions(image: Image | None, chosen: Sequence[Checkpoint]) -> str:
-    if image is None:
+def _predictions(upload: Upload | None, chosen: Sequence[Checkpoint]) -> str:
+    if upload is None:
         return ""
     try:
         with limits.time_limit(limits.SECONDS):
-            return predictions_html(image, [predict(checkpoint, image) for checkpoint in chosen])
+            return predictions_html(
+                [(upload.seen(checkpoint.reading), predict(checkpoint, upload)) for checkpoint in chosen]
+            )
     except ValueError as error:
         return _told(error, chosen)
 
 
 def _at_pixel(
-    image: Image | None, pixel: tuple[float, float], first: Checkpoint | None, second: Checkpoint | None
+    upload: Upload | None, pixel: tuple[float, float], first: Checkpoint | None, second: Checkpoint | None
 ) -> tuple[Any, str]:
-    if image is None or first is None:
+    if upload is None or first is None:
+        return None, ""
+    image = upload.views[first.reading]
+    if isinstance(image, str):
+        # the predictions tell why
         return None, ""
     # an empty field is 0; what is no number is in no picture
     given = [value or 0 for value in pixel]
@@ -201,7 +217,7 @@ def _at_pixel(
     row, column = map(int, given)
     try:
         with limits.time_limit(limits.SECONDS):
-            title, stages = stage_kernels(first, second, image, (row, column))
+            title, stages = stage_kernels(first, second, upload, (row, column))
         twin = next((item.title for item in (first, second) if item and item.title != title), None)
         html = kernels_html(title, (row, column), stages, twin)
     except ValueError as error:

@@ -5,55 +5,93 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from involution.app import limits
 from involution.app.errors import AppError
+from involution.data.images import ImageError, Reading, check_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def read_apart(path: Path) -> Image:
+@dataclass(frozen=True)
+class Upload:
+    """An image as each network wants it read.
+
+    Args:
+        views: The 8-bit image by the way of reading, or why it can't be read so.
+        note: What its user has to know of it.
+    """
+
+    views: Mapping[Reading, Image | str]
+    note: str = ""
+
+    def seen(self, reading: Reading) -> Image:
+        """The image for a network.
+
+        Raises:
+            AppError: If it can't be read so.
+        """
+        found = self.views[reading]
+        if isinstance(found, str):
+            raise AppError(found)
+        return found
+
+
+def read_apart(path: Path, readings: Iterable[Reading]) -> Upload:
     """Read an upload as `limits.read_upload` does, but for `limits.READ_SECONDS` at most.
 
     Args:
         path: The uploaded file.
+        readings: The ways in which the networks of the page want images read.
 
     Returns:
-        An 8-bit image of mode `L` or `RGB` with no side over `limits.MAX_SIDE`.
+        The image, read in each of these ways.
 
     Raises:
-        AppError: If it is no image, breaks the limits, or takes too long or too much memory.
+        AppError: If it can't be read in any of them, breaks the limits, or takes too long or too much memory.
     """
     import PIL.Image
 
+    readings = list(dict.fromkeys(readings))
     # a fresh interpreter: a fork would have the threads and the memory of the page
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_read, args=(theirs, path), daemon=True)
+    process = context.Process(target=_read, args=(theirs, path, readings), daemon=True)
     with _deaf():
         process.start()
     theirs.close()
+    views: dict[Reading, Image | str] = {}
+    end = time.monotonic() + limits.READ_SECONDS
+    size: list[int] = []
     try:
-        if not ours.poll(limits.READ_SECONDS):
-            raise AppError(f"{path.name}: takes more than {limits.READ_SECONDS:g} seconds to read")
-        # bytes, not objects: what a broken reader sends can't run code here
-        head, _, pixels = ours.recv_bytes().partition(b"\n")
+        for reading in readings:
+            if not ours.poll(max(0.0, end - time.monotonic())):
+                raise AppError(f"{path.name}: takes more than {limits.READ_SECONDS:g} seconds to read")
+            # bytes, not objects: what a broken reader sends can't run code here
+            head, _, pixels = ours.recv_bytes().partition(b"\n")
+            found = json.loads(head)
+            size = found.get("stored", size)
+            error = found.get("error")
+            views[reading] = error or PIL.Image.frombytes(found["mode"], tuple(found["size"]), pixels)
     except EOFError as error:
         raise AppError(f"{path.name}: can't be read; it takes too much memory or breaks the reader") from error
     finally:
         process.kill()
         process.join()
         ours.close()
-    found = json.loads(head)
-    if "error" in found:
-        raise AppError(found["error"])
-    return PIL.Image.frombytes(found["mode"], tuple(found["size"]), pixels)
+    if all(isinstance(view, str) for view in views.values()):
+        raise AppError(str(next(iter(views.values()))))
+    shrunk = size and max(size) > limits.MAX_SIDE
+    note = f"{size[0]} × {size[1]} pixels, scaled down to {limits.MAX_SIDE} on this page" if shrunk else ""
+    return Upload(views, note)
 
 
 @contextmanager
@@ -69,16 +107,18 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _read(pipe: Connection, path: Path) -> None:
-    from involution.data.images import ImageError
-
+def _read(pipe: Connection, path: Path, readings: list[Reading]) -> None:
     with suppress(ImportError, ValueError, OSError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (limits.READ_MEMORY, limits.READ_MEMORY))
-    try:
-        image = limits.read_upload(path)
-    except (AppError, ImageError) as error:
-        pipe.send_bytes(json.dumps({"error": str(error)}).encode())
-    else:
-        pipe.send_bytes(json.dumps({"mode": image.mode, "size": image.size}).encode() + b"\n" + image.tobytes())
+    for reading in readings:
+        try:
+            image = limits.read_upload(path, reading)
+            head = {"mode": image.mode, "size": image.size, "stored": check_image(path, reading)}
+        except (AppError, ImageError) as error:
+            # where the file is on this machine is no matter of the page's users
+            reason = str(error).replace(f"{path}: ", f"{path.name}: ")
+            pipe.send_bytes(json.dumps({"error": reason}).encode())
+        else:
+            pipe.send_bytes(json.dumps(head).encode() + b"\n" + image.tobytes())

@@ -72,9 +72,9 @@ def notice(text: str, *, wrong: bool = False) -> str:
     return f'<p class="note{" wrong" if wrong else ""}" role="{"alert" if wrong else "status"}">{escape(text)}</p>'
 
 
-def predictions_html(image: Image, predictions: Sequence[Prediction]) -> str:
-    """What the networks say, side by side."""
-    return f'<div class="cards">{"".join(_card(image, item) for item in predictions)}</div>'
+def predictions_html(seen: Sequence[tuple[Image, Prediction]]) -> str:
+    """What the networks say of the image that each of them saw, side by side."""
+    return f'<div class="cards">{"".join(_card(*item) for item in seen)}</div>'
 
 
 def _card(image: Image, prediction: Prediction) -> str:

@@ -50,6 +50,8 @@ def run(args: Any) -> int:
     require("matplotlib", "scipy", "timm")
     from rich.console import Console
 
+    from involution.cli.measuring import STUDY_ENDINGS
+    from involution.engine.files import check_free
     from involution.studies import ablation, ablation_runs, ablation_table
     from involution.studies.errors import StudyError
 
@@ -58,6 +60,12 @@ def run(args: Any) -> int:
         return 0
     if args.jobs is not None and args.jobs < 1:
         raise StudyError(f"--jobs must be 1 or more, got {args.jobs}")
+    output = Path(args.output)
+    if not args.cost_only:
+        # before the study is tried, which takes seconds
+        ablation_runs.check_study_folder(output)
+        for ending in STUDY_ENDINGS:
+            check_free(output / f"ablate{ending}")
     study = ablation.load_study(args.study).changed(
         data=args.data, recipe=args.recipe, settings=ablation.parse_settings(args.set), seeds=args.seeds
     )
@@ -65,7 +73,6 @@ def run(args: Any) -> int:
     if args.cost_only:
         _show(console, study, ablation_table.rows(study, {}))
         return 0
-    output = Path(args.output)
     ablation_runs.claim_folder(study, output)
     records, interrupted = _train(console, study, output, args.jobs)
     if interrupted:

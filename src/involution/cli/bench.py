@@ -33,8 +33,9 @@ def run(args: Any) -> int:
     require("matplotlib", "timm", "torchvision")
     from rich.console import Console
 
-    from involution.cli.measuring import Steps, show, start_as_command, write_study
-    from involution.engine.files import make_folder
+    from involution.cli.measuring import STUDY_ENDINGS, Steps, show, start_as_command, write_study
+    from involution.engine.files import Origin, made_of
+    from involution.engine.outputs import free_names
     from involution.studies import bench_table, harness, origin, plots, suites
 
     options = suites.options(args)
@@ -42,7 +43,11 @@ def run(args: Any) -> int:
     suite = suites.load(name)
     plan = suite.measurements(options)
     output = Path(args.output)
-    make_folder(output)
+    settings = [*(f"--only {part}" for part in options.parts), *(f"--batch {size}" for size in options.batches)]
+    settings += [f"--{name}" for name in ("quick", "compile") if args[name]]
+    settings += [f"--threads {args.threads}"] if args.threads else []
+    made_from = Origin("bench", (name, *settings))
+    (file,) = free_names(output, [(suites.results_name(name, options), made_from)], STUDY_ENDINGS)
     start_as_command("bench", dry_run=options.dry_run)
     console = Console()
     console.print(f"{name}: {origin.machine()}", highlight=False, markup=False, soft_wrap=True)
@@ -66,8 +71,9 @@ def run(args: Any) -> int:
             show(console, bench_table.target_table(targets))
         figure = plots.limits_figure(bench_table.limits(rows), origin.machine())
         text = bench_table.markdown(rows, name)
-        written = write_study(output, suites.results_name(name, options), rows, text, figure)
-    if code:
+        with made_of(made_from):
+            written = write_study(output, file, rows, text, figure)
+    if code == 130:
         print(f"interrupted; {written}", file=sys.stderr)
     else:
         console.print(written, highlight=False, markup=False, soft_wrap=True)

@@ -50,8 +50,9 @@ def run(args: Any) -> int:
     import torch
     from rich.console import Console
 
-    from involution.cli.measuring import Steps, show, start_as_command, write_study
-    from involution.engine.files import make_folder
+    from involution.cli.measuring import STUDY_ENDINGS, Steps, show, start_as_command, write_study
+    from involution.engine.files import Origin, made_of
+    from involution.engine.outputs import free_names
     from involution.studies import cost_table, plots
     from involution.studies.suites import check_numbers
 
@@ -62,7 +63,13 @@ def run(args: Any) -> int:
         cost_table.image_size(name, args.size)
     batches = [] if args.no_measure else list(dict.fromkeys(args.batch))
     output = Path(args.output)
-    make_folder(output)
+    settings = [f"--size {' '.join(map(str, args.size))}"] if args.size else []
+    if batches:
+        settings += [*(f"--batch {batch}" for batch in batches), f"--dtype {args.dtype}"]
+        settings += ["--fold"] if args.fold else []
+        settings += [f"--threads {args.threads}"] if args.threads else []
+    origin = Origin("cost", (*names, *settings))
+    (name,) = free_names(output, [("cost", origin)], STUDY_ENDINGS)
     if batches:
         start_as_command("cost")
     if args.threads:
@@ -83,6 +90,7 @@ def run(args: Any) -> int:
     show(console, cost_table.table(rows))
     for line in cost_table.notes(rows):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    written = write_study(output, "cost", rows, cost_table.markdown(rows), plots.accuracy_figure(rows))
+    with made_of(origin):
+        written = write_study(output, name, rows, cost_table.markdown(rows), plots.accuracy_figure(rows))
     console.print(written, highlight=False, markup=False, soft_wrap=True)
     return 0

@@ -69,6 +69,7 @@ def run(args: Any) -> int:
         values=args["values"],
     )
     task = args.task or _task(args.spec)
+    sheet = _Sheet(Path(args.output), task, args.spec) if args.output else None
     data = open_data(task, args.spec, options)
     if not args.quick:
         console = Console(stderr=True)
@@ -83,8 +84,8 @@ def run(args: Any) -> int:
         print(line)
     if not found.warnings and not data.problems:
         print("nothing malformed or suspicious found")
-    if args.output:
-        _write(Path(args.output), task, data, found)
+    if sheet is not None:
+        sheet.write(data, found)
     return 1 if data.problems else 0
 
 
@@ -101,23 +102,36 @@ def _task(spec: str) -> str:
     return tasks[0]
 
 
-def _write(folder: Path, task: str, data: Any, found: Any) -> None:
-    from involution.data.findings import some
-    from involution.data.sheet import draw_sheet
-    from involution.engine.files import atomic_path, make_folder, write_all, write_text
+class _Sheet:
+    """The files of a check; refuses before the work what would be lost."""
 
-    complaints: list[str] = []
-    make_folder(folder)
+    def __init__(self, folder: Path, task: str, spec: str) -> None:
+        from involution.engine.files import Origin, absolute
+        from involution.engine.outputs import free_names
 
-    def draw() -> None:
-        with atomic_path(folder / "sheet.png") as partial:
-            draw_sheet(data, _augment(task, data), complaints).save(partial, format="PNG")
+        self.folder, self.task = folder, task
+        self.origin = Origin(f"data check --task {task}", (absolute(spec),))
+        (self.data,) = (folder / f"{name}.json" for name in free_names(folder, [("data", self.origin)], [".json"]))
+        (self.sheet,) = (folder / f"{name}.png" for name in free_names(folder, [("sheet", self.origin)], [".png"]))
 
-    content = json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n"
-    write_all(lambda: write_text(folder / "data.json", content), draw)
-    if complaints:
-        print(f"not on the sheet: {some(complaints)}", file=sys.stderr)
-    print(f"wrote {folder / 'data.json'} and {folder / 'sheet.png'}")
+    def write(self, data: Any, found: Any) -> None:
+        """Write them, each whatever becomes of the other."""
+        from involution.data.findings import some
+        from involution.data.sheet import draw_sheet
+        from involution.engine.files import atomic_path, made_of, write_all, write_text
+
+        complaints: list[str] = []
+
+        def draw() -> None:
+            with atomic_path(self.sheet) as partial:
+                draw_sheet(data, _augment(self.task, data), complaints).save(partial, format="PNG")
+
+        content = json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        with made_of(self.origin):
+            write_all(lambda: write_text(self.data, content), draw)
+        if complaints:
+            print(f"not on the sheet: {some(complaints)}", file=sys.stderr)
+        print(f"wrote {self.data} and {self.sheet}")
 
 
 def _augment(task: str, data: Any) -> Callable[..., Any]:

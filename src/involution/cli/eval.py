@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from involution.cli.predict import checkpoint_help
-from involution.engine.files import check_output, write_all, write_text
+from involution.engine.files import Origin, absolute, check_output, made_of, network_origin, write_all, write_text
+from involution.engine.settings import ConfigError
 from involution.engine.task import get_task, task_noun
 
 
@@ -64,9 +66,13 @@ class EvalCommand:
 
         console = Console()
         results = args.results if get_task(self.task).figures.predictions_help else None
-        for path in (args.output, results):
-            if path:
+        data = absolute(args.data) if args.data else "the data of its training"
+        origin = Origin(f"{self.task} eval", (data, f"its {args.split} split"), network_origin(args.checkpoint))
+        with made_of(origin):
+            for path in filter(None, (args.output, results)):
                 check_output(path)
+        if args.output and results and os.path.realpath(args.output) == os.path.realpath(results):
+            raise ConfigError(f"wanted two files for --output and --results, got {results} for both")
         found = evaluate(
             args.checkpoint,
             args.data,
@@ -102,7 +108,8 @@ class EvalCommand:
             steps.append(functools.partial(write_text, args.output, text))
         if results:
             steps.append(lambda: write_text(results, json.dumps(found.predictions()) + "\n"))
-        write_all(*steps)
+        with made_of(origin):
+            write_all(*steps)
         return 0
 
 

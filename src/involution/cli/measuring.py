@@ -83,6 +83,10 @@ def show(console: Console, table: Table) -> None:
     console.print(shown)
 
 
+STUDY_ENDINGS = (".csv", ".md", ".png")
+"""Of the files that `write_study` writes."""
+
+
 def write_study(output: Path, name: str, rows: Iterable[Mapping[str, Any]], text: str, figure: Figure | None) -> str:
     """Write rows as CSV, tables as Markdown, and a figure if there is one.
 

@@ -10,7 +10,7 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,12 @@ class Reading:
     exif: str = "apply"
     value_range: tuple[float, float] | None = None
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Reading:
+        """How a network wants its images read, by the data settings of its training."""
+        value_range = settings.get("value_range")
+        return cls(settings.get("exif", "apply"), (value_range[0], value_range[1]) if value_range else None)
+
     def __post_init__(self) -> None:
         if self.exif not in ("apply", "ignore"):
             raise DataError(f"exif must be apply or ignore, got {self.exif!r}")
@@ -100,15 +106,15 @@ class Header:
 
 
 def read_image(
-    source: str | os.PathLike[str] | bytes, *, name: str | None = None, reading: Reading | None = None
+    source: str | os.PathLike[str] | bytes | Image, *, name: str | None = None, reading: Reading | None = None
 ) -> Image:
-    """Read an image as 8-bit grey or RGB, upright.
+    """Read an image as 8-bit grey or RGB, upright: the one way in which commands, the page and Python see an image.
 
     Transparent parts become white, more than 8 bits are scaled to 8, the EXIF orientation is applied, and of an
     animation the first frame is taken.
 
     Args:
-        source: a file, or its bytes.
+        source: a file, its bytes, or an image of the image library, opened or made.
         name: what an error calls the image; the path by default.
         reading: how it is read.
 
@@ -119,7 +125,11 @@ def read_image(
         ImageError: for a missing, empty, truncated or broken file, one that is no image, one whose values have no
             range, or one of more than `MAX_PIXELS` pixels (refused before decoding).
     """
+    import PIL.Image
+
     reading = reading or Reading()
+    if isinstance(source, PIL.Image.Image):
+        return _converted(source, name or "image", reading)
     if isinstance(source, bytes):
         name = name or "image"
         if not source:
@@ -339,11 +349,17 @@ def _loaded(image: Image, name: str, reading: Reading) -> Image:
         done = image.format == "TIFF" and image.getexif().get(_ORIENTATION) is None
         if done == (reading.exif == "apply"):
             return image
-        return image.transpose((back if done else upright)[orientation])
+        turned = image.transpose((back if done else upright)[orientation])
+        # an orientation that went along would turn it again
+        turned.info = {key: value for key, value in turned.info.items() if key == "transparency"}
+        return turned
 
 
 def _decode(file: BinaryIO, name: str, reading: Reading) -> Image:
-    opened = _open(file, name)
+    return _converted(_open(file, name), name, reading)
+
+
+def _converted(opened: Image, name: str, reading: Reading) -> Image:
     value_range = reading.value_range or _type_range(opened, name)
     image = _loaded(opened, name, reading)
     with _library(name):

@@ -21,14 +21,13 @@ DIGITS = ("3", "0")
 
 def kernel_pictures(result: DemoResult) -> dict[str, Any]:
     """The filters that the RedNet generates for two test images, next to the fixed ones of its twin."""
-    from involution.data.images import read_image
     from involution.engine import load
     from involution.explain.kernels import generated_kernels, plot_kernels, plot_mosaic
     from involution.predict import ClassificationPredictor
 
     rednet, twin = (model.runs[0].train.best for model in result.models)
     classifier = ClassificationPredictor.from_checkpoint(rednet, "cpu")
-    inputs = [classifier.prepare(read_image(example_of(result, digit)))[None] for digit in DIGITS]
+    inputs = [classifier.prepare(example_of(result, digit))[None] for digit in DIGITS]
     tiles = generated_kernels(classifier.model, inputs[0], TILE_LAYER)
     mosaics = [generated_kernels(classifier.model, image, MOSAIC_LAYER) for image in inputs]
     picture = inputs[0][0, 0] * classifier.card.std[0] + classifier.card.mean[0]

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
@@ -17,11 +17,11 @@ from typing_extensions import Self
 
 from involution.data.box_files import tell_frames
 from involution.data.errors import printable
-from involution.data.findings import Findings
-from involution.data.images import Header, ImageError, Reading, look, read_image, to_8_bit
+from involution.data.findings import Findings, some
+from involution.data.images import Header, ImageError, Reading, look, read_image
 from involution.data.walk import images_below
 from involution.engine.devices import find_device
-from involution.engine.files import is_ours
+from involution.engine.files import check_folder, check_output, is_ours
 from involution.engine.loading import load
 
 if TYPE_CHECKING:
@@ -52,10 +52,12 @@ class Result(ABC):
     Attributes:
         file: Path of the image; `image`, or `image 0`, `image 1`, … of several, for one given in memory.
         seconds: Time for this image, from reading to result, shared evenly within a batch.
+        reading: How the image was read.
     """
 
     file: str
     seconds: float
+    reading: Reading = field(default_factory=Reading, kw_only=True, repr=False, compare=False)
 
     @abstractmethod
     def cells(self) -> list[str]:
@@ -66,8 +68,26 @@ class Result(ABC):
         """How many things were found."""
         return 1
 
-    def draw(self, image: Image) -> Image:
-        """A copy of the image with the result drawn on it."""
+    def seen(self, image: str | Path | Image, size: tuple[int, int]) -> Image:
+        """The image to draw on, read as for the prediction.
+
+        Args:
+            image: A path or PIL image.
+            size: Height and width that it had then.
+
+        Raises:
+            ImageError: If it can't be read.
+            PredictError: If it is of another size.
+        """
+        found = read_image(image, reading=self.reading)
+        if (found.height, found.width) != tuple(size):
+            raise PredictError(
+                f"wanted the image of the prediction, {size[1]} x {size[0]} pixels, got {found.width} x {found.height}"
+            )
+        return found
+
+    def draw(self, image: str | Path | Image) -> Image:
+        """A copy of the image, a path or PIL image, with the result drawn on it."""
         raise NotImplementedError(f"{type(self).__name__} has no picture")
 
 
@@ -125,9 +145,11 @@ class Predictor(ABC, Generic[R]):
         options: Settings of `stream`, for the command line.
         batch_size: Default number of images that `stream` handles at a time.
         output: What `open_output` expects, `FILE` or `FOLDER`, and what it writes.
+        suffixes: What the name of a file for `open_output` may end in; anything if empty.
         output_options: Settings of `open_output`, for the command line.
         draws: Whether its results can be drawn.
         channels: Channels of the network's input.
+        reading: How it wants its images read, as in the training.
     """
 
     task: ClassVar[str]
@@ -135,6 +157,7 @@ class Predictor(ABC, Generic[R]):
     options: ClassVar[tuple[Option, ...]] = ()
     batch_size: ClassVar[int] = 1
     output: ClassVar[tuple[str, str]]
+    suffixes: ClassVar[tuple[str, ...]] = ()
     output_options: ClassVar[tuple[Option, ...]] = ()
     draws: ClassVar[bool] = False
     channels: int = 3
@@ -143,10 +166,7 @@ class Predictor(ABC, Generic[R]):
         self.model = model.eval()
         self.card = card
         self.device = next(model.parameters()).device
-        # as in the training
-        settings = card.recipe.get("data", {})
-        value_range = settings.get("value_range")
-        self.reading = Reading(settings.get("exif", "apply"), value_range and (value_range[0], value_range[1]))
+        self.reading = Reading.of(card.recipe.get("data", {}))
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Self:
@@ -221,7 +241,10 @@ class Predictor(ABC, Generic[R]):
             seconds = (time.perf_counter() - start) / max(len(pictures), 1)
             for _, item in items:
                 result = item if isinstance(item, SkippedImage) else next(results)
-                yield result if isinstance(result, SkippedImage) else replace(result, seconds=seconds)
+                if isinstance(result, SkippedImage):
+                    yield result
+                else:
+                    yield replace(result, seconds=seconds, reading=self.reading)
 
     def _run_all(self, pictures: Sequence[tuple[str, Image]], **options: Any) -> Sequence[R | SkippedImage]:
         """The results of a batch; an image that the network can't take does not cost the others theirs."""
@@ -270,6 +293,21 @@ class Predictor(ABC, Generic[R]):
         """One line about all images."""
         return f"{done:,} {self.verb}, {skipped:,} skipped"
 
+    @classmethod
+    def check_output(cls, path: str | Path) -> None:
+        """See that `open_output` can write there, before the work and without making anything.
+
+        Raises:
+            PredictError: For an unsuitable path.
+            OSError: If it can't be written, or holds a file that must not be replaced.
+        """
+        if cls.output[0] == "FOLDER":
+            check_folder(path)
+            return
+        if cls.suffixes and Path(path).suffix.lower() not in cls.suffixes:
+            raise PredictError(f"wanted an output file that ends in {' or '.join(cls.suffixes)}, got {str(path)!r}")
+        check_output(path)
+
     @abstractmethod
     def open_output(self, path: str | Path, *args: Any, **options: Any) -> AbstractContextManager[Add]:
         """Write results as they come; a file is never left half written.
@@ -286,12 +324,16 @@ class Predictor(ABC, Generic[R]):
 
 
 def _read(image: str | Path | Image, name: str, reading: Reading) -> tuple[str, Any]:
-    if not isinstance(image, str | Path):
-        return name, to_8_bit(image, reading.value_range)
+    name = str(image) if isinstance(image, str | Path) else name
     try:
-        return str(image), read_image(image, reading=reading)
+        return name, read_image(image, name=name, reading=reading)
     except ImageError as error:
-        return str(image), SkippedImage(str(image), str(error).removeprefix(printable(f"{image}: ")))
+        return name, SkippedImage(name, str(error).removeprefix(printable(f"{name}: ")))
+
+
+def drawn_factor(height: int, width: int) -> int:
+    """By how much a small image is enlarged before something is drawn on it; one side of a narrow one stays small."""
+    return max(1, min(round(480 / min(height, width)), 2000 // max(height, width)))
 
 
 def find_images(sources: Iterable[str | Path], findings: Findings | None = None) -> tuple[list[Path], list[str]]:
@@ -310,13 +352,16 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
     """
     files: dict[Path, None] = {}
     unmatched = []
+    named: list[Path] = []
     for source in sources:
         path = Path(source)
         # an existing name is that file, even if it contains brackets or stars
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
         found = [file for match in matches for file in (images_below(match, findings) if match.is_dir() else [match])]
-        if not path.is_file():
-            ours = [file for file in found if is_ours(file)]
+        ours = [file for file in found if is_ours(file)]
+        if path.is_file():
+            named += ours
+        else:
             if findings is not None and ours:
                 findings.ignore("made by an earlier prediction or command", *ours)
             found = [file for file in found if file not in set(ours)]
@@ -326,6 +371,8 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
     if findings is not None:
         headers = [(file, header) for file in files if (header := _header(file))]
         tell_frames(headers, findings)
+    if findings is not None and named:
+        findings.note(f"taken by name, though made by an earlier prediction or command: {some(list(map(str, named)))}")
     return list(files), unmatched
 
 

@@ -58,7 +58,7 @@ def convert_network(src: str | Path, dst: str | Path, *, overwrite: bool = False
         FileExistsError: ``dst`` exists and ``overwrite`` is not set.
         CheckpointError: the file is missing, can't be read safely, or lacks a part of the network.
     """
-    target = check_target(dst, ".ckpt", overwrite)
+    target = check_target(src, dst, ".ckpt", overwrite)
     weights = read_weights(src)
     classes = weights.classes
     try:

@@ -24,7 +24,7 @@ from involution.engine.checks import check_config
 from involution.engine.classes import match_classes, some
 from involution.engine.config import Config, RunConfig
 from involution.engine.faults import CannotWrite, RunFailed, TrainingDiverged, loader_killed
-from involution.engine.files import atomic_path
+from involution.engine.files import atomic_path, is_ours, made_of
 from involution.engine.freezing import freeze
 from involution.engine.loader import EvalBatches, TrainBatches, make_loader
 from involution.engine.loading import load, make_card
@@ -96,6 +96,8 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         if resume is not None:
             folder.lock()
         start = find_start(config, resume)
+        if start.found is None:
+            folder.check_claim()
         data = open_data(spec, config)
         images = spec.train_set(config, data)
         num_images = len(images)  # type: ignore[arg-type]
@@ -382,7 +384,9 @@ def _survey(data: DataSet[Any]) -> Survey:
 
 def _write_survey(found: Survey, run_dir: Path) -> None:
     """Keep what the data set holds beside the checkpoints."""
-    with atomic_path(run_dir / "data.json", replace=True) as partial:
+    # the record of the folder's files says whose it is, should nothing come after it
+    ours = is_ours(run_dir / "data.json") or not (run_dir / "data.json").exists()
+    with made_of(None), atomic_path(run_dir / "data.json", replace=not ours) as partial:
         partial.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from involution.engine.checkpoint import CARD_KEY, CheckpointError, read_checkpoint
-from involution.engine.files import make_folder
+from involution.engine.files import RECORD, check_folder, is_ours, make_folder
 from involution.engine.folder_lock import NAME as LOCK
 from involution.engine.folder_lock import FolderLock
 from involution.engine.process import is_main_process, tell
@@ -20,7 +20,7 @@ from involution.engine.settings import ConfigError
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 # what a run leaves that ends before its first checkpoint
-_REMAINS = {"tensorboard", "wandb", "data.json"}
+_REMAINS = {"tensorboard", "wandb", "data.json", RECORD}
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -155,17 +155,40 @@ class RunFolder:
                 f"can't make the folder {self.path} ({error.strerror}); choose another --output"
             ) from error
         self.lock()
-        inside = {entry.name for entry in self.path.iterdir()} - {LOCK}
+        if self._remains():
+            tell(f"{self.path} holds a run that ended before its first checkpoint; it starts over")
+            for logs in ("tensorboard", "wandb"):
+                shutil.rmtree(self.path / logs, ignore_errors=True)
+
+    def check_claim(self) -> None:
+        """Refuse before the work what `claim` would refuse after it, without making anything.
+
+        Raises:
+            ConfigError: for a folder that holds anything else, or can't be made.
+        """
+        if not is_main_process():
+            return
+        try:
+            check_folder(self.path)
+        except OSError as error:
+            raise ConfigError(
+                f"can't make the folder {self.path} ({error.strerror}); choose another --output"
+            ) from error
+        if self.path.is_dir():
+            self._remains()
+
+    def _remains(self) -> bool:
+        """Whether it holds a run that ended before its first checkpoint; refuses anything else that it holds."""
+        names = {entry.name for entry in self.path.iterdir()} - {LOCK}
+        inside = {name for name in names if not _TEMPORARY.fullmatch(name)}
         if kept(self.path):
             raise ConfigError(
                 f"{self.path} already has a run; choose another --name, or resume it with --resume {self.path / LAST}"
             )
-        if not inside <= _REMAINS:
+        # a run begins with this file: without it the rest is somebody else's
+        if inside and not (inside <= _REMAINS and is_ours(self.path / "data.json")):
             raise ConfigError(f"{self.path} already has files; choose another --name")
-        if inside:
-            tell(f"{self.path} holds a run that ended before its first checkpoint; it starts over")
-            for logs in ("tensorboard", "wandb"):
-                shutil.rmtree(self.path / logs, ignore_errors=True)
+        return bool(inside)
 
     def check(self) -> None:
         """Raise `FolderInUse` if another process has taken it over."""

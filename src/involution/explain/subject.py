@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from involution.data.images import Reading, read_image
 
 from .errors import ExplainError
 
@@ -124,6 +126,7 @@ class Subject:
         mean: Of the normalisation, per channel.
         std: Of the normalisation, per channel.
         untrained: Whether the weights are random.
+        reading: How it wants its images read, as in the training.
     """
 
     network: nn.Module
@@ -133,6 +136,7 @@ class Subject:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     untrained: bool = False
+    reading: Reading = field(default_factory=Reading)
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Subject:
@@ -163,7 +167,15 @@ class Subject:
         card = predictor.card
         backbone = card.model_args.get("backbone")
         name = f"{card.model} on {backbone}" if backbone else card.model
-        return cls(predictor.body, name, predictor.channels, predictor.look, tuple(card.mean), tuple(card.std))
+        return cls(
+            predictor.body,
+            name,
+            predictor.channels,
+            predictor.look,
+            tuple(card.mean),
+            tuple(card.std),
+            reading=predictor.reading,
+        )
 
     @classmethod
     def untrained_model(cls, name: str) -> Subject:
@@ -177,8 +189,16 @@ class Subject:
 
         return replace(_registered(create_network(name, {}, 10, 3), name), untrained=True)
 
-    def view(self, image: Image) -> View:
-        """Show it an image (8-bit, as `read_image` gives it)."""
+    def view(self, image: str | os.PathLike[str] | Image) -> View:
+        """Show it an image, read as for a prediction.
+
+        Args:
+            image: A path or PIL image.
+
+        Raises:
+            ImageError: If it can't be read.
+        """
+        image = read_image(image, reading=self.reading)
         device = next(self.network.parameters()).device
         with torch.no_grad():
             seen = self.look(image)

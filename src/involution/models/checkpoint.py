@@ -118,7 +118,7 @@ def convert_checkpoint(
     """
     from safetensors.torch import save
 
-    dst = check_target(dst, ".safetensors", overwrite)
+    dst = Path(os.path.realpath(check_target(src, dst, ".safetensors", overwrite)))
     state, report, weights = _read(src)
     model_cls, args = VARIANTS[report.model]
     twin = model_cls(**args, num_classes=report.num_classes, in_chans=report.in_chans, device="meta")
@@ -138,15 +138,21 @@ def convert_checkpoint(
     return report
 
 
-def check_target(dst: str | Path, suffix: str, overwrite: bool) -> Path:
+def check_target(src: str | Path, dst: str | Path, suffix: str, overwrite: bool) -> Path:
     """Return the file to write, if its name ends so, its folder exists and it may be overwritten where it exists."""
-    dst = Path(dst)
+    src, dst = Path(src), Path(dst)
     if dst.suffix != suffix:
         raise CheckpointError(f"wanted an output file that ends in {suffix}, got {dst}")
+    if dst.exists() and src.exists() and dst.samefile(src):
+        raise CheckpointError(f"{dst} is the file to convert: choose another name for the output")
+    if dst.is_dir():
+        raise CheckpointError(f"{dst} is a folder; wanted the name of a file")
     if dst.exists() and not overwrite:
         raise FileExistsError(f"{dst} exists: choose another name, or overwrite it (overwrite=True, --force)")
     if not dst.parent.is_dir():
         raise FileNotFoundError(f"no folder {dst.parent} to write {dst.name} to")
+    if not os.access(dst.parent, os.W_OK):
+        raise PermissionError(f"can't write to the folder {dst.parent}")
     return dst
 
 

@@ -19,7 +19,7 @@ import torch
 
 from involution.data import registry
 from involution.data.registry import Options
-from involution.engine.files import atomic_path, make_folder
+from involution.engine.files import atomic_path, check_folder, make_folder
 from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.studies.ablation import Run, Study
 from involution.studies.errors import StudyError
@@ -31,6 +31,18 @@ MARKER = "study.json"
 # a run is the same wherever it lies and on whatever it is done
 _NOT_COMPARED = ("name", "output", "seed", "devices", "trainer.accelerator", "data.workers")
 _MOST_PROCESSES = 4
+
+
+def check_study_folder(folder: Path) -> None:
+    """See that a folder is a study's or free, without making it.
+
+    Raises:
+        StudyError: If it holds anything else.
+        OSError: If it can't be made or written to.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise StudyError(f"{folder} holds files that are not a study's; choose another folder with --output")
+    check_folder(folder)
 
 
 def claim_folder(study: Study, folder: Path) -> None:
@@ -48,8 +60,7 @@ def claim_folder(study: Study, folder: Path) -> None:
         if difference:
             raise StudyError(f"{folder} holds another study ({difference}); choose another folder with --output")
         return
-    if folder.is_dir() and any(folder.iterdir()):
-        raise StudyError(f"{folder} holds files that are not a study's; choose another folder with --output")
+    check_study_folder(folder)
     make_folder(folder)
     _write(marker, base)
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 import torch
 from torch import Tensor, nn
 
-from involution.data.images import to_8_bit
+from involution.data.images import read_image
 from involution.data.transforms import eval_transform
-from involution.engine.files import atomic_path, check_output
+from involution.engine.files import atomic_path
 from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
     )
     batch_size = 64
     output = ("FILE", "write all results to FILE.json or FILE.csv")
+    suffixes = (".json", ".csv")
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__(model, card)
@@ -101,14 +102,14 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         (file, *cells), ranks = rows[0], range(0, len(rows[0]) - 1, 2)
         return ["file", "class", "%"], [["" if place else file, *cells[place : place + 2]] for place in ranks]
 
-    def prepare(self, image: Image) -> Tensor:
-        """The network's input `[C, H, W]` for an image, resized, cropped and normalised as in training."""
-        return self._transform(to_8_bit(image))
+    def prepare(self, image: str | Path | Image) -> Tensor:
+        """The network's input `[C, H, W]` for a path or PIL image, which is read and resized as in training."""
+        return self._transform(read_image(image, reading=self.reading))
 
     def look(self, image: Image) -> Look:
         """The centre of the resized image."""
         side, crop_pct = self.card.input_size[-1], self.card.crop_pct
-        return Look(self.prepare(image)[None], *centre_crop(image.size, side, crop_pct))
+        return Look(self._transform(image)[None], *centre_crop(image.size, side, crop_pct))
 
     @torch.inference_mode()
     def run(self, names: Sequence[str], images: Sequence[Image], *, topk: int = 5) -> list[ClassificationResult]:
@@ -131,10 +132,8 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         JSON: `{"results": [{"file", "seconds", "labels", "scores"}], "skipped": [{"file", "reason"}]}`. CSV: one
         row per image, in order, with the columns file, label_1, score_1, ..., seconds, error.
         """
+        self.check_output(path)
         suffix = Path(path).suffix.lower()
-        if suffix not in (".json", ".csv"):
-            raise PredictError(f"wanted an output file that ends in .json or .csv, got {str(path)!r}")
-        check_output(path)
         with (
             atomic_path(path) as partial,
             partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
@@ -151,7 +150,8 @@ def _json(file: TextIO) -> Iterator[Add]:
         if isinstance(result, SkippedImage):
             skipped.append(vars(result))
         else:
-            file.write(next(between, ",\n") + json.dumps(vars(result), ensure_ascii=False))
+            found = {name: getattr(result, name) for name in ("file", "seconds", "labels", "scores")}
+            file.write(next(between, ",\n") + json.dumps(found, ensure_ascii=False))
 
     yield add
     file.write(f'\n], "skipped": {json.dumps(skipped, indent=1, ensure_ascii=False)}}}\n')

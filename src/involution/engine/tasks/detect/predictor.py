@@ -20,8 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from involution.detection import first_label
-from involution.engine.files import atomic_path, check_output
-from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage
+from involution.engine.files import atomic_path
+from involution.engine.predictor import (
+    Add,
+    Look,
+    Option,
+    PredictError,
+    Predictor,
+    Result,
+    SkippedImage,
+    drawn_factor,
+)
 from involution.engine.tasks.detect.coco_format import category_ids, coco_results, image_ids
 
 if TYPE_CHECKING:
@@ -63,8 +72,8 @@ class DetectionResult(Result):
         words = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in counts.items())
         return [words or "nothing"]
 
-    def draw(self, image: Image) -> Image:
-        """A copy of the image with boxes, names, scores and masks drawn on it."""
+    def draw(self, image: str | Path | Image) -> Image:
+        """A copy of the image, a path or PIL image, with boxes, names, scores and masks drawn on it."""
         return draw_detections(image, self)
 
 
@@ -80,6 +89,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
     verb = "searched"
     options = (Option("score", 0.5, "minimum score of an object, 0 to 1", float),)
     output = ("FILE", "write all results to FILE.json")
+    suffixes = (".json",)
     output_options = (
         Option(
             "format",
@@ -163,9 +173,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
             annotations: a COCO file whose ids of images and categories are taken, by file name and name; without,
                 images are numbered from 1, and categories are those of the training.
         """
-        if Path(path).suffix.lower() != ".json":
-            raise PredictError(f"wanted an output file that ends in .json, got {str(path)!r}")
-        check_output(path)
+        self.check_output(path)
         find_id = image_ids(annotations) if annotations else None
         own = (category_ids(annotations, self.card.classes) if annotations else None) or self.card.category_ids
         theirs = dict(zip(self.card.classes, own, strict=True))
@@ -212,15 +220,20 @@ def _pixels(image: Image) -> Tensor:
     return F.to_dtype(F.pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
 
 
-def draw_detections(image: Image, result: DetectionResult) -> Image:
-    """A copy of an image with boxes, names, scores and masks drawn on it by torchvision."""
+def draw_detections(image: str | Path | Image, result: DetectionResult) -> Image:
+    """A copy of an image, a path or PIL image, with boxes, names, scores and masks drawn on it by torchvision.
+
+    Raises:
+        ImageError: If it can't be read.
+        PredictError: If it is not of the size that the result is for.
+    """
     import matplotlib
     import torchvision.transforms.v2.functional as F
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-    pixels = F.pil_to_tensor(image.convert("RGB"))
+    pixels = F.pil_to_tensor(result.seen(image, result.size).convert("RGB"))
     # enlarge small images so that names can be read
-    factor = max(1, round(480 / min(pixels.shape[1:])))
+    factor = drawn_factor(pixels.shape[1], pixels.shape[2])
     pixels = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     if not result.labels:
         return F.to_pil_image(pixels)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from involution.data.transforms import segmentation_eval_transform
-from involution.engine.files import atomic_path, make_folder
-from involution.engine.predictor import Add, Look, Predictor, Result, SkippedImage
+from involution.engine.files import Origin, absolute, atomic_path, current_origin, made_of, make_folder
+from involution.engine.predictor import Add, Look, Predictor, Result, SkippedImage, drawn_factor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,8 +52,8 @@ class SegmentationResult(Result):
         more = f", {len(self.shares) - len(shown)} more" if len(self.shares) > len(shown) else ""
         return [", ".join(f"{name} {share:.1%}" for name, share in shown) + more]
 
-    def draw(self, image: Image) -> Image:
-        """A copy of the image with the classes' colours laid over it."""
+    def draw(self, image: str | Path | Image) -> Image:
+        """A copy of the image, a path or PIL image, with the classes' colours laid over it."""
         return draw_segmentation(image, self)
 
 
@@ -120,22 +120,40 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
 
 
 def write_label_map(path: str | Path, result: SegmentationResult) -> None:
-    """Write a label map as PNG whose values are the classes' indices, with a palette; never half written."""
+    """Write a label map as PNG whose values are the classes' indices, with a palette; never half written.
+
+    Args:
+        path: The file.
+        result: What it is the map of.
+
+    Raises:
+        FileExistsError: For a file that this package did not make, or that holds the map of another image.
+        OSError: If it can't be written.
+    """
     import PIL.Image
 
     image = PIL.Image.fromarray(result.labels.numpy()).convert("P")
     image.putpalette([value for colour in palette(len(result.classes)) for value in colour])
-    with atomic_path(path) as partial:
+    origin = current_origin() or Origin("label map", (absolute(result.file),))
+    with made_of(origin), atomic_path(path) as partial:
         image.save(partial, format="PNG")
 
 
-def draw_segmentation(image: Image, result: SegmentationResult) -> Image:
-    """A copy of an image, small ones enlarged, with the classes' colours laid over it by torchvision."""
+def draw_segmentation(image: str | Path | Image, result: SegmentationResult) -> Image:
+    """A copy of an image, a path or PIL image, with the classes' colours laid over it by torchvision.
+
+    Small images are enlarged.
+
+    Raises:
+        ImageError: If it can't be read.
+        PredictError: If it is not of the size that the result is for.
+    """
     import torchvision.transforms.v2.functional as F
     from torchvision.utils import draw_segmentation_masks
 
-    pixels = F.pil_to_tensor(image.convert("RGB"))
-    factor = max(1, round(480 / min(pixels.shape[1:])))
+    height, width = result.labels.shape
+    pixels = F.pil_to_tensor(result.seen(image, (height, width)).convert("RGB"))
+    factor = drawn_factor(pixels.shape[1], pixels.shape[2])
     pixels, labels = (
         part.repeat_interleave(factor, -2).repeat_interleave(factor, -1) for part in (pixels, result.labels)
     )

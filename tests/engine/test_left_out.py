@@ -11,6 +11,7 @@ import tarfile
 import pytest
 import torch
 from generated import add, image_folder, shards
+from PIL import Image
 
 from involution.cli import main
 from involution.data.images import ImageError
@@ -160,6 +161,24 @@ def test_nothing_left_to_measure_on_or_to_train_on(whole, tmp_path):
         truncate(file)
     with pytest.raises(ImageError, match=r"none of the 12 training images can be read: .*\.jpg: broken"):
         train(settings("classify", root, tmp_path, name="other"), progress=False)
+
+
+def test_an_image_that_a_detector_can_not_resize(whole, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(whole, root)
+    for split in BROKEN:
+        Image.new("RGB", (9000, 2)).save(root / "scenes" / split / "000000.png")
+        file = root / "scenes" / "annotations" / f"instances_{split}.json"
+        content = json.loads(file.read_text())
+        content["images"][0] |= {"width": 9000, "height": 2}
+        content["annotations"] = [item for item in content["annotations"] if item["image_id"] != 1]
+        file.write_text(json.dumps(content))
+    with pytest.raises(ImageError, match=r"train/000000\.png: 9000 x 2 pixels are too narrow: with its longer side at"):
+        train(settings("detect", root, tmp_path, data__on_problem="refuse"), progress=False)
+    result = train(settings("detect", root, tmp_path, name="skips"), progress=False)
+    said = capsys.readouterr().err
+    assert said.count("000000.png: 9000 x 2 pixels are too narrow") == 2
+    assert evaluate(result.last, on_problem="skip").num_images == 5
 
 
 class Numbers(torch.utils.data.Dataset):

@@ -120,6 +120,7 @@ def split_record(record: BoxRecord, findings: Findings, options: Options) -> dic
 def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty: bool) -> None:
     """Say which objects are not trained on, and which classes have none, unless that is meant so."""
     crowds, thin, twice = [], [], []
+    count = 0
     missing = set(range(len(record.classes)))
     for scene in record.scenes:
         known: set[tuple[int, tuple[float, ...]]] = set()
@@ -131,6 +132,7 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty
             if box.crowd:
                 crowds.append(name)
                 continue
+            count += 1
             missing.discard(box.label)
             x, y, width, height = box.xywh
             # what is left when it is cut at the border
@@ -139,6 +141,11 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty
                 thin.append(name)
     if crowds:
         findings.ignore("crowds, which are not trained on and not counted as misses", *crowds)
+    if thin and len(thin) == count:
+        raise DataError(
+            f"{record.source}: none of the {count} boxes of {split} is as large as a pixel; are they fractions of the "
+            "image's sides? Wanted pixels in COCO's and Pascal VOC's files"
+        )
     if thin:
         findings.ignore("boxes smaller than a pixel, not trained on", *thin)
     if twice:

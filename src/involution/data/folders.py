@@ -143,7 +143,14 @@ def read_folders(
         )
     if empty:
         findings.note(f"{where or root}: no images of {_some(empty)}")
-    return _whole(FileDataset(files, labels, options.reading), root, findings, where or str(root))
+    images = _whole(FileDataset(files, labels, options.reading), root, findings, where or str(root))
+    lost = [name for label, name in enumerate(classes) if label in set(labels) - set(images.labels)]
+    if options.on_problem == "skip" and (not images.files or (lost and not options.allow_empty)):
+        raise DataError(
+            f"{place}: no image of {_some(lost)} can be read: {findings.problems[-1]}; put some there, remove the "
+            "folder, or allow it by --data.allow_empty true"
+        )
+    return images
 
 
 def _whole(images: FileDataset, root: Path, findings: Findings, where: str) -> FileDataset:

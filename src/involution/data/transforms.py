@@ -156,12 +156,37 @@ def train_transforms(
     return v2.Compose([functools.partial(to_channels, channels=channels), fixed]), v2.Compose(steps)
 
 
-def detection_transform(flip: float = 0.0, photometric: bool = False) -> Callable[..., Any]:
+class NotTooLong(nn.Module):
+    """Refuse an image so long that nothing is left of its shorter side when the longer one fits.
+
+    Args:
+        longest: length that the longer side will have at most.
+    """
+
+    def __init__(self, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+
+    def forward(self, *inputs: Any) -> Any:
+        """Look at the first input, [..., H, W], and hand all of them on."""
+        height, width = inputs[0].shape[-2:]
+        if max(height, width) > self.longest * min(height, width):
+            raise ImageError(
+                f"{width} x {height} pixels are too narrow: with its longer side at {self.longest} pixels, as this "
+                "network sees it, nothing is left of the shorter one"
+            )
+        return inputs if len(inputs) > 1 else inputs[0]
+
+
+def detection_transform(
+    flip: float = 0.0, photometric: bool = False, max_size: int | None = None
+) -> Callable[..., Any]:
     """What happens to an image with boxes and masks; resize and normalisation are the detector's own.
 
     Args:
         flip: probability of a horizontal flip.
         photometric: distort brightness, contrast, saturation and hue.
+        max_size: of the longer side in the detector, to refuse what it can't resize.
 
     Returns:
         A function from (``tv_tensors.Image`` uint8 [3, H, W], target) to a float image from 0 to 1 and the target in
@@ -169,7 +194,7 @@ def detection_transform(flip: float = 0.0, photometric: bool = False) -> Callabl
     """
     from torchvision.transforms import v2
 
-    steps: list[Any] = []
+    steps: list[Any] = [] if max_size is None else [NotTooLong(max_size)]
     if flip:
         steps.append(v2.RandomHorizontalFlip(flip))
     if photometric:

@@ -473,3 +473,12 @@ def test_a_setting_of_exif_that_does_not_fit_names_the_other(root):
     turned(root, 8)
     with pytest.raises(DataError, match=r"orientation 8 would turn it; .*--data\.exif apply"):
         open_root(root, exif="ignore")
+
+
+def test_boxes_in_fractions_are_refused(root):
+    data = content("train")
+    for item in data["annotations"]:
+        item["bbox"] = [0.1, 0.2, 0.5, 0.6]
+    write(root, "train", data)
+    with pytest.raises(DataError, match=r"none of the \d boxes of train is as large as a pixel; are they fractions"):
+        open_root(root)

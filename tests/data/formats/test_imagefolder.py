@@ -241,3 +241,25 @@ def test_turned_images_and_depths_beside_each_other_are_told(tmp_path):
         "train: images of more than 8 bits, 1 (deep.png), next to others, to which data.value_range does not apply: 7 ("
     )
     assert data.train[data.train.files.index(tmp_path / "train" / "ant" / "turned.jpg")][0].size == (4, 8)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_of_which_nothing_can_be_read_is_no_class(tmp_path, split):
+    image_folder(tmp_path, splits=("train", "val"), per_class=2)
+    for file in (tmp_path / split / "bee").iterdir():
+        file.write_bytes(b"words")
+
+    def opened(**options):
+        return open_data("classify", f"imagefolder:{tmp_path}", Options(on_problem="skip", **options))
+
+    if split == "train":
+        with pytest.raises(DataError, match=r"train: no image of bee can be read: train/bee/001\.jpg: not an image in"):
+            opened()
+    else:
+        # what is not in val can't be measured there, but is learnt
+        assert len(opened().val) == 4
+    assert len(opened(allow_empty=True).split(split)) == 4
+    for file in (tmp_path / split).rglob("*.jpg"):
+        file.write_bytes(b"words")
+    with pytest.raises(DataError, match=f"{split}: no image of ant, bee, cat can be read"):
+        opened(allow_empty=True)

@@ -40,13 +40,13 @@ def make_module(network: nn.Module, config: DetectConfig, card: ModelCard, steps
 
 def train_set(config: DetectConfig, data: DataSet[BoxDataset]) -> Dataset[Any]:
     """Training images with their objects, augmented; those without are background, if the data has them."""
-    transform = detection_transform(config.augment.flip, config.augment.photometric)
+    transform = detection_transform(config.augment.flip, config.augment.photometric, config.data.max_size)
     return TrainItems(data.train, transform, config.seed, cache=config.data.cache)
 
 
 def eval_set(config: DetectConfig, data: BoxDataset) -> Dataset[Any]:
     """Images as evaluation sees them; masks are compared as they are in the record."""
-    return EvalItems(BoxDataset(data.record, reading=data.reading), detection_transform())
+    return EvalItems(BoxDataset(data.record, reading=data.reading), detection_transform(max_size=config.data.max_size))
 
 
 def backbone(network: nn.Module) -> nn.Module:

@@ -132,7 +132,7 @@ def test_splits_by_name():
     assert (data.train, data.val, data.test, data.split("val")) == ([1], [2], None, [2])
     with pytest.raises(DataError, match="no split named 'dev'"):
         data.split("dev")
-    with pytest.raises(DataError, match="here has no test split; use train or val"):
+    with pytest.raises(DataError, match="here has no test split; use train or val by --split"):
         data.split("test")
     with pytest.raises(dataclasses.FrozenInstanceError, match="spec"):
         data.spec = "there"

@@ -41,7 +41,7 @@ def find_files(root: Path, findings: Findings, wanted: tuple[str, ...]) -> dict[
     if "all" in found:
         return found
     if not found:
-        files = sorted(_inner(root, "annotations").glob("*.json")) or sorted(root.glob("*.json"))
+        files = _json_files(_inner(root, "annotations")) or _json_files(root)
         instances = [file for file in files if file.stem.startswith("instances_")]
         files = instances or [file for file in files if is_coco(file)] or files
         if len(files) == 1 and not words_of(files[0].stem).split:
@@ -79,6 +79,11 @@ def is_coco(file: Path) -> bool:
     return any(b'"' + name + b'"' in head.replace(b"\0", b"") for name in parts[: 2 if len(head) < 4096 else None])
 
 
+def _json_files(folder: Path, ending: str = ".json") -> list[Path]:
+    """The files with this ending, hidden ones left out."""
+    return sorted(file for file in folder.glob(f"*{ending}") if not file.name.startswith("."))
+
+
 def _inner(root: Path, name: str) -> Path:
     """The folder of a name in any case; the name itself where there is none."""
     return root / next((inner for inner in subfolders(root) if inner.lower() == name), name)
@@ -88,7 +93,7 @@ def _beside_images(root: Path, findings: Findings) -> dict[str, CocoFile]:
     found: dict[str, CocoFile] = {}
     splits = name_splits(subfolders(root), root, Findings())
     for split, name in splits.items():
-        files = sorted((root / name).glob("*.coco.json")) or sorted((root / name).glob("*.json"))
+        files = _json_files(root / name, ".coco.json") or _json_files(root / name)
         if len(files) == 1:
             found[split] = CocoFile(files[0], [root / name, root / name / "images"])
     if list(found) == ["train"] and list(splits) == ["train"]:

@@ -63,7 +63,8 @@ def class_folders(root: Path) -> list[str]:
     names = subfolders(root)
     if not names:
         raise DataError(f"{root} has no class folders; wanted one folder of images per class")
-    splits = {words_of(name).split for name in names}
+    words = [words_of(name) for name in names]
+    splits = {None if item.rest else item.split for item in words}
     if len(splits) > 1 and None not in splits:
         raise DataError(
             f"{root}: {_some([f'{name}/' for name in names])} are surely splits and no classes, but have no folders; "

@@ -36,7 +36,7 @@ class DataSet(Generic[Part]):
         if name not in SPLITS:
             raise DataError(f"no split named {name!r}; wanted train, val or test")
         if name not in self.parts:
-            raise DataError(f"{self.spec} has no {name} split; use {' or '.join(self.parts)}")
+            raise DataError(f"{self.spec} has no {name} split; use {' or '.join(self.parts)} by --split")
         return self.parts[name]
 
     @property

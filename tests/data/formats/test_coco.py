@@ -255,6 +255,9 @@ def test_as_roboflow_exports_it(tmp_path):
     data = open_root(tmp_path)
     assert data.findings.used == {"train": 3, "val": 2, "test": 1}
     assert data.findings.lines() == [f"{tmp_path}: taken valid/ as val"]
+    (tmp_path / "train" / "._annotations.coco.json").write_bytes(b"\0\5")
+    ignored = open_root(tmp_path).findings.ignored
+    assert ignored == {"left by an operating system": ["train/._annotations.coco.json"]}
     assert open_data("detect", str(tmp_path)).classes == ["person"]
     assert open_root(tmp_path, only="test").findings.used == {"test": 1}
 

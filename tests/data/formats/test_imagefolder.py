@@ -128,6 +128,11 @@ def test_two_classes_in_one_folder_are_refused(tmp_path):
         open_data("classify", f"imagefolder:{tmp_path}")
 
 
+def test_classes_may_be_called_like_splits_of_something(tmp_path):
+    image_folder(tmp_path, splits=(".",), classes=("test tube", "train station"), per_class=10)
+    assert open_data("classify", f"imagefolder:{tmp_path}").classes == ["test tube", "train station"]
+
+
 def test_a_class_may_be_called_train(tmp_path):
     image_folder(tmp_path, splits=(".",), classes=("car", "plane", "train"), per_class=10)
     assert open_data("classify", f"imagefolder:{tmp_path}").classes == ["car", "plane", "train"]

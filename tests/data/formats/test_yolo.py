@@ -83,6 +83,19 @@ def test_a_test_split_that_an_export_names_and_lacks(tmp_path):
         open_root(tmp_path, only="test")
 
 
+def test_test_images_without_labels_are_left_out_and_told(root):
+    fill(root, "test", (8, 9))
+    for file in (root / "labels" / "test").iterdir():
+        file.unlink()
+    settings(root, train="images/train", val="images/val", test="images/test")
+    findings = open_root(root).findings
+    assert findings.used == {"train": 3, "val": 2}
+    assert findings.notes == [f"{root}: none of the 2 images of test has its text file of labels; test is left out"]
+    assert findings.ignored == {"folders": ["images/test/ (2 files)", "labels/test/ (empty)"]}
+    with pytest.raises(DataError, match="none of the 2 images of test has its text file of labels"):
+        open_root(root, only="test")
+
+
 def test_label_studio_without_its_images(tmp_path):
     fill(tmp_path, "", (1,), "images", "labels")
     (tmp_path / "images" / "1.png").unlink()

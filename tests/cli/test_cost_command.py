@@ -24,7 +24,7 @@ def test_measured(tmp_path, capsys):
     ("words", "message"),
     [
         (["--models", "rednet51"], "did you mean rednet50?"),
-        (["--size", "8"], "32 pixels or more, got 8"),
+        (["--size", "8"], "from 32 to 7000 pixels, got 8"),
         (["--batch", "0"], "--batch must be 1 or more, got 0"),
         (["--seconds", "-1"], "--seconds must be 0 or more, got -1.0"),
         (["--threads", "0"], "--threads must be 1 or more, got 0"),

@@ -224,3 +224,10 @@ def test_many_that_cannot_be_written_are_told_in_short(checkpoints, photos, tmp_
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 11
     assert lines[-1] == "not written: 2 more"
+
+
+@pytest.mark.parametrize("size", ["0", "10000000000000000000"])
+def test_sizes_of_batches_have_limits(checkpoints, photos, capsys, size):
+    words = ["classify", "predict", str(photos), "--checkpoint", str(checkpoints["classify"]), "--batch-size", size]
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"involution: wanted batch_size from 1 to 1000000, got {size}\n"

@@ -65,7 +65,8 @@ def test_published_names_are_ours_and_figures_go_together():
     [
         (["rednet5"], None, r"no model named 'rednet5'; did you mean rednet5\d"),
         (["coco-retinnet"], None, "did you mean coco-retinanet"),
-        (["rednet_nano"], [16], "32 pixels or more, got 16"),
+        (["rednet_nano"], [16], "from 32 to 7000 pixels, got 16"),
+        (["rednet_nano"], [10**9], "from 32 to 7000 pixels, got 1000000000"),
         (["rednet_nano"], [64, 64, 3], "one size, or height and width, .* got 64 64 3"),
     ],
 )

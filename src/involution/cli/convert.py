@@ -6,9 +6,10 @@ backbone); OUT.ckpt receives backbone, neck and heads, for involution detect|seg
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
+
+from involution.data.errors import printable
 
 
 def add_arguments(parser: Any) -> None:
@@ -25,17 +26,10 @@ def run(args: Any) -> int:
     from involution.models.errors import CheckpointError
 
     suffix = Path(args.output).suffix
-    try:
-        if suffix not in (".safetensors", ".ckpt"):
-            raise CheckpointError(f"wanted an output file that ends in .safetensors or .ckpt, got {args.output}")
-        lines = _network(args) if suffix == ".ckpt" else _backbone(args)
-    except (CheckpointError, FileNotFoundError, FileExistsError) as error:
-        print(f"involution: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"involution: {error}", file=sys.stderr)
-        return 1
-    print("\n".join(lines))
+    if suffix not in (".safetensors", ".ckpt"):
+        raise CheckpointError(f"wanted an output file that ends in .safetensors or .ckpt, got {args.output}")
+    lines = _network(args) if suffix == ".ckpt" else _backbone(args)
+    print("\n".join(map(printable, lines)))
     return 0
 
 

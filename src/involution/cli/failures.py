@@ -122,7 +122,9 @@ def _cannot_use(error: OSError) -> int:
         # in the midst of the work
         return complain(f"{os.fsdecode(where)}: {why}" if where else why, FAILED)
     # our own errors name the file in their message and have no number
-    wrong = error.errno in _WRONG_PATH or (error.errno is None and isinstance(error, FileNotFoundError))
+    wrong = error.errno in _WRONG_PATH or (
+        error.errno is None and isinstance(error, FileNotFoundError | FileExistsError)
+    )
     return complain(f"{os.fsdecode(where)}: {why}" if where else why, USAGE if wrong else FAILED)
 
 

@@ -23,6 +23,7 @@ from involution.data.walk import images_below
 from involution.engine.devices import find_device
 from involution.engine.files import check_folder, check_output, is_ours
 from involution.engine.loading import load
+from involution.engine.settings import MOST
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -229,8 +230,8 @@ class Predictor(ABC, Generic[R]):
             take.
         """
         size = self.batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise PredictError(f"wanted batch_size of 1 or more, got {size}")
+        if not 1 <= size <= MOST:
+            raise PredictError(f"wanted batch_size from 1 to {MOST}, got {size}")
         self.check_options(**options)
         numbered = enumerate(images)
         while batch := list(islice(numbered, size)):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from involution.engine.settings import LARGEST_SIDE
 from involution.studies.cost import authors_cost, authors_pass, multiply_adds
 from involution.studies.errors import StudyError
 from involution.studies.harness import interleaved, out_of_memory, peak_memory, percentiles
@@ -69,9 +70,9 @@ def image_size(name: str, size: Sequence[int] | None) -> tuple[int, int]:
         if name in SEGMENTERS:
             return 1024, 2048
         return (32, 32) if name.startswith(("rednet_nano", "rednet_micro")) else (224, 224)
-    if len(size) not in (1, 2) or min(size) < SMALLEST:
+    if len(size) not in (1, 2) or not SMALLEST <= min(size) <= max(size) <= LARGEST_SIDE:
         given = " ".join(map(str, size))
-        raise StudyError(f"wanted one size, or height and width, of {SMALLEST} pixels or more, got {given}")
+        raise StudyError(f"wanted one size, or height and width, from {SMALLEST} to {LARGEST_SIDE} pixels, got {given}")
     return size[0], size[-1]
 
 

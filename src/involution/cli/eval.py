@@ -37,7 +37,11 @@ class EvalCommand:
         spec = get_task(self.task)
         parser.add_argument("--checkpoint", required=True, help=checkpoint_help(self.task))
         parser.add_argument("--data", metavar="SPEC", help="a data set, as in training; by default the same")
-        parser.add_argument("--split", default=spec.eval_split, choices=list(spec.splits), help="which images")
+        parser.add_argument(
+            "--split",
+            choices=list(spec.splits),
+            help=f"which images; by default {spec.eval_split}{', of ImageNet val' if self.task == 'classify' else ''}",
+        )
         parser.add_argument(
             "--batch-size", type=int, default=spec.eval_batch_size, help="images per batch on one device"
         )

@@ -85,6 +85,7 @@ class Format:
         description: one line for the help.
         open: from spec, its path ("" without) and options to the data set.
         recognises: whether a folder looks like this format.
+        eval_split: the split that is measured unless another is named; None for what is usual in the task.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Format:
     description: str
     open: Callable[[str, str, Options], DataSet[Any]]
     recognises: Callable[[Path], bool] = lambda path: False
+    eval_split: str | None = None
 
 
 _FORMATS: dict[tuple[str, str], Format] = {}
@@ -143,19 +145,37 @@ def open_data(task: str, spec: str, options: Options | None = None) -> DataSet[A
     Raises:
         DataError: for an unknown kind, a missing or needless path, and everything that the format refuses.
     """
-    options = options or Options()
+    chosen, path = _chosen(task, spec)
+    # a shell leaves the ~ behind a colon as it is
+    return chosen.open(spec, os.path.expanduser(path), options or Options())
+
+
+def eval_split(task: str, spec: str) -> str | None:
+    """The split of a data set that is measured unless another is named; None for what is usual in the task.
+
+    Raises:
+        DataError: as `open_data`, for a spec of no format.
+
+    Example:
+        >>> eval_split("classify", "imagenet:PATH"), eval_split("classify", "digits")
+        ('val', None)
+    """
+    return _chosen(task, spec)[0].eval_split
+
+
+def _chosen(task: str, spec: str) -> tuple[Format, str]:
+    """The format of a spec, and its path."""
     known = {found.name: found for found in formats(task)}
     kind, colon, path = spec.partition(":")
     if kind not in known:
-        return _recognised(task, spec).open(spec, os.path.expanduser(spec), options)
+        return _recognised(task, spec), spec
     chosen = known[kind]
     wanted = _path_of(chosen)
     if wanted == "none" and path:
         raise DataError(f"{kind} takes no path, got {spec!r}")
     if not path and (wanted == "needed" or colon):
         raise DataError(f"{kind} needs a path: {chosen.syntax}")
-    # a shell leaves the ~ behind a colon as it is
-    return chosen.open(spec, os.path.expanduser(path), options)
+    return chosen, path
 
 
 def tasks_of(spec: str) -> list[str]:

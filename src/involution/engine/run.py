@@ -234,7 +234,7 @@ def evaluate(
     Args:
         checkpoint: best.ckpt or last.ckpt of a run.
         data_spec: the data set; by default the one it was trained on.
-        split: train, val or test; by default test for a classifier and val for the others.
+        split: train, val or test; by default test for a classifier, but val of ImageNet, and val for the others.
         task: refuse a checkpoint of another task than this.
         batch_size: images per batch on one device; by default the task's.
         workers: loader processes per device.
@@ -256,11 +256,11 @@ def evaluate(
             raise ConfigError(f"{name} must be {least} or more, got {value}")
     network, card = load(checkpoint, task=task)
     spec = get_task(card.task)
-    split = split or spec.eval_split
-    if split not in spec.splits:
+    if split not in (None, *spec.splits):
         raise ConfigError(f"split must be {' or '.join(spec.splits)}, got {split!r}")
     config = read_recipe(card, checkpoint, spec.config)
     trained_on = config.data.spec
+    split = split or registry.eval_split(spec.name, data_spec or trained_on) or spec.eval_split
     config = _eval_config(config, data_spec, on_problem)
     config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
     # data of its own is measured whole, and need not have the other splits

@@ -61,6 +61,7 @@ register(
         syntax="imagenet:PATH",
         description="train/ and val/ with class folders, and optionally meta.bin, as torchvision lays out ImageNet",
         open=_open,
+        eval_split="val",
         recognises=_recognises,
     )
 )

@@ -88,7 +88,8 @@ class ClassificationFigures(Figures):
             return header, rows, ""
         rows = [["measured here", *rows[0]]]
         for who, (top1, top5) in published.figures.items():
-            rows.append([f"published by {who}", f"{_IMAGES:,}", f"{top1:.2f}%", f"{top5:.2f}%", "", ""])
+            told = {"images": f"{_IMAGES:,}", "top-1": f"{top1:.2f}%", "top-5": f"{top5:.2f}%"}
+            rows.append([f"published by {who}", *(told.get(name, "") for name in header)])
         classes = int((self.confusion.sum(1) > 0).sum())
         side, short = published.input_size[-1], round(published.input_size[-1] / published.crop_pct)
         lines = [

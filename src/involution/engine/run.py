@@ -19,7 +19,7 @@ from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.survey import Survey, survey
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
-from involution.engine.checkpoint import CheckpointError, read_recipe
+from involution.engine.checkpoint import CheckpointError, read_checkpoint, read_recipe
 from involution.engine.checks import check_config
 from involution.engine.classes import match_classes, some
 from involution.engine.config import Config, RunConfig
@@ -27,7 +27,7 @@ from involution.engine.faults import CannotWrite, RunFailed, TrainingDiverged, l
 from involution.engine.files import atomic_path, is_ours, made_of
 from involution.engine.freezing import freeze
 from involution.engine.loader import EvalBatches, TrainBatches, make_loader
-from involution.engine.loading import load, make_card
+from involution.engine.loading import load_contents, make_card
 from involution.engine.loggers import check_logger, close_logger
 from involution.engine.memory import Fitting, is_out_of_memory
 from involution.engine.module import TaskModule
@@ -37,6 +37,7 @@ from involution.engine.resume import AUTO, Start, find_start, folder_of
 from involution.engine.run_folder import RunFolder
 from involution.engine.settings import ConfigError
 from involution.engine.signals import StopFlag
+from involution.engine.split_record import differences, joined, record, recorded
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, quiet
 from involution.engine.training_state import check_training_state
@@ -116,6 +117,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         recorder = RunRecorder(folder.path, flag, left_out, folder.check)
         with flag, quiet():
             module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=start.found is None)
+            module.split = _split(data, start, num_images // config.data.batch_size * config.trainer.accumulate)
             if not _is_finished(config, module, recorder, start, resume):
                 if start.found is None:
                     folder.claim()
@@ -131,6 +133,23 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         score=recorder.best_found[1] if recorder.best_found else math.nan,
         history=recorder.history,
     )
+
+
+def _split(data: DataSet[Any], start: Start, batches: int) -> dict[str, torch.Tensor]:
+    """The record of the images of a training; what changed since it began is told.
+
+    Raises:
+        ConfigError: if the epoch that it goes on in has become shorter than what was done of it.
+    """
+    now, before = record(data), recorded(start.found or {})
+    for line in differences(before, now, data.parts):
+        tell(f"warning: {line}")
+    if start.position[1] > batches:
+        raise ConfigError(
+            f"{start.checkpoint} was written after {start.position[1]} batches of an epoch, and {data.spec} has only "
+            f"{batches} now: bring the images back, or resume from a checkpoint of the end of an epoch"
+        )
+    return joined(before, now)
 
 
 def _is_finished(
@@ -254,7 +273,8 @@ def evaluate(
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("devices", devices, 1)):
         if value is not None and value < least:
             raise ConfigError(f"{name} must be {least} or more, got {value}")
-    network, card = load(checkpoint, task=task)
+    contents = read_checkpoint(checkpoint)
+    network, card = load_contents(contents, checkpoint, task=task)
     spec = get_task(card.task)
     if split not in (None, *spec.splits):
         raise ConfigError(f"split must be {' or '.join(spec.splits)}, got {split!r}")
@@ -264,7 +284,11 @@ def evaluate(
     config = _eval_config(config, data_spec, on_problem)
     config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
     # data of its own is measured whole, and need not have the other splits
-    data = open_data(spec, config, only=None if data_spec is None or _same_data(data_spec, trained_on) else split)
+    same = data_spec is None or _same_data(data_spec, trained_on)
+    data = open_data(spec, config, only=None if same else split)
+    if same:
+        for line in differences(recorded(contents), record(data), [split]):
+            tell(f"warning: {line}")
     data, within, card = match_classes(card, data, checkpoint)
     images = spec.eval_set(config, data.split(split))
     count = len(images)  # type: ignore[arg-type]

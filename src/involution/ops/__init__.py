@@ -3,6 +3,7 @@
 from . import backends, native, plain
 from . import flops as flops
 from . import sharding as sharding
+from .cuda import record as cuda_record
 from .functional import dynamic_involution2d, involution1d, involution2d, involution3d
 from .triton import record as triton_record
 
@@ -10,5 +11,5 @@ __all__ = ["dynamic_involution2d", "involution1d", "involution2d", "involution3d
 
 native.load()
 # from the slowest to the fastest
-for _backend in (plain.BACKEND, native.BACKEND, triton_record.BACKEND):
+for _backend in (plain.BACKEND, native.BACKEND, triton_record.BACKEND, cuda_record.BACKEND):
     backends.register(_backend)

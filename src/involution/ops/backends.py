@@ -11,6 +11,7 @@ To add a backend, write one record and register it: see ``involution/ops/__init_
 import contextlib
 import difflib
 import functools
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -140,11 +141,18 @@ def register(backend: Backend) -> None:
     for operator, kernel in (backend.kernels or {}).items():
         overload = getattr(torch.ops.involution, operator).default
         for key in backend.keys:
-            LIBRARY.impl(overload, wrapped(backend, operator, kernel), key)
+            _implement(overload, wrapped(backend, operator, kernel), key)
     for device in (key.lower() for key in backend.keys if key != _EVERYWHERE):
         _fused[device] = frozenset(
             dtype for dtype in DTYPES if BACKENDS[serving("dynamic_involution2d", device, dtype).backend].prefers_fused
         )
+
+
+def _implement(overload: Any, kernel: Callable[..., Any], key: str) -> None:
+    with warnings.catch_warnings():
+        # PyTorch's own, where a slower backend's kernel is replaced
+        warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
+        LIBRARY.impl(overload, kernel, key, allow_override=True)
 
 
 def serving(operator: str, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Serving:
@@ -230,9 +238,7 @@ def wrapped(backend: Backend, operator: str, kernel: Callable[..., Any]) -> Call
     """Return a kernel that leaves to the plain form what it can't handle, and reports the reason."""
     if _EVERYWHERE in backend.keys:
         return _announced(operator, kernel)
-    kernels = BACKENDS["plain"].kernels
-    assert kernels is not None
-    plain = kernels[operator]
+    plain, next_best = _below(backend, operator)
 
     @functools.wraps(kernel)
     def served(tensor: torch.Tensor, *args: Any) -> Any:
@@ -244,11 +250,21 @@ def wrapped(backend: Backend, operator: str, kernel: Callable[..., Any]) -> Call
             except Unsupported as refusal:
                 reason = str(refusal)
         # an empty tensor is never slow
-        if tensor.numel():
+        if plain and tensor.numel():
             _tell(backend.name, f"{operator}: {reason}")
-        return plain(tensor, *args)
+        return next_best(tensor, *args)
 
     return served
+
+
+def _below(backend: Backend, operator: str) -> tuple[bool, Callable[..., Any]]:
+    """Return whether the plain form runs what a backend can't handle, and what runs it."""
+    before = itertools.takewhile(lambda other: other is not backend, BACKENDS.values())
+    for other in reversed(list(before)):
+        kernel = (other.kernels or {}).get(operator)
+        if kernel is not None and set(other.keys) & set(backend.keys) and other.absence() is None:
+            return False, wrapped(other, operator, kernel)
+    return True, (BACKENDS["plain"].kernels or {})[operator]
 
 
 def _announced(operator: str, plain: Callable[..., Any]) -> Callable[..., Any]:

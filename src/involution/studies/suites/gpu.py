@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from involution.ops import dynamic, reference
-from involution.ops import triton as kernels
+from involution.ops import cuda, dynamic, reference, triton
 from involution.ops.backends import choose_fused
 from involution.studies.baselines import unfold_involution2d
 from involution.studies.errors import StudyError
@@ -48,6 +47,10 @@ Geometry = tuple[list[int], list[int], list[int]]
 UNFUSED, OUTERMOST = "span, then involution", "taps outermost"
 _DTYPES = (torch.bfloat16, torch.float32)
 _COMPILE_MINUTES = 1.0
+
+
+# the fastest that are here; where there is no GPU, Triton's interpreter runs its kernels
+kernels: Any = cuda if torch.cuda.is_available() and cuda.absence is None else triton
 
 
 @dataclass(frozen=True)
@@ -328,6 +331,9 @@ def _layer(problem: Problem, dtype: torch.dtype, session: _Session) -> Iterator[
     }
     if dtype == torch.float32:
         forward["fused, TF32"] = fused_by_tf32
+    if kernels is not triton:
+        forward["involution, Triton"] = lambda: triton.forward(o.x, o.map, *g)
+        forward["fused, Triton"] = lambda: triton.dynamic_forward(o.x, *generator, *g)
     small = o.x.nbytes + o.dy.nbytes
     work = dict.fromkeys(("involution", OUTERMOST), small + o.map.nbytes)
     with torch.inference_mode():
@@ -360,6 +366,10 @@ def _layer(problem: Problem, dtype: torch.dtype, session: _Session) -> Iterator[
         "depthwise 7×7": lambda: convolution(depthwise, 3, problem.channels),
         "dense 3×3": lambda: convolution(dense, 1, 1),
     }
+    if kernels is not triton:
+        backward["of input, Triton"] = lambda: triton.grad_input(o.dy, o.map, o.input_size, *g)
+        backward["of map, Triton"] = lambda: triton.grad_weight(o.dy, o.x, o.groups, o.kernel_size, *g)
+        backward["fused, Triton"] = lambda: triton.dynamic_backward(o.dy, o.x, *generator, *g, [True] * 4)
     # dy is needed by both gradients, and must be read once
     work = {
         "involution": 2 * o.x.nbytes + o.dy.nbytes + 2 * o.map.nbytes,

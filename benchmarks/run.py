@@ -27,7 +27,7 @@ def main() -> int:
         plan = suite.measurements(options)
     except (StudyError, ModuleNotFoundError) as error:
         parser.error(str(error))
-    origin.start_for_measuring(dry_run=options.dry_run)
+    origin.start_for_measuring(dry_run=options.dry_run, on_cpu=suite.on_cpu)
     path = args.output / f"{suites.results_name(name, options)}.csv"
     print(f"{name}: {origin.machine()}")
     rows = []

@@ -11,6 +11,8 @@ from involution.studies.tables import Table, spread
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 # whose results are shown
 MACHINE = "amd-epyc-avx512_torch2.14.1"
+GPU = "nvidia-h200-cuda_torch2.11.0"
+OTHER_CPU = "intel-xeon-avx512_torch2.11.0"
 FAMILIES = {"retinanet": "RetinaNet", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
 
 
@@ -29,14 +31,18 @@ def tables() -> dict[str, str]:
         "measured_time": _columns(cost, "Measured", (0, 8, 9, 10, 11)),
         "measured_neck": _detection("neck", "The neck's finest level"),
         **{f"measured_{family}": _detection(family, title) for family, title in FAMILIES.items()},
+        "measured_gpu_layers": _gpu_layers(),
+        "measured_gpu_networks": _networks(rows("gpu", GPU), "Networks on an NVIDIA H200, bfloat16 autocast"),
+        "measured_gpu_targets": bench_table.target_table(suites.load("gpu").targets(rows("gpu", GPU))),
+        "measured_intel": _networks(rows("cpu", OTHER_CPU), "Networks on an Intel Xeon (model 207), 2 threads"),
         "measured_ablate": ablation_table.table(ablation.load_study("paper"), rows("ablate")),
     }
     return {name: table.markdown() for name, table in found.items()}
 
 
-def rows(study: str) -> list[dict[str, Any]]:
-    """Return the rows of a study's results."""
-    return origin.read_csv(RESULTS / f"{study}_{MACHINE}.csv")
+def rows(study: str, machine: str = MACHINE) -> list[dict[str, Any]]:
+    """Return the rows of a study's results on a machine."""
+    return origin.read_csv(RESULTS / f"{study}_{machine}.csv")
 
 
 def _columns(table: Table, title: str, chosen: Sequence[int]) -> Table:
@@ -90,6 +96,38 @@ def _layers(found: list[dict[str, Any]]) -> Table:
     ]
     header = ["layer", "batch", *(f"{mode}: {name}" for mode in ("forward", "with backward") for name in names)]
     return Table("RedNet-50's different involution layers, ms (median)", header, cells)
+
+
+_GPU_CANDIDATES = (
+    *("involution", "involution, Triton", "fused", "fused, Triton", "span, then involution"),
+    *("unfold", "depthwise 7×7", "dense 3×3"),
+)
+
+
+def _gpu_layers() -> Table:
+    found = {
+        (row["measure"], row["layer"], row["candidate"]): row["p50_ms"]
+        for row in rows("gpu", GPU)
+        if row.get("dtype") == "bfloat16" and row["measure"] in ("forward", "backward")
+    }
+    cells = []
+    for measure, layer in dict.fromkeys((measure, layer) for measure, layer, _ in found):
+        of = {candidate: ms for (a, b, candidate), ms in found.items() if (a, b) == (measure, layer)}
+        if measure == "backward":
+            of["involution, Triton"] = of["of input, Triton"] + of["of map, Triton"]
+        cells.append([measure, layer, *(f"{of[name]:.2f}" for name in _GPU_CANDIDATES)])
+    header = ["", "layer", *_GPU_CANDIDATES]
+    return Table("bfloat16 on an NVIDIA H200, batch 256 (FPN level: 2), ms (median)", header, cells, labels=2)
+
+
+def _networks(found: list[dict[str, Any]], title: str) -> Table:
+    some = [row for row in found if row["measure"] in ("inference", "training")]
+    cells = [
+        [row["measure"], row["candidate"], str(row["batch"]), spread(row, "ms", ",.1f"), spread(row, "ratio", ".2f")]
+        for row in some
+    ]
+    header = ["measure", "candidate", "batch", "ms (p20–p80)", f"÷ {some[0]['base'].split(',')[0]} (p20–p80)"]
+    return Table(title, header, cells, labels=2)
 
 
 def _detection(part: str, title: str) -> Table:

@@ -48,7 +48,7 @@ def run(args: Any) -> int:
     settings += [f"--threads {args.threads}"] if args.threads else []
     made_from = Origin("bench", (name, *settings))
     (file,) = free_names(output, [(suites.results_name(name, options), made_from)], STUDY_ENDINGS)
-    start_as_command("bench", dry_run=options.dry_run)
+    start_as_command("bench", dry_run=options.dry_run, on_cpu=suite.on_cpu)
     console = Console()
     console.print(f"{name}: {origin.machine()}", highlight=False, markup=False, soft_wrap=True)
     rows: list[harness.Row] = []

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from involution.studies.tables import Table
 
 
-def start_as_command(command: str, *, dry_run: bool = False) -> None:
+def start_as_command(command: str, *, dry_run: bool = False, on_cpu: bool = False) -> None:
     """Restart this process for measuring if it is the command; when called from Python, the process is the caller's."""
     if sys.argv[1:2] == [command]:
-        start_for_measuring(dry_run=dry_run)
+        start_for_measuring(dry_run=dry_run, on_cpu=on_cpu)
 
 
 class Steps:

@@ -86,12 +86,14 @@ class Suite:
         plan: Yields the measurements for options whose parts are filled in, the most important first.
         targets: Compares a run's rows with what was aimed at.
         minutes: For which no limit was given, and for a quick run.
+        on_cpu: Whether it measures on the CPU even where there is a GPU.
     """
 
     parts: tuple[str, ...]
     plan: Callable[[Options], Iterable[Measurement]]
     targets: Callable[[Sequence[Mapping[str, Any]]], list[Target]] = _no_targets
     minutes: tuple[float, float] = (math.inf, math.inf)
+    on_cpu: bool = False
 
     def measurements(self, options: Options) -> list[Measurement]:
         """Return what there is to measure.

@@ -93,14 +93,16 @@ def machine() -> str:
     return f"{device_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, kernels {kernels()}"
 
 
-def start_for_measuring(*, dry_run: bool = False) -> None:
+def start_for_measuring(*, dry_run: bool = False, on_cpu: bool = False) -> None:
     """Start this process anew, with the same arguments, unless `ENVIRONMENT` is set already.
 
     The allocator and the profiler read it only when a process starts, and so does Triton whether it shall interpret
-    its kernels, as a dry run without a GPU does.
+    its kernels, as a dry run without a GPU does. What is measured on the CPU sees no GPU.
     """
     wanted = ENVIRONMENT | ({"TRITON_INTERPRET": "1"} if dry_run and not torch.cuda.is_available() else {})
     missing = {name: value for name, value in wanted.items() if name not in os.environ}
+    if on_cpu and torch.cuda.is_available():
+        missing["CUDA_VISIBLE_DEVICES"] = ""
     if missing:
         sys.stdout.flush()
         sys.stderr.flush()

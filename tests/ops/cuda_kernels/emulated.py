@@ -12,7 +12,13 @@ from involution.ops.cuda import compiler
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 FLAGS = ["-x", "c++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
 # directives of NVRTC; what is not wanted is not read, and then not used, which this compiler can't know
-FLAGS += ["-Wno-unknown-pragmas", "-Wno-maybe-uninitialized", "-Wno-uninitialized", "-Wno-unused-function", "-Wno-unused-parameter"]
+FLAGS += [
+    "-Wno-unknown-pragmas",
+    "-Wno-maybe-uninitialized",
+    "-Wno-uninitialized",
+    "-Wno-unused-function",
+    "-Wno-unused-parameter",
+]
 
 
 @functools.cache

@@ -13,6 +13,8 @@ from involution.ops.cuda import compiler
 from involution.ops.cuda.record import BACKEND
 from involution.ops.schema import output_format
 
+# the truth, on a GPU
+pytestmark = pytest.mark.filterwarnings("ignore:using plain PyTorch, which is slower.*float64")
 CASES, CHUNK = 24, 4
 needs_a_compiler = pytest.mark.skipif(
     DEVICE == "cpu" and emulated.COMPILER is None, reason="needs a GPU or a C++ compiler"

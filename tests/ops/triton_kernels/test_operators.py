@@ -21,6 +21,7 @@ PROGRAM = """
     from involution.ops.schema import LIBRARY
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
     called = set()
 
     def watched(name, kernel):
@@ -39,7 +40,7 @@ PROGRAM = """
 
 def run(program, **environment):
     code = textwrap.dedent(PROGRAM) + textwrap.dedent(program)
-    environment = {**os.environ, "INVOLUTION_NATIVE": "0", **environment}
+    environment = {**os.environ, "INVOLUTION_NATIVE": "0", "INVOLUTION_CUDA": "0", **environment}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -150,7 +151,8 @@ def test_without_triton_the_plain_forms_serve():
     assert triton.reason == "triton is not installed"
     assert not torch._C._dispatch_has_kernel_for_dispatch_key("involution::involution2d", "CUDA")
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
+    environment = {**os.environ, "INVOLUTION_CUDA": "0"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, env=environment)
 
 
 def test_the_switch():
@@ -160,7 +162,7 @@ def test_the_switch():
     assert triton.reason == "INVOLUTION_TRITON=0"
     assert not torch._C._dispatch_has_kernel_for_dispatch_key("involution::involution2d", "CUDA")
     """
-    environment = {**os.environ, "INVOLUTION_TRITON": "0"}
+    environment = {**os.environ, "INVOLUTION_TRITON": "0", "INVOLUTION_CUDA": "0"}
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, env=environment)
     environment["INVOLUTION_TRITON"] = "yes"
     done = subprocess.run(

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 pytest.importorskip("triton")
 
 from involution import involution2d
-from involution.ops import backends, dynamic, info, reference
+from involution.ops import backends, cuda, dynamic, info, reference
 from involution.ops import triton as launchers
 from involution.ops.triton import launch
 from involution.ops.triton.record import BACKEND
@@ -18,6 +18,8 @@ from involution.ops.triton.record import BACKEND
 # as the operators have them
 SERVED = {name: backends.wrapped(BACKEND, name, kernel) for name, kernel in BACKEND.kernels.items()}
 
+# the truth, on a GPU
+pytestmark = pytest.mark.filterwarnings("ignore:using plain PyTorch, which is slower.*float64")
 CASES, CHUNK = 200, 25
 
 
@@ -246,6 +248,7 @@ class Launched:
         return type("Kernel", (), {"__getitem__": lambda _, grid: launch})()
 
 
+@pytest.mark.skipif(torch.cuda.device_count() == 1, reason="its fake tensors are on a second GPU")
 def test_launches_are_on_the_tensors_device_and_wait_for_nothing(monkeypatch):
     launched = Launched()
     monkeypatch.setattr(launchers, "kernels", launched, raising=False)
@@ -316,8 +319,12 @@ def test_the_operators_have_them(name, device):
 def test_info_tells_what_serves_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
     rows = {row.operator: row for row in info.served() if row.device == "cuda"}
-    assert rows["involution2d"].kernel == rows["dynamic_involution2d"].kernel == "Triton"
-    assert rows["involution2d"].why_not == "plain PyTorch handles float64"
-    assert "more than 256 reduced features" in rows["dynamic_involution2d_backward"].why_not
+    # where PyTorch has CUDA, its kernels come first
+    title = "Triton" if cuda.absence else "CUDA"
+    assert rows["involution2d"].kernel == rows["dynamic_involution2d"].kernel == title
+    assert rows["involution2d"].why_not.startswith("plain PyTorch handles float64")
     assert rows["involution3d"].kernel == "plain PyTorch"
-    assert rows["involution3d"].why_not == "no Triton kernel for this operator"
+    assert "no Triton kernel for this operator" in rows["involution3d"].why_not
+    rows = {name: backends.serving(name, "xpu") for name in BACKEND.kernels}
+    assert rows["involution2d"].kernel == "Triton"
+    assert "more than 256 reduced features" in rows["dynamic_involution2d_backward"].why_not

@@ -12,6 +12,8 @@ from involution.studies.errors import StudyError
 from involution.studies.harness import Options
 from involution.studies.suites import gpu
 
+# the truth, on a GPU
+pytestmark = pytest.mark.filterwarnings("ignore:using plain PyTorch, which is slower.*float64")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = gpu.Problem("small", 32, 3, 2, 3, 1, 1)
 
@@ -51,6 +53,7 @@ def test_a_measurement_that_fails_does_not_end_the_run(monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(gpu, "check", lambda *_: None)
+    monkeypatch.setattr(gpu, "opcheck", lambda *_: None)
     monkeypatch.setattr(gpu, "Operands", exhausted)
     rows = list(run((torch.bfloat16, torch.float32)))
     assert [row["layer"] for row in rows] == ["", "small, torch.bfloat16", "small, torch.float32"]

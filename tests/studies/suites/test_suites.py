@@ -84,7 +84,8 @@ def test_wrong_numbers(words, message):
 
 
 @pytest.mark.parametrize(
-    ("cuda", "served", "name"), [(False, "avx512", "cpu"), (True, "triton", "gpu"), (True, "plain", "operator")]
+    ("cuda", "served", "name"),
+    [(False, "avx512", "cpu"), (True, "triton", "gpu"), (True, "cuda", "gpu"), (True, "plain", "operator")],
 )
 def test_the_suite_of_this_machine(cuda, served, name, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SUITES = {
     "operator": "the operator against eager unfold, on any device and in both memory orders",
     "cpu": "the CPU kernels against PyTorch's alternatives, and whole networks",
-    "gpu": "the Triton kernels against PyTorch's alternatives, and whole networks",
+    "gpu": "the GPU kernels against PyTorch's alternatives, and whole networks",
     "detection": "the published detectors against torchvision's with a ResNet-50",
 }
 """The names of the files here, and what each measures."""
@@ -34,7 +34,7 @@ def default() -> str:
 
     if not torch.cuda.is_available():
         return "cpu"
-    return "gpu" if kernels() == "triton" else "operator"
+    return "gpu" if kernels() in ("cuda", "triton") else "operator"
 
 
 def add_arguments(parser: Any) -> None:

@@ -359,4 +359,4 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
     return found
 
 
-SUITE = Suite(("operator", "networks"), _plan, _targets)
+SUITE = Suite(("operator", "networks"), _plan, _targets, on_cpu=True)

@@ -1,4 +1,4 @@
-"""The Triton kernels on the layers of RedNet-50 and of a detector's neck against what else PyTorch offers; networks.
+"""The GPU kernels on the layers of RedNet-50 and of a detector's neck against what else PyTorch offers; networks.
 
 The kernels are called by their launchers, so that all of it also runs, in seconds for tiny layers, on a CPU under
 Triton's interpreter: not to time anything, but to see that the suite works before a GPU is there.

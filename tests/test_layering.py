@@ -84,8 +84,9 @@ def test_imports_only_what_lies_below(module):
     [m for m in MODULES if own_part(m) in ("ops", "nn", "__init__", "__main__", "after", "extras", "interrupt")],
 )
 def test_operator_and_modules_need_nothing_but_torch(module):
-    # torch's GPU builds bring Triton; only the file of the GPU kernels, which is loaded with the first launch, needs it
-    allowed = {"involution", "torch", *(["triton"] if module == "ops/triton/kernels.py" else [])}
+    # torch's GPU builds bring Triton and NVRTC; only what is called with the first launch needs them
+    builds = {"ops/triton/kernels.py": "triton", "ops/cuda/compiler.py": "cuda"}
+    allowed = {"involution", "torch", builds.get(module, "torch")}
     outside = {name.split(".")[0] for name in imported(SRC / module)} - allowed
     assert outside <= sys.stdlib_module_names
 

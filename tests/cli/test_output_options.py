@@ -41,6 +41,7 @@ OUTPUTS = {
         ["out/x-conv1.3-kernels.png", "out/x-conv1.3-window.gif", "out/index.jsonl"],
     ),
     ("demo", "--out"): ("demo", ["out/notes.txt"]),
+    ("weights", "--output"): ("weights save rednet50", ["out/notes.txt"]),
     ("convert", "OUT"): ("convert none.pth", ["out.ckpt", "out.safetensors"]),
 }
 # options that name files to read
@@ -48,7 +49,10 @@ INPUTS = {"--checkpoint", "--twin", "--classes", "--annotations", "--resume", "-
 # and those that say what an output is like
 WORDS = {"--format", "--force", "--name", "--print_config"}
 CASES = [(*key, file) for key, (_, files) in OUTPUTS.items() for file in files]
-REFUSED = r"not overwritten|already has files|holds files that are not a|exists: choose another name"
+REFUSED = (
+    "not overwritten|already has files|holds files that are not a|wanted a new or empty folder|"
+    "exists: choose another name"
+)
 
 
 def options(parser):

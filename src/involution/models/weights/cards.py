@@ -83,6 +83,8 @@ def save(name: str, folder: str | os.PathLike[str]) -> Path:
     entry, target = find(name), Path(folder)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise FileExistsError(errno.EEXIST, "wanted a new or empty folder", str(target))
+    if not next(place for place in target.absolute().parents if place.exists()).is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder is wanted", str(target))
     model = timm.create_model(entry.name, pretrained=True)
     info = ImageNetInfo()
     labels = info.label_names()

@@ -73,7 +73,7 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--resume", "none.ckpt"], "no such checkpoint: none.ckpt"),
         (["--recipe", "digits", "--resume", "x.ckpt"], "can't be combined with --resume"),
         (["--model.weights", "none.safetensors"], "no such checkpoint: none.safetensors"),
-        (["--recipe", "finetune"], "starts from trained weights: add --model.weights FILE"),
+        (["--recipe", "finetune"], "no such folder: data/images"),
         (["--resume", "."], "is a folder; wanted a checkpoint"),
         (["--trainer.epochs", "many"], 'option "--trainer.epochs": wanted int, got many'),
         (["--augment.crop_scale", "[0.5]"], "wanted tuple[float, float], null, got [0.5]"),

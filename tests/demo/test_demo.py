@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from involution.cli import main
-from involution.demo import figures
 from involution.demo.kernels import notable_positions
 from involution.demo.report import hardest, model_row
 from involution.demo.run import MARKER, DemoError, DemoResult, ModelRuns, SeedRun, prepare_folder
 from involution.engine import ClassificationFigures, TrainResult
 from involution.engine.callbacks import TrainingInterrupted
 from involution.predict import ClassificationResult
+from involution.report import figures
 
 
 class Page(HTMLParser):

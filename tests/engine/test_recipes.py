@@ -8,7 +8,7 @@ from torch import nn
 from involution.engine import evaluate, run, train
 from involution.engine.checkpoint import ModelCard
 from involution.engine.config import recipe_names
-from involution.engine.task import get_task
+from involution.engine.task import get_task, task_names
 from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.engine.tasks.classify.module import ClassificationTask
 
@@ -103,8 +103,10 @@ def test_imagenet_modern_on_webdataset(tmp_path, steps):
 
 def test_finetune_starts_from_weights_with_a_new_head(tmp_path, steps):
     root = image_folder(tmp_path / "pictures", classes=("ant", "bee"))
+    # by itself it starts from the published weights
+    assert all(get_task(task).config.load("finetune").model.weights == "rednet50" for task in task_names()[:3])
     changes = {"data.spec": f"imagefolder:{root}", "trainer.epochs": 1, "model.name": "rednet26"}
-    first = recipe("finetune", tmp_path, **changes, name="first")
+    first = recipe("finetune", tmp_path, **changes, model__weights=None, name="first")
     before = train(first, progress=False)
     other = image_folder(tmp_path / "more", classes=("ant", "bee", "cat"), per_class=6)
     changes["data.spec"] = f"imagefolder:{other}"

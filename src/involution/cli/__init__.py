@@ -151,6 +151,6 @@ def _help() -> str:
         "",
         "Start with `involution demo`, classify a photograph, or train on your own images, one folder per class:",
         "  involution classify predict --checkpoint rednet50 photo.jpg",
-        "  involution classify train --recipe finetune --data.spec imagefolder:PATH --model.weights FILE",
+        "  involution classify train --recipe finetune --data.spec imagefolder:PATH",
     ]
     return "\n".join(lines)

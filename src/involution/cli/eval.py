@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from involution.cli.predict import checkpoint_help
 from involution.engine.files import Origin, absolute, check_output, made_of, network_origin, write_all, write_text
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task, task_noun
+from involution.extras import require
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class EvalCommand:
             help="broken files or entries",
         )
         parser.add_argument("--output", metavar="FILE", help="write the figures as JSON")
+        parser.add_argument("--report", metavar="FILE", help="write a page with the figures and the hardest images")
         if spec.figures.predictions_help:
             parser.add_argument("--results", metavar="FILE", help=spec.figures.predictions_help)
 
@@ -65,19 +68,24 @@ class EvalCommand:
         from rich.text import Text
 
         from involution.engine.process import is_main_process
-        from involution.engine.run import evaluate
+        from involution.engine.run import measure
         from involution.models.weights import named
+        from involution.report.run import REPORT_NEEDS, evaluation_page
 
         console = Console()
         results = args.results if get_task(self.task).figures.predictions_help else None
         data = absolute(args.data) if args.data else "the data of its training"
         origin = Origin(f"{self.task} eval", (data, f"its {args.split} split"), network_origin(args.checkpoint))
         with made_of(origin):
-            for path in filter(None, (args.output, results)):
+            for path in filter(None, (args.output, results, args.report)):
                 check_output(path)
-        if args.output and results and os.path.realpath(args.output) == os.path.realpath(results):
-            raise ConfigError(f"wanted two files for --output and --results, got {results} for both")
-        found = evaluate(
+        outputs = {"--output": args.output, "--results": results, "--report": args.report}
+        given = {name: os.path.realpath(path) for name, path in outputs.items() if path}
+        if len(set(given.values())) < len(given):
+            raise ConfigError(f"wanted different files for {' and '.join(given)}, got {', '.join(given.values())}")
+        if args.report:
+            require(*REPORT_NEEDS)
+        measured = measure(
             args.checkpoint,
             args.data,
             args.split,
@@ -91,6 +99,7 @@ class EvalCommand:
         )
         if not is_main_process():
             return 0
+        found = measured.figures
         header, rows, beside = found.table_beside(named(args.checkpoint))
         table = Table(title=Text(f"{args.checkpoint}, {found.split} split"))
         for number, name in enumerate(header):
@@ -112,6 +121,10 @@ class EvalCommand:
             steps.append(functools.partial(write_text, args.output, text))
         if results:
             steps.append(lambda: write_text(results, json.dumps(found.predictions()) + "\n"))
+        if args.report:
+            command = f"involution {self.task} eval --checkpoint {shlex.quote(str(args.checkpoint))}"
+            page = evaluation_page(measured, args.checkpoint, command)
+            steps.append(lambda: write_text(args.report, page))
         with made_of(origin):
             write_all(*steps)
         return 0

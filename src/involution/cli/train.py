@@ -10,9 +10,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from involution.data.errors import printable
 from involution.engine.config import add_config_arguments, from_parsed, recipe_names, recipe_path
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task, task_noun, with_article
+from involution.extras import require
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,11 @@ class TrainCommand:
         from involution.engine.callbacks import TrainingInterrupted
         from involution.engine.process import is_main_process
         from involution.engine.run import train
+        from involution.report.run import REPORT_NEEDS, write_run_report
 
         spec = get_task(self.task)
         config = from_parsed(spec.config, args)
-        if args.recipe and args.recipe.startswith("finetune") and config.model.weights is None:
-            raise ConfigError(
-                f"the recipe {args.recipe} starts from trained weights: add --model.weights FILE, a run's best.ckpt or "
-                "what `involution convert` wrote"
-            )
+        require(*REPORT_NEEDS)
         try:
             result = train(config, resume=args.resume)
         except TrainingInterrupted as stop:
@@ -94,11 +93,12 @@ class TrainCommand:
             return 130
         if not is_main_process():
             return 0
+        early = config.trainer.patience is not None and len(result.history) < config.trainer.epochs
         best = f"best validation {spec.measure} {result.score:.2%}"
         if not math.isfinite(result.score):
             best = f"no epoch had a validation {spec.measure} that is a number: kept is the last one,"
         Console().print(
-            f"{best} after {len(result.history)} epochs, "
+            f"{best} after {len(result.history)} epochs{', stopped early' if early else ''}, "
             f"{result.seconds:,.0f} s of training ({result.images_per_second:,.0f} images/s)\n"
             f"checkpoint: {result.best}\n"
             f"measure it: involution {self.task} eval --checkpoint {shlex.quote(str(result.best))}",
@@ -106,6 +106,9 @@ class TrainCommand:
             markup=False,
             soft_wrap=True,
         )
+        words = [f"--{name} {value}" for name, value in (("recipe", args.recipe), ("resume", args.resume)) if value]
+        report = write_run_report(result, config, " ".join([f"involution {self.task} train", *words]))
+        print(f"report: {printable(report)}")
         return 0
 
 

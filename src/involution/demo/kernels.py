@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from . import figures
-from .run import DemoResult
+from involution.demo.run import DemoResult
+from involution.report import figures
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 import math
 import platform
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import figures
-from .kernels import kernel_pictures
-from .run import DemoResult, ModelRuns, write
+from involution.data.images import read_image
+from involution.demo.kernels import kernel_pictures
+from involution.demo.run import DemoResult, ModelRuns, write
+from involution.report import figures
+from involution.report.page import device_text, embedded, render
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,17 +44,8 @@ def write_report(result: DemoResult, command: str = "involution demo") -> Path:
     Returns:
         The path of the report.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-    environment = Environment(
-        loader=PackageLoader("involution.demo", "."),
-        autoescape=select_autoescape(("j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     path = result.folder / "report.html"
-    write(path, environment.get_template("report.html.j2").render(context(result, command)))
+    write(path, render("report.html.j2", context(result, command), "involution.demo"))
     return path
 
 
@@ -98,14 +90,6 @@ def context(result: DemoResult, command: str) -> dict[str, Any]:
             ]
         ),
     }
-
-
-def device_text() -> str:
-    """The machine that the figures were measured on."""
-    if torch.accelerator.is_available():
-        return f"Measured on an accelerator ({torch.accelerator.current_accelerator()})"
-    threads = torch.get_num_threads()
-    return f"Measured on {threads} CPU thread{'s' if threads > 1 else ''} ({platform.machine()})"
 
 
 def model_row(model: ModelRuns) -> dict[str, str]:
@@ -171,7 +155,7 @@ def confusion(model: ModelRuns, classes: list[str]) -> dict[str, Any]:
         "kind": model.kind,
         "title": model.title,
         "svg": figures.to_svg(
-            lambda: figures.confusion_matrix(counts, classes, COLORS[model.kind], figures.WRONG),
+            lambda: figures.confusion_matrix(counts, classes, COLORS[model.kind], figures.WRONG, what="digit"),
             f"Confusion matrix of {model.title}: true digit by predicted digit",
         ),
     }
@@ -206,7 +190,8 @@ def example(item: ClassificationResult, truth: str, bars: int = 3) -> dict[str, 
         "truth": truth,
         "said": item.label,
         "right": item.label == truth,
-        "png": base64.b64encode(Path(item.file).read_bytes()).decode(),
+        **embedded(read_image(item.file)),
+        "file": "",
         "bars": [
             (label, round(100 * score, 1), f"{100 * score:.1f} %")
             for label, score in list(zip(item.labels, item.scores, strict=True))[:bars]

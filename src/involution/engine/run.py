@@ -32,6 +32,7 @@ from involution.engine.loggers import check_logger, close_logger
 from involution.engine.memory import Fitting, is_out_of_memory
 from involution.engine.module import TaskModule
 from involution.engine.optimizer import param_groups
+from involution.engine.predictor import Predictor
 from involution.engine.process import is_main_process, tell
 from involution.engine.resume import AUTO, Start, find_start, folder_of
 from involution.engine.run_folder import RunFolder
@@ -270,6 +271,49 @@ def evaluate(
         ConfigError: for a data set of other classes.
         DataError: for a data set that can't be used.
     """
+    return measure(
+        checkpoint,
+        data_spec,
+        split,
+        task=task,
+        batch_size=batch_size,
+        workers=workers,
+        devices=devices,
+        accelerator=accelerator,
+        on_problem=on_problem,
+        progress=progress,
+    ).figures
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation and what it was made with.
+
+    Attributes:
+        figures: what `evaluate` returns.
+        images: the split, as the data set has it.
+        predictor: the network with its card, ready for single images.
+    """
+
+    figures: Any
+    images: Any
+    predictor: Predictor[Any]
+
+
+def measure(
+    checkpoint: str | os.PathLike[str],
+    data_spec: str | None = None,
+    split: str | None = None,
+    *,
+    task: str | None = None,
+    batch_size: int | None = None,
+    workers: int = 0,
+    devices: int = 1,
+    accelerator: str = "auto",
+    on_problem: str = "refuse",
+    progress: bool = False,
+) -> Measured:
+    """As `evaluate`, with what a report of it needs."""
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("devices", devices, 1)):
         if value is not None and value < least:
             raise ConfigError(f"{name} must be {least} or more, got {value}")
@@ -319,7 +363,8 @@ def evaluate(
         # the numbers no longer say which image they belong to
         module.results["difficulty"] = []
     common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes, "split": split}
-    return spec.figures.from_results(module.results, **common)
+    figures = spec.figures.from_results(module.results, **common)
+    return Measured(figures, data.split(split), spec.predictor(network, card))
 
 
 def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: int, *, fresh: bool) -> Any:

@@ -349,7 +349,8 @@ def _canonical(settings: Mapping[str, Any]) -> str:
 # reading settings takes a while, and each is asked for many times
 @cache
 def _config(recipe: str | None, settings: str) -> ClassifyConfig:
-    config = ClassifyConfig.load(recipe, _nested(json.loads(settings)))
+    # weights fit one of the networks that are compared: without others being asked for, all start from scratch
+    config = ClassifyConfig.load(recipe, {"model.weights": None, **_nested(json.loads(settings))})
     check_config(config)
     return config
 

@@ -220,8 +220,8 @@ def _pixels(image: Image) -> Tensor:
     return F.to_dtype(F.pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
 
 
-def draw_detections(image: str | Path | Image, result: DetectionResult) -> Image:
-    """A copy of an image, a path or PIL image, with boxes, names, scores and masks drawn on it by torchvision.
+def draw_detections(image: str | Path | Image, result: DetectionResult, scores: bool = True) -> Image:
+    """A copy of an image, a path or PIL image, with boxes, names, perhaps scores, and masks drawn on it by torchvision.
 
     Raises:
         ImageError: If it can't be read.
@@ -241,7 +241,8 @@ def draw_detections(image: str | Path | Image, result: DetectionResult) -> Image
     if result.masks is not None:
         masks = result.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
         pixels = draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colours)
-    names = [f"{label} {score:.0%}" for label, score in zip(result.labels, result.scores, strict=True)]
+    pairs = zip(result.labels, result.scores, strict=True)
+    names = [f"{label} {score:.0%}" if scores else label for label, score in pairs]
     boxes = torch.tensor(result.boxes) * factor
     side = min(pixels.shape[1:])
     pixels = draw_bounding_boxes(

@@ -1,9 +1,10 @@
-"""The charts of the demo's report, as matplotlib figures and as SVG that follows the page's colours."""
+"""The charts of reports, as matplotlib figures and as SVG that follows the page's colours."""
 
 from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ _VARIABLES = {
     CONVOLUTION: "--convolution",
     WRONG: "--wrong",
 }
+# letters of a class name, and classes up to which a matrix says how many
+_LONGEST, _WRITTEN = 18, 20
 _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -39,6 +42,8 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "font.size": 11,
+    # a class may have a dollar in its name
+    "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "involution",
 }
@@ -55,7 +60,9 @@ def to_svg(draw: Callable[[], Figure], description: str) -> Markup:
     from markupsafe import Markup, escape
 
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # the browser draws the letters that matplotlib's font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         # a fixed date makes equal runs write equal files
         draw().savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
@@ -101,6 +108,8 @@ def learning_curves(
     axes.set(xlabel="epoch", ylabel=label)
     if len(epochs) > 1:
         axes.set_xlim(1, len(epochs))
+    else:
+        axes.set_xlim(0.5, 1.5)
     axes.set_ylim(bottom=low, top=100 if percent else None)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
@@ -108,30 +117,82 @@ def learning_curves(
     return figure
 
 
-def confusion_matrix(counts: Tensor, classes: Sequence[str], color: str, error_color: str) -> Figure:
-    """Draw counts `[true class, predicted class]`, with mistakes in a separate colour."""
+def confusion_matrix(
+    counts: Tensor, classes: Sequence[str], color: str, error_color: str, *, what: str = "class", shares: bool = False
+) -> Figure:
+    """Draw counts `[true class, predicted class]`, with mistakes in a separate colour.
+
+    Args:
+        counts: Of images or pixels.
+        classes: Names; long ones are cut.
+        color: Of the diagonal.
+        error_color: Of the mistakes.
+        what: What a class is called on the axes.
+        shares: Write the share of each row in %, instead of counts.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(4.6, 4.3), layout="constrained")
-    axes = figure.subplots()
     size = len(classes)
+    names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in classes]
+    longest = max(map(len, names))
+    room = 0.07 * longest if longest > 3 else 0.0
+    side = max(4.3, 0.26 * size + 1.2)
+    figure = Figure(figsize=(side + 0.3 + room, side + room), layout="constrained")
+    axes = figure.subplots()
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
     for true in range(size):
         for predicted in range(size):
             if not (count := int(counts[true, predicted])):
                 continue
-            right = true == predicted
+            right, part = true == predicted, share[true, predicted].item()
             # even a single mistake must be visible
-            alpha = 0.45 * share[true, predicted].item() if right else 0.35 + 0.5 * share[true, predicted].item()
+            alpha = 0.45 * part if right else 0.35 + 0.5 * part
+            if shares and not right:
+                alpha = 0.85 * part
             cell = Rectangle(
                 (predicted - 0.5, true - 0.5), 1, 1, facecolor=color if right else error_color, alpha=alpha
             )
             axes.add_patch(cell)
-            axes.text(predicted, true, str(count), ha="center", va="center", fontsize=10)
+            text = f"{100 * part:.0f}" if shares else str(count)
+            if size <= _WRITTEN and text != "0":
+                axes.text(predicted, true, text, ha="center", va="center", fontsize=10 if size <= 12 else 8)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
-    axes.set_xticks(range(size), classes)
-    axes.set_yticks(range(size), classes)
-    axes.set(xlabel="predicted digit", ylabel="true digit")
+    axes.set_xticks(range(size), names, rotation=90 if longest > 3 else 0)
+    axes.set_yticks(range(size), names)
+    axes.set(xlabel=f"predicted {what}", ylabel=f"true {what}")
     axes.tick_params(length=0)
+    return figure
+
+
+def precision_recall(precision: Sequence[float], color: str) -> Figure:
+    """Draw precision over recall, both in %, from the precision at the recalls 0, 0.01, …, 1."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    recalls = [100 * place / (len(precision) - 1) for place in range(len(precision))]
+    values = [100 * value for value in precision]
+    axes.fill_between(recalls, values, color=color, alpha=0.18, lw=0)
+    axes.plot(recalls, values, color=color, lw=2)
+    axes.set(xlabel="recall (%)", ylabel="precision (%)", xlim=(0, 100), ylim=(0, 102))
+    axes.grid()
+    return figure
+
+
+def heat_map(picture: Tensor, values: Tensor) -> Figure:
+    """Draw a map `[H_o, W_o]` beside the picture `[H, W]` or `[H, W, 3]` that it belongs to."""
+    from matplotlib.figure import Figure
+
+    limit = max(values.abs().max().item(), 1e-12)
+    figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
+    drawn = right.imshow(values.numpy(), cmap="PuOr_r", vmin=-limit, vmax=limit, interpolation="none")
+    for axes in (left, right):
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    figure.colorbar(drawn, ax=[left, right], orientation="horizontal", shrink=0.7, aspect=30).set_label(
+        "sum of the filter"
+    )
     return figure

@@ -8,7 +8,7 @@ WHEEL_VENV = build/wheel-venv
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow docs lint format bench bench-cpu bench-detection bench-gpu wheel test-web test-wheel test-abi test-aarch64 sanitize clean
+.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-detection bench-gpu wheel test-web test-wheel test-abi test-aarch64 sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,10 +29,13 @@ demo: $(STAMP) ## train RedNet and its convolution twin on real images, write ru
 
 # two workers with a thread each: OpenMP's waiting threads would slow each other down
 test: $(STAMP) ## the test suite, under 15 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not web"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not web and not faults"
 
 test-slow: $(STAMP) ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+test-faults: $(STAMP) ## trainings that are killed, interrupted, out of room or damaged, and go on
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m faults tests/faults
 
 docs: $(STAMP) ## the documentation site, build/site/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site

@@ -16,6 +16,7 @@ from engine_runs import FAST
 from involution.engine import callbacks, folder_lock, train
 from involution.engine.callbacks import TrainingInterrupted
 from involution.engine.config import ConfigError
+from involution.engine.files import RECORD
 from involution.engine.folder_lock import FolderInUse, FolderLock
 from involution.engine.run_folder import kept, rotate
 from involution.engine.tasks.classify.config import ClassifyConfig
@@ -196,7 +197,17 @@ def test_what_a_killed_process_left_is_cleared(make_config):
     for name in (".last.ckpt.4242.tmp", ".best.ckpt.1.tmp", ".lock"):
         (config.run_dir / name).write_text("half")
     train(config, progress=False)
-    assert list(config.run_dir.glob(".*")) == []
+    assert [file.name for file in config.run_dir.glob(".*")] == [RECORD]
+
+
+def test_a_run_that_was_killed_at_its_first_file_starts_over(make_config):
+    config = make_config(**{"trainer.epochs": 1})
+    make_folder(config)
+    (config.run_dir / "data.json").write_text("{}")
+    with pytest.raises(ConfigError, match="already has files"):
+        train(config, progress=False)
+    left_by(config.run_dir, host=platform.node(), boot="another")
+    assert len(train(config, progress=False).history) == 1
 
 
 def test_two_runs_in_one_folder(make_config, monkeypatch):

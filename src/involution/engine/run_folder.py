@@ -116,6 +116,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: FolderLock | None = None
+        # a run that was killed leaves its lock
+        self._abandoned = False
 
     def __enter__(self) -> RunFolder:
         return self
@@ -128,6 +130,7 @@ class RunFolder:
         """
         if self._lock is not None or not is_main_process() or not self.path.is_dir():
             return
+        self._abandoned = (self.path / LOCK).exists()
         self._lock = FolderLock(self.path)
         try:
             self._lock.__enter__()
@@ -185,8 +188,11 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} already has a run; choose another --name, or resume it with --resume {self.path / LAST}"
             )
-        # a run begins with this file: without it the rest is somebody else's
-        if inside and not (inside <= _REMAINS and is_ours(self.path / "data.json")):
+        if self._lock is None:
+            self._abandoned = (self.path / LOCK).exists()
+        # a run begins with this file, or was killed: else the rest is somebody else's
+        ours = self._abandoned or is_ours(self.path / "data.json")
+        if inside and not (inside <= _REMAINS and ours):
             raise ConfigError(f"{self.path} already has files; choose another --name")
         return bool(inside)
 

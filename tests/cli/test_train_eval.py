@@ -87,7 +87,7 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--devices", "0"], "devices must be from 1 to 1000000, got 0"),
         (["--augment.flip", "3"], "augment.flip must be from 0 to 1, got 3.0"),
         (["--augment.crop_scale", "[0.9,0.1]"], "augment.crop_scale must be two fractions, the smaller one first"),
-        (["--augment.scale", "[0,1]"], "augment.scale must be greater than 0, got [0.0, 1.0]"),
+        (["--augment.scale", "[0,1]"], "augment.scale must be greater than 0 and at most 100, got [0.0, 1.0]"),
         (["--optimizer.lr", ".nan"], "optimizer.lr must be a finite number, got nan"),
         (["--optimizer.weight_decay", "1e999"], "optimizer.weight_decay must be a finite number, got inf"),
         (["--augment.scale", "[2,1]"], "augment.scale must be two factors, the smaller one first"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import platform
 import shlex
@@ -46,11 +47,15 @@ def write_run_report(result: TrainResult, config: RunConfig, command: str) -> Pa
     measured = measure(
         result.best, split="val", accelerator=config.trainer.accelerator, on_problem=config.data.on_problem
     )
-    scores = [row[f"val_{_monitor(config.task, row)}"] for row in result.history]
-    best = max(range(len(scores)), key=lambda place: (scores[place], place)) + 1 if scores else 0
-    spec = get_task(config.task)
+    epochs = len(result.history)
+    spec, known = get_task(config.task), math.isfinite(result.score)
     tiles = [
-        _tile(f"validation {spec.measure}", f"{100 * result.score:.2f}", "%", f"in epoch {best} of {len(scores)}"),
+        _tile(
+            f"validation {spec.measure}",
+            f"{100 * result.score:.2f}" if known else "–",
+            "%" if known else "",
+            f"in epoch {_best_epoch(result)} of {epochs}" if known else f"not a number in any of {epochs} epochs",
+        ),
         _tile("images per second", f"{result.images_per_second:,.0f}", "", "in training"),
         _tile("time", *_duration(result.seconds), "of training, without validation"),
     ]
@@ -133,9 +138,11 @@ def _duration(seconds: float) -> tuple[str, str]:
     return f"{seconds:,.0f}", "s"
 
 
-def _monitor(task: str, row: dict[str, float]) -> str:
-    known = {"classify": "accuracy", "detect": "ap", "segment": "miou"}
-    return known.get(task) or next(name.removeprefix("val_") for name in row if name.startswith("val_"))
+def _best_epoch(result: TrainResult) -> int:
+    """The epoch that best.ckpt is of: the last one with its score."""
+    figures_of = {int(row["epoch"]): [row[name] for name in row if name.startswith("val_")] for row in result.history}
+    epochs = [epoch for epoch, found in figures_of.items() if result.score in found]
+    return epochs[-1] if epochs else len(result.history)
 
 
 _NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "miou": "mean IoU"}

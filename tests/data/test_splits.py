@@ -1,10 +1,12 @@
 """Names of splits, as people and tools write them."""
 
+import itertools
+
 import pytest
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
-from involution.data.splits import name_splits, no_split, words_of
+from involution.data.splits import name_splits, no_split, split_by_name, words_of
 
 NAMES = {
     "train": "train Training TRAIN trainset train_set train2017 train-2024 train_images TrainImages images_train trn "
@@ -64,3 +66,29 @@ def test_a_split_that_is_not_there_names_the_option():
         "here has no test split; it has train, val: choose with --split train or val"
     )
     assert str(no_split("here", "test", [])) == "here has no test split"
+
+
+def test_an_added_image_moves_no_other():
+    names = [f"{kind}/{number}.jpg" for kind in ("ant", "bee") for number in range(200)]
+    labels = [0] * 200 + [1] * 200
+    pieces = split_by_name(names, (0.2, 0.2), 0, labels)
+    assert sorted(itertools.chain(*pieces)) == list(range(400))
+    assert [len(piece) / 400 for piece in pieces] == pytest.approx([0.6, 0.2, 0.2], abs=0.05)
+    more = split_by_name([*names, "ant/new.jpg"], (0.2, 0.2), 0, [*labels, 0])
+    assert [[index for index in piece if index < 400] for piece in more] == pieces
+    # nor does one that is gone, or the order
+    assert split_by_name(names[::-1], (0.2, 0.2), 0, labels[::-1]) == [
+        sorted(399 - index for index in piece) for piece in pieces
+    ]
+    assert split_by_name(names, (0.2, 0.2), 1, labels) != pieces
+    # as macOS and as Linux spell it
+    assert split_by_name(["e\u0301.jpg"] * 9, (0.5,), 0) == split_by_name(["\u00e9.jpg"] * 9, (0.5,), 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_piece_of_a_small_class_is_empty(seed):
+    names = [f"{number}.jpg" for number in range(9)]
+    pieces = split_by_name(names, (0.2, 0.2), seed, [0, 0, 0, 1, 1, 1, 2, 2, 2])
+    assert [sorted(index // 3 for index in piece) for piece in pieces] == [[0, 1, 2]] * 3
+    with pytest.raises(DataError, match="one has 2, wanted 3 or more; give each class more images"):
+        split_by_name(names, (0.2, 0.2), seed, [0, 0, 0, 0, 0, 0, 0, 1, 1])

@@ -216,7 +216,7 @@ def test_a_broken_image_is_told_in_one_line_by_loader_processes_too(make_config,
 
 def test_the_same_data_under_another_spelling_keeps_its_split(make_config, tmp_path):
     root = image_folder(tmp_path / "pictures", splits=("plain",), classes=("ant", "bee"), per_class=10) / "plain"
-    config = make_config(data__spec=f"imagefolder:{root}", data__batch_size=8, trainer__epochs=1)
+    config = make_config(data__spec=f"imagefolder:{root}", data__batch_size=8, data__split_by="draw", trainer__epochs=1)
     best = train(config, progress=False).best
     for spec in (None, f"imagefolder:{root}", f"imagefolder:{root}/", f"imagefolder:{root}/../plain", str(root)):
         assert (spec, evaluate(best, spec).num_images) == (spec, 4)

@@ -20,6 +20,7 @@ from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.run_lengths import decode_mask
+from involution.data.splits import cut
 
 
 class BoxDataset(Dataset[Any]):
@@ -108,13 +109,21 @@ def split_record(record: BoxRecord, findings: Findings, options: Options) -> dic
     count = len(record.scenes)
     if count < 2:
         raise DataError(f"{record.source}: {count} images are too few for train and val")
-    order = np.random.default_rng(options.split_seed).permutation(count)
-    held = set(order[: max(1, round(0.2 * count))].tolist())
+    names = [_below(scene.file, record.source) for scene in record.scenes]
+    train, val = cut(names, (0.2,), options.split_by, options.split_seed)
     findings.note(
         f"{record.source}: one set of images, split 80 / 20 into train and val by split_seed {options.split_seed}"
     )
-    chosen = {"train": [i for i in range(count) if i not in held], "val": sorted(held)}
+    chosen = {"train": train, "val": val}
     return {split: replace(record, scenes=[record.scenes[i] for i in places]) for split, places in chosen.items()}
+
+
+def _below(file: Path, source: Path) -> str:
+    """The name of an image within its data set, which may have been moved."""
+    for folder in (source, *list(source.parents)[:2]):
+        if folder in file.parents:
+            return file.relative_to(folder).as_posix()
+    return file.name
 
 
 def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty: bool) -> None:

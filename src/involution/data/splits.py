@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -153,3 +155,82 @@ def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np
             f"of each class, the smallest has {least}; add images, or make train/ and val/ yourself"
         ) from error
     return np.sort(first), np.sort(second)
+
+
+def split_by_name(
+    names: Sequence[str], shares: Sequence[float], seed: int, labels: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Cut indices by a number drawn from each name, so that an added or removed image moves no other.
+
+    The pieces have about their shares. Only where a piece would have no image at all, of a class with labels, it gets
+    the one whose number is nearest.
+
+    Args:
+        names: of the images, within the data set.
+        shares: of the pieces after the first one, which gets the rest.
+        seed: other seeds give other pieces.
+        labels: class of each image; None where all are alike.
+
+    Returns:
+        Sorted indices of each piece.
+
+    Raises:
+        DataError: if a class has fewer images than there are pieces.
+    """
+    bounds = [sum(shares[:piece]) for piece in range(len(shares) + 1)]
+    # the first piece is behind the others
+    starts = [bounds[-1], *bounds[:-1]]
+    places = [_place(name, seed) for name in names]
+    pieces = [next((k + 1 for k, end in enumerate(bounds[1:]) if place < end), 0) for place in places]
+    groups: dict[int, list[int]] = {}
+    for index, label in enumerate(labels if labels is not None else [0] * len(names)):
+        groups.setdefault(label, []).append(index)
+    for group in groups.values():
+        if len(group) < len(starts):
+            raise DataError(
+                f"can't split {len(names)} images of {len(groups)} classes: one has {len(group)}, wanted {len(starts)} "
+                "or more; give each class more images, or make train/ and val/ folders yourself"
+            )
+        for piece, start in enumerate(starts):
+            inside = [[index for index in group if pieces[index] == other] for other in range(len(starts))]
+            if not inside[piece]:
+                largest = max(inside, key=lambda piece: len(piece))
+                nearest = min(largest, key=lambda index: abs(places[index] - start))
+                pieces[nearest] = piece
+    return [[index for index, found in enumerate(pieces) if found == piece] for piece in range(len(starts))]
+
+
+def _place(name: str, seed: int) -> float:
+    """A number from 0 to 1; systems spell one name in several ways."""
+    text = f"{seed}/{unicodedata.normalize('NFC', name)}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
+
+
+def cut(
+    names: Sequence[str], shares: Sequence[float], by: str, seed: int, labels: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Cut indices as a data set's options say: by `name`, or by a `draw` in which an added image moves others.
+
+    Args:
+        names: of the images, within the data set.
+        shares: of the pieces after the first one, which gets the rest.
+        by: name or draw.
+        seed: draws the pieces.
+        labels: class of each image, for pieces in which each class has its share; None where all are alike.
+    """
+    import numpy as np
+
+    if by == "name":
+        return split_by_name(names, shares, seed, labels)
+    rest, pieces = list(range(len(names))), []
+    for number, share in reversed(list(enumerate(shares))):
+        left = share / (1 - sum(shares[number + 1 :]))
+        if labels is None:
+            order = np.random.default_rng(seed).permutation(len(rest))
+            held = set(order[: max(1, round(left * len(rest)))].tolist())
+            first, second = ([i for i in range(len(rest)) if (i in held) == side] for side in (False, True))
+        else:
+            first, second = (part.tolist() for part in stratified_split([labels[i] for i in rest], left, seed))
+        pieces.append([rest[i] for i in second])
+        rest = [rest[i] for i in first]
+    return [rest, *reversed(pieces)]

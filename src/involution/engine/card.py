@@ -131,6 +131,10 @@ def _from_0(card: dict[str, Any]) -> None:
     if isinstance(recipe, dict):
         for old, new in RENAMED.get(str(card.get("task")), {}).items():
             _rename(recipe, old, new)
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    if isinstance(data, dict) and "split_seed" in data:
+        # there was no other way, and the images must stay where they were
+        data.setdefault("split_by", "draw")
     # 0.1.0 passed it on to timm, which would download weights that the checkpoint replaces
     model = recipe.get("model") if isinstance(recipe, dict) else None
     settings = model if isinstance(model, dict) else {}

@@ -61,6 +61,8 @@ class DataConfig:
         workers: loader processes per device, at most one per CPU core; 0 loads in the training process.
         cache: keep the decoded images in memory; for small data sets.
         split_seed: draws the splits that the data set does not bring along.
+        split_by: draws them by the name of each image, so that an added one moves no other, or cuts exact shares (draw)
+            as version 0.1.0 did.
         on_problem: refuse a data set with broken files or malformed entries, or skip these; both ways they are told.
         allow_empty: take classes without training images, pixels or objects for what is meant.
         exif: apply the EXIF orientation of images, or ignore it and take the pixels as stored.
@@ -75,6 +77,7 @@ class DataConfig:
     cache: bool = False
     # what scikit-learn accepts
     split_seed: int = ranged(0, 0, 2**32 - 1)
+    split_by: Literal["name", "draw"] = "name"
     on_problem: OnProblem = "refuse"
     allow_empty: bool = False
     exif: Literal["apply", "ignore"] = "apply"
@@ -158,7 +161,7 @@ class TrainerConfig:
     epochs: int = ranged(130, 1, MOST)
     steps: int | None = ranged(None, 1, 1000 * MOST)
     keep: int = ranged(2, 1, 1000)
-    checkpoint_every: int | str | None = None
+    checkpoint_every: int | str | None = ranged(None, 1, 1000 * MOST)
     on_nan: Literal["stop", "skip"] = "stop"
     patience: int | None = ranged(None, 1, MOST)
     label_smoothing: float = ranged(0.0, 0, 1)

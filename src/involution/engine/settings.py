@@ -85,7 +85,7 @@ def check_settings(config: Any) -> None:
         if any(isinstance(item, float) and not math.isfinite(item) for item in given):
             raise ConfigError(f"{name} must be a finite number, got {value}")
         allowed = field.metadata.get("range")
-        if allowed is not None and not all(item is None or item in allowed for item in given):
+        if allowed is not None and not all(item is None or isinstance(item, str) or item in allowed for item in given):
             shown = list(value) if isinstance(value, tuple) else value
             raise ConfigError(f"{name} must be {allowed}, got {shown}")
         if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):

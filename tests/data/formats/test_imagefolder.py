@@ -23,11 +23,28 @@ def test_imagefolder_with_its_own_splits(tmp_path):
 
 def test_imagefolder_without_splits_is_cut_60_20_20(tmp_path):
     image_folder(tmp_path, splits=(".",), per_class=10)
-    data = open_data("classify", f"imagefolder:{tmp_path}")
+    data = open_data("classify", f"imagefolder:{tmp_path}", Options(split_by="draw"))
     assert sizes(data) == [18, 6, 6]
     files = [set(part.files) for part in (data.train, data.val, data.test)]
     assert len(set.union(*files)) == 30
     assert np.bincount(data.test.labels).tolist() == [2, 2, 2]
+
+
+def test_an_added_image_moves_no_other(tmp_path):
+    root = image_folder(tmp_path / "one", splits=(".",), per_class=10)
+
+    def parts():
+        data = open_data("classify", f"imagefolder:{root}")
+        return [{str(file.relative_to(root)) for file in part.files} for part in (data.train, data.val, data.test)]
+
+    before = parts()
+    assert min(map(len, before)) >= 3
+    (root / "ant" / "0000.jpg").write_bytes((root / "ant" / "000.jpg").read_bytes())
+    after = parts()
+    assert [part - {"ant/0000.jpg"} for part in after] == before
+    # it may be moved, too
+    root = root.rename(tmp_path / "two")
+    assert parts() == after
 
 
 @pytest.mark.parametrize("names", [("Train", "Val"), ("training", "validation"), ("TRAIN", "valid", "Testing")])

@@ -300,7 +300,7 @@ def test_lists_of_pascal_voc(tmp_path):
     lists = tmp_path / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     (lists / "default.txt").write_text("a\nb\nc\nd\ne\n")
-    data = open_root(tmp_path)
+    data = open_root(tmp_path, split_by="draw")
     assert data.findings.used == {"train": 4, "val": 1}
     assert data.findings.ignored == {
         "images outside the folders of the splits": ["JPEGImages/f.jpg"],
@@ -335,7 +335,7 @@ def test_one_set_is_split_by_chance(tmp_path):
         save(tmp_path / "images" / f"{i}.jpg", np.zeros((8, 8, 3), np.uint8))
         save(tmp_path / "masks" / f"{i}.png", np.resize(np.array([0, 1], np.uint8), (8, 8)))
     (tmp_path / "classes.txt").write_text("sky\nroad\n")
-    data = open_root(tmp_path)
+    data = open_root(tmp_path, split_by="draw")
     assert data.findings.used == {"train": 8, "val": 2}
     assert "split 80 / 20" in data.findings.notes[0]
     assert open_root(tmp_path, only="val").findings.used == {"val": 10}

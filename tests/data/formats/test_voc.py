@@ -84,7 +84,7 @@ def test_as_labelimg_writes_it(tmp_path):
     # its path was another machine's, its size unknown, its image renamed
     (tmp_path / "000001.xml").write_text(page("C:\\\\photos\\\\cat.jpg", OBJECTS, size=None), encoding="utf-8-sig")
     (tmp_path / "classes.txt").write_text("dog\ncat\nhorse\n")
-    data = open_root(tmp_path)
+    data = open_root(tmp_path, split_by="draw")
     assert data.classes == ["dog", "cat", "horse"]
     assert data.findings.used == {"train": 8, "val": 2}
     assert "train: no objects of horse" in data.findings.notes

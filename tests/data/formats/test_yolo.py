@@ -108,7 +108,7 @@ def test_label_studio_without_its_images(tmp_path):
 def test_as_label_studio_exports_it(tmp_path):
     fill(tmp_path, "", range(10), "images", "labels")
     (tmp_path / "classes.txt").write_bytes("cat\r\ndog\r\n".encode("utf-16"))
-    data = open_root(tmp_path)
+    data = open_root(tmp_path, split_by="draw")
     assert data.classes == ["cat", "dog"]
     assert data.findings.used == {"train": 8, "val": 2}
     assert any("split 80 / 20" in note for note in data.findings.notes)
@@ -138,7 +138,7 @@ def test_as_cvat_exports_ultralytics(tmp_path, names):
     fill(tmp_path, "train", range(10))
     (tmp_path / "train.txt").write_text("".join(f"images\\train\\{i}.png\n" for i in range(10)))
     settings(tmp_path, path="./", train="train.txt", names=names)
-    data = open_root(tmp_path)
+    data = open_root(tmp_path, split_by="draw")
     assert data.findings.used == {"train": 8, "val": 2}
     assert data.findings.ignored == {}
 

@@ -20,6 +20,7 @@ KINDS = {"classify": "imagefolder", "detect": "coco", "segment": "masks"}
 EVERY = {
     "on_problem": ("skip", "broken"),
     "split_seed": (1, ""),
+    "split_by": ("name", ""),
     "exif": ("ignore", ""),
     "value_range": ((0.0, 4095.0), ""),
     "allow_empty": (True, "empty"),
@@ -80,7 +81,8 @@ def make(task, root, extra):
 
 def facts(task, root, changes):
     """All that is read of a data set, or why it is not."""
-    settings = {f"data.{name}": value for name, value in changes.items()}
+    # exact shares, so that every part has images of every kind
+    settings = {f"data.{name}": value for name, value in {"split_by": "draw", **changes}.items()}
     config = CONFIGS[task].load(None, {"data.spec": f"{KINDS[task]}:{root}", **settings})
     try:
         data = run.open_data(get_task(task), config)

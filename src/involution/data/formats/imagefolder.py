@@ -23,7 +23,7 @@ Layout = dict[str, tuple[str, dict[str, Path]]]
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     from involution.data.folders import by_class, class_folders, read_folders
     from involution.data.labelled import classification_data
-    from involution.data.splits import stratified_split
+    from involution.data.splits import cut
 
     root, findings = Path(path), Findings()
     layout = _layout(root, findings) if root.is_dir() else {}
@@ -37,14 +37,9 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     if options.only:
         return classification_data(spec, classes, {options.only: everything}, findings, options, root)
     findings.settle(spec, options.on_problem)
-    rest, test = stratified_split(everything.labels, _SHARE, options.split_seed)
-    keep = everything.subset(rest.tolist())
-    train, val = stratified_split(keep.labels, _SHARE / (1 - _SHARE), options.split_seed)
-    parts = {
-        "train": keep.subset(train.tolist()),
-        "val": keep.subset(val.tolist()),
-        "test": everything.subset(test.tolist()),
-    }
+    names = [file.relative_to(root).as_posix() for file in everything.files]
+    pieces = cut(names, (_SHARE, _SHARE), options.split_by, options.split_seed, everything.labels)
+    parts = {split: everything.subset(piece) for split, piece in zip(SPLITS, pieces, strict=True)}
     findings.note(f"{root}: no train/ and val/; its images are split 60 / 20 / 20 by split_seed {options.split_seed}")
     return classification_data(spec, classes, parts, findings, options, root)
 

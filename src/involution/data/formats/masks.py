@@ -118,19 +118,16 @@ def _by_lists(
 def _by_chance(
     root: Path, pairs: list[tuple[Path, Path]], options: Options, findings: Findings
 ) -> dict[str, list[tuple[Path, Path]]]:
-    import numpy as np
+    from involution.data.splits import cut
 
     if options.only:
         return {options.only: pairs}
     if len(pairs) < 2:
         raise DataError(f"{root}: {len(pairs)} images are too few for train and val")
-    order = np.random.default_rng(options.split_seed).permutation(len(pairs))
-    held = set(order[: max(1, round(0.2 * len(pairs)))].tolist())
+    names = [image.relative_to(root).as_posix() if root in image.parents else image.name for image, _ in pairs]
+    train, val = cut(names, (0.2,), options.split_by, options.split_seed)
     findings.note(f"{root}: one set of images, split 80 / 20 into train and val by split_seed {options.split_seed}")
-    return {
-        "train": [pair for place, pair in enumerate(pairs) if place not in held],
-        "val": [pair for place, pair in enumerate(pairs) if place in held],
-    }
+    return {"train": [pairs[place] for place in train], "val": [pairs[place] for place in val]}
 
 
 def _pairs(images: Path, labels: Path, split: str, findings: Findings) -> list[tuple[Path, Path]]:

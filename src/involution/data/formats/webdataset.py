@@ -21,7 +21,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
 
     from involution.data.labelled import VAL_SHARE, classification_data
     from involution.data.shards import ShardDataset
-    from involution.data.splits import stratified_split
+    from involution.data.splits import cut
 
     splits = expand_shards(path, options.only)
     findings = Findings()
@@ -50,8 +50,9 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     if "val" not in parts and not options.only:
         findings.note(f"{spec}: no val shards; a tenth of the training images becomes val")
         train = parts["train"]
-        keep, val = stratified_split(train.labels, VAL_SHARE, options.split_seed)
-        parts = {**parts, "train": Subset(train, keep.tolist()), "val": Subset(train, val.tolist())}
+        names = [f"{train.shards[number].name}/{key}" for number, _, _, key in train.entries]
+        keep, val = cut(names, (VAL_SHARE,), options.split_by, options.split_seed, train.labels)
+        parts = {**parts, "train": Subset(train, keep), "val": Subset(train, val)}
     if Path(path).is_dir():
         _tell_compressed(Path(path), findings)
     # a pattern names its files: what it leaves out is meant so

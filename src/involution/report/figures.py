@@ -113,7 +113,7 @@ def learning_curves(
     axes.set_ylim(bottom=low, top=100 if percent else None)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
-    axes.legend(frameon=False, loc="lower right" if percent else "upper right")
+    axes.legend(frameon=False, loc="best")
     return figure
 
 

@@ -136,6 +136,8 @@ def tell_headers(
         findings.note(f"{where}: EXIF orientation ignored: {some(turned)}")
     deep = [file.name for file, header in headers if is_deep(header.mode)]
     plain = [file.name for file, header in headers if not is_deep(header.mode)]
+    if plain and not deep and reading.value_range:
+        findings.note(f"{where}: data.value_range does not apply: no image is read with more than 8 bits")
     if deep and plain:
         kept = ", to which data.value_range does not apply" if reading.value_range else ""
         findings.note(f"{where}: images of more than 8 bits, {some(deep)}, next to others{kept}: {some(plain)}")

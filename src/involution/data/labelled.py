@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from involution.data.errors import DataError, one_spelling
-from involution.data.findings import Findings
+from involution.data.findings import Findings, some
 from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
@@ -61,6 +62,34 @@ def tell_alike(classes: Sequence[str], findings: Findings) -> None:
         if len(names) > 1:
             shown = ", ".join(map(repr, names))
             findings.note(f"classes whose names differ in case or spaces alone: {shown}")
+
+
+def tell_numbered(classes: Sequence[str], findings: Findings) -> None:
+    """Say where the lines of a list of names begin with numbers: these are part of the names, and perhaps no places."""
+    found = [re.match(r"(\d+)[\s:;,.)=-]+\S", name) for name in classes]
+    numbers = [int(match[1]) for match in found if match]
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[0] + len(classes))):
+        shifted = f"; labels are counted from 0, so that label {numbers[0]} is another" if numbers[0] else ""
+        findings.note(f"the class names begin with numbers, taken as part of them: {some(classes)}{shifted}")
+
+
+def tell_missing(
+    labels: Sequence[int], classes: Sequence[str], split: str, spec: str, findings: Findings, options: Options
+) -> None:
+    """Say which of the listed classes have no image.
+
+    Raises:
+        DataError: for those without a training image, unless that is allowed.
+    """
+    having = set(labels)
+    missing = [name for label, name in enumerate(classes) if label not in having]
+    if missing and split == "train" and not options.allow_empty:
+        raise DataError(
+            f"{spec}: no training images of {', '.join(missing[:5])}; fix the class names, or allow it: "
+            "--data.allow_empty true"
+        )
+    if missing:
+        findings.note(f"{split}: no images of {', '.join(missing[:5])}")
 
 
 def name_classes(own: Sequence[str], file: Path, spec: str, by_place: bool = False) -> list[str]:

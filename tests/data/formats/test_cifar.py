@@ -4,7 +4,7 @@ from generated import cifar_binary
 
 from involution.data.errors import DataError
 from involution.data.formats.cifar import read_cifar
-from involution.data.registry import open_data
+from involution.data.registry import Options, open_data
 
 
 def sizes(data):
@@ -52,3 +52,13 @@ def test_a_batch_too_many_is_told(tmp_path):
     (folder / "data_batch_6.bin").write_bytes((folder / "data_batch_1.bin").read_bytes())
     findings = open_data("classify", f"cifar10:{tmp_path}").findings
     assert findings.ignored == {"other files": ["cifar-10-batches-bin/data_batch_6.bin"]}
+
+
+def test_classes_without_images_are_refused_or_allowed(tmp_path):
+    folder = cifar_binary(tmp_path, records=30) / "cifar-10-batches-bin"
+    names = folder / "batches.meta.txt"
+    names.write_text(f"{names.read_text().strip()}\nunicorn\n")
+    with pytest.raises(DataError, match="no training images of unicorn; fix the class names, or allow it"):
+        open_data("classify", f"cifar10:{tmp_path}")
+    findings = open_data("classify", f"cifar10:{tmp_path}", Options(allow_empty=True)).findings
+    assert findings.notes == [f"{split}: no images of unicorn" for split in ("train", "val", "test")]

@@ -255,7 +255,8 @@ def test_turned_images_and_depths_beside_each_other_are_told(tmp_path):
     Image.new("RGB", (8, 4)).save(tmp_path / "train" / "ant" / "turned.jpg", exif=exif)
     Image.new("I;16", (8, 4)).save(tmp_path / "train" / "ant" / "deep.png")
     data = open_data("classify", f"imagefolder:{tmp_path}", Options(value_range=(0, 4095)))
-    (first, second) = data.findings.notes
+    (first, second, third) = data.findings.notes
+    assert third == "val: data.value_range does not apply: no image is read with more than 8 bits"
     assert first == (
         "train: turned upright by their EXIF orientation: 1 (turned.jpg); --data.exif ignore reads the pixels as stored"
     )
@@ -285,3 +286,12 @@ def test_a_class_of_which_nothing_can_be_read_is_no_class(tmp_path, split):
         file.write_bytes(b"words")
     with pytest.raises(DataError, match=f"{split}: no image of ant, bee, cat can be read"):
         opened(allow_empty=True)
+
+
+def test_folders_inside_those_of_the_classes_are_told(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"))
+    (tmp_path / "train" / "ant" / "red").mkdir()
+    (tmp_path / "train" / "ant" / "000.jpg").rename(tmp_path / "train" / "ant" / "red" / "000.jpg")
+    assert open_data("classify", f"imagefolder:{tmp_path}").findings.notes == [
+        "folders inside those of the classes, not told apart from these: 1 (ant/red)"
+    ]

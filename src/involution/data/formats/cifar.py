@@ -38,13 +38,15 @@ _LAYOUTS = {
 
 
 def _open(spec: str, path: str, options: Options, kind: str) -> DataSet[Any]:
-    from involution.data.labelled import VAL_SHARE, classification_data
+    from involution.data.labelled import VAL_SHARE, classification_data, tell_missing
     from involution.data.splits import stratified_split
 
     everything, test, classes = read_cifar(kind, Path(path))
     train, val = stratified_split(everything.labels.tolist(), VAL_SHARE, options.split_seed)
     parts = {"train": everything.subset(train), "val": everything.subset(val), "test": test}
     layout, findings = _LAYOUTS[kind], Findings()
+    for split, part in parts.items():
+        tell_missing(part.labels.tolist(), classes, split, spec, findings, options)
     root = _root(layout, Path(path))
     findings.saw(*(root / name for name in (*layout.train, *layout.test, layout.names)))
     return classification_data(spec, classes, parts, findings, options, Path(path))

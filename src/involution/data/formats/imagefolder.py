@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from involution.data.errors import DataError
-from involution.data.findings import Findings
+from involution.data.findings import Findings, some
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import are_images_and_labels, name_splits, no_split
@@ -45,7 +45,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
 
 
 def _tell_deeper(folders: dict[str, Path], findings: Findings) -> None:
-    """Say where class folders have folders of the same names: perhaps these were meant as the classes."""
+    """Say where class folders have folders of their own: perhaps these were meant as the classes."""
     inner = {name: subfolders(folder) for name, folder in folders.items()}
     shared = sorted(set.intersection(*map(set, inner.values()))) if inner else []
     if shared:
@@ -53,6 +53,9 @@ def _tell_deeper(folders: dict[str, Path], findings: Findings) -> None:
             f"the folders {', '.join(list(inner)[:3])} are the classes; their own folders {', '.join(shared[:3])} are "
             "not told apart"
         )
+    elif any(inner.values()):
+        below = [f"{name}/{folder}" for name, folders_of in inner.items() for folder in folders_of]
+        findings.note(f"folders inside those of the classes, not told apart from these: {some(below)}")
 
 
 def _layout(root: Path, findings: Findings) -> Layout:
@@ -112,6 +115,7 @@ def _open_splits(spec: str, root: Path, layout: Layout, findings: Findings, opti
     parts: dict[str, Any] = {}
     for split, (where, found) in layout.items():
         # what is not in val or test can't be measured there, but was learnt
+        _tell_deeper(found, findings)
         rules = replace(options, allow_empty=options.allow_empty or split != "train")
         parts[split] = read_folders(root, found, classes, findings, rules, where)
     return classification_data(spec, classes, parts, findings, options, root)

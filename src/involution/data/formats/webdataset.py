@@ -19,7 +19,7 @@ from involution.data.walk import is_rubbish
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     from torch.utils.data import Subset
 
-    from involution.data.labelled import VAL_SHARE, classification_data
+    from involution.data.labelled import VAL_SHARE, classification_data, tell_missing, tell_numbered
     from involution.data.shards import ShardDataset
     from involution.data.splits import cut
 
@@ -39,14 +39,8 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         split: ShardDataset(files, len(classes), findings, options.reading) for split, files in splits.items() if files
     }
     for split, part in parts.items():
-        missing = [name for label, name in enumerate(classes) if label not in set(part.labels)]
-        if missing and split == "train" and not options.allow_empty:
-            raise DataError(
-                f"{spec}: no training images of {', '.join(missing[:5])}; fix the class names, or allow it: "
-                "--data.allow_empty true"
-            )
-        if missing:
-            findings.note(f"{split}: no images of {', '.join(missing[:5])}")
+        tell_missing(part.labels, classes, split, spec, findings, options)
+    tell_numbered(classes, findings)
     if "val" not in parts and not options.only:
         findings.note(f"{spec}: no val shards; a tenth of the training images becomes val")
         train = parts["train"]

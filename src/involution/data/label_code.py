@@ -15,6 +15,7 @@ from involution.data.images import ImageError, Reading, is_deep, open_pixels
 from involution.data.text import nfc, read_lines, read_names
 
 if TYPE_CHECKING:
+    from involution.data.findings import Findings
     from involution.data.registry import Options
 
 # pixels that neither train nor count
@@ -53,15 +54,16 @@ class LabelCode:
             ImageError: for a file that can't be read, or that holds something else.
         """
         with open_pixels(file, reading) as image:
-            kind = f"; {image.format} changes values, save it as PNG" if image.format == "JPEG" else ""
+            if image.format == "JPEG":
+                raise ImageError(f"{file}: a label map saved as JPEG, which changes values; save it as PNG")
             if self.colours is not None:
-                return self._of_colours(np.asarray(image.convert("RGB")), file, kind)
+                return self._of_colours(np.asarray(image.convert("RGB")), file)
             if image.mode not in ("L", "P", "1") and not (is_deep(image.mode) and image.mode != "F"):
                 raise ImageError(
                     f"{file}: wanted a label map of one channel, got mode {image.mode}; for maps in colour put the "
                     "colours into classes.txt, such as: road 128 64 128"
                 )
-            return self._of_values(np.asarray(image), file, kind)
+            return self._of_values(np.asarray(image), file)
 
     def relabelled(self, places: Sequence[int], classes: list[str]) -> LabelCode:
         """The same maps under other labels: ``places`` has the new one of each class."""
@@ -70,7 +72,7 @@ class LabelCode:
         table = None if self.table is None else np.where(self.table == _UNKNOWN, _UNKNOWN, new[self.table])
         return LabelCode(classes, table, colours)
 
-    def _of_values(self, values: np.ndarray[Any, Any], file: Path, kind: str) -> np.ndarray[Any, Any]:
+    def _of_values(self, values: np.ndarray[Any, Any], file: Path) -> np.ndarray[Any, Any]:
         table: Any = self.table
         found = values.astype(np.int64)
         outside = (found < 0) | (found > 255)
@@ -81,12 +83,10 @@ class LabelCode:
             known = [str(value) for value in np.flatnonzero(table != _UNKNOWN)]
             shown = f"{', '.join(known[:12])}{', …' if len(known) > 12 else ''}"
             first = ", ".join(map(str, wrong[:3])) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-            raise ImageError(
-                f"{file}: label {first} found, but there are {len(self.classes)} classes (values {shown}){kind}"
-            )
+            raise ImageError(f"{file}: label {first} found, but there are {len(self.classes)} classes (values {shown})")
         return labels.astype(np.uint8)
 
-    def _of_colours(self, pixels: np.ndarray[Any, Any], file: Path, kind: str) -> np.ndarray[Any, Any]:
+    def _of_colours(self, pixels: np.ndarray[Any, Any], file: Path) -> np.ndarray[Any, Any]:
         colours: Any = self.colours
         codes = pixels.astype(np.int64) @ np.array([65536, 256, 1])
         found, places = np.unique(codes, return_inverse=True)
@@ -94,8 +94,23 @@ class LabelCode:
         labels = np.array([known.get(int(code), _UNKNOWN) for code in found])
         if (labels == _UNKNOWN).any():
             wrong = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in found[labels == _UNKNOWN]]
-            raise ImageError(f"{file}: {len(wrong)} colours are no class's, such as {wrong[0]}{kind}")
+            raise ImageError(f"{file}: {len(wrong)} colours are no class's, such as {wrong[0]}")
         return labels[places].reshape(codes.shape).astype(np.uint8)
+
+
+def palette(file: Path, reading: Reading) -> dict[int, Colour]:
+    """The colours of the values that occur in a label map with a palette; empty for one without."""
+    with open_pixels(file, reading) as image:
+        colours = image.getpalette() if image.mode == "P" else None
+        used = np.unique(np.asarray(image)).tolist() if colours else []
+    triples = {value: tuple(colours[3 * value : 3 * value + 3]) for value in used} if colours else {}
+    return {value: colour for value, colour in triples.items() if len(colour) == 3}
+
+
+def tell_needless(options: Options, because: str, findings: Findings) -> None:
+    """Say that what the options tell of values is not asked: what they mean is known."""
+    if options.values or options.ignore_index != IGNORED:
+        findings.note(f"data.values and data.ignore_index do not apply: {because}")
 
 
 def by_value(classes: Sequence[str], options: Options) -> LabelCode:

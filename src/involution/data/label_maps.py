@@ -16,8 +16,8 @@ from involution.data.box_files import size_complaint, tell_frames, tell_headers
 from involution.data.errors import DataError, printable
 from involution.data.findings import Findings, some
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
-from involution.data.label_code import IGNORED, LabelCode
-from involution.data.labelled import tell_alike
+from involution.data.label_code import IGNORED, Colour, LabelCode, palette
+from involution.data.labelled import tell_alike, tell_numbered
 from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
@@ -86,23 +86,62 @@ def segmentation_data(
     parts: dict[str, LabelMaps] = {}
     counts: dict[str, np.ndarray[Any, Any]] = {}
     two: dict[str, list[str]] = {}
+    palettes = _Palettes()
     for split, files in pairs.items():
-        whole, counts[split], two[split] = _check(files, split, code, findings, options.reading)
+        whole, counts[split], two[split] = _check(files, split, code, findings, options.reading, palettes)
         if not whole:
             first = f": {findings.problems[0]}" if findings.problems else ""
             raise DataError(f"{root}: no usable images in {split}{first}")
         parts[split] = LabelMaps(whole, code, options.reading)
         findings.used[split] = len(whole)
     findings.settle(root, options.on_problem)
+    palettes.tell(root, findings, strict=not options.values and not options.allow_empty)
     tell_alike(code.classes, findings)
+    tell_numbered(code.classes, findings)
     tell_leftovers(root, findings, "images outside the folders of the splits", options.only)
     for split, count in counts.items():
         _tell_classes(root, split, count, two[split], code, findings, options)
     return DataSet(spec, code.classes, parts, findings)
 
 
+class _Palettes:
+    """The colours of the values of label maps, which differ where each map has its own palette."""
+
+    def __init__(self) -> None:
+        # the first map of each
+        self._colours: dict[int, dict[Colour, str]] = {}
+        self._values: dict[Colour, dict[int, str]] = {}
+
+    def see(self, file: Path, reading: Reading) -> None:
+        """Look at a label map with a palette."""
+        found = palette(file, reading)
+        for value, colour in found.items():
+            self._colours.setdefault(value, {}).setdefault(colour, file.name)
+            # what a palette has twice tells nothing
+            if list(found.values()).count(colour) == 1:
+                self._values.setdefault(colour, {}).setdefault(value, file.name)
+
+    def tell(self, root: Path, findings: Findings, strict: bool) -> None:
+        """Say which values have several colours.
+
+        Raises:
+            DataError: if strict, where colours have several values, too: then they mean other classes in other maps.
+        """
+        several = {value: list(colours.items()) for value, colours in self._colours.items() if len(colours) > 1}
+        if not several:
+            return
+        value, ((one, first), (other, second), *_) = min(several.items())
+        said = f"palettes of label maps differ: the value {value} is {one} in {first} and {other} in {second}"
+        if strict and any(len(values) > 1 for values in self._values.values()):
+            raise DataError(
+                f"{root}: {said}, and one colour has several values; save them with one palette, or in RGB with the "
+                "colours in classes.txt, or, if the values are right: --data.allow_empty true"
+            )
+        findings.note(f"{said}; their values are taken, not their colours")
+
+
 def _check(
-    files: list[Pair], split: str, code: LabelCode, findings: Findings, reading: Reading
+    files: list[Pair], split: str, code: LabelCode, findings: Findings, reading: Reading, palettes: _Palettes
 ) -> tuple[list[Pair], np.ndarray[Any, Any], list[str]]:
     """The pairs that can be used, the pixels of each label in them, and maps of 0 and the ignored value alone."""
 
@@ -127,6 +166,8 @@ def _check(
             findings.problem(f"{split}/{pair[0].name}", seen.removeprefix(printable(f"{pair[0]}: ")))
             continue
         counts, of_pair = seen
+        if code.colours is None and of_pair[1][1].mode == "P":
+            palettes.see(pair[1], reading)
         headers += of_pair
         whole.append(pair)
         total += counts
@@ -180,9 +221,11 @@ def _tell_classes(
         said = [ignored, nowhere, f"label maps hold 0 and it alone: {some(two)}" if two else ""]
         pairs = zip((0, options.ignore_index), code.classes, strict=False)
         wanted = "{" + ", ".join(f"{value}: {name}" for value, name in pairs) + "}"
+        # a published table takes no other values
+        hint = f"if it is a class, say so: --data.values '{wanted}'; " if code.ignores_one else ""
         raise DataError(
-            f"{root}: in {split} {', and '.join(filter(None, said))}; if it is a class, say so: --data.values "
-            f"'{wanted}'; if everything is correct: --data.allow_empty true"
+            f"{root}: in {split} {', and '.join(filter(None, said))}; {hint}if everything is correct: "
+            "--data.allow_empty true"
         )
     if missing and training and alone:
         raise DataError(

@@ -4,7 +4,7 @@ import pytest
 
 from involution.data.errors import DataError
 from involution.data.label_code import IGNORED
-from involution.data.registry import open_data
+from involution.data.registry import Options, open_data
 
 
 def save(path, pixels):
@@ -47,3 +47,19 @@ def test_files_of_other_names_are_told(tmp_path):
         "other files of Cityscapes": 4,
         "label maps without an image": 1,
     }
+
+
+def test_values_of_ones_own_do_not_apply(tmp_path):
+    for split in ("train", "val"):
+        save(tmp_path / "leftImg8bit" / split / "bonn" / "bonn_0_1_leftImg8bit.png", np.zeros((4, 9, 3), np.uint8))
+        ids = np.arange(36, dtype=np.uint8).reshape(4, 9)
+        save(tmp_path / "gtFine" / split / "bonn" / "bonn_0_1_gtFine_labelIds.png", ids)
+    said = "data.values and data.ignore_index do not apply: Cityscapes' own table has the class of each value"
+    assert open_data("segment", f"cityscapes:{tmp_path}", Options(ignore_index=7)).findings.notes[0] == said
+    assert said not in open_data("segment", f"cityscapes:{tmp_path}").findings.notes
+    # as where the maps of training ids were saved in their place
+    for split in ("train", "val"):
+        ids = np.zeros((4, 9), np.uint8)
+        save(tmp_path / "gtFine" / split / "bonn" / "bonn_0_1_gtFine_labelIds.png", ids)
+    with pytest.raises(DataError, match=r"ignored, covers 100\.00% of the pixels(?!.*data\.values)"):
+        open_data("segment", f"cityscapes:{tmp_path}")

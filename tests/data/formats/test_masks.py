@@ -219,7 +219,7 @@ def test_a_map_saved_as_jpeg_says_why(tmp_path):
     (tmp_path / "labels" / "train" / "a.png").unlink()
     noise = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     save(tmp_path / "labels" / "train" / "a.jpg", noise)
-    with pytest.raises(DataError, match="JPEG changes values, save it as PNG"):
+    with pytest.raises(DataError, match="saved as JPEG, which changes values; save it as PNG"):
         open_root(tmp_path)
 
 
@@ -358,3 +358,49 @@ def test_exif_turns_image_and_map_alike_or_is_named(tmp_path):
         open_root(tmp_path)
     save(tmp_path / "labels" / "val" / "a.png", labels.T)
     assert open_root(tmp_path, exif="ignore").train[0][0].shape == (3, 6, 8)
+
+
+def with_palettes(root, maps):
+    """Label maps of the values and colours that are given, beside images."""
+    for number, (values, colours) in enumerate(maps):
+        split = "val" if number == len(maps) - 1 else "train"
+        save(root / split / f"{number}.png", np.zeros((4, 6, 3), np.uint8))
+        image = PIL.Image.fromarray(np.resize(np.array(values, np.uint8), (4, 6)))
+        image.putpalette([part for colour in colours for part in colour])
+        (root / "labels" / split).mkdir(parents=True, exist_ok=True)
+        image.save(root / "labels" / split / f"{number}.png")
+    (root / "classes.txt").write_text("sky\nroad\ncar\n")
+
+
+BLACK, RED, GREEN = [0, 0, 0], [255, 0, 0], [0, 255, 0]
+
+
+def test_maps_with_palettes_of_their_own_are_refused_where_colours_change_their_value(tmp_path):
+    with_palettes(tmp_path, [((0, 1, 2), (BLACK, RED, GREEN)), ((0, 1), (BLACK, GREEN)), ((0, 1), (BLACK, RED))])
+    with pytest.raises(DataError, match=r"the value 1 is \(255, 0, 0\) in 0\.png and \(0, 255, 0\) in 1\.png, and one"):
+        open_root(tmp_path)
+    notes = open_root(tmp_path, allow_empty=True).findings.notes
+    assert any(note.endswith("their values are taken, not their colours") for note in notes)
+
+
+def test_palettes_that_differ_in_a_shade_are_told(tmp_path):
+    with_palettes(tmp_path, [((0, 1, 2), (BLACK, RED, GREEN)), ((0, 1, 2), (BLACK, [254, 0, 0], GREEN))])
+    (note,) = (note for note in open_root(tmp_path).findings.notes if "palettes" in note)
+    assert "the value 1 is (255, 0, 0) in 0.png and (254, 0, 0) in 1.png; their values are taken" in note
+
+
+def test_a_map_saved_as_jpeg_is_refused_where_its_values_are_classes_too(tmp_path):
+    binary(tmp_path, [0, 1])
+    (tmp_path / "labels" / "train" / "a.png").unlink()
+    save(tmp_path / "labels" / "train" / "a.jpg", np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"a\.jpg: a label map saved as JPEG, which changes values; save it as PNG"):
+        open_root(tmp_path)
+
+
+def test_values_beside_colours_are_told(tmp_path):
+    with_palettes(tmp_path, [((0, 1), (BLACK, RED)), ((0, 1), (BLACK, RED))])
+    (tmp_path / "classes.txt").write_text("sky 0 0 0\nroad 255 0 0\n")
+    said = "data.values and data.ignore_index do not apply: the list of classes has their colours"
+    assert said not in open_root(tmp_path).findings.notes
+    assert said in open_root(tmp_path, values={0: "sky", 1: "road"}).findings.notes
+    assert said in open_root(tmp_path, ignore_index=0).findings.notes

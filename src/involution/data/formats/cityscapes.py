@@ -21,7 +21,7 @@ _STRANGE = "files whose names are not CITY/*_leftImg8bit.png or CITY/*_gtFine_la
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
-    from involution.data.label_code import LabelCode
+    from involution.data.label_code import LabelCode, tell_needless
     from involution.data.label_maps import segmentation_data
 
     root = Path(path)
@@ -29,6 +29,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     pairs = {split: _pairs(root, split) for split in ([options.only] if options.only else ["train", "val"])}
     findings = Findings()
     _tell_others(root, pairs, findings)
+    tell_needless(options, "Cityscapes' own table has the class of each value", findings)
     return segmentation_data(spec, root, LabelCode(*_table()), pairs, findings, options)
 
 

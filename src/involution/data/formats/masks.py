@@ -30,7 +30,7 @@ def open_masks(spec: str, path: str, options: Options) -> DataSet[Any]:
     The folders may also be images/train/ and masks/train/, or train/images/ and train/masks/; images/ and masks/ alone
     are split by chance. classes.txt holds the class names in the order of the values from 0, or each with its colour.
     """
-    from involution.data.label_code import LabelCode, by_value, classes_of_values
+    from involution.data.label_code import LabelCode, by_value, classes_of_values, tell_needless
     from involution.data.label_maps import segmentation_data
 
     root, findings = Path(path), Findings()
@@ -40,6 +40,8 @@ def open_masks(spec: str, path: str, options: Options) -> DataSet[Any]:
     else:
         classes, colours = _classes(root, findings)
     code = LabelCode(classes, colours=colours) if colours else by_value(classes, options)
+    if colours:
+        tell_needless(options, "the list of classes has their colours", findings)
     pairs = _find(root, options, findings)
     return segmentation_data(spec, root, code, pairs, findings, options)
 

@@ -149,7 +149,7 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty
             if min(width, height) < 1:
                 thin.append(name)
     if crowds:
-        findings.ignore("crowds, which are not trained on and not counted as misses", *crowds)
+        findings.ignore("crowds and difficult objects, not trained on and not counted as misses", *crowds)
     if thin and len(thin) == count:
         raise DataError(
             f"{record.source}: none of the {count} boxes of {split} is as large as a pixel; are they fractions of the "

@@ -236,7 +236,8 @@ def test_the_record_is_the_file_again(root):
 def small(count=4, first=1):
     """Annotations of some images of 64 x 48, a box in each."""
     images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 48} for i in range(first, first + count)]
-    boxes = [annotation(i, image["id"], 1, [4, 5, 20, 30], SQUARE) for i, image in enumerate(images, 1)]
+    outline = [[4, 5, 24, 5, 24, 35, 4, 35]]
+    boxes = [annotation(i, image["id"], 1, [4, 5, 20, 30], outline) for i, image in enumerate(images, 1)]
     categories = [{"id": 1, "name": "person"}]
     return {"images": images, "annotations": boxes, "categories": categories}
 
@@ -406,7 +407,7 @@ def test_what_is_not_trained_on_is_named(root):
     findings = open_root(root).findings
     assert findings.ignored == {
         "images without an entry in the annotations": ["train2017/extra.png", "val2017/2.png"],
-        "crowds, which are not trained on and not counted as misses": ["train 0.png", "val 0.png"],
+        "crowds and difficult objects, not trained on and not counted as misses": ["train 0.png", "val 0.png"],
         "boxes smaller than a pixel, not trained on": ["train 1.png"],
     }
 
@@ -484,4 +485,61 @@ def test_boxes_in_fractions_are_refused(root):
         item["bbox"] = [0.1, 0.2, 0.5, 0.6]
     write(root, "train", data)
     with pytest.raises(DataError, match=r"none of the \d boxes of train is as large as a pixel; are they fractions"):
+        open_root(root)
+
+
+def flat(root, change, count=4):
+    """One file of all images, its annotations changed."""
+    pictures(root / "images", range(1, count + 1))
+    data = small(count)
+    for item in data["annotations"]:
+        change(item)
+    (root / "result.json").write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("evidence", ["segmentation", "area"])
+def test_boxes_given_by_their_corners_are_refused(tmp_path, evidence):
+    def to_corners(item):
+        item["bbox"] = [4, 5, 24, 35]
+        del item[evidence]
+
+    flat(tmp_path, to_corners)
+    with pytest.raises(DataError, match=r"result\.json: .* of 4 annotations these are left, top, right and bottom"):
+        open_root(tmp_path)
+
+
+def test_small_boxes_at_the_left_and_top_are_taken_as_they_are(tmp_path):
+    def to_origin(item):
+        item |= {"bbox": [0, 0, 20, 30], "segmentation": [[0, 0, 20, 0, 20, 30, 0, 30]]}
+
+    flat(tmp_path, to_origin)
+    assert open_root(tmp_path).findings.notes == [
+        f"{tmp_path / 'result.json'}: one set of images, split 80 / 20 into train and val by split_seed 0"
+    ]
+
+
+def test_boxes_apart_from_their_polygons_and_turned_ones_are_told(tmp_path):
+    def spoil(item):
+        if item["id"] == 2:
+            item["segmentation"] = [[40, 5, 60, 5, 60, 10]]
+        if item["id"] == 3:
+            item["attributes"] = {"occluded": False, "rotation": 30.0}
+
+    flat(tmp_path, spoil)
+    notes = open_root(tmp_path).findings.notes
+    assert "all: boxes that do not fit their polygons: 1 (annotation 2)" in notes
+    assert "all: boxes turned by an angle, taken as if they were not: 1 (annotation 3)" in notes
+
+
+def test_what_is_marked_to_be_ignored_is_no_object(root):
+    data = content("train")
+    data["annotations"][0]["ignore"] = 1
+    write(root, "train", data)
+    opened = open_root(root)
+    assert [box.crowd for box in opened.train.record.scenes[0].boxes] == [True, False, True]
+    names = opened.findings.ignored["crowds and difficult objects, not trained on and not counted as misses"]
+    assert names.count("train 0.png") == 2
+    data["annotations"][0]["ignore"] = "yes"
+    write(root, "train", data)
+    with pytest.raises(DataError, match=r"train annotation 1: wanted .* 0 or 1 as iscrowd and ignore"):
         open_root(root)

@@ -70,7 +70,9 @@ def test_difficult_objects_do_not_count(root):
     data = open_root(root)
     assert len(data.train[0][1]["labels"]) == 2
     assert [item["iscrowd"] for item in data.train.record.to_coco()["annotations"][:3]] == [0, 0, 1]
-    assert data.findings.ignored == {"crowds, which are not trained on and not counted as misses": ["train 000001.png"]}
+    assert data.findings.ignored == {
+        "crowds and difficult objects, not trained on and not counted as misses": ["train 000001.png"]
+    }
 
 
 def test_as_roboflow_exports_it(tmp_path):
@@ -178,3 +180,25 @@ def test_one_split_is_read_as_all_are(root, keep):
         data = open_root(root)
         assert data.classes == alone.classes
         assert torch.equal(data.val[0][1]["boxes"], alone.val[0][1]["boxes"])
+
+
+def test_a_file_that_names_another_image_is_told(root):
+    file = root / "Annotations" / "000002.xml"
+    file.write_text(page("000003.png", OBJECTS))
+    (root / "Annotations" / "000003.xml").write_text(page("000002.png", OBJECTS))
+    assert (
+        "train: XML files that name another image than that of their own name: 2 (000002.xml, 000003.xml)"
+        in open_root(root).findings.notes
+    )
+    for name in ("000002", "000003"):
+        (root / "Annotations" / f"{name}.xml").write_text(page("IMG_2034.png", OBJECTS))
+    assert not any("another image" in note for note in open_root(root).findings.notes)
+
+
+def test_turned_boxes_are_told(root):
+    for number, angle in ((1, "0.0"), (2, "30.0")):
+        file = root / "Annotations" / f"00000{number}.xml"
+        attributes = f"<attributes><attribute><name>rotation</name><value>{angle}</value></attribute></attributes>"
+        file.write_text(file.read_text().replace("</difficult>", f"</difficult>{attributes}"))
+    notes = open_root(root).findings.notes
+    assert "train: boxes turned by an angle, taken as if they were not, in 1 (000002.xml)" in notes

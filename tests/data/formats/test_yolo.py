@@ -313,3 +313,30 @@ def test_two_lists_of_names_must_be_equal(root):
     (root / "classes.txt").write_text("dog\ncat\n")
     with pytest.raises(DataError, match=r"data\.yaml and classes\.txt name the classes differently"):
         open_root(root)
+
+
+def test_lists_of_names_beside_the_labels_must_agree(root):
+    # LabelImg writes the classes in the order in which they were met
+    (root / "labels" / "train" / "classes.txt").write_text("cat\n")
+    findings = open_root(root).findings
+    assert findings.ignored == {}
+    (root / "labels" / "val" / "classes.txt").write_text("dog\ncat\n")
+    with pytest.raises(DataError, match=r"labels/val/classes\.txt names the classes differently \(2 \(dog, cat\)\)"):
+        open_root(root)
+
+
+def test_two_settings_of_one_split_are_refused(root):
+    settings(root, train="images/train", val="images/val", valid="images/train")
+    with pytest.raises(DataError, match=r"data\.yaml: val and valid both stand for val; keep one"):
+        open_root(root)
+
+
+def test_names_with_their_numbers_are_told(root):
+    settings(root, names=["1 cat", "2 dog"], train="images/train", val="images/val")
+    (note,) = (note for note in open_root(root).findings.notes if "numbers" in note)
+    assert note == (
+        "the class names begin with numbers, taken as part of them: 2 (1 cat, 2 dog); labels are counted from 0, so "
+        "that label 1 is another"
+    )
+    settings(root, names=["1 cat", "3 dog"], train="images/train", val="images/val")
+    assert not any("numbers" in note for note in open_root(root).findings.notes)

@@ -9,6 +9,7 @@ from typing import Any
 
 from involution.data.box_files import ImageNames, check_files
 from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
+from involution.data.coco_boxes import tell_strange_boxes
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.records import DataSet
@@ -56,6 +57,7 @@ def read_split(file: Path, names: ImageNames, split: str, findings: Findings, op
     boxes: dict[int, list[Box]] = {key: [] for key in scenes}
     left_out = {_id(item) for item in content["images"] if _id(item) not in scenes}
     seen: set[Any] = set()
+    tell_strange_boxes(file, content["annotations"], split, findings)
     for item in content["annotations"]:
         reason = _complaint(item, scenes, left_out, categories, seen, options.masks)
         if reason:
@@ -70,7 +72,8 @@ def _box(item: Mapping[str, Any], label_of: Mapping[int, int], masks: bool) -> B
     return Box(
         label_of[item["category_id"]],
         tuple(item["bbox"]),
-        bool(item.get("iscrowd", 0)),
+        # as converters of Pascal VOC write what it calls difficult
+        bool(item.get("iscrowd", 0) or item.get("ignore", 0)),
         item.get("area"),
         item["segmentation"] if masks else None,
         item["id"],
@@ -175,8 +178,9 @@ def _complaint(
     if not isinstance(key, int) or key in seen:
         return "no whole number as id" if not isinstance(key, int) else "its id appears twice"
     seen.add(key)
-    if not is_number(item.get("area", 0)) or item.get("iscrowd", 0) not in (0, 1):
-        return "wanted a number as area and 0 or 1 as iscrowd"
+    flags = (item.get("iscrowd", 0), item.get("ignore", 0))
+    if not is_number(item.get("area", 0)) or not all(flag in (0, 1) for flag in flags):
+        return "wanted a number as area, and 0 or 1 as iscrowd and ignore"
     box = item.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
         return f"bbox wants four numbers, got {str(box)[:80]}"

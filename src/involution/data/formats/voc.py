@@ -35,6 +35,8 @@ class _Page:
     name: str
     image: Path | None
     size: tuple[int, int] | None
+    # whether the boxes are turned by an angle that CVAT writes beside them
+    turned: bool
     # class, corners, difficult
     objects: list[tuple[str, tuple[float, float, float, float], bool]]
 
@@ -166,7 +168,9 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
         if not name or any(value is None for value in corners):
             return f"object {place} lacks its name or the four numbers of its bndbox"
         objects.append((name, corners, (item.findtext("difficult") or "0").strip() == "1"))
-    return _Page(file, called, image, tuple(int(side) for side in size) if whole else None, objects)  # type: ignore[arg-type]
+    angles = [_number(item.findtext("value")) for item in root.iter("attribute") if item.findtext("name") == "rotation"]
+    turned = any(angle and angle % 360 for angle in angles)
+    return _Page(file, called, image, tuple(int(side) for side in size) if whole else None, turned, objects)  # type: ignore[arg-type]
 
 
 def _image(file: Path, name: str, folders: Sequence[Path]) -> Path | None:
@@ -177,6 +181,13 @@ def _image(file: Path, name: str, folders: Sequence[Path]) -> Path | None:
             if candidate.is_file():
                 return candidate
     return None
+
+
+def _names_another(page: _Page, image: Path) -> bool:
+    """Whether an XML file was taken for an image of another name, while there is one of its own name."""
+    if nfc(image.stem) == nfc(page.file.stem):
+        return False
+    return any(image.with_name(page.file.stem + suffix).is_file() for suffix in {image.suffix, *EXTENSIONS})
 
 
 def _number(text: str | None) -> float | None:
@@ -233,6 +244,12 @@ def _record(
     sizes = check_files(
         [(f"{split} {page.file.name}", image, page.size) for page, image in found], options.reading, findings, split
     )
+    turned = [page.file.name for page in pages if page.turned]
+    if turned:
+        findings.note(f"{split}: boxes turned by an angle, taken as if they were not, in {some(turned)}")
+    other = [page.file.name for page, image in found if _names_another(page, image)]
+    if other:
+        findings.note(f"{split}: XML files that name another image than that of their own name: {some(other)}")
     scenes: list[Scene] = []
     owners: dict[Path, str] = {}
     for key, ((page, image), size) in enumerate(zip(found, sizes, strict=True), number):

@@ -35,6 +35,7 @@ class _Split(NamedTuple):
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     from involution.data.box_dataset import detection_data, split_record
+    from involution.data.labelled import tell_numbered
 
     root, findings = Path(path), Findings()
     if not root.is_file() or root.suffix.lower() in ARCHIVES:
@@ -68,10 +69,12 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
             findings.note(f"{error}; test is left out")
         first += len(found.images)
     texts.tell_unused(findings)
+    texts.check_names(classes, root, findings)
     if file is None or "kpt_shape" not in _settings(file):
         texts.key_points.refuse(root)
     if "all" in records:
         records = split_record(records["all"], findings, options)
+    tell_numbered(classes, findings)
     return detection_data(spec, root, records, findings, options, "images outside the splits")
 
 
@@ -115,7 +118,10 @@ def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str
     splits: dict[str, _Split] = {}
     by_name = _by_name(root)
     for split in SPLITS:
-        places = next((content[key] for key in content if words_of(str(key)).split == split and content[key]), None)
+        keys = [str(key) for key in content if words_of(str(key)).split == split and content[key]]
+        if len(keys) > 1:
+            raise DataError(f"{file}: {' and '.join(keys)} both stand for {split}; keep one of them")
+        places = content[keys[0]] if keys else None
         if places:
             given = places if isinstance(places, list) else [places]
             if split == "test" and not any(_find_place(place, base, file) for place in given):
@@ -235,6 +241,23 @@ class _Labels:
                 what = f"labels of {', '.join(splits)}" if len(splits) == 1 and "all" not in splits else "labels"
                 findings.ignore(f"{what} without an image", *[file.name for file in unused])
                 findings.saw(*unused)
+
+    def check_names(self, classes: Sequence[str], root: Path, findings: Findings) -> None:
+        """Compare the lists of names that LabelImg writes beside the labels with the data set's own.
+
+        Raises:
+            DataError: for a list in another order: its labels mean other classes.
+        """
+        for folder in self.splits:
+            for file in (folder / name for name in _NAMES if folder != root and (folder / name).is_file()):
+                findings.saw(file)
+                names = read_names(file, least=1)
+                # it may end early, as the classes were met
+                if names != list(classes[: len(names)]):
+                    raise DataError(
+                        f"{file} names the classes differently ({some(names)}) from the data set "
+                        f"({some(classes)}); correct the labels beside it, or remove it if it is wrong"
+                    )
 
     def _inside(self, folder: Path) -> dict[str, Path]:
         """The text files of a folder; the suffix may be in upper case."""

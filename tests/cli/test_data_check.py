@@ -128,3 +128,19 @@ def test_the_check_of_another_data_set_stays(scenes, tmp_path, capsys):
         assert main(["data", "check", f"imagefolder:{tmp_path / kind}", "--quick", "--output", str(out)]) == 0
         assert f"wrote {out / names} and" in capsys.readouterr().out
     assert sorted(file.name for file in out.glob("[!.]*")) == ["data-2.json", "data.json", "sheet-2.png", "sheet.png"]
+
+
+@pytest.mark.parametrize(
+    ("option", "owner"),
+    [
+        (["--masks"], "detect"),
+        (["--values", "{0: background}"], "segment"),
+        (["--ignore_index", "0"], "segment"),
+        (["--classes", "names.txt"], "classify"),
+    ],
+)
+def test_options_of_another_task_are_refused(option, owner, capsys):
+    spec = "digit-scenes" if owner == "classify" else "digits"
+    task = "detect" if owner == "classify" else "classify"
+    assert main(["data", "check", spec, "--task", task, *option]) == 2
+    assert f"{option[0]} is for {owner}, but {spec} is checked as data for {task}" in capsys.readouterr().err

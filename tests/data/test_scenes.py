@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 from involution.data import scenes
 from involution.data.arrays import digits_splits
+from involution.data.errors import DataError
 from involution.data.registry import Options, open_data
 from involution.data.scenes import compose_scene, make_digit_scenes
 
@@ -99,3 +100,10 @@ def test_digits_of_val_are_the_classifiers_test_digits():
     *learned, test = ({image.numpy().tobytes() for image in part.images[:, 0]} for part in digits_splits(0))
     assert {(image * 255).round().astype(np.uint8).tobytes() for image in shown} == test
     assert not test & (learned[0] | learned[1])
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataError, match="holds something other than the scenes of digits"):
+        make_digit_scenes(tmp_path, {"train": 1, "val": 1})
+    assert (tmp_path / "classes.txt").read_text() == "cat\ndog\n"

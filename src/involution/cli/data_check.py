@@ -69,6 +69,7 @@ def run(args: Any) -> int:
         values=args["values"],
     )
     task = args.task or _task(args.spec)
+    _refuse_needless(args, task)
     sheet = _Sheet(Path(args.output), task, args.spec) if args.output else None
     data = open_data(task, args.spec, options)
     if not args.quick:
@@ -87,6 +88,18 @@ def run(args: Any) -> int:
     if sheet is not None:
         sheet.write(data, found)
     return 1 if data.problems else 0
+
+
+def _refuse_needless(args: Any, task: str) -> None:
+    """Raise `DataError` for an option that the task does not have."""
+    from involution.data.errors import DataError
+
+    given = {"classes": args.classes, "masks": args.masks, "values": args["values"]}
+    given["ignore_index"] = args.ignore_index != 255
+    owners = {"classes": "classify", "masks": "detect", "values": "segment", "ignore_index": "segment"}
+    for name, owner in owners.items():
+        if given[name] and task != owner:
+            raise DataError(f"--{name} is for {owner}, but {args.spec} is checked as data for {task}")
 
 
 def _task(spec: str) -> str:

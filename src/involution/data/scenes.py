@@ -21,6 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from involution.data.errors import DataError
+from involution.data.text import read_names
+
 # the default folder
 SCENES_FOLDER = "data/digit-scenes"
 SPLITS = {"train": 800, "val": 200}
@@ -46,18 +49,21 @@ def make_digit_scenes(folder: str | os.PathLike[str], splits: dict[str, int] | N
         The folder.
 
     Raises:
+        DataError: if it holds anything else.
         OSError: if it can't be written.
     """
     target = Path(folder)
-    if (target / "classes.txt").is_file():
+    names = ["background", *(str(digit) for digit in range(10))]
+    if (target / "classes.txt").is_file() and read_names(target / "classes.txt") == names:
         return target
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise DataError(f"{target} holds something other than the scenes of digits; wanted a new or an empty folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         for number, (split, glyphs) in enumerate(_digits_of_splits(splits or SPLITS, seed).items()):
             rng = np.random.default_rng([seed, number])
             _write_split(temporary, split, (splits or SPLITS)[split], glyphs, rng)
-        names = ["background", *(str(digit) for digit in range(10))]
         (temporary / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
         try:
             os.replace(temporary, target)

@@ -21,7 +21,7 @@ FOR_DEVELOPERS = {"docs", "dev"}
 # services that developers need no account of
 SERVICES = {"wandb", "mlflow"}
 # what torch itself brings
-WITH_TORCH = {"torch", "triton", "typing_extensions", "filelock"}
+WITH_TORCH = {"torch", "triton", "cuda", "typing_extensions", "filelock"}
 # of no extra: named where a picture wants it
 WISHED_FOR = {"pillow_heif"}
 PACKAGES = list(dict.fromkeys(package for extra in EXTRAS.values() for package in extra.packages))

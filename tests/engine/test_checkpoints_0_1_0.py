@@ -74,7 +74,8 @@ def test_predicts(runs, capsys):
     scene = "scenes/val/000000.png"
     assert main(["classify", "predict", "grey.png", "--checkpoint", "runs/classify/best.ckpt"]) == 0
     # the classes and their scores, whatever the table around them looks like
-    assert re.search(r"\b1\b.*\b24\.6\b.*\b6\b.*\b18\.6\b.*\b2\b.*\b12\.9\b", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert re.search(r"\b1\b.*\b24\.6\b.*\b6\b.*\b18\.6\b.*\b2\b.*\b12\.9\b", out, re.DOTALL)
     assert main(["detect", "predict", scene, "--checkpoint", "runs/detect/best.ckpt", "--score", "0.1"]) == 0
     assert re.search(r"\b32 objects in 1 image", capsys.readouterr().out)
     assert main(["segment", "predict", scene, "--checkpoint", "runs/segment/best.ckpt", "--output", "maps"]) == 0

@@ -90,17 +90,21 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         if topk < 1:
             raise PredictError(f"wanted topk of 1 or more, got {topk}")
 
-    def columns(self, *, topk: int = 5, **options: Any) -> list[str]:
-        """Ranks and percentages in turn."""
-        ranks = range(1, min(topk, len(self.card.classes)) + 1)
-        return [title for rank in ranks for title in ("class" if rank == 1 else f"{rank}.", "%")]
+    def columns(self, **options: Any) -> list[str]:
+        """The most likely class."""
+        return ["class", "%"]
 
-    def table(self, rows: list[list[str]], *, topk: int = 5, **options: Any) -> tuple[list[str], list[list[str]]]:
-        """A row for each image; the classes of a single image below each other."""
-        if len(rows) != 1:
-            return super().table(rows, topk=topk, **options)
-        (file, *cells), ranks = rows[0], range(0, len(rows[0]) - 1, 2)
-        return ["file", "class", "%"], [["" if place else file, *cells[place : place + 2]] for place in ranks]
+    def table(self, rows: list[list[str]], **options: Any) -> tuple[list[str], list[list[str]]]:
+        """A row for each image, its less likely classes in one cell; those of a single image below each other."""
+        header, rows = super().table(rows, **options)
+        if len(rows) == 1:
+            (file, *cells), ranks = rows[0], range(0, len(rows[0]) - 1, 2)
+            return header, [["" if place else file, *cells[place : place + 2]] for place in ranks]
+        if len(rows[0]) == len(header):
+            return header, rows
+        # two columns for each class would not fit a terminal
+        then = [", ".join(map(" ".join, zip(row[3::2], row[4::2], strict=True))) for row in rows]
+        return [*header, "then"], [[*row[:3], less_likely] for row, less_likely in zip(rows, then, strict=True)]
 
     def prepare(self, image: str | Path | Image) -> Tensor:
         """The network's input `[C, H, W]` for a path or PIL image, which is read and resized as in training."""

@@ -170,6 +170,12 @@ def test_a_folder_of_files(home, content, tmp_path, monkeypatch):
     first = (home / READY).read_bytes()
     (folder / FILE).write_bytes(pdparams(paddle_state(network(seed=5).state_dict())))
     assert get("rednet_nano").read_bytes() != first
+    # what was made of it and broke since is made anew when asked to
+    (home / READY).write_bytes(first)
+    with pytest.raises(WeightsError, match="is not what it was when it came"):
+        get("rednet_nano")
+    assert get("rednet_nano", again=True).read_bytes() != first
+    assert get("rednet_nano") == home / READY
     # nothing is written to it, and what was converted already is used as it is
     assert left(folder) == [FILE]
     os.replace(home / READY, folder / READY)

@@ -72,7 +72,7 @@ def get(name: str, *, folder: str | os.PathLike[str] | None = None, again: bool 
     Args:
         name: Of the weights, with or without its tag.
         folder: Where they are kept; by default `cache_folder`.
-        again: Get it anew.
+        again: Get it anew; a file in a folder that ``INVOLUTION_WEIGHTS`` names is converted anew.
 
     Raises:
         WeightsError: No such weights, they can't be had (the message says what to do by hand), or what came is not
@@ -88,7 +88,7 @@ def get(name: str, *, folder: str | os.PathLike[str] | None = None, again: bool 
             _checked(ready)
             return ready
         if original.is_file():
-            return _converted(entry, original, _checked(original, entry.sha256), cache)
+            return _converted(entry, original, _checked(original, entry.sha256), cache, again)
     if not again and (found := _unlocked(entry, cache)):
         return found
     if isinstance(source, Path):
@@ -153,11 +153,12 @@ def _found(entry: PublishedWeights, cache: Path, sha256: str | None = None) -> P
     return ready if sha256 in (None, made_from) else None
 
 
-def _converted(entry: PublishedWeights, original: Path, sha256: str, cache: Path) -> Path:
-    if found := _found(entry, cache, sha256):
+def _converted(entry: PublishedWeights, original: Path, sha256: str, cache: Path, again: bool) -> Path:
+    if not again and (found := _found(entry, cache, sha256)):
         return found
     with _alone(entry, cache):
-        return _found(entry, cache, sha256) or _convert(entry, original, sha256, cache)
+        found = None if again else _found(entry, cache, sha256)
+        return found or _convert(entry, original, sha256, cache)
 
 
 def _download(entry: PublishedWeights, address: str, original: Path) -> None:

@@ -1,5 +1,6 @@
 """Published weights by name, where a training starts and where a checkpoint is wanted."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from published_files import network
 
 from involution.app.checkpoints import find_checkpoints
 from involution.engine import load, run, train
+from involution.engine.settings import ConfigError
 from involution.engine.task import get_task
 from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.engine.weights import fit_backbone
@@ -81,8 +83,21 @@ def test_a_run_has_the_backbone_that_fits(monkeypatch, published26):
         train(config)
 
 
+@pytest.mark.parametrize(
+    ("task", "setting", "chosen"), [("classify", "name", "rednet26"), ("detect", "backbone", "rednet26_stem7")]
+)
+def test_weights_of_another_network_are_refused_before_they_are_downloaded(task, setting, chosen, published26):
+    config = get_task(task).config.load("finetune", {f"model.{setting}": chosen})
+    wanted = (
+        f"model.weights rednet50 are of rednet50, and model.{setting} is {chosen}: choose model.{setting} rednet50 "
+        "or model.weights rednet26"
+    )
+    with pytest.raises(ConfigError, match=re.escape(wanted)):
+        train(config)
+
+
 def test_settings_without_a_backbone_stay(published26):
-    config = ClassifyConfig.load(None, {"model.weights": "rednet26"})
+    config = ClassifyConfig.load(None, {"model.name": "rednet26", "model.weights": "rednet26"})
     assert fit_backbone(config) is config
     with pytest.raises(CheckpointError, match=r"no such checkpoint: rednet5; did you mean"):
         get_task("classify").build(replace(config, model=replace(config.model, weights="rednet5")), 3, True)

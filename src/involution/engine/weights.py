@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from involution.engine.process import tell
+from involution.engine.settings import ConfigError
 from involution.models.checkpoint import CheckpointReport
 from involution.models.loading import load_checkpoint
 from involution.models.weights import published
@@ -38,9 +39,20 @@ def fit_backbone(config: Config) -> Config:
 
     Args:
         config: the settings of a run of any task.
+
+    Raises:
+        ConfigError: for weights that are published for another network than the chosen one; they are not downloaded.
     """
     model: Any = config.model  # type: ignore[attr-defined]
     entry = published(model.weights) if model.weights and not Path(model.weights).is_file() else None
+    setting = "backbone" if hasattr(model, "backbone") else "name"
+    chosen: str = getattr(model, setting)
+    other = published(chosen.removesuffix("_stem7"))
+    if entry and other and other.model != entry.model:
+        raise ConfigError(
+            f"model.weights {model.weights} are of {entry.model}, and model.{setting} is {chosen}: choose "
+            f"model.{setting} {entry.model} or model.weights {other.model}"
+        )
     if entry is None or getattr(model, "backbone", None) != f"{entry.model}_stem7":
         return config
     tell(

@@ -118,7 +118,9 @@ def test_a_range_that_is_hardly_used_is_told(tmp_path, values, dtype, told):
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(np.array([[*values, number]], dtype).clip(*values)).save(tmp_path / split / name / "1.png")
     found = survey(open_data("classify", f"imagefolder:{tmp_path}"), quick=True)
-    assert found.warnings == ([f"the first 2 training images of {told}"] if told else [])
+    assert found.warnings == (
+        [f"the first 2 images of {split} of {told}" for split in ("train", "val")] if told else []
+    )
     if dtype == np.uint16:
         told = survey(open_data("classify", f"imagefolder:{tmp_path}", Options(value_range=values)), quick=True)
         assert told.warnings == []

@@ -287,6 +287,20 @@ def test_images_are_read_as_in_the_training(grey_checkpoint, tmp_path):
                 assert (told.predict(image).scores == plain.scores) == alike
 
 
+def test_a_range_that_is_hardly_used_is_told(grey_checkpoint, tmp_path, capsys):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.array([[0, 4095]], np.uint16).repeat(4, 0)).save(tmp_path / name / "1.png")
+        # of 8 bits it is the picture that counts
+        Image.new("L", (4, 4)).save(tmp_path / name / "2.png")
+    said = "of values from 0 to 65535 use 0 to 4095 alone"
+    assert main(["classify", "predict", str(tmp_path), "--checkpoint", str(grey_checkpoint)]) == 0
+    assert f"warning: the first 2 images {said}\n" in capsys.readouterr().err
+    spec = f"imagefolder:{tmp_path}"
+    assert main(["classify", "eval", "--checkpoint", str(grey_checkpoint), "--data", spec]) == 0
+    assert f"warning: the first 2 images of test {said}\n" in capsys.readouterr().err
+
+
 def test_files_that_are_none_cost_no_other_and_what_is_not_taken_is_said(colour_checkpoint, tmp_path, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()

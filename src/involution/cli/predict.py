@@ -61,6 +61,8 @@ class PredictCommand:
         from rich.table import Table
         from rich.text import Text
 
+        from involution.data.survey import deep_warnings
+
         kind = get_task(self.task).predictor
         options = {option.name: args[option.name] for option in kind.options}
         output_options = {option.name: args[option.name] for option in kind.output_options}
@@ -80,6 +82,8 @@ class PredictCommand:
         folders |= {"--pictures": pictures} if pictures else {}
         plans = _plans({option: Path(folder) for option, folder in folders.items()}, files, whole)
         predictor: Predictor[Any] = kind.from_checkpoint(args.checkpoint, args.device)
+        for line in deep_warnings(files, predictor.reading, "images"):
+            print(f"warning: {printable(line)}", file=sys.stderr)
         errors = Console(stderr=True)
 
         def say(line: str) -> None:

@@ -237,7 +237,10 @@ def _split(part: Any, classes: Sequence[str], quick: bool) -> Split:
             headers = [item for item in pool.map(lambda file: _header(file, reading), files) if item is not None]
         found.kinds = dict(Counter(f"{item.kind} {item.mode}" for item in headers).most_common())
         found.channels = dict(Counter(_channels(item.mode) for item in headers).most_common())
-        found.values = {f"{low:g} to {high:g}": [least, most] for (low, high), least, most, _ in _ranges(part)}
+        found.values = {
+            f"{low:g} to {high:g}": [least, most]
+            for (low, high), least, most, _ in _ranges(files_of(part), reading_of(part))
+        }
         _measure([item.size for item in headers], found)
     elif isinstance(part, BoxDataset):
         _measure([(scene.width, scene.height) for scene in part.record.scenes], found)
@@ -291,12 +294,12 @@ def _channels(mode: str) -> int:
     return 1 if mode.startswith(("I;", "F;")) else len(PIL.ImageMode.getmode(mode).bands)
 
 
-def _ranges(part: Any) -> list[tuple[tuple[int, int], float, float, int]]:
+def _ranges(files: Sequence[Path], reading: Reading) -> list[tuple[tuple[int, int], float, float, int]]:
     """Of the first images: the range of their type, their lowest and highest value, and how many they are."""
     found: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
-    for file in files_of(part)[:_FIRST]:
+    for file in files[:_FIRST]:
         try:
-            with open_pixels(file, reading_of(part)) as image:
+            with open_pixels(file, reading) as image:
                 pixels = np.asarray(image)
                 if image.mode not in ("F", "P", "1") and pixels.max(initial=0) <= 65535:
                     whole = (-32768, 32767) if pixels.min() < 0 else (0, 65535) if is_deep(image.mode) else (0, 255)
@@ -322,20 +325,47 @@ def _shared_warnings(data: DataSet[Any]) -> list[str]:
     ]
 
 
-def _range_warnings(data: DataSet[Any]) -> list[str]:
-    """A warning where the first training images use little of what their type can hold."""
-    part = next(iter(data.parts.values()))
+def deep_warnings(files: Sequence[Path], reading: Reading, what: str) -> list[str]:
+    """The warnings of those of the first images that have more than 8 bits: no other needs decoding."""
+
+    def deep(file: Path) -> bool:
+        try:
+            # no value of the pixels is needed, so any range will do
+            return is_deep(look(file, Reading(value_range=(0, 1))).mode)
+        except ImageError:
+            return False
+
+    return range_warnings([file for file in files[:_FIRST] if deep(file)], reading, what)
+
+
+def range_warnings(files: Sequence[Path], reading: Reading, what: str, setting: str = "") -> list[str]:
+    """A warning where the first of some images use little of what their type can hold.
+
+    Args:
+        files: the image files.
+        reading: how they are read.
+        what: what they are called: ``images of val``.
+        setting: the option that tells another range; "" where there is none.
+    """
     warnings = []
-    for (low, high), least, most, count in _ranges(part):
-        reading = reading_of(part).value_range if high - low > 255 else None
-        room = reading or (low, high)
+    for (low, high), least, most, count in _ranges(files, reading):
+        room = (reading.value_range if high - low > 255 else None) or (low, high)
         if most - least < _USED * (room[1] - room[0]):
-            told = f"; --data.value_range {least:g} {most:g} would use it" if high - low > 255 else ""
+            told = f"; {setting} {least:g} {most:g} would use it" if setting and high - low > 255 else ""
             warnings.append(
-                f"the first {count} training images of values from {room[0]:g} to {room[1]:g} use {least:g} to "
-                f"{most:g} alone{told}"
+                f"the first {count} {what} of values from {room[0]:g} to {room[1]:g} use {least:g} to {most:g} alone"
+                f"{told}"
             )
     return warnings
+
+
+def _range_warnings(data: DataSet[Any]) -> list[str]:
+    """The warnings of each split."""
+    found = (
+        range_warnings(files_of(part), reading_of(part), f"images of {split}", "--data.value_range")
+        for split, part in data.parts.items()
+    )
+    return [warning for warnings in found for warning in warnings]
 
 
 def _duplicates(data: DataSet[Any]) -> tuple[dict[str, list[str]], list[str]]:

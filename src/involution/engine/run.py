@@ -17,7 +17,7 @@ from involution.data.errors import printable
 from involution.data.images import ImageError, LoadingError
 from involution.data.records import DataSet
 from involution.data.registry import Options
-from involution.data.survey import Survey, survey
+from involution.data.survey import Survey, deep_warnings, files_of, reading_of, survey
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
 from involution.engine.checkpoint import CheckpointError, read_checkpoint, read_recipe
 from involution.engine.checks import check_config
@@ -333,6 +333,9 @@ def measure(
     if same:
         for line in differences(recorded(contents), record(data), [split]):
             tell(f"warning: {line}")
+    measured = data.split(split)
+    for line in deep_warnings(files_of(measured), reading_of(measured), f"images of {split}"):
+        tell(f"warning: {line}")
     data, within, card = match_classes(card, data, checkpoint)
     images = spec.eval_set(config, data.split(split))
     count = len(images)  # type: ignore[arg-type]

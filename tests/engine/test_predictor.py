@@ -179,7 +179,7 @@ def test_exif_orientation_is_applied(classifier, tmp_path):
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"topk": 0}])
 def test_sizes_below_one_are_refused(classifier, options):
-    with pytest.raises(PredictError, match="1 or more|from 1 to 1000000"):
+    with pytest.raises(PredictError, match=r"1 or more|from 1 to 1000000"):
         classifier.predict([picture()], **options)
 
 

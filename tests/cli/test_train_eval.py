@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import pytest
 import torch
 from generated import image_folder
+from pictures import picture
 
 from involution.cli import main
 from involution.engine.tasks.classify.module import ClassificationTask
@@ -41,6 +43,20 @@ def test_train_then_eval(tmp_path, capsys):
     words = ["classify", "train", "--trainer.epochs", "2", "--resume", str(tmp_path / "a" / "last.ckpt")]
     assert main(words) == 0
     assert torch.load(tmp_path / "a" / "last.ckpt", weights_only=True)["involution"]["position"] == [2, 0]
+
+
+def test_the_command_that_measures_works_without_test_images(tmp_path, capsys):
+    for index, split in enumerate(["train", "val"]):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for number in range(2):
+                picture(4 * index + number).save(tmp_path / "data" / split / name / f"{number}.png")
+    settings = [*FAST[:4], "--data.batch_size", "2", "--data.workers", "0", "--trainer.epochs", "1"]
+    words = ["--data.spec", str(tmp_path / "data"), "--output", str(tmp_path), *settings]
+    assert main(["classify", "train", *words]) == 0
+    (command,) = re.findall("measure it: involution (.*)", capsys.readouterr().out)
+    assert main(command.split()) == 0
+    assert "val" in capsys.readouterr().out
 
 
 def test_print_config_and_config_file(tmp_path, capsys):

@@ -173,7 +173,7 @@ def test_an_interrupted_demo_says_where_it_is_and_can_be_started_anew(tmp_path, 
 
 
 def seed_run(tmp_path, seed, top1):
-    train = TrainResult(tmp_path, tmp_path, tmp_path, 10.0 + seed, 100.0, 0.5, [])
+    train = TrainResult(tmp_path, tmp_path, tmp_path, 10.0 + seed, 100.0, 0.5, [], True)
     test = ClassificationFigures(
         top1=top1,
         top5=1.0,

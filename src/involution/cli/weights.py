@@ -101,4 +101,4 @@ def _save(entries: list[Any], args: Any) -> None:
     folder = save(entries[0].name, args.output)
     size = sum(file.stat().st_size for file in Path(folder).iterdir())
     print(f"written   {folder}: model.safetensors, config.json, README.md ({size / 1e6:.1f} MB)")
-    print(f'load it   import involution.models; timm.create_model("local-dir:{folder}", pretrained=True)')
+    print(f'load it   import timm, involution.models; timm.create_model("local-dir:{folder}", pretrained=True)')

@@ -58,6 +58,7 @@ class TrainResult:
         images_per_second: training images per second.
         score: the task's measure (accuracy, AP, mean IoU) of the best checkpoint, 0 to 1, or NaN.
         history: one row per epoch, as in metrics.csv.
+        has_test: whether the data has test images, which an evaluation measures by default.
     """
 
     best: Path
@@ -67,6 +68,7 @@ class TrainResult:
     images_per_second: float
     score: float
     history: list[dict[str, float]]
+    has_test: bool
 
 
 def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike[str] | None = None) -> TrainResult:
@@ -133,6 +135,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         images_per_second=trained / max(seconds, 1e-9),
         score=recorder.best_found[1] if recorder.best_found else math.nan,
         history=recorder.history,
+        has_test=data.test is not None,
     )
 
 

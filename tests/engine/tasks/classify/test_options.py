@@ -64,6 +64,8 @@ BASES = {
     "schedule.milestones": {"schedule.decay": "step", "schedule.milestones": [1]},
     "schedule.power": {"schedule.decay": "poly"},
     "schedule.gamma": {"schedule.decay": "step", "schedule.milestones": [0]},
+    # oneDNN's gradient of a 3×3 convolution of a single pixel in bfloat16, which test_resnet has, is at times NaN
+    "trainer.precision": {"model.name": "rednet_nano"},
 }
 WITH_BASE = {
     "model.freeze": "stem",

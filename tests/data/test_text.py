@@ -70,3 +70,9 @@ def test_class_names_are_never_shifted(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         read_names(tmp_path / name)
+
+
+def test_names_that_a_json_object_has_twice_are_refused(tmp_path):
+    (tmp_path / "a.json").write_text('[{"a": 1, "b": 2}, {"a": 1, "a": 2}]')
+    with pytest.raises(DataError, match=r"a\.json: broken JSON \('a' appears twice in one object\)"):
+        read_json(tmp_path / "a.json")

@@ -95,7 +95,7 @@ def segmentation_data(
         parts[split] = LabelMaps(whole, code, options.reading)
         findings.used[split] = len(whole)
     findings.settle(root, options.on_problem)
-    palettes.tell(root, findings, strict=not options.values and not options.allow_empty)
+    palettes.tell(root, len(code.classes), findings, strict=not options.values and not options.allow_empty)
     tell_alike(code.classes, findings)
     tell_numbered(code.classes, findings)
     tell_leftovers(root, findings, "images outside the folders of the splits", options.only)
@@ -121,12 +121,24 @@ class _Palettes:
             if list(found.values()).count(colour) == 1:
                 self._values.setdefault(colour, {}).setdefault(value, file.name)
 
-    def tell(self, root: Path, findings: Findings, strict: bool) -> None:
+    def tell(self, root: Path, num_classes: int, findings: Findings, strict: bool) -> None:
         """Say which values have several colours.
 
         Raises:
-            DataError: if strict, where colours have several values, too: then they mean other classes in other maps.
+            DataError: if strict, where colours have several values, too: then they mean other classes in other maps; or
+                where greys are other classes than their values, as a program that counts colours anew leaves them.
         """
+        greys = {value: colour[0] for value, (colour, *_) in self._colours.items() if len(set(colour)) == 1}
+        levels = [greys[value] for value in sorted(greys)]
+        moved = [value for value in sorted(greys) if greys[value] != value]
+        # 0 and 255 as 0 and 1 keep their order
+        lost = bool(moved) and (levels != sorted(levels) or max(levels) < num_classes)
+        if strict and lost and len(greys) == len(self._colours):
+            raise DataError(
+                f"{root}: the palettes of the label maps draw the value {moved[0]} as the grey {greys[moved[0]]}, "
+                "as if saving with a palette had moved the classes; save them without one, or, if the values are "
+                "right: --data.allow_empty true"
+            )
         several = {value: list(colours.items()) for value, colours in self._colours.items() if len(colours) > 1}
         if not several:
             return

@@ -80,9 +80,18 @@ def read_json(file: Path) -> Any:
     """
     text = read_text(file)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: broken JSON ({error})") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which the library would keep the last of equal names in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} appears twice in one object")
+    return found
 
 
 def read_names(file: Path, least: int = 2, most: int | None = None) -> list[str]:

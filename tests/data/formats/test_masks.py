@@ -404,3 +404,31 @@ def test_values_beside_colours_are_told(tmp_path):
     assert said not in open_root(tmp_path).findings.notes
     assert said in open_root(tmp_path, values={0: "sky", 1: "road"}).findings.notes
     assert said in open_root(tmp_path, ignore_index=0).findings.notes
+
+
+@pytest.mark.parametrize(("values", "greys"), [((0, 1), (0, 2)), ((0, 1), (2, 0)), ((0, 1), (255, 0))])
+def test_greys_that_a_palette_moved_are_refused(tmp_path, values, greys):
+    with_palettes(tmp_path, [(values, [[grey] * 3 for grey in greys])] * 2)
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
+    with pytest.raises(DataError, match=r"palettes of the label maps draw the value \d as the grey"):
+        open_root(tmp_path)
+    assert open_root(tmp_path, allow_empty=True).findings.used == {"train": 1, "val": 1}
+
+
+def test_black_and_white_of_a_palette_are_its_values(tmp_path):
+    with_palettes(tmp_path, [((0, 1), ([0] * 3, [255] * 3))] * 2)
+    assert open_root(tmp_path).findings.used == {"train": 1, "val": 1}
+
+
+def test_an_image_that_a_list_names_twice_is_used_once(tmp_path):
+    for name in "abc":
+        save(tmp_path / "JPEGImages" / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
+        save(tmp_path / "SegmentationClass" / f"{name}.png", np.resize(np.array([0, 1], np.uint8), (8, 8)))
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\nb\na\n")
+    (lists / "val.txt").write_text("c\n")
+    with pytest.raises(DataError, match=r"train\.txt: a: is named twice"):
+        open_root(tmp_path)
+    assert open_root(tmp_path, on_problem="skip").findings.used == {"train": 2, "val": 1}

@@ -202,3 +202,31 @@ def test_turned_boxes_are_told(root):
         file.write_text(file.read_text().replace("</difficult>", f"</difficult>{attributes}"))
     notes = open_root(root).findings.notes
     assert "train: boxes turned by an angle, taken as if they were not, in 1 (000002.xml)" in notes
+
+
+@pytest.mark.parametrize(("text", "crowd"), [("true", 1), ("Yes", 1), ("False", 0), ("", 0)])
+def test_difficult_in_words(root, text, crowd):
+    file = root / "Annotations" / "000001.xml"
+    file.write_text(file.read_text().replace("<difficult>0<", f"<difficult>{text}<"))
+    crowds = [item["iscrowd"] for item in open_root(root).train.record.to_coco()["annotations"]]
+    assert crowds == [crowd] * 2 + [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<difficult>0<", "<difficult>maybe<", "000001.xml: object 1: wanted 0 or 1 as difficult, got maybe"),
+        ("<object>", "<objects><object/></objects><object>", "000001.xml: has objects inside another element"),
+    ],
+)
+def test_objects_that_are_not_read_are_problems(root, old, new, message):
+    file = root / "Annotations" / "000001.xml"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(DataError, match=message):
+        open_root(root)
+
+
+def test_parts_of_objects_are_told(root):
+    file = root / "Annotations" / "000001.xml"
+    file.write_text(file.read_text().replace("</object>", "<part><name>head</name></part></object>"))
+    assert "train: boxes of parts of objects are not used, in 1 (000001.xml)" in open_root(root).findings.notes

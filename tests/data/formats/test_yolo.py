@@ -340,3 +340,33 @@ def test_names_with_their_numbers_are_told(root):
     )
     settings(root, names=["1 cat", "3 dog"], train="images/train", val="images/val")
     assert not any("numbers" in note for note in open_root(root).findings.notes)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("classes = 3\n", "obj.data: classes is 3, but obj.names has 2 names"),
+        ("train = valid.txt\n", "obj.data: says something twice: 4 .train, train, valid, names"),
+    ],
+)
+def test_what_darknets_settings_contradict_is_refused(tmp_path, lines, message):
+    fill(tmp_path, "", range(2), "obj_train_data", "obj_train_data")
+    for split, number in (("train", 0), ("valid", 1)):
+        (tmp_path / f"{split}.txt").write_text(f"obj_train_data/{number}.png\n")
+    (tmp_path / "obj.names").write_text("cat\ndog\n")
+    rest = "train = train.txt\nvalid = valid.txt\nnames = obj.names\n"
+    (tmp_path / "obj.data").write_text(f"classes = 2\n{rest}")
+    assert open_root(tmp_path).findings.used == {"train": 1, "val": 1}
+    (tmp_path / "obj.data").write_text(lines + rest)
+    with pytest.raises(DataError, match=message):
+        open_root(tmp_path)
+
+
+def test_images_taken_from_a_neighbour_are_told(tmp_path):
+    for root in (tmp_path, tmp_path / "pets"):
+        for split in ("train", "valid"):
+            fill(root, split, (1,), "{}/images", "{}/labels")
+    settings(tmp_path / "pets", train="../train/images", val="valid/images")
+    (note,) = open_root(tmp_path / "pets").findings.notes
+    where = tmp_path.resolve() / "train" / "images"
+    assert note.startswith(f"data.yaml: its ../train/images is taken as {where}, not as {tmp_path / 'pets'}")

@@ -104,8 +104,12 @@ def _by_lists(
             continue
         findings.saw(files[name])
         pairs[split] = []
+        named: set[str] = set()
         for stem in filter(None, read_lines(files[name])):
-            if stem in by_stem:
+            if stem in named:
+                findings.problem(f"{name}: {stem}", "is named twice")
+            elif stem in by_stem:
+                named.add(stem)
                 pairs[split].append((by_stem[stem], labels / f"{stem}.png"))
             else:
                 findings.problem(f"{name}: {stem}", f"no such image in {images.name}/")

@@ -24,6 +24,8 @@ from involution.data.text import nfc, read_lines, read_names, read_text
 from involution.data.walk import subfolders
 
 _IMAGES = ("jpegimages", "images")
+# what difficult may be, in lower case
+_YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class _Page:
     size: tuple[int, int] | None
     # whether the boxes are turned by an angle that CVAT writes beside them
     turned: bool
+    # whether objects have parts with boxes of their own, as Pascal VOC's people have
+    parts: bool
     # class, corners, difficult
     objects: list[tuple[str, tuple[float, float, float, float], bool]]
 
@@ -162,15 +166,21 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
     size = tuple(_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     whole = all(side is not None and side > 0 for side in size)
     objects = []
+    if len(list(root.iter("object"))) > len(root.findall("object")):
+        return "has objects inside another element than <annotation>"
     for place, item in enumerate(root.findall("object"), 1):
         corners = tuple(_number(item.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
         name = nfc((item.findtext("name") or "").strip())
         if not name or any(value is None for value in corners):
             return f"object {place} lacks its name or the four numbers of its bndbox"
-        objects.append((name, corners, (item.findtext("difficult") or "0").strip() == "1"))
+        difficult = (item.findtext("difficult") or "").strip().lower()
+        if difficult not in (*_YES, *_NO):
+            return f"object {place}: wanted 0 or 1 as difficult, got {difficult[:80]}"
+        objects.append((name, corners, difficult in _YES))
     angles = [_number(item.findtext("value")) for item in root.iter("attribute") if item.findtext("name") == "rotation"]
     turned = any(angle and angle % 360 for angle in angles)
-    return _Page(file, called, image, tuple(int(side) for side in size) if whole else None, turned, objects)  # type: ignore[arg-type]
+    parts = root.find("object/part") is not None
+    return _Page(file, called, image, tuple(int(side) for side in size) if whole else None, turned, parts, objects)  # type: ignore[arg-type]
 
 
 def _image(file: Path, name: str, folders: Sequence[Path]) -> Path | None:
@@ -247,6 +257,9 @@ def _record(
     turned = [page.file.name for page in pages if page.turned]
     if turned:
         findings.note(f"{split}: boxes turned by an angle, taken as if they were not, in {some(turned)}")
+    parts = [page.file.name for page in pages if page.parts]
+    if parts:
+        findings.note(f"{split}: boxes of parts of objects are not used, in {some(parts)}")
     other = [page.file.name for page, image in found if _names_another(page, image)]
     if other:
         findings.note(f"{split}: XML files that name another image than that of their own name: {some(other)}")

@@ -95,7 +95,11 @@ def _settings(file: Path) -> dict[str, Any]:
     """What a YAML file, or Darknet's obj.data with its lines of ``train = train.txt``, says."""
     text = read_text(file)
     if file.suffix == ".data":
-        return dict([part.strip() for part in line.split("=", 1)] for line in text.split("\n") if "=" in line)
+        pairs = [[part.strip() for part in line.split("=", 1)] for line in text.split("\n") if "=" in line]
+        settings = dict(pairs)
+        if len(settings) < len(pairs):
+            raise DataError(f"{file}: says something twice: {some([key for key, _ in pairs], len(pairs))}")
+        return settings
     try:
         content = parse_yaml(text)
     except YamlError as error:
@@ -129,6 +133,7 @@ def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str
                 findings.note(f"{file.name}: its test, {given[0]}, is not there")
                 continue
             found = [_place(place, base, file) for place in given]
+            _tell_outside(given, found, base, file, findings)
             images = [image for place in found for image in _images(place, base, findings)]
             splits[split] = _Split(images, base, by_name.get(split))
     if list(splits) == ["train"] and not {"val", "test"} & set(by_name):
@@ -137,7 +142,10 @@ def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str
     if file.suffix == ".data":
         names = _place(content.get("names", "obj.names"), base, file)
         findings.saw(names)
-        return read_names(names, least=1), splits
+        classes = read_names(names, least=1)
+        if content.get("classes", str(len(classes))) != str(len(classes)):
+            raise DataError(f"{file}: classes is {content['classes']}, but {names.name} has {len(classes)} names")
+        return classes, splits
     classes = _yaml_names(content, file)
     for other in (root / name for name in ("classes.txt", "obj.names") if (root / name).is_file()):
         findings.saw(other)
@@ -191,6 +199,16 @@ def _find_place(place: object, base: Path, file: Path) -> Path | None:
     shorter = [Path(*parts[start:]) for start in range(len(parts))]
     candidates = (base / text, file.parent / text, *(base / inner for inner in shorter))
     return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def _tell_outside(given: Sequence[object], found: Sequence[Path], base: Path, file: Path, findings: Findings) -> None:
+    """Say which places are outside the data set while it has ones of the same names."""
+    for place, taken in zip(given, found, strict=True):
+        parts = [part for part in PurePosixPath(str(place).replace("\\", "/")).parts if part not in ("..", ".", "/")]
+        own = base / Path(*parts)
+        # a link inside the data set may lead anywhere
+        if own.exists() and not own.samefile(taken) and not taken.resolve().is_relative_to(base.resolve()):
+            findings.note(f"{file.name}: its {place} is taken as {taken.resolve()}, not as {own}")
 
 
 def _images(place: Path, base: Path, findings: Findings) -> list[Path]:

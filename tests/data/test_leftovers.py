@@ -16,6 +16,7 @@ from involution.data import leftovers
 from involution.data.box_dataset import BoxDataset
 from involution.data.findings import Findings
 from involution.data.label_maps import LabelMaps
+from involution.data.paths import RECORD
 from involution.data.registry import Options, formats, open_data
 from involution.data.scenes import make_digit_scenes
 
@@ -228,3 +229,19 @@ def test_folders_are_counted_up_to_a_limit(tmp_path, monkeypatch):
     findings.saw(tmp_path / "used" / "a.txt")
     leftovers.tell_leftovers(tmp_path, findings, "images")
     assert findings.ignored == {"folders": ["many/ (more than 3 files)"]}
+
+
+def test_results_of_commands_among_the_data_are_told(tmp_path):
+    for name in ("cat", "dog", "explained"):
+        for i in range(5):
+            draw(tmp_path / name / f"{i}.png", i)
+    folder = tmp_path / "explained"
+    lines = [
+        json.dumps([name, (folder / name).stat().st_size + more, 0]) for name, more in (("0.png", 0), ("1.png", 9))
+    ]
+    (folder / RECORD).write_text("\n".join([*lines, json.dumps(["gone.png", 7, 0]), "cut off", "7"]))
+    said = "among the data are files that commands of involution made, 1 (explained/0.png): move them away if they are"
+    assert any(note.startswith(said) for note in open_data("classify", f"imagefolder:{tmp_path}").findings.notes)
+    (folder / RECORD).unlink()
+    (folder / RECORD).symlink_to(tmp_path / "nowhere")
+    assert not any("among the data" in note for note in open_data("classify", f"imagefolder:{tmp_path}").findings.notes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from involution.data.findings import Findings
+from involution.data.findings import Findings, some
+from involution.data.paths import RECORD
 from involution.data.splits import words_of
 from involution.data.walk import NO_IMAGES, is_rubbish, why_no_image
 
@@ -25,6 +27,7 @@ def tell_leftovers(root: Path, findings: Findings, stray: str, only: str | None 
         stray: the reason for images: "images outside the class folders".
         only: the one split that is wanted; what belongs to another is told as such.
     """
+    _tell_made(root, findings)
     holding: set[str] = set()
     for file in findings.seen:
         above = os.path.dirname(file)
@@ -43,6 +46,35 @@ def tell_leftovers(root: Path, findings: Findings, stray: str, only: str | None 
         findings.ignore(reason, f"{name}/{_count(path)}" if is_folder else name)
     # of a large data set these are many
     findings.seen.clear()
+
+
+def _tell_made(root: Path, findings: Findings) -> None:
+    """Say which files among the data were made by a command of this package, such as pictures of predictions."""
+    made: list[str] = []
+    for folder in sorted({os.path.dirname(file) for file in findings.seen}):
+        for name, size in _record(Path(folder, RECORD)):
+            file = os.path.join(folder, name)
+            if file in findings.seen and os.path.isfile(file) and os.path.getsize(file) == size:
+                made.append(os.path.relpath(file, os.path.abspath(root)))
+    if made:
+        findings.note(
+            f"among the data are files that commands of involution made, {some(sorted(set(made)))}: move them away if "
+            "they are results"
+        )
+
+
+def _record(file: Path) -> Iterator[tuple[str, int]]:
+    """Names and sizes of the files that commands made in a folder."""
+    # a link would lead to somebody else's file, a pipe would wait
+    if file.is_symlink() or not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            name, size, *_ = json.loads(line)
+        except (ValueError, TypeError):
+            continue
+        if isinstance(name, str) and isinstance(size, int):
+            yield name, size
 
 
 def _reason(path: Path, is_folder: bool) -> str:

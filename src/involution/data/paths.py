@@ -9,6 +9,8 @@ from pathlib import Path
 
 from involution.data.errors import DataError
 
+# what the commands keep beside their files: what they made in this folder, a line each
+RECORD = ".involution-files.jsonl"
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _KINDS = (
     (stat.S_ISDIR, "is a folder, not a file"),

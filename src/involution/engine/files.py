@@ -16,8 +16,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from involution.data import paths
+
 # beside the files: what was made in this folder, a line each
-RECORD = ".involution-files.jsonl"
+RECORD = paths.RECORD
 
 
 @dataclass(frozen=True)

@@ -170,3 +170,13 @@ def test_a_picture_that_can_not_be_written_costs_none_of_the_others(here, capsys
     assert said.out.split()[:4] == others
     assert f"not written: {stem}-heatmap.png: No space left on device" in said.err
     assert (here / "out/index.jsonl").is_file()
+
+
+def test_a_range_of_values_that_is_hardly_used_is_told(here, capsys):
+    pixels = np.random.default_rng(0).integers(0, 4096, (20, 24)).astype(np.uint16)
+    Image.fromarray(pixels).save("deep.png")
+    words = ["--checkpoint", "a.ckpt", "--what", "heatmap"]
+    assert main(["explain", "deep.png", *words]) == 0
+    assert "warning: the first 1 images of values from 0 to 65535 use" in capsys.readouterr().err
+    assert main(["explain", "seven.png", *words]) == 0
+    assert "warning" not in capsys.readouterr().err

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from involution.data.errors import printable
 from involution.explain.errors import ExplainError
 from involution.extras import require
 
@@ -65,6 +66,7 @@ def run(args: Any) -> int:
     """
     require("timm", "torchvision", "PIL", "matplotlib")
     from involution.cli.explain_pictures import Pictures, draw_all
+    from involution.data.survey import deep_warnings
     from involution.engine.files import network_origin
     from involution.explain import Subject, find_layer, involution_layers, stage_layers
     from involution.explain.style import STYLES
@@ -95,6 +97,8 @@ def run(args: Any) -> int:
     if args.list_layers:
         print("\n".join(layers))
         return 0
+    for line in deep_warnings(images, subject.reading, "images"):
+        print(f"warning: {printable(line)}", file=sys.stderr)
     layer = find_layer(subject.network, args.layer or layers[len(layers) // 2])
     if not args.what and not stage_layers(subject.network):
         what.remove("stages")

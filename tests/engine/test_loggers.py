@@ -96,7 +96,8 @@ def test_a_service_that_does_not_answer_is_told_in_one_line(make_config, service
 
 def test_no_logger(make_config):
     result = train(make_config(logger="none", trainer__epochs=1), progress=False)
-    assert {file.name for file in result.log_dir.iterdir()} == {"best.ckpt", "last.ckpt", "metrics.csv", "data.json"}
+    files = {"best.ckpt", "last.ckpt", "metrics.csv", "data.json", ".involution-files.jsonl"}
+    assert {file.name for file in result.log_dir.iterdir()} == files
 
 
 def test_a_logger_that_is_unknown_or_missing(make_config, monkeypatch, capsys, tmp_path):

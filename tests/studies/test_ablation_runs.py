@@ -14,6 +14,7 @@ from generated import image_folder
 
 from involution.engine import run as engine
 from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
+from involution.engine.run_folder import LOCK
 from involution.studies import ablation_runs
 from involution.studies.ablation import load_study
 from involution.studies.ablation_runs import claim_folder, do_run, open_data, read_record, run_all
@@ -96,7 +97,10 @@ def test_a_training_goes_on_where_it_was(study, tmp_path, monkeypatch):
 
 def test_what_has_no_checkpoint_begins_anew(study, tmp_path):
     run = study.runs()[0]
-    (tmp_path / "runs" / run.name / "tensorboard").mkdir(parents=True)
+    folder = tmp_path / "runs" / run.name
+    (folder / "tensorboard").mkdir(parents=True)
+    # what a run that was killed leaves
+    (folder / LOCK).touch()
     assert do_run(run, tmp_path, "val")["split"] == "val"
 
 

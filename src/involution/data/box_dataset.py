@@ -20,7 +20,7 @@ from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.run_lengths import decode_mask
-from involution.data.splits import cut
+from involution.data.splits import cut, cut_by
 
 
 class BoxDataset(Dataset[Any]):
@@ -111,9 +111,8 @@ def split_record(record: BoxRecord, findings: Findings, options: Options) -> dic
         raise DataError(f"{record.source}: {count} images are too few for train and val")
     names = [_below(scene.file, record.source) for scene in record.scenes]
     train, val = cut(names, (0.2,), options.split_by, options.split_seed)
-    findings.note(
-        f"{record.source}: one set of images, split 80 / 20 into train and val by split_seed {options.split_seed}"
-    )
+    how = cut_by(options.split_by, options.split_seed)
+    findings.note(f"{record.source}: one set of images, split 80 / 20 into train and val {how}")
     chosen = {"train": train, "val": val}
     return {split: replace(record, scenes=[record.scenes[i] for i in places]) for split, places in chosen.items()}
 

@@ -206,6 +206,11 @@ def _place(name: str, seed: int) -> float:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
 
 
+def cut_by(by: str, seed: int) -> str:
+    """Say what `cut` cuts by, and that names give the shares only about."""
+    return f"by split_seed {seed}" + (" and the images' names, so the shares are approximate" if by == "name" else "")
+
+
 def cut(
     names: Sequence[str], shares: Sequence[float], by: str, seed: int, labels: Sequence[int] | None = None
 ) -> list[list[int]]:

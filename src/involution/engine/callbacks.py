@@ -329,7 +329,8 @@ class RunRecorder(L.Callback):
             if isinstance(callback, WeightAveraging):
                 # it has put the average in the place of the weights
                 callback.on_validation_epoch_end(trainer, pl_module)
-        self._train_figures = pl_module.train_figures()
+        # a run that was resumed in a validation has trained nothing since
+        self._train_figures = self._train_figures or pl_module.train_figures()
         self._save(trainer, pl_module, (trainer.current_epoch, int(trainer.num_training_batches)))
 
     def saved(self) -> str:

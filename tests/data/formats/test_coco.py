@@ -514,7 +514,8 @@ def test_small_boxes_at_the_left_and_top_are_taken_as_they_are(tmp_path):
 
     flat(tmp_path, to_origin)
     assert open_root(tmp_path).findings.notes == [
-        f"{tmp_path / 'result.json'}: one set of images, split 80 / 20 into train and val by split_seed 0"
+        f"{tmp_path / 'result.json'}: one set of images, split 80 / 20 into train and val by split_seed 0 "
+        "and the images' names, so the shares are approximate"
     ]
 
 

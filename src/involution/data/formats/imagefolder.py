@@ -10,7 +10,7 @@ from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import are_images_and_labels, name_splits, no_split
+from involution.data.splits import are_images_and_labels, cut_by, name_splits, no_split
 from involution.data.text import nfc
 from involution.data.walk import is_rubbish, subfolders
 
@@ -40,7 +40,9 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     names = [file.relative_to(root).as_posix() for file in everything.files]
     pieces = cut(names, (_SHARE, _SHARE), options.split_by, options.split_seed, everything.labels)
     parts = {split: everything.subset(piece) for split, piece in zip(SPLITS, pieces, strict=True)}
-    findings.note(f"{root}: no train/ and val/; its images are split 60 / 20 / 20 by split_seed {options.split_seed}")
+    findings.note(
+        f"{root}: no train/ and val/; its images are split 60 / 20 / 20 {cut_by(options.split_by, options.split_seed)}"
+    )
     return classification_data(spec, classes, parts, findings, options, root)
 
 

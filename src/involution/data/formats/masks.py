@@ -15,7 +15,7 @@ from involution.data.pair_folders import find_pairs
 from involution.data.paths import need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import name_splits, no_split
+from involution.data.splits import cut_by, name_splits, no_split
 from involution.data.text import nfc, read_lines
 from involution.data.walk import images_below
 
@@ -132,7 +132,9 @@ def _by_chance(
         raise DataError(f"{root}: {len(pairs)} images are too few for train and val")
     names = [image.relative_to(root).as_posix() if root in image.parents else image.name for image, _ in pairs]
     train, val = cut(names, (0.2,), options.split_by, options.split_seed)
-    findings.note(f"{root}: one set of images, split 80 / 20 into train and val by split_seed {options.split_seed}")
+    findings.note(
+        f"{root}: one set of images, split 80 / 20 into train and val {cut_by(options.split_by, options.split_seed)}"
+    )
     return {"train": [pairs[place] for place in train], "val": [pairs[place] for place in val]}
 
 

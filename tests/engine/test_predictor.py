@@ -310,6 +310,7 @@ def test_files_that_are_none_cost_no_other_and_what_is_not_taken_is_said(colour_
     os.mkfifo(photos / "pipe.jpg")
     (photos / "notes.txt").write_text("words")
     picture().convert("RGB").save(photos / "e.gif", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    Image.new("RGBA", (8, 8)).save(photos / "f.png")
     (photos / os.fsdecode(b"caf\xe9\x1b[31m.png")).write_bytes((photos / "b").read_bytes())
     out = tmp_path / "found.json"
     words = ["classify", "predict", str(photos), "--checkpoint", str(colour_checkpoint), "--output", str(out)]
@@ -317,9 +318,10 @@ def test_files_that_are_none_cost_no_other_and_what_is_not_taken_is_said(colour_
     said = capsys.readouterr()
     assert "not used, no images: 1 (notes.txt)" in said.err
     assert "files with several frames or pages, of which the first is used: 1 (e.gif)" in said.err
+    assert "images with an alpha channel, whose transparent parts are read as white: 1 (f.png)" in said.err
     assert "loop.jpg: can't be opened" in said.err
     assert "pipe.jpg: is a named pipe, not a file" in said.err
     assert "\x1b" not in said.out + said.err
-    assert "6 classified, 2 skipped" in said.out
+    assert "7 classified, 2 skipped" in said.out
     found = json.loads(out.read_bytes())
-    assert [len(found[key]) for key in ("results", "skipped")] == [6, 2]
+    assert [len(found[key]) for key in ("results", "skipped")] == [7, 2]

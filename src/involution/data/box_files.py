@@ -125,6 +125,7 @@ def tell_headers(
     """
     headers = [(file, header) for file, header in files if isinstance(header, Header)]
     tell_frames(headers, findings, where)
+    tell_alpha(headers, findings, where)
     turned = [file.name for file, header in headers if header.orientation > 1]
     if turned and reading.exif == "apply":
         meant = f"{refer} taken to fit the upright images; " if refer else ""
@@ -149,6 +150,14 @@ def tell_frames(files: Iterable[tuple[Path, Header]], findings: Findings, where:
     if several:
         begin = f"{where}: " if where else ""
         findings.note(f"{begin}files with several frames or pages, of which the first is used: {some(several)}")
+
+
+def tell_alpha(files: Iterable[tuple[Path, Header]], findings: Findings, where: str = "") -> None:
+    """Say which images may have transparent parts."""
+    alpha = [file.name for file, header in files if header.alpha]
+    if alpha:
+        begin = f"{where}: " if where else ""
+        findings.note(f"{begin}images with an alpha channel, whose transparent parts are read as white: {some(alpha)}")
 
 
 def size_complaint(file: Path, size: Size | None, header: Header, reading: Reading) -> str | None:

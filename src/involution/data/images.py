@@ -95,6 +95,7 @@ class Header:
         mode: the image library's name of the pixels: L, RGB, I;16, …
         kind: the file's format: JPEG, PNG, …
         several: whether there are more frames or pages than the first, which alone is read.
+        alpha: whether parts may be transparent, which are read as white.
     """
 
     size: tuple[int, int]
@@ -103,6 +104,7 @@ class Header:
     mode: str
     kind: str
     several: bool = False
+    alpha: bool = False
 
 
 def read_image(
@@ -165,7 +167,8 @@ def look(path: str | os.PathLike[str], reading: Reading | None = None) -> Header
         if reading.value_range is None:
             _type_range(image, name)
         size = stored[::-1] if turned else stored
-        return Header(size, stored, orientation, image.mode, image.format or "", _has_several(image, file))
+        several = _has_several(image, file)
+        return Header(size, stored, orientation, image.mode, image.format or "", several, _has_alpha(image))
 
 
 def check_image(path: str | os.PathLike[str], reading: Reading | None = None) -> tuple[int, int]:
@@ -390,6 +393,10 @@ def _type_range(image: Image, name: str) -> tuple[float, float] | None:
     raise ImageError(f"{name}: {kind} {_NO_RANGE}")
 
 
+def _has_alpha(image: Image) -> bool:
+    return image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info
+
+
 def to_8_bit(image: Image, value_range: tuple[float, float] | None = None, name: str = "image") -> Image:
     """An opened image of any mode as `L` where it is grey, else `RGB`; transparent parts become white.
 
@@ -412,7 +419,7 @@ def to_8_bit(image: Image, value_range: tuple[float, float] | None = None, name:
             raise ImageError(f"{name}: {int(np.isnan(pixels).sum())} pixels are NaN")
         scaled = (pixels.clip(low, high) - low) * (255.0 / (high - low))
         return PIL.Image.fromarray(scaled.round().astype(np.uint8), mode="L")
-    if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
+    if _has_alpha(image):
         rgba = image.convert("RGBA")
         white = PIL.Image.new("RGBA", rgba.size, "white")
         flat = PIL.Image.alpha_composite(white, rgba)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from involution.data.box_files import tell_frames
+from involution.data.box_files import tell_alpha, tell_frames
 from involution.data.errors import printable
 from involution.data.findings import Findings, some
 from involution.data.images import Header, ImageError, Reading, look, read_image
@@ -372,6 +372,7 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
     if findings is not None:
         headers = [(file, header) for file in files if (header := _header(file))]
         tell_frames(headers, findings)
+        tell_alpha(headers, findings)
     if findings is not None and named:
         findings.note(f"taken by name, though made by an earlier prediction or command: {some(list(map(str, named)))}")
     return list(files), unmatched

@@ -112,6 +112,20 @@ def test_files_of_several_frames_are_told(tmp_path):
     assert data.train[place][0].getpixel((0, 0)) == (255, 0, 0)
 
 
+def test_images_with_an_alpha_channel_are_told(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=2)
+    # a fourth channel that is no transparency, as of near infrared, whitens the picture
+    for number in range(2):
+        Image.new("RGBA", (8, 8), (200, 0, 0, 10)).save(tmp_path / "train" / "ant" / f"infrared{number}.png")
+    data = open_data("classify", f"imagefolder:{tmp_path}")
+    assert data.findings.notes == [
+        "train: images with an alpha channel, whose transparent parts are read as white: 2 (infrared0.png, "
+        "infrared1.png)"
+    ]
+    place = [file.name for file in data.train.files].index("infrared0.png")
+    assert min(data.train[place][0].getpixel((0, 0))) > 240
+
+
 @pytest.mark.parametrize("folders", ["images/train masks/train", "train/images train/masks", "images labels"])
 def test_images_and_labels_are_no_classes(tmp_path, folders):
     for folder in folders.split():

@@ -15,7 +15,8 @@ def serve(home, before=""):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = f"{before}\nimport sys\nfrom involution.cli import main\nsys.exit(main(['app', '--port', '{port}']))"
+    words = ["app", "--port", str(port)]
+    code = f"{before}\nimport sys\nsys.argv[1:] = {words}\nfrom involution.cli import main\nsys.exit(main())"
     with tempfile.TemporaryDirectory(dir=home) as temporary:
         process = subprocess.Popen(
             [sys.executable, "-c", code],

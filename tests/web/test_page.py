@@ -8,6 +8,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+from app_checkpoints import uploaded
 from pictures import huge_png
 from PIL import Image
 
@@ -66,7 +67,7 @@ def expected_rows(server, run, image):
 
 def expected_tiles(server, image, pixel, runs=("demo/rednet", "demo/twin")):
     first, second = (Checkpoint.read(server.runs / run / "best.ckpt") for run in runs)
-    title, stages = stage_kernels(first, second, image, pixel)
+    title, stages = stage_kernels(first, second, uploaded(image), pixel)
     return re.findall('src="(.*?)"', kernels_html(title, pixel, stages, second.title))
 
 
@@ -241,8 +242,12 @@ def test_keyboard_alone(server, open_page):
                 return
         pytest.fail(f"no way by Tab to {name}")
 
+    wait_text(page, KERNELS, "row 4, column 4")
+    before = page.locator("#picture img").get_attribute("src")
     tab_to("Digit 5")
     page.keyboard.press("Enter")
+    # what is typed before the answer is there would be overwritten by it
+    page.wait_for_function("before => document.querySelector('#picture img').getAttribute('src') != before", arg=before)
     wait_text(page, KERNELS, "row 4, column 4")
     tab_to("Row")
     page.keyboard.press("Control+A")

@@ -51,6 +51,36 @@ def test_nothing_in_the_way_runs_fused():
     assert_close(out, unfused(module, x))
 
 
+FUSED = torch.ops.involution.dynamic_involution2d.default
+
+
+@pytest.mark.parametrize("fused", [True, False, None])
+def test_an_exported_program_keeps_the_fused_operator_where_it_is_chosen(fused):
+    module, x = module_and_input()
+    with backends.choose_fused(fused):
+        program = torch.export.export(module, (x,))
+    assert (FUSED in [node.target for node in program.graph.nodes]) == (fused is True)
+    assert_close(program.module()(x), module(x))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:FutureWarning")
+@pytest.mark.parametrize("fused", [True, None])
+def test_a_traced_program_keeps_the_fused_operator_where_it_is_chosen(fused):
+    module, x = module_and_input()
+    with backends.choose_fused(fused):
+        traced = torch.jit.trace(module, x)
+    assert ("dynamic_involution2d" in str(traced.inlined_graph)) == (fused is True)
+    assert_close(traced(x), module(x))
+
+
+def test_no_export_fuses_a_generator_of_somebody_else():
+    module, x = module_and_input()
+    parametrizations.spectral_norm(module.generator.span)
+    with backends.choose_fused(True):
+        program = torch.export.export(module, (x,))
+    assert FUSED not in [node.target for node in program.graph.nodes]
+
+
 PARTS = {"generator": lambda m: m.generator, "span": lambda m: m.generator.span}
 parts = pytest.mark.parametrize("part", PARTS)
 # name -> how it is registered, and with what

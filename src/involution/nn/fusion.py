@@ -13,7 +13,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from involution.ops.backends import prefers_fused
+from involution.ops.backends import fused_is_chosen, prefers_fused
 
 # what runs when nothing was patched
 _CONV2D, _FORWARD, _CONV_FORWARD = F.conv2d, nn.Conv2d.forward, nn.Conv2d._conv_forward
@@ -28,24 +28,26 @@ def may_fuse(generator: Any, generator_class: type[nn.Module], x: Any) -> bool:
         generator_class: What it is where nobody replaced it.
         x: The module's input.
     """
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        # the plain operator decomposes into PyTorch's own; tensors are stand-ins here, and torch's modes are active
+        return fused_is_chosen() and _is_untouched(generator, generator_class)
     # a tensor subclass has its own idea of a convolution; a symbolic tracer's proxy is no tensor at all
     if type(x) not in (Tensor, nn.Parameter) or not prefers_fused(x.device, x.dtype):
         return False
-    # an exported or traced program keeps the plain operator, which other runtimes can translate
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return False
+    return (
+        _is_untouched(generator, generator_class)
+        and _has_own_parameters(generator.span, x)
+        and not _everything_is_watched()
+        and not _is_in_a_mode()
+    )
+
+
+def _is_untouched(generator: Any, generator_class: type[nn.Module]) -> bool:
     # another generator, or one with another span, makes the map its own way: parametrised, adapted, quantised
     if type(generator) is not generator_class or type(generator.span) is not nn.Conv2d:
         return False
-    return (
-        _is_pointwise(generator.span)
-        and _has_own_parameters(generator.span, x)
-        and not _is_patched(generator)
-        and not _is_patched(generator.span)
-        and not _is_watched(generator)
-        and not _is_watched(generator.span)
-        and not _everything_is_watched()
-        and not _is_in_a_mode()
+    return _is_pointwise(generator.span) and not any(
+        _is_patched(part) or _is_watched(part) for part in (generator, generator.span)
     )
 
 

@@ -196,9 +196,26 @@ def prefers_fused(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype in _fused.get(device.type, ()) if _chosen is None else _chosen
 
 
+def fused_is_chosen() -> bool:
+    """Return whether `choose_fused` demands the fused operator."""
+    return _chosen is True
+
+
 @contextlib.contextmanager
 def choose_fused(fused: bool | None) -> Iterator[None]:
-    """Make modules run fused (True), unfused (False), or whichever is faster (None), inside the context."""
+    """Make modules run fused (True), unfused (False), or whichever is faster (None), inside the context.
+
+    What torch.export and torch.jit.trace record inside it is one operator for each module with True, its kernel
+    generator and the plain operator otherwise.
+
+    Example:
+        >>> from involution import Involution2d
+        >>> module = Involution2d(16, 7).eval()
+        >>> with choose_fused(True):
+        ...     program = torch.export.export(module, (torch.rand(1, 16, 9, 9),))
+        >>> any(node.target is torch.ops.involution.dynamic_involution2d.default for node in program.graph.nodes)
+        True
+    """
     global _chosen
     before, _chosen = _chosen, fused
     try:

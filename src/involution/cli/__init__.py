@@ -34,6 +34,7 @@ _OTHERS = {
     "ablate": ("involution.cli.ablate", "train and compare settings: the paper's ablations, or your own study"),
     "weights": ("involution.cli.weights", "published weights by name: list, get, where, card, save"),
     "convert": ("involution.cli.convert", "convert files of published weights"),
+    "export": ("involution.cli.export", "a trained network as a file for another runtime: aoti, onnx, ..."),
     "explain": ("involution.cli.explain", "draw what an involution network sees in an image"),
     "app": ("involution.cli.app", "a web page: predictions, and the kernels at the pixel you click"),
     "info": ("involution.cli.info", "what this installation can do"),

@@ -53,6 +53,24 @@ class PredictCommand:
         if predictor.draws:
             parser.add_argument("--pictures", metavar="FOLDER", help="write the images with the results drawn on them")
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
+        parser.add_argument(
+            "--runtime",
+            default="torch",
+            choices=["torch", "aoti", "onnx", "openvino"],
+            help="what runs the network, on the CPU: --checkpoint is then what `involution export` wrote; torch takes "
+            "checkpoints and exported programs",
+        )
+
+    def _predictor(self, checkpoint: str, runtime: str, device: str) -> Predictor[Any]:
+        from involution.export.load import is_exported
+
+        if runtime == "torch" and is_exported(checkpoint) is None:
+            return get_task(self.task).predictor.from_checkpoint(checkpoint, device)
+        from involution.export import load_exported
+
+        if device not in ("auto", "cpu"):
+            raise PredictError(f"an exported file runs on the CPU, got --device {device}")
+        return load_exported(checkpoint, runtime, task=self.task)
 
     def run(self, args: Any) -> int:
         """Predict, print the table and write the files."""
@@ -81,7 +99,7 @@ class PredictCommand:
         folders = {"--output": args.output} if args.output and kind.output[0] == "FOLDER" else {}
         folders |= {"--pictures": pictures} if pictures else {}
         plans = _plans({option: Path(folder) for option, folder in folders.items()}, files, whole)
-        predictor: Predictor[Any] = kind.from_checkpoint(args.checkpoint, args.device)
+        predictor = self._predictor(args.checkpoint, args.runtime, args.device)
         for line in deep_warnings(files, predictor.reading, "images"):
             print(f"warning: {printable(line)}", file=sys.stderr)
         errors = Console(stderr=True)

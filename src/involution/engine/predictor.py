@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -166,7 +167,8 @@ class Predictor(ABC, Generic[R]):
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         self.model = model.eval()
         self.card = card
-        self.device = next(model.parameters()).device
+        # what runs an exported file has no parameters, and takes tensors of the CPU
+        self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self.reading = Reading.of(card.recipe.get("data", {}))
 
     @classmethod

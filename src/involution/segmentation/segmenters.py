@@ -240,7 +240,8 @@ def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:
-    if x.shape[-2:] == like.shape[-2:]:
+    # an exported program takes sizes of which some are equal and some are not
+    if not torch.compiler.is_exporting() and x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 

@@ -1,0 +1,48 @@
+"""PyTorch's .pt2 archives, which hold a program or compiled code: reading what they say without running anything."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+from involution.export.metadata import KEY, MOST_BYTES
+
+_COMPILED = "/data/aotinductor/"
+
+
+def is_archive(path: Path, compiled: bool) -> bool:
+    """Whether a file is an archive with compiled code, or with a program."""
+    names = _names(path)
+    return bool(names) and any(_COMPILED in name for name in names) == compiled
+
+
+def read_entry(path: Path) -> str | None:
+    """The JSON of an archive's metadata; None where there is none."""
+    for name in _names(path):
+        if name.endswith(f"/extra/{KEY}.json"):
+            return _read(path, name)
+        if _COMPILED in name and name.endswith("_metadata.json"):
+            try:
+                found = json.loads(_read(path, name) or "")
+            except ValueError:
+                continue
+            if isinstance(found, dict) and isinstance(found.get(KEY), str):
+                return str(found[KEY])
+    return None
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return []
+    return names if any(name.endswith("/archive_format") for name in names) else []
+
+
+def _read(path: Path, name: str) -> str | None:
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(name).file_size > MOST_BYTES:
+            return None
+        return archive.read(name).decode("utf-8", errors="replace")

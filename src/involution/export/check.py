@@ -1,0 +1,81 @@
+"""Running a written file on real images and comparing it with PyTorch."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from involution.data.images import read_image
+from involution.engine.predictor import Predictor, find_images
+from involution.export.errors import ExportError
+from involution.extras import require
+
+_IMAGES = 8
+_ROUNDS, _SECONDS = 5, 0.3
+
+
+def real_images(predictor: Predictor[Any], sources: Sequence[str] | None) -> list[Any]:
+    """Images to compare on, as PIL images.
+
+    Args:
+        predictor: whose network will see them.
+        sources: files, folders and glob patterns; by default embedded images of the task.
+
+    Raises:
+        ExportError: if no images are found.
+        ImageError: if one can't be read.
+    """
+    if not sources:
+        return _embedded(predictor.task)
+    files, _ = find_images(sources)
+    if not files:
+        raise ExportError(f"no images found in {', '.join(map(str, sources))}")
+    return [read_image(file, reading=predictor.reading) for file in files[:_IMAGES]]
+
+
+def _embedded(task: str) -> list[Any]:
+    require("sklearn")
+    from involution.data.arrays import digits
+
+    found = digits()
+    if task == "classify":
+        import torchvision.transforms.v2.functional as F
+
+        return [F.to_pil_image(found[place][0]) for place in range(_IMAGES)]
+    import numpy as np
+    import PIL.Image
+
+    from involution.data.scenes import compose_scene
+
+    glyphs, rng = found.images[:, 0].numpy() / 255, np.random.default_rng(0)
+    scenes = [compose_scene(glyphs, found.labels.numpy(), rng)[0] for _ in range(_IMAGES // 2)]
+    return [PIL.Image.fromarray(scene) for scene in scenes]
+
+
+def milliseconds(*functions: Callable[[], object]) -> list[float]:
+    """Median time of a call of each function, called in turn."""
+    times: list[list[float]] = [[] for _ in functions]
+    for function in functions:
+        function()
+    end = time.perf_counter() + _SECONDS * len(functions)
+    while len(times[0]) < _ROUNDS or time.perf_counter() < end:
+        for function, taken in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            function()
+            taken.append(1e3 * (time.perf_counter() - start))
+    return [statistics.median(taken) for taken in times]
+
+
+def call_of(predictor: Predictor[Any], image: Any) -> Callable[[], object]:
+    """A function that runs a predictor's network on an image, prepared beforehand."""
+    prepared = predictor.look(image).input.to(predictor.device)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return predictor.model(prepared)
+
+    return call

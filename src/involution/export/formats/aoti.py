@@ -1,0 +1,58 @@
+"""Packages of AOTInductor: the network compiled to a library for this machine's processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from involution.export.archive import is_archive, read_entry
+from involution.export.errors import ExportError
+from involution.export.graph import Graph, Run, trace
+from involution.export.metadata import KEY
+from involution.export.registry import Format, Settings, register
+
+
+def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    # weights become constants in the order that their convolutions want
+    options = {"freezing": True, "aot_inductor.metadata": {KEY: metadata}}
+    program = trace(graph)
+    try:
+        with torch.no_grad():
+            aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+    except InvalidCxxCompiler as error:
+        raise ExportError("aoti needs a C++ compiler, and none was found; install g++ or set CXX") from error
+
+
+def _load(path: Path) -> Run:
+    from torch._inductor import aoti_load_package
+
+    module = aoti_load_package(str(path))
+
+    @torch.inference_mode()
+    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        # compiled for this memory order
+        return tuple(module(*(tensor.contiguous() for tensor in inputs)))
+
+    return run
+
+
+register(
+    Format(
+        name="aoti",
+        suffix=".pt2",
+        description="compiled by AOTInductor for this processor, for PyTorch in Python and C++",
+        runtime="aoti",
+        packages=(),
+        write=_write,
+        metadata=read_entry,
+        load=_load,
+        recognises=partial(is_archive, compiled=True),
+    )
+)

@@ -1,0 +1,84 @@
+"""Using exported files: the same typed results as those of checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from involution.data.images import ImageError
+from involution.engine.predictor import Predictor
+from involution.engine.task import get_task as engine_task
+from involution.export.errors import ExportError
+from involution.export.graph import Run
+from involution.export.metadata import Metadata, read_metadata
+from involution.export.registry import Format, formats, get_task
+
+
+def runtimes() -> dict[str, Format]:
+    """The formats by what runs their files."""
+    return {found.runtime: found for found in formats().values()}
+
+
+def load_exported(path: str | os.PathLike[str], runtime: str, *, task: str | None = None) -> Predictor[Any]:
+    """A predictor that runs an exported file on the CPU.
+
+    A file of the format pt2 or aoti can hold code: use those that you, or people you trust, have made.
+
+    Args:
+        path: what `involution export` wrote.
+        runtime: torch (for pt2), aoti, onnx or openvino.
+        task: refuse a file of another task.
+
+    Raises:
+        ExportError: if the file is missing, of another format or task, or not made by this package.
+        MissingExtra: if the runtime is not installed.
+    """
+    known = runtimes()
+    if runtime not in known:
+        raise ExportError(f"no runtime named {runtime!r} (there are {', '.join(known)})")
+    chosen, file = known[runtime], Path(path)
+    if not file.is_file():
+        raise ExportError(f"no such file: {path}")
+    if not chosen.recognises(file):
+        other = next((found for found in formats().values() if found.recognises(file)), None)
+        hint = f"; add --runtime {other.runtime}" if other else ""
+        raise ExportError(f"{path}: not a file of `involution export --format {chosen.name}`{hint}")
+    return predictor_of(chosen, file, task)
+
+
+def is_exported(path: str | os.PathLike[str]) -> Format | None:
+    """The format of an exported file; None for any other file, and for none."""
+    file = Path(path)
+    if not file.is_file():
+        return None
+    return next((found for found in formats().values() if found.recognises(file)), None)
+
+
+def predictor_of(chosen: Format, file: Path, task: str | None = None) -> Predictor[Any]:
+    """A predictor that runs a file of a format."""
+    metadata = read_metadata(chosen.metadata(file), file, task)
+    chosen.require()
+    network = get_task(metadata.task).network(_checked(chosen.load(file), metadata), metadata)
+    return engine_task(metadata.task).predictor(network, metadata.card())
+
+
+def _checked(run: Run, metadata: Metadata) -> Run:
+    """Refuse tensors of other sizes than a file is for, which runtimes refuse in many ways or not at all."""
+    wanted = [one["shape"] for one in metadata.inputs]
+
+    def checked(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        for tensor, shape in zip(inputs, wanted, strict=True):
+            fits = all(isinstance(size, str) or size == got for size, got in zip(shape, tensor.shape, strict=True))
+            if not fits:
+                raise ImageError(f"the file was exported for {_sizes(shape)}, got {_sizes(tensor.shape)}")
+        return run(inputs)
+
+    return checked
+
+
+def _sizes(shape: Sequence[int | str]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,165 @@
+"""The formats of exported files and what each task exports: a file each, registered by name."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from involution.data.errors import nearest
+from involution.engine.card import ModelCard
+from involution.engine.predictor import Predictor
+from involution.export.errors import ExportError
+from involution.export.graph import Graph, Run
+from involution.export.metadata import Metadata
+from involution.extras import require
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of an export, besides its place.
+
+    Args:
+        with_preprocessing: the graph takes 8-bit images, and ends in a softmax.
+        size: height and width of the images; None leaves them open where a task's images differ in size.
+        opset: version of ONNX's operators; None for the one that is tested.
+        operators: of ONNX: `standard` ones run anywhere, those of the `library` are faster.
+    """
+
+    with_preprocessing: bool = False
+    size: tuple[int, int] | None = None
+    opset: int | None = None
+    operators: str = "standard"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported files.
+
+    Attributes:
+        name: as on the command line.
+        suffix: what its files end in.
+        description: one line for the help.
+        runtime: what runs its files, as `predict --runtime` has it.
+        packages: that writing and running need, besides torch.
+        write: writes the graph, with the JSON of its metadata, to a file.
+        metadata: the JSON in a file, None where there is none; runs nothing that is in the file.
+        load: makes a function that runs a file.
+        recognises: whether a file is of this format, by its content.
+        options: settings that it knows, besides `with_preprocessing` and `size`.
+        beside: what its files have beside them: suffixes.
+    """
+
+    name: str
+    suffix: str
+    description: str
+    runtime: str
+    packages: tuple[str, ...]
+    write: Callable[[Graph, str, Path, Settings], None]
+    metadata: Callable[[Path], str | None]
+    load: Callable[[Path], Run]
+    recognises: Callable[[Path], bool]
+    options: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    def require(self) -> None:
+        """Raise `MissingExtra` for a package that is not installed."""
+        require(*self.packages)
+
+
+@dataclass(frozen=True)
+class TaskExport:
+    """What a task exports and how a file of it is used.
+
+    Attributes:
+        task: its name.
+        graph: from the network, its card and the settings to what is exported.
+        network: from what runs a file and its metadata to a module that is called like the network.
+        outputs: what a predictor's network computes for an image, as tensors.
+        agreement: from these of all images, by PyTorch and by a file, to the largest difference and what it should be
+            below, and to words about what was found.
+        multiple_of: what a network's inputs are filled up to a multiple of; None if to nothing.
+    """
+
+    task: str
+    graph: Callable[[nn.Module, ModelCard, Settings], Graph]
+    network: Callable[[Run, Metadata], nn.Module]
+    outputs: Callable[[Predictor[Any], Any], tuple[Tensor, ...]]
+    agreement: Callable[[Sequence[tuple[Tensor, ...]], Sequence[tuple[Tensor, ...]]], tuple[float, float, str]]
+    multiple_of: Callable[[nn.Module], int | None] = lambda network: None
+
+
+_FORMATS: dict[str, Format] = {}
+_TASKS: dict[str, TaskExport] = {}
+
+
+def register(found: Format) -> Format:
+    """Make a format known by its name.
+
+    Raises:
+        ValueError: if there is one of that name already.
+    """
+    if found.name in _FORMATS:
+        raise ValueError(f"there is already a format named {found.name}")
+    _FORMATS[found.name] = found
+    return found
+
+
+def register_task(found: TaskExport) -> TaskExport:
+    """Make known what a task exports.
+
+    Raises:
+        ValueError: if it is known already.
+    """
+    if found.task in _TASKS:
+        raise ValueError(f"it is already known what {found.task} exports")
+    _TASKS[found.task] = found
+    return found
+
+
+def formats() -> dict[str, Format]:
+    """All formats by name, PyTorch's first.
+
+    Example:
+        >>> list(formats())[:2]
+        ['pt2', 'aoti']
+    """
+    _load("formats")
+    return dict(sorted(_FORMATS.items(), key=lambda item: (bool(item[1].packages), item[0] != "pt2", item[0])))
+
+
+def get_format(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        ExportError: for an unknown one.
+    """
+    known = formats()
+    if name not in known:
+        raise ExportError(f"no format named {name!r} (there are {', '.join(known)}){nearest(name, known)}")
+    return known[name]
+
+
+def get_task(task: str) -> TaskExport:
+    """What a task exports.
+
+    Raises:
+        ExportError: if it exports nothing.
+    """
+    _load("tasks")
+    if task not in _TASKS:
+        raise ExportError(f"a network of the task {task!r} can't be exported; wanted {', '.join(sorted(_TASKS))}")
+    return _TASKS[task]
+
+
+@functools.cache
+def _load(folder: str) -> None:
+    package = importlib.import_module(f"involution.export.{folder}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")

@@ -1,0 +1,1 @@
+"""One file per task that exports; each registers itself."""

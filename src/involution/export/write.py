@@ -1,0 +1,190 @@
+"""Exporting a trained network: fold, trace, write, run what was written, compare, and only then put it in its place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from involution import __version__
+from involution.engine.files import Origin, atomic_path, check_output, made_of, network_origin
+from involution.engine.loading import load
+from involution.engine.task import get_task as engine_task
+from involution.export.check import call_of, milliseconds, real_images
+from involution.export.errors import ExportError
+from involution.export.graph import Graph, input_shapes
+from involution.export.load import predictor_of
+from involution.export.metadata import Metadata, preprocessing
+from involution.export.registry import Format, Settings, get_format, get_task
+from involution.models.fuse import fuse
+from involution.models.weights import named
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, run and compared with PyTorch.
+
+    Attributes:
+        file: the file.
+        metadata: what it says of itself.
+        megabytes: its size, with what is beside it.
+        difference: the largest absolute difference to PyTorch's outputs: of probabilities, of a detector's boxes in
+            pixels.
+        found: what was compared, in words.
+        milliseconds: of a call of its network with one image, median.
+        milliseconds_torch: of PyTorch's folded network.
+    """
+
+    file: Path
+    metadata: Metadata
+    megabytes: float
+    difference: float
+    found: str
+    milliseconds: float
+    milliseconds_torch: float
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"{self.file}: {self.megabytes:.1f} MB, {self.found} as in PyTorch (largest difference "
+            f"{self.difference:.1g}), {self.milliseconds:.1f} ms an image, in PyTorch {self.milliseconds_torch:.1f} ms"
+        )
+
+
+def export_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    format: str,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    with_preprocessing: bool = False,
+    size: tuple[int, int] | None = None,
+    opset: int | None = None,
+    operators: str | None = None,
+    images: Sequence[str] | None = None,
+    license: str | None = None,
+    tell: Callable[[str], object] = lambda stage: None,
+) -> Exported:
+    """Write a trained network for another runtime.
+
+    Batch norms are folded, and each involution stays one operator where the format can have it. The file is run in its
+    runtime and compared with PyTorch before it appears.
+
+    Args:
+        checkpoint: best.ckpt of a run, what `involution convert` wrote, or the name of published weights.
+        format: pt2, aoti, onnx or openvino.
+        output: the file; by default the checkpoint's name with the format's suffix, in the current folder.
+        with_preprocessing: the graph takes 8-bit images of the network's size, and normalises them; a classifier's or
+            segmenter's ends in a softmax.
+        size: height and width of a segmenter's or detector's images; by default any.
+        opset: version of ONNX's operators.
+        operators: of ONNX: ``standard`` or ``library``.
+        images: files, folders and patterns of images to compare on; by default embedded ones of the task.
+        license: of the weights; known for published ones.
+        tell: called with a word for each stage that takes time.
+
+    Returns:
+        What was written and found.
+
+    Raises:
+        ExportError: if it can't be done as asked, or if the file does not compute what PyTorch does.
+        CheckpointError: if the checkpoint can't be used.
+        MissingExtra: if a package is not installed.
+        OSError: if the file can't be written, or must not be replaced.
+    """
+    chosen = get_format(format)
+    settings = _settings(chosen, with_preprocessing, size, opset, operators)
+    target = _target(chosen, checkpoint, output)
+    origin = Origin(f"export --format {chosen.name}", (), network_origin(checkpoint))
+    with made_of(origin):
+        for place in _places(chosen, target):
+            check_output(place)
+    chosen.require()
+    tell("reading")
+    network, card = load(checkpoint)
+    task = get_task(card.task)
+    predictor = engine_task(card.task).predictor(network, card)
+    pictures = real_images(predictor, images)
+    wanted = [task.outputs(predictor, picture) for picture in pictures]
+    multiple_of = task.multiple_of(network)
+    fuse(network)
+    graph = task.graph(network, card, settings)
+    published = named(checkpoint)
+    metadata = Metadata(
+        task=card.task,
+        model=card.model,
+        classes=list(card.classes),
+        category_ids=list(card.category_ids),
+        preprocessing=preprocessing(card, with_preprocessing, multiple_of),
+        inputs=_inputs(graph),
+        outputs=list(graph.outputs),
+        license=license or (published.license if published else None),
+        source=published.name if published else Path(checkpoint).name,
+        versions=_versions(chosen),
+    )
+    with tempfile.TemporaryDirectory(prefix="involution-export-") as folder:
+        written = Path(folder) / f"model{chosen.suffix}"
+        tell("compiling" if chosen.name == "aoti" else "writing")
+        chosen.write(graph, metadata.to_json(), written, settings)
+        tell("comparing with PyTorch")
+        found = predictor_of(chosen, written)
+        difference, most, words = task.agreement(wanted, [task.outputs(found, picture) for picture in pictures])
+        if not difference <= most:
+            raise ExportError(
+                f"{chosen.name} does not compute what PyTorch does: differences up to {difference:.2g}, {words}; "
+                "nothing was written"
+            )
+        taken = milliseconds(call_of(found, pictures[0]), call_of(predictor, pictures[0]))
+        with made_of(origin):
+            # what lies beside it first: the file itself says that all is there
+            for place in reversed(_places(chosen, target)):
+                with atomic_path(place) as partial:
+                    shutil.copyfile(written.with_suffix(place.suffix), partial)
+    megabytes = sum(place.stat().st_size for place in _places(chosen, target)) / 1e6
+    return Exported(target, metadata, megabytes, difference, words, *taken)
+
+
+def _settings(
+    chosen: Format, inside: bool, size: tuple[int, int] | None, opset: int | None, operators: str | None
+) -> Settings:
+    given = {name: value for name, value in (("opset", opset), ("operators", operators)) if value is not None}
+    for name in given:
+        if name not in chosen.options:
+            raise ExportError(f"--{name} is not for --format {chosen.name}")
+    if size is not None and min(size) < 1:
+        raise ExportError(f"wanted a size of 1 pixel or more, got {size[0]}x{size[1]}")
+    return Settings(inside, size, **given)  # type: ignore[arg-type]
+
+
+def _target(chosen: Format, checkpoint: str | os.PathLike[str], output: str | os.PathLike[str] | None) -> Path:
+    if output is None:
+        stem = Path(checkpoint).stem if os.path.exists(checkpoint) else Path(checkpoint).name
+        return Path(f"{stem}{chosen.suffix}")
+    if Path(output).suffix != chosen.suffix:
+        raise ExportError(f"wanted an output file that ends in {chosen.suffix}, got {os.fspath(output)!r}")
+    return Path(output)
+
+
+def _places(chosen: Format, target: Path) -> list[Path]:
+    return [target, *(target.with_suffix(suffix) for suffix in chosen.beside)]
+
+
+def _inputs(graph: Graph) -> list[dict[str, Any]]:
+    return [
+        {"name": one.name, "dtype": str(one.example.dtype).removeprefix("torch."), "shape": shape}
+        for one, shape in zip(graph.inputs, input_shapes(graph), strict=True)
+    ]
+
+
+def _versions(chosen: Format) -> dict[str, str]:
+    return {
+        "involution": __version__,
+        "torch": torch.__version__,
+        **{package: version(package) for package in chosen.packages},
+    }

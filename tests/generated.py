@@ -15,12 +15,12 @@ def picture(label, number, size=(20, 24)):
 
 
 def image_folder(root, splits=("train", "val", "test"), classes=("ant", "bee", "cat"), per_class=8):
-    for split in splits:
+    for place, split in enumerate(splits):
         for label, name in enumerate(classes):
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(per_class):
-                picture(label, number).save(folder / f"{number:03}.jpg")
+                picture(label, number + 1000 * place).save(folder / f"{number:03}.jpg")
     return root
 
 

@@ -1,12 +1,14 @@
 """What a data set holds: counted right, and what is surely not meant so."""
 
+import io
 import json
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
 import torch
-from generated import image_folder, shards
+from generated import add, image_folder, shards
 from PIL import Image
 
 from involution.data.registry import Options, open_data
@@ -28,9 +30,7 @@ def test_images_in_folders(tmp_path):
     assert train.classes == {"ant": 9, "bee": 8, "cat": 8}
     assert train.kinds == {"JPEG RGB": 24, "PNG L": 1}
     assert train.sizes == {"smallest": [24, 20], "median": [24, 20], "largest": [100, 50]}
-    # the generator draws the same for both splits
-    assert len(found.duplicates["train and val"]) == 24
-    assert found.warnings == ["some images are in more than one split, so figures measured on them mean little"]
+    assert (found.duplicates, found.warnings) == ({}, [])
     assert json.loads(json.dumps(found.to_dict()))["splits"]["val"]["images"] == 24
     assert "  classes: ant 9 (36.0%), bee 8 (32.0%), cat 8 (32.0%)" in found.lines()
 
@@ -116,7 +116,8 @@ def test_a_range_that_is_hardly_used_is_told(tmp_path, values, dtype, told):
     for split in ("train", "val"):
         for number, name in enumerate(("a", "b")):
             (tmp_path / split / name).mkdir(parents=True)
-            Image.fromarray(np.array([[*values, number]], dtype).clip(*values)).save(tmp_path / split / name / "1.png")
+            pixels = np.array([[*values, number]] * (1 + number + 2 * (split == "val")), dtype).clip(*values)
+            Image.fromarray(pixels).save(tmp_path / split / name / "1.png")
     found = survey(open_data("classify", f"imagefolder:{tmp_path}"), quick=True)
     assert found.warnings == (
         [f"the first 2 images of {split} of {told}" for split in ("train", "val")] if told else []
@@ -124,3 +125,59 @@ def test_a_range_that_is_hardly_used_is_told(tmp_path, values, dtype, told):
     if dtype == np.uint16:
         told = survey(open_data("classify", f"imagefolder:{tmp_path}", Options(value_range=values)), quick=True)
         assert told.warnings == []
+
+
+def test_equal_pixels_in_files_of_other_formats_are_told(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=2)
+    for suffix, options in (("png", {}), ("bmp", {}), ("webp", {"lossless": True})):
+        for name in ("ant", "bee"):
+            Image.open(tmp_path / "train" / name / "000.jpg").save(tmp_path / "val" / name / f"x.{suffix}", **options)
+    data = open_data("classify", f"imagefolder:{tmp_path}")
+    assert survey(data, quick=True).duplicates == {}
+    found = survey(data)
+    assert len(found.duplicates["train and val"]) == 6
+    assert found.warnings[0].startswith(
+        "the same images are in more than one split (train and val 6, such as ant/x.bmp = "
+    )
+
+
+def test_equal_files_are_told_by_the_quick_part(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=2)
+    shutil.copy(tmp_path / "train" / "ant" / "000.jpg", tmp_path / "val" / "ant" / "other.jpg")
+    found = survey(open_data("classify", f"imagefolder:{tmp_path}"), quick=True)
+    assert found.duplicates == {"train and val": ["ant/other.jpg = ant/000.jpg"]}
+    assert found.warnings == [
+        "the same images are in more than one split (train and val 1, such as ant/other.jpg = ant/000.jpg), so figures "
+        "measured on them mean little"
+    ]
+
+
+def test_altered_copies_across_splits_are_told_by_their_names(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=3)
+    spec = f"imagefolder:{tmp_path}"
+    # both splits count from 0
+    Image.new("L", (9, 9)).save(tmp_path / "train" / "ant" / "001_flip.png")
+    assert survey(open_data("classify", spec), quick=True).warnings == []
+    Image.new("L", (9, 8)).save(tmp_path / "train" / "ant" / "500.png")
+    Image.new("L", (8, 9)).save(tmp_path / "val" / "ant" / "500_rot90.png")
+    told = "train and val have altered copies of the same images by their names: 1 (ant/500_rot90.png of ant/500.png)"
+    assert survey(open_data("classify", spec), quick=True).warnings == [told]
+
+
+def test_shards_are_surveyed_as_folders_are(tmp_path):
+    with tarfile.open(tmp_path / "train-0.tar", "w") as train, tarfile.open(tmp_path / "val-0.tar", "w") as val:
+        for archive, low in ((train, 0), (val, 300)):
+            for number in range(4):
+                file = io.BytesIO()
+                Image.fromarray(np.array([[0, 4000 - low - 600 * number]], np.uint16)).save(file, "PNG")
+                add(archive, f"{number}.png", file.getvalue())
+                add(archive, f"{number}.cls", str(number % 2).encode())
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    found = survey(open_data("classify", f"webdataset:{tmp_path}"))
+    assert found.splits["train"].kinds == {"PNG I;16": 4}
+    assert found.splits["train"].values == {"0 to 65535": [0, 4000]}
+    used = "use 0 to 4000 alone; --data.value_range 0 4000 would use it"
+    assert found.warnings[0] == f"the first 4 images of train of values from 0 to 65535 {used}"
+    assert found.duplicates == {}
+    data = open_data("classify", f"webdataset:{tmp_path}", Options(value_range=(0, 4000)))
+    assert survey(data).warnings == []

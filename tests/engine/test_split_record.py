@@ -1,10 +1,12 @@
 """A network is not measured on what it was trained on without a word."""
 
 import shutil
+import tarfile
 
 import pytest
 import torch
-from generated import image_folder
+from generated import add, image_folder
+from PIL import Image
 
 from involution.engine import evaluate, train
 from involution.engine.callbacks import TrainingInterrupted
@@ -49,11 +51,12 @@ def test_files_gone_and_added_are_told_by_evaluation_and_resumption(config, pict
 def test_a_split_that_moved_is_told(config, pictures, capsys):
     result = train(config(), progress=False)
     found = torch.load(result.best, weights_only=True)
+    told = "ant/003.jpg, ant/007.jpg, bee/005.jpg"
     found["split"]["train"] = torch.cat([found["split"]["train"], found["split"]["test"][:3]])
     torch.save(found, result.best)
     evaluate(result.best)
     assert warnings(capsys) == [
-        f"warning: 3 of the {len(found['split']['test'])} images of the test split were trained on"
+        f"warning: 3 of the {len(found['split']['test'])} images of the test split were trained on: {told}"
     ]
 
 
@@ -74,3 +77,47 @@ def test_an_epoch_that_became_too_short(config, pictures, press_ctrl_c):
             file.unlink()
     with pytest.raises(ConfigError, match=r"after 3 batches of an epoch, and .* has only 1 now: bring the images back"):
         train(config(), progress=False, resume=stop.value.checkpoint)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_copies_of_training_images_are_known_under_any_name(config, pictures, tmp_path, capsys, suffix):
+    result = train(config(), progress=False)
+    capsys.readouterr()
+    copies = tmp_path / "mine"
+    for name in ("ant", "bee"):
+        (copies / name).mkdir(parents=True)
+        for number, file in enumerate(sorted((pictures / "train" / name).iterdir())[:2]):
+            if suffix == "jpg":
+                shutil.copyfile(file, copies / name / f"holiday{number}.jpg")
+            else:
+                Image.open(file).save(copies / name / f"holiday{number}.png")
+        shutil.copyfile(pictures / "test" / name / "000.jpg", copies / name / "new.jpg")
+    evaluate(result.best, f"imagefolder:{copies}")
+    assert warnings(capsys) == [
+        "warning: 4 of the 6 images of the test split were trained on: "
+        f"ant/holiday0.{suffix}, ant/holiday1.{suffix}, bee/holiday0.{suffix}, …"
+    ]
+    # what chose the checkpoint was not learnt
+    evaluate(result.best, f"imagefolder:{pictures / 'val'}")
+    assert warnings(capsys) == []
+
+
+def test_many_bytes_are_compared_but_not_decoded(config, pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("involution.engine.split_record._MOST_BYTES", 100)
+    result = train(config(), progress=False)
+    found = torch.load(result.best, weights_only=True)
+    assert {name: len(part) for name, part in found["split_contents"].items()} == {"train": 16, "val": 16, "test": 16}
+    monkeypatch.setattr("involution.engine.split_record.CHECK_LIMIT", 3)
+    train(config(name="other"), progress=False)
+
+
+def test_a_shard_of_the_training_images_is_known(config, pictures, tmp_path, capsys):
+    result = train(config(), progress=False)
+    with tarfile.open(tmp_path / "birds-0.tar", "w") as archive:
+        for number, name in enumerate(("ant", "bee")):
+            add(archive, f"{number}.jpg", (pictures / "train" / name / "000.jpg").read_bytes())
+            add(archive, f"{number}.cls", str(number).encode())
+    (tmp_path / "classes.txt").write_text("ant\nbee\n")
+    capsys.readouterr()
+    evaluate(result.best, f"webdataset:{tmp_path}/birds-0.tar")
+    assert len(warnings(capsys)) == 1

@@ -31,6 +31,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--split_seed", type=int, default=0, help="seed for drawing splits that the data set does not have"
     )
+    parser.add_argument(
+        "--split_copies",
+        choices=["together", "apart"],
+        default="together",
+        help="whether drawn splits keep altered copies of one image, by their names, and equal files together",
+    )
     parser.add_argument("--classes", metavar="FILE", help="file with the class names")
     parser.add_argument("--masks", action="store_true", help="for detection, also check and draw the masks")
     parser.add_argument("--allow_empty", action="store_true", help="allow classes without training images")
@@ -59,6 +65,7 @@ def run(args: Any) -> int:
     options = Options(
         on_problem="skip",
         split_seed=args.split_seed,
+        split_copies=args.split_copies,
         classes=args.classes,
         masks=args.masks,
         allow_empty=args.allow_empty,

@@ -66,6 +66,7 @@ def run(args: Any) -> int:
     """
     require("timm", "torchvision", "PIL", "matplotlib")
     from involution.cli.explain_pictures import Pictures, draw_all
+    from involution.data.contents import Stored
     from involution.data.survey import deep_warnings
     from involution.engine.files import network_origin
     from involution.explain import Subject, find_layer, involution_layers, stage_layers
@@ -97,7 +98,7 @@ def run(args: Any) -> int:
     if args.list_layers:
         print("\n".join(layers))
         return 0
-    for line in deep_warnings(images, subject.reading, "images"):
+    for line in deep_warnings(list(map(Stored, images)), subject.reading, "images"):
         print(f"warning: {printable(line)}", file=sys.stderr)
     layer = find_layer(subject.network, args.layer or layers[len(layers) // 2])
     if not args.what and not stage_layers(subject.network):

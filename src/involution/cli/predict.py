@@ -79,6 +79,7 @@ class PredictCommand:
         from rich.table import Table
         from rich.text import Text
 
+        from involution.data.contents import Stored
         from involution.data.survey import deep_warnings
 
         kind = get_task(self.task).predictor
@@ -100,7 +101,7 @@ class PredictCommand:
         folders |= {"--pictures": pictures} if pictures else {}
         plans = _plans({option: Path(folder) for option, folder in folders.items()}, files, whole)
         predictor = self._predictor(args.checkpoint, args.runtime, args.device)
-        for line in deep_warnings(files, predictor.reading, "images"):
+        for line in deep_warnings(list(map(Stored, files)), predictor.reading, "images"):
             print(f"warning: {printable(line)}", file=sys.stderr)
         errors = Console(stderr=True)
 

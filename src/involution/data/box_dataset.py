@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from involution.data.boxes import Box, BoxRecord, Scene
+from involution.data.contents import Stored
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.images import ImageError, Reading, read_image
@@ -20,7 +21,10 @@ from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.run_lengths import decode_mask
-from involution.data.splits import cut, cut_by
+from involution.data.splits import cut, cut_by, val_of_train
+
+# of images that come without val
+_SHARE = 0.2
 
 
 class BoxDataset(Dataset[Any]):
@@ -99,22 +103,28 @@ class DetectionData(DataSet[BoxDataset]):
         return self.train.record.category_ids
 
 
-def split_record(record: BoxRecord, findings: Findings, options: Options) -> dict[str, BoxRecord]:
-    """Cut the images of a record that brings no splits by chance, 80 / 20 into train and val.
+def complete_splits(records: dict[str, BoxRecord], findings: Findings, options: Options) -> dict[str, BoxRecord]:
+    """The splits of a data set that brings one set of images, or none for val: these are cut, 80 / 20.
 
-    Where one split alone is wanted, all of them are it.
+    Where one split alone is wanted, a set without splits is it as a whole.
     """
     if options.only:
-        return {options.only: record}
-    count = len(record.scenes)
-    if count < 2:
-        raise DataError(f"{record.source}: {count} images are too few for train and val")
+        return {options.only: records["all"]} if "all" in records else records
+    if "val" in records:
+        return records
+    record = records["all"] if "all" in records else records["train"]
+    if len(record.scenes) < 2:
+        raise DataError(f"{record.source}: {len(record.scenes)} images are too few for train and val")
+    if "all" in records:
+        how = cut_by(options.split_by, options.split_seed)
+        findings.note(f"{record.source}: one set of images, split 80 / 20 into train and val {how}")
+    else:
+        findings.note(val_of_train(record.source, _SHARE, options))
     names = [_below(scene.file, record.source) for scene in record.scenes]
-    train, val = cut(names, (0.2,), options.split_by, options.split_seed)
-    how = cut_by(options.split_by, options.split_seed)
-    findings.note(f"{record.source}: one set of images, split 80 / 20 into train and val {how}")
-    chosen = {"train": train, "val": val}
-    return {split: replace(record, scenes=[record.scenes[i] for i in places]) for split, places in chosen.items()}
+    stored = [Stored(scene.file) for scene in record.scenes]
+    pieces = zip(("train", "val"), cut(names, (_SHARE,), options, findings, stored=stored), strict=True)
+    whole = {split: replace(record, scenes=[record.scenes[i] for i in places]) for split, places in pieces}
+    return {**whole, **{split: found for split, found in records.items() if split not in ("all", "train")}}
 
 
 def _below(file: Path, source: Path) -> str:

@@ -20,7 +20,7 @@ class CocoFile(NamedTuple):
     folders: list[Path]
 
 
-def find_files(root: Path, findings: Findings, wanted: tuple[str, ...]) -> dict[str, CocoFile]:
+def find_files(root: Path, findings: Findings, wanted: str | None) -> dict[str, CocoFile]:
     """The annotation file of each split, or of ``all`` where one file holds all images.
 
     - ``annotations/instances_train2017.json``, images in ``train2017/`` or ``images/train2017/`` (COCO, CVAT);
@@ -31,10 +31,10 @@ def find_files(root: Path, findings: Findings, wanted: tuple[str, ...]) -> dict[
     Args:
         root: the folder.
         findings: told what was recognised.
-        wanted: splits that must be there.
+        wanted: the split that must be there; None where none must.
 
     Raises:
-        DataError: where a wanted split has no file or several.
+        DataError: where a wanted split has no file, or train or val several.
     """
     need_folder(root)
     found = _beside_images(root, findings)
@@ -48,7 +48,7 @@ def find_files(root: Path, findings: Findings, wanted: tuple[str, ...]) -> dict[
             return {"all": CocoFile(files[0], _folders(root, files[0].stem.removeprefix("instances_")))}
         for split in SPLITS:
             fitting = [file for file in files if words_of(file.stem).split == split]
-            if split in wanted and len(fitting) > 1:
+            if len(fitting) > 1 and (split == wanted or (wanted == "train" and split == "val")):
                 names = ", ".join(file.name for file in fitting)
                 raise DataError(f"{root}: wanted one annotations/instances_{split}*.json, found {names}")
             try:
@@ -56,13 +56,17 @@ def find_files(root: Path, findings: Findings, wanted: tuple[str, ...]) -> dict[
                     found[split] = CocoFile(fitting[0], _split_folders(root, fitting[0], split, findings))
             except DataError as error:
                 # test images without labels are often not given away
-                if split in wanted:
+                if split == wanted or (wanted == "train" and split == "val"):
                     raise
                 findings.note(f"{error}; {split} is left out")
-    missing = [split for split in wanted if split not in found]
-    if missing and len(wanted) == 1:
-        raise no_split(root, wanted[0], found)
-    if missing:
+    if wanted not in (None, "train", *found):
+        raise no_split(root, str(wanted), found)
+    folders = [name for base in (root, _inner(root, "images")) if base.is_dir() for name in subfolders(base)]
+    missing = [split for split in ("train", "val") if split not in found]
+    # a folder of val without annotations is a mistake, none at all is not
+    if "train" not in missing and not any(words_of(name).split == "val" for name in folders):
+        missing = []
+    if wanted == "train" and missing:
         names = ", ".join(file.file.name for file in found.values()) or "none"
         raise DataError(
             f"{root}: wanted annotations/instances_{missing[0]}*.json, found {names}; images without splits want one "

@@ -142,8 +142,8 @@ def read_image(
 
 
 @contextmanager
-def open_pixels(path: str | os.PathLike[str], reading: Reading | None = None) -> Iterator[Image]:
-    """An image file decoded as it is, in the mode that it has, turned as `read_image` does.
+def open_pixels(path: str | os.PathLike[str] | BinaryIO, reading: Reading | None = None) -> Iterator[Image]:
+    """An image file, or an open stream of one, decoded as it is, in the mode that it has, turned as `read_image` does.
 
     Raises:
         ImageError: as `read_image`.
@@ -156,10 +156,10 @@ def open_pixels(path: str | os.PathLike[str], reading: Reading | None = None) ->
         yield image
 
 
-def look(path: str | os.PathLike[str], reading: Reading | None = None) -> Header:
-    """Read an image file's header without decoding it; raises as `read_image` does."""
+def look(path: str | os.PathLike[str] | BinaryIO, reading: Reading | None = None, name: str | None = None) -> Header:
+    """Read the header of an image file, or of an open stream, without decoding it; raises as `read_image` does."""
     reading = reading or Reading()
-    with _opened(path, None) as (file, name):
+    with _opened(path, name) as (file, name):
         image = _open(file, name)
         orientation = _orientation(image, name)
         stored = _stored_size(image)
@@ -197,7 +197,10 @@ class HeicError(ImageError):
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], name: str | None) -> Iterator[tuple[BinaryIO, str]]:
+def _opened(path: str | os.PathLike[str] | BinaryIO, name: str | None) -> Iterator[tuple[BinaryIO, str]]:
+    if not isinstance(path, str | os.PathLike):
+        yield path, name or "image"
+        return
     name = name or os.fspath(path)
     why = why_unreadable(path)
     if why:

@@ -26,6 +26,8 @@ class Options:
         on_problem: ``refuse`` a data set with malformed entries, or ``skip`` these; either way they are reported.
         split_seed: seed for drawing splits that the data set does not have.
         split_by: ``name`` draws each image by its name, so that an added one moves no other; ``draw`` has exact shares.
+        split_copies: ``together`` keeps altered copies of one image, by their names, and files of equal content in one
+            split when splits are drawn; ``apart`` draws them one by one.
         classes: file with the class names, one per line or a JSON list, instead of the data set's own.
         masks: check and decode the masks of boxes, too.
         only: the one split that is wanted, for an evaluation: the others need not be there, and a folder without splits
@@ -41,6 +43,7 @@ class Options:
     on_problem: str = "refuse"
     split_seed: int = 0
     split_by: str = "name"
+    split_copies: str = "together"
     classes: str | None = None
     masks: bool = False
     only: str | None = None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
+from involution.data.box_files import tell_headers
+from involution.data.contents import Stored
 from involution.data.errors import DataError
 from involution.data.findings import Findings
-from involution.data.images import EXTENSIONS, ImageError, Reading, read_image
+from involution.data.images import CHECK_LIMIT, EXTENSIONS, Header, ImageError, Reading, look, read_image
 from involution.data.paths import why_unreadable
 from involution.data.walk import is_rubbish
 
@@ -66,6 +69,7 @@ class ShardDataset(Dataset[tuple[Any, int]]):
             self._index(number, shard, num_classes, others)
         if not self.entries:
             raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls")
+        self._check(findings)
         if others:
             kinds = ", ".join(f"{kind} ({count:,})" for kind, count in others.most_common(5))
             findings.note(f"{self.shards[0].name} and similar: members that are not read: {kinds}")
@@ -100,6 +104,35 @@ class ShardDataset(Dataset[tuple[Any, int]]):
         for key, (offset, size) in images.items():
             self.entries.append((number, offset, size, key))
             self.labels.append(labels[key])
+
+    def _check(self, findings: Findings) -> None:
+        """Look at the headers of the images, so that a broken one shows before the training."""
+        where = self.shards[0].name
+        if len(self) > CHECK_LIMIT:
+            findings.note(f"{where} and similar: {len(self):,} images, which are not checked beforehand")
+            return
+
+        def header(index: int) -> Header | str:
+            name = self.name_of(index)
+            try:
+                return look(self.stored(index).open(), self.reading, name)
+            except (ImageError, OSError) as error:
+                return str(error).removeprefix(f"{name}: ")
+
+        with ThreadPoolExecutor(8) as pool:
+            headers = list(pool.map(header, range(len(self))))
+        for index, found in enumerate(headers):
+            if isinstance(found, str):
+                findings.problem(self.name_of(index), found)
+        whole = [index for index, found in enumerate(headers) if not isinstance(found, str)]
+        named = [(Path(self.name_of(index)), headers[index]) for index in whole]
+        tell_headers(named, self.reading, findings, where if len(self.shards) == 1 else f"{where} and similar")
+        self.entries, self.labels = ([items[index] for index in whole] for items in (self.entries, self.labels))  # type: ignore[assignment]
+
+    def stored(self, index: int) -> Stored:
+        """Where the bytes of an image are."""
+        number, offset, size, _ = self.entries[index]
+        return Stored(self.shards[number], offset, size)
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -16,8 +16,8 @@ from involution.data.errors import printable
 from involution.data.images import ImageError
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
+from involution.data.parts import files_of
 from involution.data.records import DataSet, item_name
-from involution.data.survey import files_of
 from involution.data.transforms import to_channels
 
 if TYPE_CHECKING:

@@ -7,15 +7,18 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from involution.data.errors import DataError
-from involution.data.findings import Findings
+from involution.data.findings import Findings, some
 from involution.data.records import SPLITS
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from involution.data.contents import Stored
+    from involution.data.registry import Options
 
 # what the splits are called, in any case; later words only where none of the first is there
 _USUAL = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
@@ -158,7 +161,11 @@ def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np
 
 
 def split_by_name(
-    names: Sequence[str], shares: Sequence[float], seed: int, labels: Sequence[int] | None = None
+    names: Sequence[str],
+    shares: Sequence[float],
+    seed: int,
+    labels: Sequence[int] | None = None,
+    units: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
     """Cut indices by a number drawn from each name, so that an added or removed image moves no other.
 
@@ -170,6 +177,8 @@ def split_by_name(
         shares: of the pieces after the first one, which gets the rest.
         seed: other seeds give other pieces.
         labels: class of each image; None where all are alike.
+        units: indices of the images that stay together, those of one class; all of them. Each is drawn by its shortest
+            name. None where every image is alone.
 
     Returns:
         Sorted indices of each piece.
@@ -180,11 +189,12 @@ def split_by_name(
     bounds = [sum(shares[:piece]) for piece in range(len(shares) + 1)]
     # the first piece is behind the others
     starts = [bounds[-1], *bounds[:-1]]
-    places = [_place(name, seed) for name in names]
+    units = [[index] for index in range(len(names))] if units is None else units
+    places = [_place(min((names[index] for index in unit), key=lambda name: (len(name), name)), seed) for unit in units]
     pieces = [next((k + 1 for k, end in enumerate(bounds[1:]) if place < end), 0) for place in places]
     groups: dict[int, list[int]] = {}
-    for index, label in enumerate(labels if labels is not None else [0] * len(names)):
-        groups.setdefault(label, []).append(index)
+    for number, unit in enumerate(units):
+        groups.setdefault(0 if labels is None else labels[unit[0]], []).append(number)
     for group in groups.values():
         if len(group) < len(starts):
             raise DataError(
@@ -192,12 +202,15 @@ def split_by_name(
                 "or more; give each class more images, or make train/ and val/ folders yourself"
             )
         for piece, start in enumerate(starts):
-            inside = [[index for index in group if pieces[index] == other] for other in range(len(starts))]
+            inside = [[number for number in group if pieces[number] == other] for other in range(len(starts))]
             if not inside[piece]:
                 largest = max(inside, key=lambda piece: len(piece))
-                nearest = min(largest, key=lambda index: abs(places[index] - start))
+                nearest = min(largest, key=lambda number: abs(places[number] - start))
                 pieces[nearest] = piece
-    return [[index for index, found in enumerate(pieces) if found == piece] for piece in range(len(starts))]
+    return [
+        sorted(index for unit, found in zip(units, pieces, strict=True) if found == piece for index in unit)
+        for piece in range(len(starts))
+    ]
 
 
 def _place(name: str, seed: int) -> float:
@@ -211,23 +224,86 @@ def cut_by(by: str, seed: int) -> str:
     return f"by split_seed {seed}" + (" and the images' names, so the shares are approximate" if by == "name" else "")
 
 
+def val_of_train(where: object, share: float, options: Options) -> str:
+    """Say that val is cut from train, where a data set has no images for it."""
+    return f"{where}: no images of val; {share:.0%} of train become val {cut_by(options.split_by, options.split_seed)}"
+
+
 def cut(
-    names: Sequence[str], shares: Sequence[float], by: str, seed: int, labels: Sequence[int] | None = None
+    names: Sequence[str],
+    shares: Sequence[float],
+    options: Options,
+    findings: Findings,
+    labels: Sequence[int] | None = None,
+    stored: Sequence[Stored] = (),
+    called: Sequence[str] | None = None,
 ) -> list[list[int]]:
     """Cut indices as a data set's options say: by `name`, or by a `draw` in which an added image moves others.
+
+    Altered copies of one image and files of equal content stay together, unless the options draw them apart.
 
     Args:
         names: of the images, within the data set.
         shares: of the pieces after the first one, which gets the rest.
-        by: name or draw.
-        seed: draws the pieces.
+        options: how the data set is opened.
+        findings: told which images stay together.
         labels: class of each image, for pieces in which each class has its share; None where all are alike.
+        stored: where the contents of the images are, for those that are equal.
+        called: names by which altered copies are known, if these are others.
     """
+    units = [[index] for index in range(len(names))]
+    if options.split_copies == "together":
+        units = _units(called or names, labels, stored, len(shares) + 1, findings)
+    if options.split_by == "name":
+        return split_by_name(names, shares, options.split_seed, labels, units)
+    pieces = _drawn(len(units), shares, options.split_seed, None if labels is None else [labels[u[0]] for u in units])
+    return [sorted(index for number in piece for index in units[number]) for piece in pieces]
+
+
+def _units(
+    names: Sequence[str], labels: Sequence[int] | None, stored: Sequence[Stored], pieces: int, findings: Findings
+) -> list[list[int]]:
+    """The images that stay together, in the order of the first of each; said where it is more than one."""
+    from involution.data.contents import equal_contents
+    from involution.data.families import families, joined
+
+    label_of = [0] * len(names) if labels is None else list(labels)
+    kinds = {
+        "altered copies of one image by their names": families(names),
+        "files of equal content": equal_contents(stored),
+    }
+    groups = [
+        # one image in two classes is told elsewhere
+        [index for index in group if label_of[index] == label]
+        for found in kinds.values()
+        for group in found
+        for label in {label_of[index] for index in group}
+    ]
+    units = joined(len(names), groups)
+    counts = Counter(label_of[unit[0]] for unit in units)
+    few = {label for label, count in counts.items() if count < pieces}
+    kept = [unit for unit in units if len(unit) > 1 and label_of[unit[0]] not in few]
+    for what, found in kinds.items():
+        members = {index for group in found for index in group}
+        alike = [unit for unit in kept if len(members.intersection(unit)) > 1]
+        if alike:
+            shown = [" with ".join(PurePosixPath(names[index]).name for index in unit[:2]) for unit in alike]
+            findings.note(
+                f"{what}: {sum(map(len, alike)):,} images, kept in one split each: {some(shown)}; "
+                "--data.split_copies apart draws them one by one"
+            )
+    if any(len(unit) > 1 and label_of[unit[0]] in few for unit in units):
+        findings.note("copies of one image may be in several splits: there are too few other images of their class")
+    return [
+        part for unit in units for part in ([unit] if label_of[unit[0]] not in few else [[index] for index in unit])
+    ]
+
+
+def _drawn(count: int, shares: Sequence[float], seed: int, labels: Sequence[int] | None) -> list[list[int]]:
+    """Cut so many indices into exact shares, of each class where there are labels."""
     import numpy as np
 
-    if by == "name":
-        return split_by_name(names, shares, seed, labels)
-    rest, pieces = list(range(len(names))), []
+    rest, pieces = list(range(count)), []
     for number, share in reversed(list(enumerate(shares))):
         left = share / (1 - sum(shares[number + 1 :]))
         if labels is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import os
 from collections import Counter, defaultdict
@@ -18,13 +17,18 @@ import PIL.ImageMode
 from torch.utils.data import Subset
 
 from involution.data.box_dataset import BoxDataset
+from involution.data.contents import Stored, equal_contents, pixel_number
 from involution.data.errors import DataError, printable
+from involution.data.families import families, plain_name
 from involution.data.findings import some
 from involution.data.images import Header, ImageError, Reading, is_deep, look, open_pixels
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
 from involution.data.labelled import labels_of
+from involution.data.parts import files_of, image_of, reading_of, short_name, stored_of
 from involution.data.records import DataSet
+from involution.data.splits import words_of
+from involution.data.text import nfc
 
 # images whose pixels are looked at for the range of their values
 _FIRST = 16
@@ -189,15 +193,22 @@ def survey(data: DataSet[Any], quick: bool = False) -> Survey:
 
     Args:
         data: the data set.
-        quick: leave out what takes long: headers of all files, equal contents, pixels of label maps.
+        quick: leave out what takes long: headers of all files, equal pixels (equal files are found), pixels of label
+            maps.
     """
     splits: dict[str, Split] = {}
     for name, part in data.parts.items():
         splits[name] = _split(part, data.classes, quick)
-    duplicates, mixed = ({}, []) if quick else _duplicates(data)
-    warnings = [*_range_warnings(data), *_shared_warnings(data)]
-    if any(" and " in pair for pair in duplicates):
-        warnings.append("some images are in more than one split, so figures measured on them mean little")
+    duplicates, mixed = _duplicates(data, quick)
+    shared = _shared_warnings(data)
+    warnings = [*_range_warnings(data), *shared, *_altered_copies(data)]
+    several = [f"{pair} {len(names):,}" for pair, names in duplicates.items() if " and " in pair]
+    if several and not shared:
+        first = next(names for pair, names in duplicates.items() if " and " in pair)
+        warnings.append(
+            f"the same images are in more than one split ({', '.join(several)}, such as {first[0]}), so figures "
+            "measured on them mean little"
+        )
     if mixed:
         warnings.append(f"the same image in different classes: {some(mixed)}")
     for name, split in splits.items():
@@ -205,20 +216,6 @@ def survey(data: DataSet[Any], quick: bool = False) -> Survey:
         if few and (not quick or not isinstance(data.parts[name], LabelMaps)):
             warnings.append(f"{name}: none of {', '.join(few[:5])}")
     return Survey(data.spec, data.classes, splits, duplicates, warnings, data.findings.to_dict())
-
-
-def files_of(part: Any) -> list[Path]:
-    """The image files of a part; empty where it has none of its own, as shards and arrays."""
-    if isinstance(part, BoxDataset):
-        return [scene.file for scene in part.record.scenes]
-    if isinstance(part, LabelMaps):
-        return [file for file, _ in part.pairs]
-    return list(getattr(part, "files", []))
-
-
-def reading_of(part: Any) -> Reading:
-    """How the images of a part are read."""
-    return getattr(part, "reading", Reading())
 
 
 def _split(part: Any, classes: Sequence[str], quick: bool) -> Split:
@@ -231,15 +228,14 @@ def _split(part: Any, classes: Sequence[str], quick: bool) -> Split:
         counts = Counter(labels_of(part))
         found.classes = {name: counts[label] for label, name in enumerate(classes)}
     # a task of somebody's own may have parts of another kind
-    files, reading = files_of(part), reading_of(part)
-    if files and not quick:
+    places, reading = stored_of(part), reading_of(part)
+    if places and not quick:
         with ThreadPoolExecutor(8) as pool:
-            headers = [item for item in pool.map(lambda file: _header(file, reading), files) if item is not None]
+            headers = [item for item in pool.map(lambda place: _header(place, reading), places) if item is not None]
         found.kinds = dict(Counter(f"{item.kind} {item.mode}" for item in headers).most_common())
         found.channels = dict(Counter(_channels(item.mode) for item in headers).most_common())
         found.values = {
-            f"{low:g} to {high:g}": [least, most]
-            for (low, high), least, most, _ in _ranges(files_of(part), reading_of(part))
+            f"{low:g} to {high:g}": [least, most] for (low, high), least, most, _ in _ranges(places, reading)
         }
         _measure([item.size for item in headers], found)
     elif isinstance(part, BoxDataset):
@@ -254,10 +250,10 @@ def _measure(sizes: list[tuple[int, int]], found: Split) -> None:
         found.sizes = {key: list(size) for key, size in chosen.items()}
 
 
-def _header(file: Path, reading: Reading) -> Header | None:
+def _header(place: Stored, reading: Reading) -> Header | None:
     try:
-        return look(file, reading)
-    except ImageError:
+        return look(place.open(), reading)
+    except (ImageError, OSError):
         # reported when the data set was opened
         return None
 
@@ -294,17 +290,17 @@ def _channels(mode: str) -> int:
     return 1 if mode.startswith(("I;", "F;")) else len(PIL.ImageMode.getmode(mode).bands)
 
 
-def _ranges(files: Sequence[Path], reading: Reading) -> list[tuple[tuple[int, int], float, float, int]]:
+def _ranges(places: Sequence[Stored], reading: Reading) -> list[tuple[tuple[int, int], float, float, int]]:
     """Of the first images: the range of their type, their lowest and highest value, and how many they are."""
     found: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
-    for file in files[:_FIRST]:
+    for place in places[:_FIRST]:
         try:
-            with open_pixels(file, reading) as image:
+            with open_pixels(place.open(), reading) as image:
                 pixels = np.asarray(image)
                 if image.mode not in ("F", "P", "1") and pixels.max(initial=0) <= 65535:
                     whole = (-32768, 32767) if pixels.min() < 0 else (0, 65535) if is_deep(image.mode) else (0, 255)
                     found[whole].append((float(pixels.min()), float(pixels.max())))
-        except ImageError:
+        except (ImageError, OSError):
             continue
     return [
         (whole, min(low for low, _ in seen), max(high for _, high in seen), len(seen)) for whole, seen in found.items()
@@ -325,30 +321,28 @@ def _shared_warnings(data: DataSet[Any]) -> list[str]:
     ]
 
 
-def deep_warnings(files: Sequence[Path], reading: Reading, what: str) -> list[str]:
+def deep_warnings(places: Sequence[Stored], reading: Reading, what: str) -> list[str]:
     """The warnings of those of the first images that have more than 8 bits: no other needs decoding."""
 
-    def deep(file: Path) -> bool:
-        try:
-            # no value of the pixels is needed, so any range will do
-            return is_deep(look(file, Reading(value_range=(0, 1))).mode)
-        except ImageError:
-            return False
+    def deep(place: Stored) -> bool:
+        # no value of the pixels is needed, so any range will do
+        header = _header(place, Reading(value_range=(0, 1)))
+        return header is not None and is_deep(header.mode)
 
-    return range_warnings([file for file in files[:_FIRST] if deep(file)], reading, what)
+    return range_warnings([place for place in places[:_FIRST] if deep(place)], reading, what)
 
 
-def range_warnings(files: Sequence[Path], reading: Reading, what: str, setting: str = "") -> list[str]:
+def range_warnings(places: Sequence[Stored], reading: Reading, what: str, setting: str = "") -> list[str]:
     """A warning where the first of some images use little of what their type can hold.
 
     Args:
-        files: the image files.
+        places: the images.
         reading: how they are read.
         what: what they are called: ``images of val``.
         setting: the option that tells another range; "" where there is none.
     """
     warnings = []
-    for (low, high), least, most, count in _ranges(files, reading):
+    for (low, high), least, most, count in _ranges(places, reading):
         room = (reading.value_range if high - low > 255 else None) or (low, high)
         if most - least < _USED * (room[1] - room[0]):
             told = f"; {setting} {least:g} {most:g} would use it" if setting and high - low > 255 else ""
@@ -362,40 +356,88 @@ def range_warnings(files: Sequence[Path], reading: Reading, what: str, setting: 
 def _range_warnings(data: DataSet[Any]) -> list[str]:
     """The warnings of each split."""
     found = (
-        range_warnings(files_of(part), reading_of(part), f"images of {split}", "--data.value_range")
+        range_warnings(stored_of(part), reading_of(part), f"images of {split}", "--data.value_range")
         for split, part in data.parts.items()
     )
     return [warning for warnings in found for warning in warnings]
 
 
-def _duplicates(data: DataSet[Any]) -> tuple[dict[str, list[str]], list[str]]:
-    """Images of equal content, by the pair of splits, and those of them that have different classes."""
-    first: dict[bytes, dict[str, tuple[str, int | None]]] = defaultdict(dict)
+def _duplicates(data: DataSet[Any], quick: bool) -> tuple[dict[str, list[str]], list[str]]:
+    """Images of equal content, by the pair of splits, and those of them that have different classes.
+
+    Content is the pixels, whatever the format of the file; if quick, the bytes that are stored.
+    """
+    first: dict[int, dict[str, tuple[str, int | None]]] = defaultdict(dict)
     found: dict[str, list[str]] = defaultdict(list)
     mixed: list[str] = []
-    sizes = Counter(file.stat().st_size for part in data.parts.values() for file in files_of(part))
+    numbers = _stored_numbers(data) if quick else _pixel_numbers(data)
     for split, part in data.parts.items():
         labels = labels_of(part) if hasattr(part, "labels") or hasattr(part, "indices") else None
-        for place, name, digest in _digests(part, sizes):
-            label = None if labels is None else labels[place]
-            for other, (equal, its_label) in first[digest].items():
+        for place, number in enumerate(numbers[split]):
+            if number is None:
+                continue
+            name, label = short_name(part, place), None if labels is None else labels[place]
+            for other, (equal, its_label) in first[number].items():
                 pair = f"{name} = {equal}"
                 found[split if other == split else f"{other} and {split}"].append(pair)
                 if label != its_label:
                     mixed.append(pair)
-            first[digest].setdefault(split, (name, label))
+            first[number].setdefault(split, (name, label))
     return dict(found), mixed
 
 
-def _digests(part: Any, sizes: Counter[int]) -> Iterator[tuple[int, str, bytes]]:
-    """Place, name and digest of the images that may have an equal."""
-    files = files_of(part)
-    for place, file in enumerate(files):
-        # a file whose length is its own has no equal
-        if sizes[file.stat().st_size] > 1:
-            name = f"{file.parent.name}/{file.name}"
-            yield place, name, hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
-    if not files:
-        for place in range(len(part)):
-            image = np.ascontiguousarray(np.asarray(part[place][0]))
-            yield place, f"image {place}", hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+def _stored_numbers(data: DataSet[Any]) -> dict[str, list[int | None]]:
+    """Of each image a number for its bytes where another one has as many; None for arrays and very many images."""
+    places = {split: stored_of(part) for split, part in data.parts.items()}
+    groups = equal_contents([place for found in places.values() for place in found])
+    number_at = {index: number for number, group in enumerate(groups) for index in group}
+    everywhere = itertools.count()
+    return {split: [number_at.get(next(everywhere)) for _ in found] for split, found in places.items()}
+
+
+def _pixel_numbers(data: DataSet[Any]) -> dict[str, list[int | None]]:
+    """Of each image a number for its pixels; None for what can't be read."""
+
+    def number(part: Any, place: int) -> int | None:
+        try:
+            return pixel_number(image_of(part, place))
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        return {
+            split: list(pool.map(number, itertools.repeat(part), range(len(part))))
+            for split, part in data.parts.items()
+        }
+
+
+def _altered_copies(data: DataSet[Any]) -> list[str]:
+    """A warning for two splits that have altered copies of the same images by their names."""
+    names = {split: _plain_names(part) for split, part in data.parts.items()}
+    warnings = []
+    for first, second in itertools.combinations(names, 2):
+        both = [*names[first], *names[second]]
+        border = len(names[first])
+        pairs = []
+        for group in families(both):
+            ours, theirs = ([both[i] for i in group if (i < border) == side] for side in (True, False))
+            # each split may count its own images from 0
+            if ours and theirs and not (any(map(_is_plain, ours)) and any(map(_is_plain, theirs))):
+                pairs.append(f"{theirs[0]} of {ours[0]}")
+        if pairs:
+            warnings.append(
+                f"{first} and {second} have altered copies of the same images by their names: {some(pairs)}"
+            )
+    return warnings
+
+
+def _plain_names(part: Any) -> list[str]:
+    """The names of images with their last folder, if it is not that of a split."""
+    if not stored_of(part):
+        return []
+    paths = [Path(short_name(part, index).rpartition(".tar:")[2]) for index in range(len(part))]
+    return [path.name if words_of(path.parent.name).split else path.as_posix() for path in paths]
+
+
+def _is_plain(name: str) -> bool:
+    return plain_name(name)[1] == nfc(Path(name).stem)

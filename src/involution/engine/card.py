@@ -135,6 +135,7 @@ def _from_0(card: dict[str, Any]) -> None:
     if isinstance(data, dict) and "split_seed" in data:
         # there was no other way, and the images must stay where they were
         data.setdefault("split_by", "draw")
+        data.setdefault("split_copies", "apart")
     # 0.1.0 passed it on to timm, which would download weights that the checkpoint replaces
     model = recipe.get("model") if isinstance(recipe, dict) else None
     settings = model if isinstance(model, dict) else {}

@@ -63,6 +63,8 @@ class DataConfig:
         split_seed: draws the splits that the data set does not bring along.
         split_by: draws them by the name of each image, so that an added one moves no other, or cuts exact shares (draw)
             as version 0.1.0 did.
+        split_copies: draw altered copies of one image, by their names (7.jpg, 7_flip.jpg), and files of equal content
+            together into one split, or apart.
         on_problem: refuse a data set with broken files or malformed entries, or skip these; both ways they are told.
         allow_empty: take classes without training images, pixels or objects for what is meant.
         exif: apply the EXIF orientation of images, or ignore it and take the pixels as stored.
@@ -78,6 +80,7 @@ class DataConfig:
     # what scikit-learn accepts
     split_seed: int = ranged(0, 0, 2**32 - 1)
     split_by: Literal["name", "draw"] = "name"
+    split_copies: Literal["together", "apart"] = "together"
     on_problem: OnProblem = "refuse"
     allow_empty: bool = False
     exif: Literal["apply", "ignore"] = "apply"

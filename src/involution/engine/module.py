@@ -17,6 +17,7 @@ from involution.engine.config import RunConfig
 from involution.engine.loader import derive_seed
 from involution.engine.optimizer import make_optimizer
 from involution.engine.schedule import lr_factor
+from involution.engine.split_record import CONTENTS
 from involution.engine.split_record import KEY as SPLIT
 
 
@@ -33,6 +34,7 @@ class TaskModule(L.LightningModule):
         monitor: name of the figure in `val_figures` that chooses the best checkpoint; larger is better.
         position: (epoch, batch) to resume from; set when a checkpoint is written.
         split: a number for each image of each split, as `split_record.record` gives it.
+        split_contents: what the images of each split hold, as `split_record.contents` gives it.
         results: figures of the last pass over validation or test images.
         within: labels among which it is measured, None for all.
     """
@@ -47,6 +49,7 @@ class TaskModule(L.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.position = (0, 0)
         self.split: dict[str, Tensor] = {}
+        self.split_contents: dict[str, Tensor] = {}
         self.results: dict[str, Any] = {}
         self.within: list[int] | None = None
         # sums, because MeanMetric either hides a NaN loss or ignores the weights
@@ -131,3 +134,4 @@ class TaskModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CARD_KEY] = {**self.card.to_dict(), "position": list(self.position)}
         checkpoint[SPLIT] = self.split
+        checkpoint[CONTENTS] = self.split_contents

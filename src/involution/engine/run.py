@@ -15,9 +15,10 @@ import torch
 from involution.data import registry
 from involution.data.errors import printable
 from involution.data.images import ImageError, LoadingError
+from involution.data.parts import reading_of, stored_of
 from involution.data.records import DataSet
 from involution.data.registry import Options
-from involution.data.survey import Survey, deep_warnings, files_of, reading_of, survey
+from involution.data.survey import Survey, deep_warnings, survey
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
 from involution.engine.checkpoint import CheckpointError, read_checkpoint, read_recipe
 from involution.engine.checks import check_config
@@ -38,7 +39,7 @@ from involution.engine.resume import AUTO, Start, find_start, folder_of
 from involution.engine.run_folder import RunFolder
 from involution.engine.settings import ConfigError
 from involution.engine.signals import StopFlag
-from involution.engine.split_record import differences, joined, record, recorded
+from involution.engine.split_record import CONTENTS, contents, differences, joined, record, recorded, trained_on
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, quiet
 from involution.engine.training_state import check_training_state
@@ -121,6 +122,8 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         with flag, quiet():
             module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=start.found is None)
             module.split = _split(data, start, num_images // config.data.batch_size * config.trainer.accumulate)
+            if is_main_process():
+                module.split_contents = joined(recorded(start.found or {}, CONTENTS), contents(data))
             if not _is_finished(config, module, recorder, start, resume):
                 if start.found is None:
                     folder.claim()
@@ -146,7 +149,8 @@ def _split(data: DataSet[Any], start: Start, batches: int) -> dict[str, torch.Te
         ConfigError: if the epoch that it goes on in has become shorter than what was done of it.
     """
     now, before = record(data), recorded(start.found or {})
-    for line in differences(before, now, data.parts):
+    seen = [line for split in data.parts for line in trained_on(start.found or {}, data, split, same=True)]
+    for line in [*differences(before, now, data.parts), *seen]:
         tell(f"warning: {line}")
     if start.position[1] > batches:
         raise ConfigError(
@@ -320,24 +324,24 @@ def measure(
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("devices", devices, 1)):
         if value is not None and value < least:
             raise ConfigError(f"{name} must be {least} or more, got {value}")
-    contents = read_checkpoint(checkpoint)
-    network, card = load_contents(contents, checkpoint, task=task)
+    found = read_checkpoint(checkpoint)
+    network, card = load_contents(found, checkpoint, task=task)
     spec = get_task(card.task)
     if split not in (None, *spec.splits):
         raise ConfigError(f"split must be {' or '.join(spec.splits)}, got {split!r}")
     config = read_recipe(card, checkpoint, spec.config)
-    trained_on = config.data.spec
-    split = split or registry.eval_split(spec.name, data_spec or trained_on) or spec.eval_split
+    training_spec = config.data.spec
+    split = split or registry.eval_split(spec.name, data_spec or training_spec) or spec.eval_split
     config = _eval_config(config, data_spec, on_problem)
     config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
     # data of its own is measured whole, and need not have the other splits
-    same = data_spec is None or _same_data(data_spec, trained_on)
+    same = data_spec is None or _same_data(data_spec, training_spec)
     data = open_data(spec, config, only=None if same else split)
-    if same:
-        for line in differences(recorded(contents), record(data), [split]):
-            tell(f"warning: {line}")
+    changes = differences(recorded(found), record(data), [split]) if same else []
+    for line in [*changes, *trained_on(found, data, split, same)]:
+        tell(f"warning: {line}")
     measured = data.split(split)
-    for line in deep_warnings(files_of(measured), reading_of(measured), f"images of {split}"):
+    for line in deep_warnings(stored_of(measured), reading_of(measured), f"images of {split}"):
         tell(f"warning: {line}")
     data, within, card = match_classes(card, data, checkpoint)
     images = spec.eval_set(config, data.split(split))

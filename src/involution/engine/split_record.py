@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -12,10 +12,17 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from involution.data.arrays import ArrayDataset
+from involution.data.contents import number_of, pixel_number, stored_numbers
+from involution.data.images import CHECK_LIMIT, ImageError
+from involution.data.parts import arrays_of, image_of, short_name, stored_of
 from involution.data.records import DataSet
 
 # in a checkpoint: name of a split -> [N] int64, a number for each image
 KEY = "split"
+# and -> numbers of what its images hold: the bytes that are stored, and the pixels
+CONTENTS = "split_contents"
+# more images than this are not read beforehand, and of more bytes than this only these are compared, not the pixels
+_MOST_BYTES = 200_000_000
 
 
 def record(data: DataSet[Any]) -> dict[str, Tensor]:
@@ -24,9 +31,38 @@ def record(data: DataSet[Any]) -> dict[str, Tensor]:
 
     Splits whose images can't be told apart are left out.
     """
-    root = os.path.abspath(os.path.expanduser(data.spec.partition(":")[2] or data.spec))
+    root = _root(data)
     found = {name: _numbers(part, root) for name, part in data.parts.items()}
     return {name: torch.tensor(sorted(numbers), dtype=torch.int64) for name, numbers in found.items() if numbers}
+
+
+def contents(data: DataSet[Any]) -> dict[str, Tensor]:
+    """Numbers that stand for the contents of the images of each split, by which a copy of another name is known."""
+    found = {name: {number for row in _contents(part) for number in row} for name, part in data.parts.items()}
+    return {name: torch.tensor(sorted(numbers), dtype=torch.int64) for name, numbers in found.items() if numbers}
+
+
+def _contents(part: Any) -> list[list[int]]:
+    """Of each image the numbers of its bytes and of its pixels; no pixels of many, and nothing of very many."""
+    places = stored_of(part)
+    if len(places) > CHECK_LIMIT:
+        return []
+    found = [[] if number is None else [number] for number in stored_numbers(places)]
+    if not places and not arrays_of(part):
+        return []
+    if sum(place.length for place in places) > _MOST_BYTES:
+        return found
+
+    def pixels(index: int) -> list[int]:
+        try:
+            return [pixel_number(image_of(part, index))]
+        except ImageError:
+            # told where it is needed
+            return []
+
+    with ThreadPoolExecutor(8) as pool:
+        found_pixels = list(pool.map(pixels, range(len(part))))
+    return [[*stored, *more] for stored, more in zip(found or [[]] * len(part), found_pixels, strict=True)]
 
 
 def _numbers(part: Any, root: str) -> list[int]:
@@ -35,23 +71,23 @@ def _numbers(part: Any, root: str) -> list[int]:
         return [inner[index] for index in part.indices] if inner else []
     if isinstance(part, ArrayDataset):
         return [
-            _number(image.numpy().tobytes() + bytes([label % 256]))
+            number_of(image.numpy().tobytes() + bytes([label % 256]))
             for image, label in map(part.__getitem__, range(len(part)))
         ]
     if not hasattr(part, "name_of"):
         return []
     names = (os.path.abspath(part.name_of(index)) for index in range(len(part)))
     # a data set may have been moved
-    return [_number(os.fsencode(name.removeprefix(root).replace(os.sep, "/"))) for name in names]
+    return [number_of(os.fsencode(name.removeprefix(root).replace(os.sep, "/"))) for name in names]
 
 
-def _number(content: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big", signed=True)
+def _root(data: DataSet[Any]) -> str:
+    return os.path.abspath(os.path.expanduser(data.spec.partition(":")[2] or data.spec))
 
 
-def recorded(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def recorded(checkpoint: Mapping[str, Any], key: str = KEY) -> dict[str, Tensor]:
     """The record in a checkpoint; empty in one of 0.1.0, and where it is none."""
-    found = checkpoint.get(KEY)
+    found = checkpoint.get(key)
     if not isinstance(found, Mapping):
         return {}
     return {
@@ -77,11 +113,34 @@ def differences(before: Mapping[str, Tensor], now: Mapping[str, Tensor], splits:
         changes = [f"{_images(len(one))} {what}" for one, what in ((gone, "gone"), (new, "new")) if len(one)]
         if changes:
             lines.append(f"the {name} split changed since the training began: {', '.join(changes)}")
-        if name != "train" and "train" in before:
-            seen = int(torch.isin(now[name], before["train"]).sum())
-            if seen:
-                lines.append(f"{seen} of the {_images(len(now[name]))} of the {name} split were trained on")
     return lines
+
+
+def trained_on(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, same: bool) -> list[str]:
+    """Say in a line which images of a split were trained on, by their names or by what they hold.
+
+    Args:
+        checkpoint: with the records of the training.
+        data: the data set now.
+        split: the split that is measured.
+        same: whether it is the data set of the training, in which names mean the same images.
+    """
+    part = data.parts.get(split)
+    names, held = (recorded(checkpoint, key).get("train") for key in (KEY, CONTENTS))
+    if part is None or (same and split == "train"):
+        return []
+    seen: set[int] = set()
+    if same and names is not None:
+        known = set(names.tolist())
+        seen = {index for index, number in enumerate(_numbers(part, _root(data))) if number in known}
+    if held is not None:
+        known = set(held.tolist())
+        seen |= {index for index, numbers in enumerate(_contents(part)) if not known.isdisjoint(numbers)}
+    if not seen:
+        return []
+    shown = [short_name(part, index) for index in sorted(seen)[:4]]
+    first = ", ".join(shown[:3]) + (", …" if len(shown) > 3 else "")
+    return [f"{len(seen)} of the {_images(len(part))} of the {split} split were trained on: {first}"]
 
 
 def joined(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> dict[str, Tensor]:

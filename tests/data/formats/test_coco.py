@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -219,10 +220,16 @@ def test_layout(root):
     with pytest.raises(DataError, match="no folder val2017/"):
         open_root(root)
     (root / "annotations" / "instances_val2017.json").unlink()
+    (root / "val2017").mkdir()
     with pytest.raises(
         DataError, match=r"instances_val\*\.json, found instances_train2017\.json; images without splits want one"
     ):
         open_root(root)
+    (root / "val2017").rmdir()
+    data = open_root(root)
+    assert data.findings.used == {"train": 2, "val": 1}
+    file = root / "annotations" / "instances_train2017.json"
+    assert f"{file}: no images of val; 20% of train become val" in " ".join(data.findings.notes)
 
 
 def test_the_record_is_the_file_again(root):
@@ -261,6 +268,8 @@ def test_as_roboflow_exports_it(tmp_path):
     assert ignored == {"left by an operating system": ["train/._annotations.coco.json"]}
     assert open_data("detect", str(tmp_path)).classes == ["person"]
     assert open_root(tmp_path, only="test").findings.used == {"test": 1}
+    shutil.rmtree(tmp_path / "valid")
+    assert open_root(tmp_path).findings.used == {"train": 2, "val": 1, "test": 1}
 
 
 def test_as_roboflow_exports_a_version_without_splits(tmp_path):

@@ -183,8 +183,23 @@ def test_folders_that_are_surely_not_meant(tmp_path):
     with pytest.raises(DataError, match="rain both stand for train; keep one"):
         open_data("classify", f"imagefolder:{tmp_path / 'two'}")
     image_folder(tmp_path / "no", splits=("train", "test"))
+    (tmp_path / "no" / "valid").mkdir()
     with pytest.raises(DataError, match="has train/, test/ but no val/"):
         open_data("classify", f"imagefolder:{tmp_path / 'no'}")
+    image_folder(tmp_path / "only", splits=("val", "test"))
+    with pytest.raises(DataError, match="has val/, test/ but no train/"):
+        open_data("classify", f"imagefolder:{tmp_path / 'only'}")
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("train",)])
+def test_val_is_cut_from_train_where_there_is_none(tmp_path, splits):
+    image_folder(tmp_path, splits=splits, per_class=10)
+    data = open_data("classify", f"imagefolder:{tmp_path}", Options(split_by="draw"))
+    assert data.findings.used == {"train": 24, "val": 6, **({"test": 30} if "test" in splits else {})}
+    assert data.findings.notes == [f"{tmp_path}: no images of val; 20% of train become val by split_seed 0"]
+    assert {name.parent.parent.name for name in data.val.files} == {"train"}
+    with pytest.raises(DataError, match="has no val split; it has train"):
+        open_data("classify", f"imagefolder:{tmp_path}", Options(only="val"))
 
 
 @pytest.mark.parametrize("splits", [(".",), ("train", "val")])

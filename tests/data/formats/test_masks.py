@@ -319,7 +319,11 @@ def test_lists_of_pascal_voc(tmp_path):
     with pytest.raises(DataError, match=r"val\.txt: none: no such image in JPEGImages/"):
         open_root(tmp_path)
     (lists / "val.txt").unlink()
-    with pytest.raises(DataError, match=r"no list of val; wanted train\.txt and val\.txt"):
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 1, "val": 1}
+    assert f"{tmp_path}: no images of val; 20% of train become val" in data.findings.notes[0]
+    (lists / "train.txt").rename(lists / "val.txt")
+    with pytest.raises(DataError, match=r"no list of train; wanted train\.txt and val\.txt"):
         open_root(tmp_path)
 
 

@@ -157,9 +157,12 @@ def test_what_can_not_be_opened(root, tmp_path_factory):
     (root / "classes.txt").write_text("cat\n")
     with pytest.raises(DataError, match=r"objects of classes that classes\.txt does not name: 1 \(dog\)"):
         open_root(root)
-    (root / "ImageSets" / "Main" / "val.txt").unlink()
+    (root / "classes.txt").unlink()
+    (root / "ImageSets" / "Main" / "val.txt").write_text("")
     with pytest.raises(DataError, match="no annotations of val; found those of train"):
         open_root(root)
+    (root / "ImageSets" / "Main" / "val.txt").unlink()
+    assert f"{root}: no images of val; 20% of train become val" in " ".join(open_root(root).findings.notes)
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(DataError, match="no Annotations/"):
         open_root(empty)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -21,6 +23,7 @@ EVERY = {
     "on_problem": ("skip", "broken"),
     "split_seed": (1, ""),
     "split_by": ("name", ""),
+    "split_copies": ("apart", "copies"),
     "exif": ("ignore", ""),
     "value_range": ((0.0, 4095.0), ""),
     "allow_empty": (True, "empty"),
@@ -55,10 +58,15 @@ def make(task, root, extra):
             fill(root / name)
         if extra == "empty":
             (root / "unicorn").mkdir()
+        if extra == "copies":
+            for name in "abcdef":
+                shutil.copy(root / "bee" / "0.png", root / "bee" / f"{name}.png")
         if extra == "broken":
             (root / "bee" / "broken.png").write_bytes(b"words")
         return
     files = fill(root / "images")
+    for name in "abcdef" if extra == "copies" else "":
+        files.append(Path(shutil.copy(root / "images" / "0.png", root / "images" / f"{name}.png")))
     if extra == "broken":
         (root / "images" / "broken.png").write_bytes(b"words")
         files.append(root / "images" / "broken.png")

@@ -20,18 +20,17 @@ from involution.data.text import nfc, read_json
 
 def open_coco_folder(spec: str, path: Path, options: Options) -> DataSet[Any]:
     """Open a folder in one of the layouts of `find_files`."""
-    from involution.data.box_dataset import detection_data, split_record
+    from involution.data.box_dataset import complete_splits, detection_data
     from involution.data.coco_layouts import find_files
 
     findings = Findings()
-    files = find_files(path, findings, (options.only,) if options.only else ("train", "val"))
+    files = find_files(path, findings, options.only or "train")
     if options.only and options.only in files:
         files = {options.only: files[options.only]}
     names = {split: ImageNames(found.folders) for split, found in files.items()}
     records = {split: read_split(found.file, names[split], split, findings, options) for split, found in files.items()}
     findings.saw(*[found.file for found in files.values()])
-    if "all" in records:
-        records = split_record(records["all"], findings, options)
+    records = complete_splits(records, findings, options)
     return detection_data(spec, path, records, findings, options, "images without an entry in the annotations")
 
 
@@ -194,7 +193,7 @@ def _recognises(folder: Path) -> bool:
     from involution.data.coco_layouts import find_files, is_coco
 
     try:
-        return any(is_coco(found.file) for found in find_files(folder, Findings(), ()).values())
+        return any(is_coco(found.file) for found in find_files(folder, Findings(), None).values())
     except (DataError, OSError):
         return False
 

@@ -10,7 +10,7 @@ from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import are_images_and_labels, cut_by, name_splits, no_split
+from involution.data.splits import are_images_and_labels, cut_by, name_splits, no_split, val_of_train, words_of
 from involution.data.text import nfc
 from involution.data.walk import is_rubbish, subfolders
 
@@ -21,6 +21,7 @@ Layout = dict[str, tuple[str, dict[str, Path]]]
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
+    from involution.data.contents import Stored
     from involution.data.folders import by_class, class_folders, read_folders
     from involution.data.labelled import classification_data
     from involution.data.splits import cut
@@ -38,11 +39,11 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         return classification_data(spec, classes, {options.only: everything}, findings, options, root)
     findings.settle(spec, options.on_problem)
     names = [file.relative_to(root).as_posix() for file in everything.files]
-    pieces = cut(names, (_SHARE, _SHARE), options.split_by, options.split_seed, everything.labels)
+    stored = list(map(Stored, everything.files))
+    pieces = cut(names, (_SHARE, _SHARE), options, findings, everything.labels, stored)
     parts = {split: everything.subset(piece) for split, piece in zip(SPLITS, pieces, strict=True)}
-    findings.note(
-        f"{root}: no train/ and val/; its images are split 60 / 20 / 20 {cut_by(options.split_by, options.split_seed)}"
-    )
+    how = cut_by(options.split_by, options.split_seed)
+    findings.note(f"{root}: no train/ and val/; its images are split 60 / 20 / 20 {how}")
     return classification_data(spec, classes, parts, findings, options, root)
 
 
@@ -101,14 +102,16 @@ def _inside_classes(root: Path, below: dict[str, list[str]], findings: Findings)
 
 
 def _open_splits(spec: str, root: Path, layout: Layout, findings: Findings, options: Options) -> DataSet[Any]:
+    from involution.data.contents import Stored
     from involution.data.folders import class_folders, read_folders
     from involution.data.labelled import classification_data
+    from involution.data.splits import cut
 
     if options.only and options.only not in layout:
         raise no_split(root, options.only, layout)
     if options.only:
         layout = {options.only: layout[options.only]}
-    elif not {"train", "val"} <= set(layout):
+    elif "train" not in layout or ("val" not in layout and _names_val(root)):
         has = ", ".join(f"{name or split}/" for split, (name, _) in layout.items())
         lacking = " and no ".join(f"{split}/" for split in ("train", "val") if split not in layout)
         raise DataError(f"{root} has {has} but no {lacking}; wanted train/ and val/, each with one folder per class")
@@ -120,7 +123,21 @@ def _open_splits(spec: str, root: Path, layout: Layout, findings: Findings, opti
         _tell_deeper(found, findings)
         rules = replace(options, allow_empty=options.allow_empty or split != "train")
         parts[split] = read_folders(root, found, classes, findings, rules, where)
+    if not options.only and "val" not in parts:
+        findings.settle(spec, options.on_problem)
+        names = [file.relative_to(root).as_posix() for file in parts["train"].files]
+        stored, labels = list(map(Stored, parts["train"].files)), parts["train"].labels
+        train, val = cut(names, (_SHARE,), options, findings, labels, stored)
+        whole = parts["train"]
+        test = {"test": parts["test"]} if "test" in parts else {}
+        parts = {"train": whole.subset(train), "val": whole.subset(val), **test}
+        findings.note(val_of_train(root, _SHARE, options))
     return classification_data(spec, classes, parts, findings, options, root)
+
+
+def _names_val(root: Path) -> bool:
+    """Whether a folder is called as that of val, which then has no class folders."""
+    return any(words_of(name).split == "val" for name in subfolders(root))
 
 
 def open_split_folders(

@@ -15,12 +15,14 @@ from involution.data.pair_folders import find_pairs
 from involution.data.paths import need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import cut_by, name_splits, no_split
+from involution.data.splits import cut_by, name_splits, no_split, val_of_train
 from involution.data.text import nfc, read_lines
 from involution.data.walk import images_below
 
 # what tools append to the name of a label map
 _ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_labelIds", "_gt")
+# of images that come without val
+_SHARE = 0.2
 _CLASS_FILES = ("classes.txt", "classes.json", "labelmap.txt", "label_colors.txt")
 
 
@@ -71,7 +73,9 @@ def _find(root: Path, options: Options, findings: Findings) -> dict[str, list[tu
     known = {split: (found.images, found.labels) for split, found in folders.items() if found.labels is not None}
     if options.only and known and options.only not in known:
         raise no_split(root, options.only, known)
-    missing = [split for split in ((options.only,) if options.only else ("train", "val")) if split not in known]
+    # a folder of val without label maps is a mistake, none at all is not
+    wanted = (options.only,) if options.only else ("train", "val") if "val" in folders else ("train",)
+    missing = [split for split in wanted if split not in known]
     if missing:
         split = missing[0]
         raise DataError(f"{root}: no images in {split}/ with label maps in labels/{split}/; wanted both")
@@ -84,7 +88,7 @@ def _find(root: Path, options: Options, findings: Findings) -> dict[str, list[tu
     shared = len({labels for _, labels in chosen.values()}) < len(chosen)
     for split, (_, labels) in chosen.items():
         _tell_unused(labels, owned, "label maps" if shared else f"label maps of {split}", findings)
-    return pairs
+    return _with_val(root, pairs, options, findings)
 
 
 def _by_lists(
@@ -115,26 +119,42 @@ def _by_lists(
                 findings.problem(f"{name}: {stem}", f"no such image in {images.name}/")
     if "all" in pairs:
         return _by_chance(root, pairs["all"], options, findings)
-    missing = [split for split in ("train", "val") if not options.only and not pairs.get(split)]
-    if missing:
-        raise DataError(f"{lists}: no list of {' and '.join(missing)}; wanted train.txt and val.txt")
-    return pairs
+    if not options.only and not pairs.get("train"):
+        raise DataError(f"{lists}: no list of train; wanted train.txt and val.txt")
+    return _with_val(root, pairs, options, findings)
 
 
 def _by_chance(
     root: Path, pairs: list[tuple[Path, Path]], options: Options, findings: Findings
 ) -> dict[str, list[tuple[Path, Path]]]:
-    from involution.data.splits import cut
-
     if options.only:
         return {options.only: pairs}
+    how = cut_by(options.split_by, options.split_seed)
+    findings.note(f"{root}: one set of images, split 80 / 20 into train and val {how}")
+    return _cut(root, pairs, options, findings)
+
+
+def _with_val(
+    root: Path, pairs: dict[str, list[tuple[Path, Path]]], options: Options, findings: Findings
+) -> dict[str, list[tuple[Path, Path]]]:
+    """The splits, val cut from train where there are no images for it."""
+    if options.only or pairs.get("val"):
+        return pairs
+    findings.note(val_of_train(root, _SHARE, options))
+    test = {"test": pairs["test"]} if "test" in pairs else {}
+    return {**_cut(root, pairs["train"], options, findings), **test}
+
+
+def _cut(
+    root: Path, pairs: list[tuple[Path, Path]], options: Options, findings: Findings
+) -> dict[str, list[tuple[Path, Path]]]:
+    from involution.data.contents import Stored
+    from involution.data.splits import cut
+
     if len(pairs) < 2:
         raise DataError(f"{root}: {len(pairs)} images are too few for train and val")
     names = [image.relative_to(root).as_posix() if root in image.parents else image.name for image, _ in pairs]
-    train, val = cut(names, (0.2,), options.split_by, options.split_seed)
-    findings.note(
-        f"{root}: one set of images, split 80 / 20 into train and val {cut_by(options.split_by, options.split_seed)}"
-    )
+    train, val = cut(names, (_SHARE,), options, findings, stored=[Stored(image) for image, _ in pairs])
     return {"train": [pairs[place] for place in train], "val": [pairs[place] for place in val]}
 
 

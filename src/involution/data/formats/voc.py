@@ -46,7 +46,7 @@ class _Page:
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
-    from involution.data.box_dataset import detection_data, split_record
+    from involution.data.box_dataset import complete_splits, detection_data
 
     root, findings = Path(path), Findings()
     need_folder(root)
@@ -65,8 +65,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     for split, found in pages.items():
         records[split] = _record(root, split, found, classes, first, number, findings, options)
         number += len(found)
-    if "all" in records:
-        records = split_record(records["all"], findings, options)
+    records = complete_splits(records, findings, options)
     _tell_unlisted(root, findings)
     return detection_data(spec, root, records, findings, options, "images without an XML file that is used")
 
@@ -95,7 +94,6 @@ def _find(root: Path, only: str | None, findings: Findings) -> dict[str, list[tu
     pages = _annotations(root)
     images = [root / name for name in subfolders(root) if name.lower() in _IMAGES] + [pages]
     lists = root / "ImageSets" / "Main"
-    wanted = (only,) if only else ("train", "val")
     found: dict[str, list[tuple[Path, list[Path]]]] = {}
     listed = name_splits([file.name for file in lists.glob("*.txt")] if lists.is_dir() else [], lists, Findings())
     for split, name in listed.items():
@@ -114,11 +112,12 @@ def _find(root: Path, only: str | None, findings: Findings) -> dict[str, list[tu
         if not found["all"]:
             raise DataError(f"{root}: no Annotations/*.xml, and no XML files next to images")
         return found
+    void = [split for split, files in found.items() if not files]
     found = {split: files for split, files in found.items() if files}
     if only and only not in found:
         raise no_split(root, only, found)
-    missing = [split for split in wanted if split not in found]
-    if missing:
+    missing = [split for split in ("train", "val") if split not in found and (split == "train" or split in void)]
+    if missing and not only:
         raise DataError(f"{root}: no annotations of {' and '.join(missing)}; found those of {', '.join(found)}")
     return found
 

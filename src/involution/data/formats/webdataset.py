@@ -11,7 +11,7 @@ from involution.data.findings import Findings
 from involution.data.paths import ARCHIVES
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import no_split, words_of
+from involution.data.splits import cut_by, no_split, val_of_train, words_of
 from involution.data.text import read_names
 from involution.data.walk import is_rubbish
 
@@ -20,6 +20,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     from torch.utils.data import Subset
 
     from involution.data.labelled import VAL_SHARE, classification_data, tell_missing, tell_numbered
+    from involution.data.parts import stored_of
     from involution.data.shards import ShardDataset
     from involution.data.splits import cut
 
@@ -39,14 +40,21 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         split: ShardDataset(files, len(classes), findings, options.reading) for split, files in splits.items() if files
     }
     for split, part in parts.items():
-        tell_missing(part.labels, classes, split, spec, findings, options)
+        tell_missing(part.labels, classes, "train" if split == "all" else split, spec, findings, options)
     tell_numbered(classes, findings)
     if "val" not in parts and not options.only:
-        findings.note(f"{spec}: no val shards; a tenth of the training images becomes val")
-        train = parts["train"]
+        how = cut_by(options.split_by, options.split_seed)
+        whole = f"{spec}: shards without splits, split {1 - VAL_SHARE:.0%} / {VAL_SHARE:.0%} into train and val {how}"
+        findings.note(whole if "all" in parts else val_of_train(spec, VAL_SHARE, options))
+        train = parts.pop("all") if "all" in parts else parts["train"]
         names = [f"{train.shards[number].name}/{key}" for number, _, _, key in train.entries]
-        keep, val = cut(names, (VAL_SHARE,), options.split_by, options.split_seed, train.labels)
-        parts = {**parts, "train": Subset(train, keep), "val": Subset(train, val)}
+        keys = [key for *_, key in train.entries]
+        # keys may begin anew in each shard
+        called = keys if len(set(keys)) == len(keys) else None
+        findings.settle(spec, options.on_problem)
+        keep, val = cut(names, (VAL_SHARE,), options, findings, train.labels, stored_of(train), called)
+        test = {"test": parts["test"]} if "test" in parts else {}
+        parts = {"train": Subset(train, keep), "val": Subset(train, val), **test}
     if Path(path).is_dir():
         _tell_compressed(Path(path), findings)
     # a pattern names its files: what it leaves out is meant so
@@ -57,7 +65,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
 
 
 def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]]:
-    """Shards per split, told apart by train, val or test in their names, or in those of their folders.
+    """Shards per split, told apart by train, val or test in their names, or in those of their folders; else ``all``.
 
     Args:
         pattern: a folder of tar files, or a brace pattern such as `data/{train,val}-{000..031}.tar`.
@@ -83,6 +91,9 @@ def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]
     if not files or missing:
         raise DataError(f"webdataset:{pattern}: no such shards: {', '.join(missing[:3]) or 'no *.tar found'}")
     split_of = {file: _split_of(file, root) for file in files}
+    if not any(split_of.values()):
+        # one set, which is split later, or measured whole
+        return {only or "all": files}
     splits = {split: [file for file in files if split_of[file] == split] for split in SPLITS}
     strange = [file.name for file in files if split_of[file] is None]
     if only and not strange and not splits[only]:

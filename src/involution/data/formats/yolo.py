@@ -34,7 +34,7 @@ class _Split(NamedTuple):
 
 
 def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
-    from involution.data.box_dataset import detection_data, split_record
+    from involution.data.box_dataset import complete_splits, detection_data
     from involution.data.labelled import tell_numbered
 
     root, findings = Path(path), Findings()
@@ -50,7 +50,9 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     if options.only and "all" not in splits and options.only not in splits:
         raise no_split(root, options.only, splits)
     if "all" not in splits and not options.only:
-        missing = [split for split in ("train", "val") if split not in splits]
+        # a folder of val that the settings do not name is a mistake, none at all is not
+        unnamed = "val" not in splits and "val" in _by_name(root)
+        missing = [split for split in ("train", "val") if split not in splits and (split == "train" or unnamed)]
         if missing:
             raise DataError(
                 f"{root}: no images of {' and '.join(missing)}; found those of {', '.join(splits) or 'none'}"
@@ -72,8 +74,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     texts.check_names(classes, root, findings)
     if file is None or "kpt_shape" not in _settings(file):
         texts.key_points.refuse(root)
-    if "all" in records:
-        records = split_record(records["all"], findings, options)
+    records = complete_splits(records, findings, options)
     tell_numbered(classes, findings)
     return detection_data(spec, root, records, findings, options, "images outside the splits")
 

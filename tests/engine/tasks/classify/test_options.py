@@ -99,6 +99,7 @@ ELSEWHERE = {
     "data.allow_empty",
     "data.exif",
     "data.split_by",
+    "data.split_copies",
     "data.value_range",
     "trainer.channels_last",
     "trainer.sync_batchnorm",

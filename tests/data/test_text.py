@@ -76,3 +76,25 @@ def test_names_that_a_json_object_has_twice_are_refused(tmp_path):
     (tmp_path / "a.json").write_text('[{"a": 1, "b": 2}, {"a": 1, "a": 2}]')
     with pytest.raises(DataError, match=r"a\.json: broken JSON \('a' appears twice in one object\)"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("class", "Classes", "name,colour", "id;name", "label", "# class", "class_name", "name r g b", "Category"),
+        "class id",
+    ],
+)
+def test_a_heading_is_refused(tmp_path, line):
+    file = tmp_path / "classes.txt"
+    file.write_text(f"{line}\ncat\ndog\n")
+    with pytest.raises(DataError, match=f"line 1, '{line}', is surely a heading, .*; remove it, or, if it is a class"):
+        read_names(file)
+    (tmp_path / "classes.json").write_text(json.dumps([line, "cat"]))
+    assert read_names(tmp_path / "classes.json")[0] == line
+
+
+@pytest.mark.parametrize("line", ["red", "class 1", "classic", "id", "label a", "number plate", "1"])
+def test_a_name_is_no_heading(tmp_path, line):
+    (tmp_path / "classes.txt").write_text(f"{line}\ncat\n")
+    assert read_names(tmp_path / "classes.txt") == [line, "cat"]

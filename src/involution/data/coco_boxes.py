@@ -12,6 +12,8 @@ from involution.data.run_lengths import is_number
 
 # fewer boxes may agree with another meaning by chance
 _LEAST = 3
+# of turned boxes
+TAKEN = "which is not used: taken are the upright boxes of the same middle, width and height"
 _Corners = tuple[float, float, float, float]
 
 
@@ -56,7 +58,7 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
     if apart:
         findings.note(f"{split}: boxes that do not fit their polygons: {some(apart)}")
     if turned:
-        findings.note(f"{split}: boxes turned by an angle, taken as if they were not: {some(turned)}")
+        findings.note(f"{split}: boxes turned by an angle, {TAKEN}: {some(turned)}")
 
 
 def _hull(polygons: Any) -> _Corners | None:

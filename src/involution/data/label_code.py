@@ -159,6 +159,8 @@ def read_classes(file: Path) -> tuple[list[str], dict[Colour, int] | None]:
         DataError: for a file that can't be read, names or colours that appear twice.
     """
     lines = read_lines(file) if file.suffix.lower() != ".json" else []
+    # CVAT begins with a heading
+    lines = lines[1:] if lines and re.match(r"#\s*label\b", lines[0]) else lines
     pairs = [_coloured(line) for line in lines]
     if not pairs or not all(pairs):
         return read_names(file, most=IGNORED), None

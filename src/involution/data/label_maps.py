@@ -25,6 +25,8 @@ from involution.data.registry import Options
 Pair = tuple[Path, Path]
 # of the pixels that are ignored: with more of them, and a class that occurs nowhere, it is surely that class
 _MUCH = 0.2
+# colours that differ by as much in each channel may be shades of one; and how many of each value are compared
+_SHADE, _COLOURS = 24, 20
 # for a look at label maps, whose values want no range
 _AS_STORED = Reading("ignore", (0.0, 255.0))
 
@@ -144,12 +146,26 @@ class _Palettes:
             return
         value, ((one, first), (other, second), *_) = min(several.items())
         said = f"palettes of label maps differ: the value {value} is {one} in {first} and {other} in {second}"
-        if strict and any(len(values) > 1 for values in self._values.values()):
+        if strict and (any(len(values) > 1 for values in self._values.values()) or self._moved()):
             raise DataError(
                 f"{root}: {said}, and one colour has several values; save them with one palette, or in RGB with the "
                 "colours in classes.txt, or, if the values are right: --data.allow_empty true"
             )
         findings.note(f"{said}; their values are taken, not their colours")
+
+    def _moved(self) -> bool:
+        """Whether a value has, in another map, almost the colour of another value and not its own."""
+        seen = [(value, *pair) for value, found in self._colours.items() for pair in list(found.items())[:_COLOURS]]
+        values, colours, files = (np.array(column) for column in zip(*seen, strict=True))
+        for value in {value for value, found in self._colours.items() if len(found) > 1}:
+            own = values == value
+            apart = np.abs(colours[own][:, None] - colours[None]).max(-1)
+            mine = np.where(apart[:, own] == 0, 256, apart[:, own]).min(1)
+            # what one palette has side by side are two classes
+            others = np.where(files[own][:, None] == files[None], 256, apart)[:, ~own].min(1, initial=256)
+            if ((others <= _SHADE) & (4 * others < mine)).any():
+                return True
+        return False
 
 
 def _check(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# headings of the column of names, and of those beside it
+_COLUMNS = frozenset(("class", "classes", "name", "names", "label", "labels", "category", "categories"))
+_BESIDE = frozenset(("id", "ids", "index", "number", "value", "r", "g", "b", "red", "green", "blue", "rgb", "hex"))
+_BESIDE |= {"colour", "color", "colours", "colors", "parts", "actions"}
 
 
 def nfc(text: str) -> str:
@@ -94,6 +100,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _is_heading(line: str) -> bool:
+    """Whether a line is made of words for columns, such as class, or id and name, and hence names no class."""
+    words = [word for word in re.split(r"[\W_]+", line.casefold()) if word]
+    return not _COLUMNS.isdisjoint(words) and set(words) <= _COLUMNS | _BESIDE
+
+
+def one_list(files: Sequence[Path], read: Callable[[Path], list[str]]) -> list[str]:
+    """The class names that several files of a folder agree on.
+
+    Raises:
+        DataError: where two of them differ: labels are places in a list, and nothing tells in which.
+    """
+    names = read(files[0])
+    for other in files[1:]:
+        if read(other) != names:
+            raise DataError(
+                f"{files[0].parent}: {files[0].name} and {other.name} name the classes differently; keep one of them"
+            )
+    return names
+
+
 def read_names(file: Path, least: int = 2, most: int | None = None) -> list[str]:
     """Class names from a file: one a line, or a JSON list of texts where its name ends in .json.
 
@@ -115,6 +142,11 @@ def read_names(file: Path, least: int = 2, most: int | None = None) -> list[str]
     else:
         found = read_lines(file)
         place = "line"
+        if found and _is_heading(found[0]):
+            raise DataError(
+                f"{file}: line 1, {found[0][:80]!r}, is surely a heading, but positions are labels; remove it, or, if "
+                "it is a class, write the names as a JSON list, classes.json"
+            )
     names: list[str] = []
     for number, name in enumerate(found, 1):
         if not isinstance(name, str):

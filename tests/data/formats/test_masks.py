@@ -1,5 +1,7 @@
 """Label maps in folders, and how broken files are told."""
 
+import shutil
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -387,6 +389,16 @@ def test_maps_with_palettes_of_their_own_are_refused_where_colours_change_their_
     assert any(note.endswith("their values are taken, not their colours") for note in notes)
 
 
+def test_a_colour_that_moved_is_known_in_another_shade(tmp_path):
+    shades = [[253, 2, 0], [3, 250, 4]]
+    with_palettes(tmp_path, [((0, 1, 2), (BLACK, RED, GREEN)), ((0, 1, 2), (BLACK, shades[1], shades[0]))])
+    with pytest.raises(DataError, match=r"palettes of label maps differ.*one colour has several values"):
+        open_root(tmp_path)
+    assert any("palettes" in note for note in open_root(tmp_path, allow_empty=True).findings.notes)
+    with_palettes(tmp_path, [((0, 1, 2), (BLACK, RED, [230, 9, 0])), ((0, 1, 2), (BLACK, shades[0], [231, 9, 0]))])
+    assert any("palettes" in note for note in open_root(tmp_path).findings.notes)
+
+
 def test_palettes_that_differ_in_a_shade_are_told(tmp_path):
     with_palettes(tmp_path, [((0, 1, 2), (BLACK, RED, GREEN)), ((0, 1, 2), (BLACK, [254, 0, 0], GREEN))])
     (note,) = (note for note in open_root(tmp_path).findings.notes if "palettes" in note)
@@ -436,3 +448,28 @@ def test_an_image_that_a_list_names_twice_is_used_once(tmp_path):
     with pytest.raises(DataError, match=r"train\.txt: a: is named twice"):
         open_root(tmp_path)
     assert open_root(tmp_path, on_problem="skip").findings.used == {"train": 2, "val": 1}
+
+
+HEADING = "# label:color_rgb:parts:actions\n"
+
+
+def test_lists_of_classes_that_differ_are_refused(masks):
+    (masks / "labelmap.txt").write_text(HEADING + "sky:0,0,0::\nroad:0,0,255::\ncar:9,9,9::\n")
+    assert open_root(masks).classes == ["sky", "road", "car"]
+    (masks / "labelmap.txt").write_text("road:0,0,0::\nsky:0,0,255::\ncar:9,9,9::\n")
+    with pytest.raises(
+        DataError, match=r"classes\.txt and labelmap\.txt name the classes differently; keep one of them"
+    ):
+        open_root(masks)
+
+
+def test_val_is_cut_from_train_where_there_is_none(masks):
+    for folder in (masks, masks / "labels"):
+        (folder / "val").rename(folder / "test")
+    data = open_root(masks, allow_empty=True)
+    assert list(data.findings.used) == ["train", "val", "test"]
+    assert any("no images of val; 20% of train become val" in note for note in data.findings.notes)
+    shutil.rmtree(masks / "labels" / "test")
+    (masks / "test").rename(masks / "val")
+    with pytest.raises(DataError, match="no images in val/ with label maps"):
+        open_root(masks)

@@ -4,6 +4,7 @@ import PIL.Image
 import pytest
 import torch
 
+from involution.data.coco_boxes import TAKEN
 from involution.data.errors import DataError
 from involution.data.registry import Options, open_data
 
@@ -204,7 +205,7 @@ def test_turned_boxes_are_told(root):
         attributes = f"<attributes><attribute><name>rotation</name><value>{angle}</value></attribute></attributes>"
         file.write_text(file.read_text().replace("</difficult>", f"</difficult>{attributes}"))
     notes = open_root(root).findings.notes
-    assert "train: boxes turned by an angle, taken as if they were not, in 1 (000002.xml)" in notes
+    assert f"train: boxes turned by an angle, {TAKEN}: 1 (000002.xml)" in notes
 
 
 @pytest.mark.parametrize(("text", "crowd"), [("true", 1), ("Yes", 1), ("False", 0), ("", 0)])
@@ -233,3 +234,28 @@ def test_parts_of_objects_are_told(root):
     file = root / "Annotations" / "000001.xml"
     file.write_text(file.read_text().replace("</object>", "<part><name>head</name></part></object>"))
     assert "train: boxes of parts of objects are not used, in 1 (000001.xml)" in open_root(root).findings.notes
+
+
+@pytest.mark.parametrize("size", [(0, 0), None])
+def test_a_size_that_is_missing_is_told(root, size):
+    (root / "Annotations" / "000002.xml").write_text(page("000002.png", OBJECTS, size))
+    data = open_root(root)
+    told = "train: XML files without the image's size, taken from the image: 1 (000002.xml)"
+    assert told in data.findings.notes
+    assert data.train.record.scenes[1].width == 40
+
+
+def test_turned_boxes_of_their_own_element_are_refused(root):
+    file = root / "Annotations" / "000002.xml"
+    file.write_text(file.read_text().replace("bndbox", "robndbox"))
+    with pytest.raises(DataError, match=r"object 1 is a turned box \(robndbox\), which the detectors here"):
+        open_root(root)
+
+
+def test_lists_of_other_classes_are_refused(root):
+    (root / "classes.txt").write_text("dog\ncat\n")
+    (root / "labels.txt").write_text("cat\ndog\n")
+    assert open_root(root).classes == ["dog", "cat"]
+    (root / "labels.txt").write_text("cat\nbird\ndog\n")
+    with pytest.raises(DataError, match=r"classes\.txt and labels\.txt name the classes differently; keep one"):
+        open_root(root)

@@ -2,6 +2,7 @@ import io
 import tarfile
 
 import numpy as np
+import PIL.Image
 import pytest
 from generated import add, picture, shards
 
@@ -215,3 +216,34 @@ def test_two_lists_beside_the_shards_must_be_equal(tmp_path):
     (tmp_path / "classes.txt").write_text("bee\nant\ncat\n")
     with pytest.raises(DataError, match=r"classes\.txt and classes\.json name the classes differently"):
         open_data("classify", f"webdataset:{tmp_path}")
+
+
+def test_shards_without_splits_are_one_set(tmp_path):
+    shards(tmp_path, names=("pets-0", "pets-1"), per_shard=30)
+    data = open_data("classify", f"webdataset:{tmp_path}", Options(split_by="draw"))
+    assert data.findings.used == {"train": 54, "val": 6}
+    assert f"webdataset:{tmp_path}: shards without splits, split 90% / 10% into train and val" in data.findings.notes[0]
+    assert open_data("classify", f"webdataset:{tmp_path}", Options(only="test")).findings.used == {"test": 60}
+
+
+def test_headers_are_checked_and_told_as_of_folders(tmp_path):
+    shards(tmp_path, names=("train-0", "val-0"))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    contents = {"turned.jpg": io.BytesIO(), "alpha.png": io.BytesIO()}
+    PIL.Image.new("RGB", (6, 4)).save(contents["turned.jpg"], "JPEG", exif=exif)
+    PIL.Image.new("RGBA", (6, 4)).save(contents["alpha.png"], "PNG")
+    with tarfile.open(tmp_path / "train-1.tar", "w") as archive:
+        for name, content in contents.items():
+            add(archive, name, content.getvalue())
+            add(archive, f"{name.split('.')[0]}.cls", b"0")
+    notes = open_data("classify", f"webdataset:{tmp_path}").findings.notes
+    assert any("turned upright by their EXIF orientation: 1 (train-1.tar:turned)" in note for note in notes)
+    assert any("images with an alpha channel" in note and "train-1.tar:alpha" in note for note in notes)
+    with tarfile.open(tmp_path / "train-2.tar", "w") as archive:
+        add(archive, "broken.jpg", b"words")
+        add(archive, "broken.cls", b"0")
+    with pytest.raises(DataError, match=r"train-2\.tar:broken: not an image in a known format"):
+        open_data("classify", f"webdataset:{tmp_path}")
+    data = open_data("classify", f"webdataset:{tmp_path}", Options(on_problem="skip"))
+    assert data.findings.used == {"train": 14, "val": 12}

@@ -370,3 +370,46 @@ def test_images_taken_from_a_neighbour_are_told(tmp_path):
     (note,) = open_root(tmp_path / "pets").findings.notes
     where = tmp_path.resolve() / "train" / "images"
     assert note.startswith(f"data.yaml: its ../train/images is taken as {where}, not as {tmp_path / 'pets'}")
+
+
+def test_boxes_of_four_points_are_told(tmp_path):
+    fill(tmp_path, "train", (1, 2), lines="0 0.5 0.1 0.9 0.5 0.5 0.9 0.1 0.5\n")
+    fill(tmp_path, "val", (3,))
+    settings(tmp_path, train="images/train", val="images/val")
+    data = open_root(tmp_path)
+    told = "objects of four points, as turned boxes are: taken are the upright boxes around them, in 2 (1.txt, 2.txt)"
+    assert [note for note in data.findings.notes if "four" in note] == [f"train: {told}"]
+    assert torch.allclose(data.train[0][1]["boxes"], torch.tensor([[4.0, 2, 36, 18]]))
+
+
+def test_files_of_labels_that_keep_the_suffix_of_the_image(root):
+    before = [scene.boxes for scene in open_root(root).train.record.scenes]
+    for file in (root / "labels" / "train").iterdir():
+        file.rename(file.with_name(f"{file.stem}.png.txt"))
+    data = open_root(root)
+    assert [scene.boxes for scene in data.train.record.scenes] == before
+    assert data.findings.ignored == {}
+
+
+@pytest.mark.parametrize("other", ["obj.names", "labels.txt", "classes.json"])
+def test_lists_of_classes_that_differ_are_refused(tmp_path, other):
+    fill(tmp_path, "train", (1, 2))
+    fill(tmp_path, "val", (3,))
+    same = '["cat", "dog"]' if other.endswith("json") else "cat\ndog\n"
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / other).write_text(same)
+    assert open_root(tmp_path).classes == ["cat", "dog"]
+    (tmp_path / other).write_text(same.replace("cat", "x").replace("dog", "cat").replace("x", "dog"))
+    with pytest.raises(DataError, match=rf"classes\.txt and {other} name the classes differently; keep one"):
+        open_root(tmp_path)
+
+
+def test_val_is_cut_from_train_where_there_is_none(tmp_path):
+    fill(tmp_path, "train", range(10))
+    fill(tmp_path, "test", (20,))
+    settings(tmp_path, train="images/train", test="images/test")
+    data = open_root(tmp_path, split_by="draw")
+    assert data.findings.used == {"train": 8, "val": 2, "test": 1}
+    fill(tmp_path, "val", (30,))
+    with pytest.raises(DataError, match="no images of val; found those of train, test"):
+        open_root(tmp_path)

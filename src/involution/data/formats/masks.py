@@ -16,7 +16,7 @@ from involution.data.paths import need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import cut_by, name_splits, no_split, val_of_train
-from involution.data.text import nfc, read_lines
+from involution.data.text import nfc, one_list, read_lines
 from involution.data.walk import images_below
 
 # what tools append to the name of a label map
@@ -51,10 +51,11 @@ def open_masks(spec: str, path: str, options: Options) -> DataSet[Any]:
 def _classes(root: Path, findings: Findings) -> tuple[list[str], dict[tuple[int, int, int], int] | None]:
     from involution.data.label_code import read_classes
 
-    for name in _CLASS_FILES:
-        if (root / name).is_file():
-            findings.saw(root / name)
-            return read_classes(root / name)
+    files = [root / name for name in _CLASS_FILES if (root / name).is_file()]
+    if files:
+        findings.saw(*files)
+        one_list(files, lambda file: read_classes(file)[0])
+        return read_classes(files[0])
     raise DataError(
         f"no such file: {root / 'classes.txt'}; wanted the class names, one per line, in the order of the labels from 0"
     )

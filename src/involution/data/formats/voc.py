@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from involution.data.box_files import check_files
 from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
+from involution.data.coco_boxes import TAKEN
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
 from involution.data.images import EXTENSIONS
@@ -20,7 +21,7 @@ from involution.data.paths import as_stored, need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import name_splits, no_split, words_of
-from involution.data.text import nfc, read_lines, read_names, read_text
+from involution.data.text import nfc, one_list, read_lines, read_names, read_text
 from involution.data.walk import subfolders
 
 _IMAGES = ("jpegimages", "images")
@@ -170,6 +171,8 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
     for place, item in enumerate(root.findall("object"), 1):
         corners = tuple(_number(item.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
         name = nfc((item.findtext("name") or "").strip())
+        if item.find("robndbox") is not None and item.find("bndbox") is None:
+            return f"object {place} is a turned box (robndbox), which the detectors here do not learn; wanted a bndbox"
         if not name or any(value is None for value in corners):
             return f"object {place} lacks its name or the four numbers of its bndbox"
         difficult = (item.findtext("difficult") or "").strip().lower()
@@ -213,20 +216,24 @@ def _classes(root: Path, pages: dict[str, list[_Page]], findings: Findings) -> l
         raise DataError(
             f"{root}: no objects in its XML files{f': {findings.problems[0]}' if findings.problems else ''}"
         )
-    for name in ("classes.txt", "labels.txt", "labelmap.txt"):
-        if (root / name).is_file():
-            findings.saw(root / name)
-            # CVAT writes colours behind the names
-            classes = read_names(root / name, least=1) if name != "labelmap.txt" else _label_map(root / name)
-            unknown = sorted(set(named) - set(classes))
-            if unknown:
-                raise DataError(f"{root}: objects of classes that {name} does not name: {some(unknown)}")
-            return classes
+    files = [root / name for name in ("classes.txt", "labels.txt", "labelmap.txt") if (root / name).is_file()]
+    if files:
+        findings.saw(*files)
+        # objects are known by their names, so lists may have other orders
+        one_list(files, lambda file: sorted(_listed(file)))
+        classes = _listed(files[0])
+        unknown = sorted(set(named) - set(classes))
+        if unknown:
+            raise DataError(f"{root}: objects of classes that {files[0].name} does not name: {some(unknown)}")
+        return classes
     findings.note(f"classes as the XML files name them: {', '.join(named)}")
     return named
 
 
-def _label_map(file: Path) -> list[str]:
+def _listed(file: Path) -> list[str]:
+    """The names in a list; CVAT's labelmap.txt has colours behind them, and a name for no object."""
+    if file.name != "labelmap.txt":
+        return read_names(file, least=1)
     names = [line.split(":")[0] for line in read_lines(file) if line and not line.startswith("#")]
     return [name for name in names if name != "background"]
 
@@ -255,7 +262,10 @@ def _record(
     )
     turned = [page.file.name for page in pages if page.turned]
     if turned:
-        findings.note(f"{split}: boxes turned by an angle, taken as if they were not, in {some(turned)}")
+        findings.note(f"{split}: boxes turned by an angle, {TAKEN}: {some(turned)}")
+    unsized = [page.file.name for page in pages if page.size is None]
+    if unsized:
+        findings.note(f"{split}: XML files without the image's size, taken from the image: {some(unsized)}")
     parts = [page.file.name for page in pages if page.parts]
     if parts:
         findings.note(f"{split}: boxes of parts of objects are not used, in {some(parts)}")

@@ -12,7 +12,7 @@ from involution.data.paths import ARCHIVES
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import cut_by, no_split, val_of_train, words_of
-from involution.data.text import read_names
+from involution.data.text import one_list, read_names
 from involution.data.walk import is_rubbish
 
 
@@ -33,9 +33,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     if options.classes is None and not beside:
         raise DataError(f"{spec}: no class names; put classes.txt (one per line) next to the shards or name a file")
     findings.saw(*beside)
-    classes = read_names(beside[0] if beside else Path(str(options.classes)))
-    if any(read_names(other) != classes for other in beside[1:]):
-        raise DataError(f"{folder}: classes.txt and classes.json name the classes differently; keep one of them")
+    classes = one_list(beside or [Path(str(options.classes))], read_names)
     parts: dict[str, Any] = {
         split: ShardDataset(files, len(classes), findings, options.reading) for split, files in splits.items() if files
     }

@@ -17,7 +17,7 @@ from involution.data.paths import ARCHIVES, as_stored, need_folder
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import no_split, words_of
-from involution.data.text import nfc, read_lines, read_names, read_text
+from involution.data.text import nfc, one_list, read_lines, read_names, read_text
 from involution.data.walk import images_below
 from involution.data.yaml import YamlError, parse_yaml
 
@@ -85,10 +85,10 @@ def _settings_file(root: Path) -> Path | None:
 
 
 def _classes(root: Path, findings: Findings) -> list[str]:
-    for name in _NAMES:
-        if (root / name).is_file():
-            findings.saw(root / name)
-            return read_names(root / name, least=1)
+    files = [root / name for name in _NAMES if (root / name).is_file()]
+    if files:
+        findings.saw(*files)
+        return one_list(files, lambda file: read_names(file, least=1))
     raise DataError(f"{root}: no class names; wanted data.yaml with names, or classes.txt with one name per line")
 
 
@@ -300,7 +300,8 @@ class _Labels:
         if folders and folders.labels and image.is_relative_to(folders.images):
             wanted.append((folders.labels / image.relative_to(folders.images)).parent)
         wanted.append(image.parent)
-        found = (self._inside(folder).get(nfc(image.stem)) for folder in wanted)
+        # some tools keep the suffix: a.png.txt
+        found = (self._inside(folder).get(nfc(name)) for name in (image.stem, image.name) for folder in wanted)
         return next((file for file in found if file), wanted[0] / f"{image.stem}.txt")
 
 
@@ -338,12 +339,21 @@ def _read(
         texts.splits.setdefault(labels.parent, set()).add(split)
     sizes = check_files(files, options.reading, findings, split)
     scenes = []
+    lengths: set[int] = set()
+    labelled: list[str] = []
     for number, ((_, image, _), labels, size) in enumerate(zip(files, owners, sizes, strict=True), first):
         if size is not None:
             lines = [line.split() for line in read_lines(labels)] if labels.is_file() else []
             texts.key_points.see(lines)
+            lengths |= {len(words) for words in lines if words}
+            labelled += [labels.name] if lines else []
             boxes = _boxes(labels, lines, size, len(classes), split, findings, options.masks)
             scenes.append(Scene(number, image, *size, tuple(boxes)))
+    if lengths == {9}:
+        findings.note(
+            f"{split}: objects of four points, as turned boxes are: taken are the upright boxes around them, in "
+            f"{some(labelled)}"
+        )
     return BoxRecord(found.root, list(classes), list(range(len(classes))), scenes)
 
 

@@ -46,6 +46,21 @@ def published26(_weights26, monkeypatch):
 
 
 @pytest.fixture
+def memory(monkeypatch):
+    """fsspec's file system in memory, empty; no address is allowed, and what was interrupted is tried again at once."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    from involution.data import addresses
+
+    monkeypatch.setattr(addresses, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(addresses, "_ALLOWED", set())
+    monkeypatch.setattr(addresses, "_TOLD", set())
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    return MemoryFileSystem()
+
+
+@pytest.fixture
 def deterministic():
     """Deterministic algorithms, which also fill fresh memory with NaN: an element that nobody writes shows."""
     torch.use_deterministic_algorithms(True)

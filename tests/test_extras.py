@@ -21,7 +21,7 @@ FOR_DEVELOPERS = {"docs", "dev"}
 # services that developers need no account of
 SERVICES = {"wandb", "mlflow"}
 # what torch itself brings
-WITH_TORCH = {"torch", "triton", "cuda", "typing_extensions", "filelock"}
+WITH_TORCH = {"torch", "triton", "cuda", "typing_extensions", "filelock", "fsspec"}
 # of no extra: named where a picture wants it
 WISHED_FOR = {"pillow_heif"}
 PACKAGES = list(dict.fromkeys(package for extra in EXTRAS.values() for package in extra.packages))
@@ -102,6 +102,7 @@ NEEDED_BY = {
     "lightning": [_DIGITS, ["demo"], ["classify", "eval", "--checkpoint", "a.ckpt"]],
     "torchmetrics": [_DIGITS, ["demo"]],
     "tensorboard": [_DIGITS],
+    "upath": [["classify", "train", "--data.spec", "webdataset:memory://bucket/train-0.tar"]],
     "webdataset": [["classify", "train", "--data.spec", "webdataset:a.tar", "--data.classes", "c.txt"]],
     "sklearn": [_DIGITS, ["demo"], ["app", "--checkpoint", "a.ckpt"]],
     "scipy": [["ablate"]],

@@ -25,7 +25,7 @@ EXTRAS = {
     "train": Extra(
         "training, evaluation, prediction, the demo",
         (
-            *("lightning", "torchmetrics", "torchvision", "tensorboard", "webdataset"),
+            *("lightning", "torchmetrics", "torchvision", "tensorboard", "webdataset", "upath"),
             *("sklearn", "scipy", "matplotlib", "jinja2", "markupsafe"),
         ),
     ),

@@ -3,7 +3,8 @@
 A sub-command is a module of this package with `add_arguments(parser)`, which fills a jsonargparse parser, and
 `run(args) -> int`, which returns the exit code. It is imported only when it is called. Optionally
 `prepare(argv) -> list[str]` rewrites the arguments before they are parsed, and `for_task(task)` returns an object with
-these functions if several tasks share them.
+these functions if several tasks share them. `takes_addresses = True` says that its options may be addresses such as
+s3://bucket/runs.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
         # in a folder that was deleted, libraries end the process in words of their own
         os.getcwd()
         require("jsonargparse", "rich")
+        from involution.data.addresses import allow_arguments
         from involution.engine.parser import make_parser
 
         after_import("torch", check_room)
@@ -113,6 +115,7 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
         parser = make_parser(
             prog=f"involution {' '.join(command)}", description=module.__doc__ or commands()[command][1]
         )
+        allow_arguments(argv, f"involution {' '.join(command)}", getattr(module, "takes_addresses", False))
         module.add_arguments(parser)
         if hasattr(module, "prepare"):
             argv = module.prepare(argv)

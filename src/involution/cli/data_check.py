@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+takes_addresses = True
+
 
 def add_arguments(parser: Any) -> None:
     """Options of the check."""
@@ -59,6 +61,7 @@ def run(args: Any) -> int:
     from rich.console import Console
     from rich.progress import track
 
+    from involution.data.addresses import path_of
     from involution.data.registry import Options, open_data
     from involution.data.survey import survey, whole
 
@@ -77,7 +80,7 @@ def run(args: Any) -> int:
     )
     task = args.task or _task(args.spec)
     _refuse_needless(args, task)
-    sheet = _Sheet(Path(args.output), task, args.spec) if args.output else None
+    sheet = _Sheet(path_of(args.output), task, args.spec) if args.output else None
     data = open_data(task, args.spec, options)
     if not args.quick:
         console = Console(stderr=True)

@@ -26,6 +26,7 @@ class EvalCommand:
     """
 
     task: str
+    takes_addresses = True
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]

@@ -9,6 +9,7 @@ import sys
 
 from involution.cli.limits import address_space, is_starved
 from involution.cli.process import end_output
+from involution.data import addresses
 from involution.data.images import LoadingError
 from involution.engine.process import is_main_process
 from involution.extras import MissingExtra, is_installed
@@ -73,6 +74,8 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, Exception) and is_starved():
         # nearly anything can fail then, in any way
         return complain(_no_memory(), FAILED)
+    if isinstance(error, Exception) and (said := addresses.failure(error)):
+        return complain(f"the storage at an address failed: {said}", FAILED)
     raise error
 
 

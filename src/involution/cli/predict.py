@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from involution.cli.sinks import FileSink, FolderPlan, FolderSink, drawing
+from involution.data.addresses import path_of
 from involution.data.errors import printable
 from involution.data.findings import Findings
 from involution.engine.files import Origin, absolute, made_of, network_origin
@@ -32,6 +33,7 @@ class PredictCommand:
     """
 
     task: str
+    takes_addresses = True
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
@@ -99,7 +101,7 @@ class PredictCommand:
                 kind.check_output(args.output)
         folders = {"--output": args.output} if args.output and kind.output[0] == "FOLDER" else {}
         folders |= {"--pictures": pictures} if pictures else {}
-        plans = _plans({option: Path(folder) for option, folder in folders.items()}, files, whole)
+        plans = _plans({option: path_of(folder) for option, folder in folders.items()}, files, whole)
         predictor = self._predictor(args.checkpoint, args.runtime, args.device)
         for line in deep_warnings(list(map(Stored, files)), predictor.reading, "images"):
             print(f"warning: {printable(line)}", file=sys.stderr)

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from involution.data.addresses import in_text
 from involution.data.errors import printable
 from involution.engine.config import add_config_arguments, from_parsed, recipe_names, recipe_path
 from involution.engine.settings import ConfigError
@@ -26,6 +27,7 @@ class TrainCommand:
     """
 
     task: str
+    takes_addresses = True
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]
@@ -89,6 +91,7 @@ class TrainCommand:
                 print("interrupted before the first checkpoint", file=sys.stderr)
             else:
                 command = f"involution {self.task} train --resume {shlex.quote(str(stop.checkpoint))}"
+                command += _named_again("--data.spec", config)
                 print(f"interrupted; resume with: {command}", file=sys.stderr)
             return 130
         if not is_main_process():
@@ -102,7 +105,8 @@ class TrainCommand:
             f"{best} after {len(result.history)} epochs{', stopped early' if early else ''}, "
             f"{result.seconds:,.0f} s of training ({result.images_per_second:,.0f} images/s)\n"
             f"checkpoint: {result.best}\n"
-            f"measure it: involution {self.task} eval --checkpoint {shlex.quote(str(result.best))}{measured}",
+            f"measure it: involution {self.task} eval --checkpoint {shlex.quote(str(result.best))}{measured}"
+            f"{_named_again('--data', config)}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -111,6 +115,11 @@ class TrainCommand:
         report = write_run_report(result, config, " ".join([f"involution {self.task} train", *words]))
         print(f"report: {printable(report)}")
         return 0
+
+
+def _named_again(option: str, config: Any) -> str:
+    """The option for data at an address, which is not taken from a checkpoint."""
+    return f" {option} {shlex.quote(config.data.spec)}" if in_text(config.data.spec) else ""
 
 
 for_task = TrainCommand

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from involution.data.addresses import is_remote
 from involution.data.arrays import ArrayDataset
 from involution.data.box_dataset import BoxDataset
 from involution.data.contents import Stored
@@ -25,11 +26,14 @@ def files_of(part: Any) -> list[Path]:
 
 
 def stored_of(part: Any) -> list[Stored]:
-    """Where the bytes of each image of a part are: its file, or a place in a shard; empty for arrays."""
+    """Where the bytes of each image of a part are: its file, or a place in a shard.
+
+    Empty for arrays, and for shards at an address, which are not read twice.
+    """
     if files := files_of(part):
         return [Stored(file) for file in files]
     if hasattr(part, "stored"):
-        return [part.stored(index) for index in range(len(part))]
+        return [] if is_remote(part.shards[0]) else [part.stored(index) for index in range(len(part))]
     if hasattr(part, "indices"):
         # a torch Subset
         whole = stored_of(part.dataset)

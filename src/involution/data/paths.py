@@ -7,6 +7,8 @@ import stat
 import unicodedata
 from pathlib import Path
 
+from involution.data import addresses
+from involution.data.addresses import is_remote
 from involution.data.errors import DataError
 
 # what the commands keep beside their files: what they made in this folder, a line each
@@ -30,6 +32,8 @@ def why_unreadable(path: str | os.PathLike[str], empty: bool = False) -> str:
         path: the path.
         empty: whether an empty file will do.
     """
+    if is_remote(path):
+        return addresses.why_unreadable(path, empty)
     try:
         found = os.stat(path)
     except FileNotFoundError:

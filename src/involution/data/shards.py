@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
+from involution.data.addresses import StorageError, is_remote, open_parts, read_range, stamp
 from involution.data.box_files import tell_headers
 from involution.data.contents import Stored
 from involution.data.errors import DataError
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 _IMAGES = tuple(suffix[1:] for suffix in EXTENSIONS)
 _BLOCK = 512
+# bytes of a shard at an address that are read at once for its index: a header, a label and the next header
+_PART = 4096
+_AT_ONCE = 16
 # headers that hold a long name or further fields, and their largest size
 _FIELDS = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
@@ -44,7 +50,7 @@ class _Member(tarfile.TarInfo):
 
 
 class ShardDataset(Dataset[tuple[Any, int]]):
-    """The images of local shards, reached by an index of the tar headers.
+    """The images of shards, reached by an index of the tar headers; of those at addresses nothing else is read before.
 
     Through the index a shard is read at any place, so that shuffling, resuming and sharing among devices are
     as exact as with folders. Only image bytes and the digits of `.cls` members are read: nothing is unpickled.
@@ -65,8 +71,10 @@ class ShardDataset(Dataset[tuple[Any, int]]):
         self.shards = list(shards)
         self.reading = reading or Reading()
         others: Counter[str] = Counter()
-        for number, shard in enumerate(self.shards):
-            self._index(number, shard, num_classes, others)
+        for number, found in enumerate(_indexes(self.shards, num_classes)):
+            self.entries += [(number, offset, size, key) for offset, size, key in found.images]
+            self.labels += found.labels
+            others += found.others
         if not self.entries:
             raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls")
         self._check(findings)
@@ -74,41 +82,10 @@ class ShardDataset(Dataset[tuple[Any, int]]):
             kinds = ", ".join(f"{kind} ({count:,})" for kind, count in others.most_common(5))
             findings.note(f"{self.shards[0].name} and similar: members that are not read: {kinds}")
 
-    def _index(self, number: int, shard: Path, num_classes: int, others: Counter[str]) -> None:
-        from webdataset.tariterators import base_plus_ext
-
-        images: dict[str, tuple[int, int]] = {}
-        labels: dict[str, int] = {}
-        for archive, member in _members(shard):
-            if any(is_rubbish(part) for part in PurePosixPath(member.name).parts):
-                others["left by an operating system"] += 1
-                continue
-            key, extension = base_plus_ext(member.name)
-            kind = "" if key is None else extension.lower()
-            if not member.isfile() or (kind not in _IMAGES and kind != "cls"):
-                others["folders and links" if not member.isfile() else f".{kind}" if kind else "no suffix"] += 1
-                continue
-            if member.issparse():
-                raise DataError(f"{shard}: {member.name} is stored sparse, which can't be read; pack it again")
-            if key in (images if kind in _IMAGES else labels):
-                raise DataError(f"{shard}: two {'images' if kind in _IMAGES else '.cls members'} of the sample {key}")
-            if kind == "cls":
-                labels[key] = _label(archive, member, shard, num_classes)
-            elif member.size:
-                images[key] = (member.offset_data, member.size)
-            else:
-                raise DataError(f"{shard}: {member.name} is empty (0 bytes)")
-        alone = sorted(images.keys() ^ labels.keys())
-        if alone:
-            raise DataError(f"{shard}: {len(alone)} samples lack their image or .cls member, such as {alone[0]}")
-        for key, (offset, size) in images.items():
-            self.entries.append((number, offset, size, key))
-            self.labels.append(labels[key])
-
     def _check(self, findings: Findings) -> None:
         """Look at the headers of the images, so that a broken one shows before the training."""
         where = self.shards[0].name
-        if len(self) > CHECK_LIMIT:
+        if len(self) > CHECK_LIMIT or is_remote(self.shards[0]):
             findings.note(f"{where} and similar: {len(self):,} images, which are not checked beforehand")
             return
 
@@ -145,12 +122,64 @@ class ShardDataset(Dataset[tuple[Any, int]]):
     def __getitem__(self, index: int) -> tuple[Image, int]:
         number, offset, size, _ = self.entries[index]
         try:
-            with self.shards[number].open("rb") as file:
-                file.seek(offset)
-                content = file.read(size)
+            content = read_range(self.shards[number], offset, size)
         except OSError as error:
             raise ImageError(f"{self.name_of(index)}: can't be read ({error.strerror or error})") from error
         return read_image(content, name=self.name_of(index), reading=self.reading), self.labels[index]
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What one shard holds: offset, size and key of each image, its label, and kinds of members that are not read."""
+
+    images: list[tuple[int, int, str]]
+    labels: list[int]
+    others: Counter[str]
+
+
+def _indexes(shards: Sequence[Path], num_classes: int) -> Iterator[_Index]:
+    index = functools.partial(_index, num_classes=num_classes)
+    if not is_remote(shards[0]):
+        yield from map(index, shards)
+        return
+    # an answer from far takes its time
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        yield from pool.map(index, shards)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _index(shard: Path, num_classes: int) -> _Index:
+    from webdataset.tariterators import base_plus_ext
+
+    images: dict[str, tuple[int, int]] = {}
+    labels: dict[str, int] = {}
+    others: Counter[str] = Counter()
+    for archive, member in _members(shard):
+        if any(is_rubbish(part) for part in PurePosixPath(member.name).parts):
+            others["left by an operating system"] += 1
+            continue
+        key, extension = base_plus_ext(member.name)
+        kind = "" if key is None else extension.lower()
+        if not member.isfile() or (kind not in _IMAGES and kind != "cls"):
+            others["folders and links" if not member.isfile() else f".{kind}" if kind else "no suffix"] += 1
+            continue
+        if member.issparse():
+            raise DataError(f"{shard}: {member.name} is stored sparse, which can't be read; pack it again")
+        if key in (images if kind in _IMAGES else labels):
+            raise DataError(f"{shard}: two {'images' if kind in _IMAGES else '.cls members'} of the sample {key}")
+        if kind == "cls":
+            labels[key] = _label(archive, member, shard, num_classes)
+        elif member.size:
+            images[key] = (member.offset_data, member.size)
+        else:
+            raise DataError(f"{shard}: {member.name} is empty (0 bytes)")
+    alone = sorted(images.keys() ^ labels.keys())
+    if alone:
+        raise DataError(f"{shard}: {len(alone)} samples lack their image or .cls member, such as {alone[0]}")
+    places = [(offset, size, key) for key, (offset, size) in images.items()]
+    return _Index(places, [labels[key] for key in images], others)
 
 
 def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
@@ -162,10 +191,10 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     why = why_unreadable(shard)
     if why:
         raise DataError(f"{shard}: {why}")
-    length = shard.stat().st_size
+    length, _ = stamp(shard)
     end = 0
     try:
-        with tarfile.open(shard, "r:", tarinfo=_Member) as archive:
+        with open_parts(shard, _PART) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as archive:
             for member in archive:
                 # links and folders have no content, whatever size they claim
                 size = member.size if member.isfile() and not member.issparse() else 0
@@ -174,9 +203,9 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
                 end = member.offset_data + -(-size // _BLOCK) * _BLOCK
                 whole = not member.issparse()
                 yield archive, member
-        with shard.open("rb") as file:
-            file.seek(end)
-            rest = file.read(_BLOCK)
+        rest = read_range(shard, end, max(0, min(_BLOCK, length - end)))
+    except StorageError as error:
+        raise DataError(f"{shard}: {error.strerror}") from error
     except DataError as error:
         raise DataError(str(error) if str(error).startswith(str(shard)) else f"{shard}: {error}") from error
     except Exception as error:

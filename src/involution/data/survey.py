@@ -311,7 +311,7 @@ def _shared_warnings(data: DataSet[Any]) -> list[str]:
     """A warning where two splits have the same files, perhaps by a link of their folders."""
     real = functools.cache(os.path.realpath)
     own = {
-        split: {(real(file.parent), file.name) for file in files_of(part) or getattr(part, "shards", [])}
+        split: {(real(str(file.parent)), file.name) for file in files_of(part) or getattr(part, "shards", [])}
         for split, part in data.parts.items()
     }
     return [

@@ -16,6 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 from typing_extensions import override
 
+from involution.data.addresses import on_this_machine, path_of
 from involution.data.errors import in_words
 from involution.data.findings import Findings
 from involution.data.images import ImageError
@@ -59,7 +60,7 @@ class RunCheckpoints(TorchCheckpointIO):
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write last.ckpt, and then best.ckpt if the options have a `score`; who resumes mends what is in between."""
-        last = Path(path)
+        last = path_of(path)
         with atomic_path(last, replace=True) as temporary:
             torch.save(checkpoint, temporary)
             # a machine may be switched off as soon as the training says that it ended
@@ -68,6 +69,12 @@ class RunCheckpoints(TorchCheckpointIO):
             rotate(last, self.keep)
         if storage_options:
             write_best(checkpoint, last.parent, storage_options["score"])
+
+    @override
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint, also one at an address."""
+        with on_this_machine(path) as file:
+            return super().load_checkpoint(file, *args, **options)
 
 
 class EarlyStop(EarlyStopping):

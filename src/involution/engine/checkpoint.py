@@ -6,11 +6,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from involution.data.addresses import on_this_machine
 from involution.engine.card import ModelCard
 from involution.engine.config import Config
 from involution.engine.converted import as_checkpoint
@@ -46,7 +48,11 @@ def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     Raises:
         CheckpointError: if the file is missing, damaged, not a checkpoint of this package, or would run code.
     """
-    path = locate(path)
+    with on_this_machine(path) as file:
+        return _read(locate(file), device)
+
+
+def _read(path: Path, device: str | torch.device) -> dict[str, Any]:
     found, metadata = read_file(path, device)
     if "model" in metadata:
         return as_checkpoint(found, metadata, path)

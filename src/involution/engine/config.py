@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from typing_extensions import Self
 
+from involution.data.addresses import path_of
 from involution.data.errors import nearest
 from involution.data.registry import format_help, formats
 from involution.data.yaml import read_yaml
@@ -213,7 +214,7 @@ class RunConfig:
     @property
     def run_dir(self) -> Path:
         """Folder of the run's checkpoints and logs."""
-        return Path(self.output) / self.name
+        return path_of(self.output) / self.name
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain types, as stored in a checkpoint."""

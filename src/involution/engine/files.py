@@ -3,20 +3,25 @@
 One rule for all commands: a file is replaced if this package made it, nobody changed it since, and everything that went
 into it goes into the new one, too. `check_free` is that rule. A name that the user chose is refused otherwise; a name
 that a command chose, such as a photo's in a folder of pictures, gets a number (`involution.engine.outputs`).
+
+Files and folders may be at an address (`involution.data.addresses`), where a folder's record is written now and then.
 """
 
 import errno
 import json
 import os
 import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from involution.data import paths
+from involution.data import addresses, paths
+from involution.data.addresses import is_address, is_remote, path_of, stamp
 
 # beside the files: what was made in this folder, a line each
 RECORD = paths.RECORD
@@ -49,15 +54,20 @@ class Origin:
 
 @dataclass(frozen=True)
 class _Made:
-    """A line of the record: a file's size and time when it was made, and its origin."""
+    """A line of the record: a file's size and time when it was made, and its origin.
+
+    At an address, the time is whatever the storage changes with a file.
+    """
 
     size: int
-    time: int
+    time: int | str
     origin: Origin | None
 
 
 # folder -> size of its record when it was read, and what the record holds
 _READ: dict[Path, tuple[int, dict[str, _Made]]] = {}
+# folder at an address -> how many lines its record lacks
+_UNWRITTEN: dict[Path, int] = {}
 _ORIGIN: ContextVar[Origin | None] = ContextVar("origin", default=None)
 
 
@@ -78,8 +88,12 @@ def current_origin() -> Origin | None:
 
 def absolute(source: str | os.PathLike[str]) -> str:
     """A path, or a data set's ``format:path``, that means the same in every folder."""
-    text = os.fspath(source)
+    text = str(source)
+    if is_address(text):
+        return text
     kind, colon, path = text.partition(":")
+    if is_address(path):
+        return text
     if colon and not os.path.exists(text) and kind.replace("-", "").isalnum():
         return f"{kind}:{os.path.abspath(path)}"
     return os.path.abspath(text)
@@ -90,16 +104,18 @@ def network_origin(checkpoint: str | os.PathLike[str]) -> str:
     from involution.models.weights import published
 
     by_name = not os.path.exists(checkpoint) and published(checkpoint) is not None
-    return os.fspath(checkpoint) if by_name else absolute(checkpoint)
+    return str(checkpoint) if by_name else absolute(checkpoint)
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
-    """Make a folder and its parents, if it doesn't exist yet.
+    """Make a folder and its parents, if it doesn't exist yet; an address needs none.
 
     Raises:
         OSError: if it can't be made or written to.
     """
-    folder = Path(path)
+    folder = path_of(path)
+    if is_remote(folder):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -120,7 +136,10 @@ def _is_read_only(folder: Path) -> bool:
 
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Raise `OSError` now if a folder can't be made or written to later; makes nothing."""
-    folder = Path(path)
+    folder = path_of(path)
+    if is_remote(folder):
+        addresses.check_writable(folder)
+        return
     for place in (folder, *folder.parents):
         if place.is_dir():
             _check_writable(place, folder)
@@ -135,7 +154,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: for a folder, a place that can't be written to, or a file that must not be replaced.
     """
-    target = Path(path)
+    target = path_of(path)
     check_free(target)
     if not target.exists() or target.is_file():
         check_folder(target.parent)
@@ -151,7 +170,13 @@ def check_free(path: str | os.PathLike[str]) -> None:
     other = in_the_way(path)
     if other is not None:
         why = f"not overwritten: it holds other results ({other}); choose another place, or delete it"
-        raise FileExistsError(errno.EEXIST, why, os.fspath(path))
+        raise FileExistsError(errno.EEXIST, why, str(path))
+
+
+def _final(path: str | os.PathLike[str]) -> Path:
+    """Where a path leads, through links."""
+    final = path_of(path)
+    return final if is_remote(final) else Path(os.path.realpath(final))
 
 
 def in_the_way(path: str | os.PathLike[str]) -> Origin | None:
@@ -161,39 +186,37 @@ def in_the_way(path: str | os.PathLike[str]) -> Origin | None:
         FileExistsError: for a file that this package did not make, or that was changed since.
         IsADirectoryError: for a folder.
     """
-    final = Path(os.path.realpath(path))
-    if final.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "a folder is where a file is wanted", os.fspath(path))
+    final = _final(path)
+    if addresses.is_dir(final):
+        raise IsADirectoryError(errno.EISDIR, "a folder is where a file is wanted", str(path))
     # a device or a pipe has nothing to lose
-    if not final.is_file():
+    if not addresses.is_file(final):
         return None
     if not is_ours(final):
         why = "not overwritten: involution did not make this file; choose another place"
-        raise FileExistsError(errno.EEXIST, why, os.fspath(path))
+        raise FileExistsError(errno.EEXIST, why, str(path))
     old, new = made_in(final.parent)[final.name], _ORIGIN.get()
     return None if old is None or (new is not None and new.covers(old)) else old
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
     """Whether a file was made by this package, and not changed since."""
-    final = Path(os.path.realpath(path))
+    final = _final(path)
     made = _made(final.parent).get(final.name)
-    if made is None or not final.is_file():
-        return False
-    found = final.stat()
-    return (made.size, made.time) == (found.st_size, found.st_mtime_ns)
+    return made is not None and addresses.is_file(final) and (made.size, made.time) == stamp(final)
 
 
 def made_in(folder: str | os.PathLike[str]) -> dict[str, Origin | None]:
     """Name of each file that was made in a folder, be it there still or not -> its origin, where that is known."""
-    return {name: made.origin for name, made in _made(Path(os.path.realpath(folder))).items()}
+    return {name: made.origin for name, made in _made(_final(folder)).items()}
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """A temporary file next to `path` that replaces it if the block succeeds, and is deleted otherwise.
 
-    A link stays one: the file it leads to is replaced. A device or a pipe is written to as it is.
+    A link stays one: the file it leads to is replaced. A device or a pipe is written to as it is. What belongs at an
+    address is written on this machine and put there as a whole.
 
     Args:
         path: the file.
@@ -205,29 +228,40 @@ def atomic_path(path: str | os.PathLike[str], *, replace: bool = False) -> Itera
             is kept under another name, which the error tells.
         OSError: if it can't be written; `filename` is `path`, whatever the block did with which file.
     """
-    target = Path(path)
-    if target.exists() and not target.is_file() and not target.is_dir():
+    target = path_of(path)
+    remote = is_remote(target)
+    if not remote and target.exists() and not target.is_file() and not target.is_dir():
         with _naming(target, target):
             yield target
         return
     make_folder(target.parent)
-    final, origin = Path(os.path.realpath(target)), _ORIGIN.get()
+    final, origin = _final(target), _ORIGIN.get()
     if not replace:
         check_free(target)
+    scratch = tempfile.mkdtemp(prefix="involution-") if remote else None
     # a name may be as long as the system allows, and ours adds to it
-    temporary = final.with_name(f".{final.name[:40]}.{os.getpid()}.tmp")
+    temporary = Path(scratch or final.parent) / f".{final.name[:40]}.{os.getpid()}.tmp"
     try:
         with _naming(target, temporary):
             yield temporary
             with made_of(origin):
                 if not replace:
                     _check_still_free(target, temporary)
-                os.replace(temporary, final)
+                _move(temporary, final)
                 if not replace:
                     _remember(final)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    if is_remote(target):
+        addresses.put(source, target)
+    else:
+        os.replace(source, target)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -297,7 +331,7 @@ def _check_still_free(target: Path, written: Path) -> None:
         number = 2
         while (other := target.with_name(f"{target.stem}-{number}{target.suffix}")).exists():
             number += 1
-        os.replace(written, other)
+        _move(written, other)
         _remember(other)
         raise FileExistsError(errno.EEXIST, f"{error.strerror}; the new one is {other}", str(target)) from error
 
@@ -305,23 +339,25 @@ def _check_still_free(target: Path, written: Path) -> None:
 def _made(folder: Path) -> dict[str, _Made]:
     """Name of each file that was made in a folder -> what the record says of it."""
     record = folder / RECORD
+    if _UNWRITTEN.get(folder):
+        return _READ[folder][1]
     try:
-        found = record.lstat()
+        # a link would lead to somebody else's file, a pipe would wait
+        if not is_remote(record) and not stat.S_ISREG(record.lstat().st_mode):
+            return {}
+        size, _ = stamp(record)
     except OSError:
         return {}
-    # a link would lead to somebody else's file, a pipe would wait
-    if not stat.S_ISREG(found.st_mode):
-        return {}
-    if _READ.get(folder, (-1, {}))[0] != found.st_size:
+    if _READ.get(folder, (-1, {}))[0] != size:
         made: dict[str, _Made] = {}
-        for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in addresses.read_range(record, 0, size).decode("utf-8", "replace").splitlines():
             try:
-                name, size, time, *origin = json.loads(line)
-                made[name] = _Made(size, time, _origin(*origin) if origin else None)
+                name, length, time, *origin = json.loads(line)
+                made[name] = _Made(length, time, _origin(*origin) if origin else None)
             except (ValueError, TypeError, IndexError):
                 # a line that was cut off: its file is not ours then
                 continue
-        _READ[folder] = (found.st_size, made)
+        _READ[folder] = (size, made)
     return _READ[folder][1]
 
 
@@ -330,16 +366,43 @@ def _origin(command: str, inputs: list[str], checkpoint: str) -> Origin:
 
 
 def _remember(target: Path) -> None:
-    found, origin = target.stat(), _ORIGIN.get()
+    (size, time), origin = stamp(target), _ORIGIN.get()
     made, record = _made(target.parent), target.parent / RECORD
+    if is_remote(record):
+        made[target.name] = _Made(size, time, origin)
+        _READ[target.parent] = (_READ.get(target.parent, (0, {}))[0], made)
+        _UNWRITTEN[target.parent] = _UNWRITTEN.get(target.parent, 0) + 1
+        # nothing is appended to there: a file for each line would be read and written a million times
+        if 10 * _UNWRITTEN[target.parent] >= len(made):
+            write_record(target.parent)
+        return
     # what can't be recorded counts as somebody else's, and is safe
     if record.is_symlink() or (record.exists() and not record.is_file()):
         return
-    line = [target.name, found.st_size, found.st_mtime_ns]
-    line += [] if origin is None else [origin.command, origin.inputs, origin.checkpoint]
+    line = _line(target.name, _Made(size, time, origin))
     with suppress(OSError), record.open("a", encoding="utf-8") as file:
         # the first line feed ends a line that a full disk cut off
-        file.write(f"\n{json.dumps(line)}\n" if file.tell() and not made else f"{json.dumps(line)}\n")
+        file.write(f"\n{line}" if file.tell() and not made else line)
         file.flush()
-        made[target.name] = _Made(found.st_size, found.st_mtime_ns, origin)
+        made[target.name] = _Made(size, time, origin)
         _READ[target.parent] = (file.tell(), made)
+
+
+def _line(name: str, made: _Made) -> str:
+    origin = made.origin
+    more = [] if origin is None else [origin.command, origin.inputs, origin.checkpoint]
+    return f"{json.dumps([name, made.size, made.time, *more])}\n"
+
+
+def write_record(folder: str | os.PathLike[str]) -> None:
+    """Write what the record of a folder at an address lacks: there it is written now and then, not for each file."""
+    final = path_of(folder)
+    if not _UNWRITTEN.get(final):
+        return
+    made = _READ[final][1]
+    # without it the files count as somebody else's, and are safe
+    with suppress(OSError), tempfile.TemporaryDirectory(prefix="involution-") as scratch:
+        record = Path(scratch) / RECORD
+        record.write_text("".join(_line(name, one) for name, one in made.items()), encoding="utf-8")
+        addresses.put(record, final / RECORD)
+        _READ[final], _UNWRITTEN[final] = (record.stat().st_size, made), 0

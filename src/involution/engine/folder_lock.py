@@ -8,6 +8,7 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -47,25 +48,25 @@ class FolderLock:
 
     def __enter__(self) -> FolderLock:
         if self._key in _HELD:
-            raise self._in_use(_self())
+            raise in_use(self.folder, process_record())
         while True:
             number = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 locked = _lock(number)
                 found = _read(number)
                 if locked is False:
-                    raise self._in_use(found)
+                    raise in_use(self.folder, found)
                 # its owner may have removed the file since it was opened
                 if not _is_same(number, self.file):
                     os.close(number)
                     continue
-                if found and _lives(found, locked is True, self.file):
-                    raise self._in_use(found)
+                if found and lives(found, locked is True, self.folder, self._sign):
+                    raise in_use(self.folder, found)
             except BaseException:
                 os.close(number)
                 raise
             break
-        self._number, self._owner = number, _self()
+        self._number, self._owner = number, process_record()
         os.ftruncate(number, 0)
         os.lseek(number, 0, os.SEEK_SET)
         os.write(number, json.dumps(self._owner).encode())
@@ -77,16 +78,18 @@ class FolderLock:
         """Raise `FolderInUse` if another process has taken the folder over: this one was held up for too long."""
         found = _read(self._number)
         if found != self._owner or not _is_same(self._number, self.file):
-            raise self._in_use(found)
+            raise in_use(self.folder, found)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
             with suppress(OSError):
                 os.utime(self.file)
 
-    def _in_use(self, owner: dict[str, Any]) -> FolderInUse:
-        who = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
-        return FolderInUse(f"{self.folder} is in use: {who} trains there; wait for its end, or choose another --name")
+    def _sign(self) -> int:
+        # opening makes a network drive look again
+        with suppress(OSError), self.file.open("rb"):
+            pass
+        return self.file.stat().st_mtime_ns
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,7 +116,14 @@ def _lock(number: int) -> bool | None:
     return True
 
 
-def _self() -> dict[str, Any]:
+def in_use(folder: Path, owner: dict[str, Any]) -> FolderInUse:
+    """The error of a folder that another process, as far as it is known, trains in."""
+    who = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
+    return FolderInUse(f"{folder} is in use: {who} trains there; wait for its end, or choose another --name")
+
+
+def process_record() -> dict[str, Any]:
+    """What tells this process from all others, as a lock's file keeps it."""
     pid = os.getpid()
     return {"host": platform.node(), "pid": pid, "boot": _boot(), "start": _start(pid)}
 
@@ -137,8 +147,16 @@ def _start(pid: int) -> str:
 def _read(number: int) -> dict[str, Any]:
     try:
         os.lseek(number, 0, os.SEEK_SET)
-        found = json.loads(os.read(number, 4096) or b"{}")
-    except (OSError, ValueError):
+        return parsed(os.read(number, 4096))
+    except OSError:
+        return {}
+
+
+def parsed(content: bytes) -> dict[str, Any]:
+    """The record of a process in a lock's file; empty where there is none."""
+    try:
+        found = json.loads(content or b"{}")
+    except ValueError:
         return {}
     return found if isinstance(found, dict) and {"host", "pid", "boot", "start"} <= set(found) else {}
 
@@ -150,8 +168,15 @@ def _is_same(number: int, file: Path) -> bool:
         return False
 
 
-def _lives(owner: dict[str, Any], locked: bool, file: Path) -> bool:
-    """Whether the owner of a lock file, which may have been killed, is at work."""
+def lives(owner: dict[str, Any], locked: bool, folder: Path, sign: Callable[[], object]) -> bool:
+    """Whether the owner of a lock file, which may have been killed, is at work.
+
+    Args:
+        owner: the record of its process.
+        locked: whether the system has just given its lock away.
+        folder: what is locked.
+        sign: returns what the owner changes again and again.
+    """
     if owner["host"] == platform.node():
         if owner["boot"] and owner["boot"] != _boot():
             return False
@@ -160,12 +185,11 @@ def _lives(owner: dict[str, Any], locked: bool, file: Path) -> bool:
             return False
         if owner["start"]:
             return _start(int(owner["pid"])) == owner["start"]
-    tell(f"{file.parent} was in use by process {owner['pid']} on {owner['host']}: waiting for a sign of life from it")
-    before, end = file.stat().st_mtime_ns, time.monotonic() + PATIENCE
+    tell(f"{folder} was in use by process {owner['pid']} on {owner['host']}: waiting for a sign of life from it")
+    before, end = sign(), time.monotonic() + PATIENCE
     while time.monotonic() < end:
         time.sleep(min(BEAT / 5, 1.0))
-        # opening makes a network drive look again
-        with suppress(OSError), file.open("rb"):
-            if file.stat().st_mtime_ns != before:
+        with suppress(OSError):
+            if sign() != before:
                 return True
     return False

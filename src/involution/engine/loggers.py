@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from involution.data.addresses import is_remote
 from involution.engine.config import RunConfig
 from involution.engine.settings import ConfigError
 from involution.extras import require
@@ -35,12 +37,14 @@ def make_logger(config: RunConfig, run_dir: Path, logged_as: str | None) -> Any:
     if config.logger == "tensorboard":
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        return TensorBoardLogger(run_dir, name="", version="tensorboard")
+        return TensorBoardLogger(str(run_dir), name="", version="tensorboard")
     if config.logger == "wandb":
         from lightning.pytorch.loggers import WandbLogger
 
         project = os.environ.get("WANDB_PROJECT", _PROJECT)
-        return WandbLogger(config.name, run_dir, version=before, project=project)
+        # at an address it keeps nothing but what its own service has
+        folder = tempfile.gettempdir() if is_remote(run_dir) else run_dir
+        return WandbLogger(config.name, folder, version=before, project=project)
     if config.logger == "mlflow":
         import mlflow
         from lightning.pytorch.loggers import MLFlowLogger

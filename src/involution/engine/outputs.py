@@ -10,8 +10,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from involution.data.addresses import listed, path_of
 from involution.data.images import ImageError
-from involution.engine.files import Origin, atomic_path, check_folder, check_free, in_the_way, is_ours, made_in, made_of
+from involution.engine.files import (
+    Origin,
+    atomic_path,
+    check_folder,
+    check_free,
+    in_the_way,
+    is_ours,
+    made_in,
+    made_of,
+    write_record,
+)
 
 # in a folder of outputs: a line for each image, with its outputs
 INDEX = "index.jsonl"
@@ -52,17 +63,18 @@ def free_names(
     taken: set[str] = set()
     numbers: dict[str, Iterator[int]] = {}
     names = []
-    for stem, origin in wanted:
-        stem = _shortened(stem)
-        counter = numbers.setdefault(stem, count(1))
-        name = before.get((origin.command, origin.checkpoint, origin.inputs[:1]), "")
-        if not (name == stem or name.startswith(f"{stem}-")) or name.casefold() in taken:
-            name = _numbered(stem, next(counter))
-        with made_of(origin):
-            while name.casefold() in taken or not _is_free(Path(folder), name, endings, origin, folded):
+    with listed(path_of(folder)):
+        for stem, origin in wanted:
+            stem = _shortened(stem)
+            counter = numbers.setdefault(stem, count(1))
+            name = before.get((origin.command, origin.checkpoint, origin.inputs[:1]), "")
+            if not (name == stem or name.startswith(f"{stem}-")) or name.casefold() in taken:
                 name = _numbered(stem, next(counter))
-        taken.add(name.casefold())
-        names.append(name)
+            with made_of(origin):
+                while name.casefold() in taken or not _is_free(path_of(folder), name, endings, origin, folded):
+                    name = _numbered(stem, next(counter))
+            taken.add(name.casefold())
+            names.append(name)
     return names
 
 
@@ -92,7 +104,7 @@ def _same_maker(one: Origin, other: Origin) -> bool:
 
 def check_index(folder: str | os.PathLike[str]) -> None:
     """Raise `FileExistsError` for an index that somebody else made or changed."""
-    check_free(Path(folder) / INDEX)
+    check_free(path_of(folder) / INDEX)
 
 
 def write_index(folder: str | os.PathLike[str], errors: Sequence[tuple[Origin, str]] = ()) -> None:
@@ -107,7 +119,7 @@ def write_index(folder: str | os.PathLike[str], errors: Sequence[tuple[Origin, s
     """
     lines: dict[Origin, dict[str, Any]] = {}
     for name, origin in made_in(folder).items():
-        if origin is not None and origin.inputs and is_ours(Path(folder) / name):
+        if origin is not None and origin.inputs and is_ours(path_of(folder) / name):
             lines.setdefault(origin, {"input": origin.inputs[0], "outputs": []})["outputs"].append(name)
     for origin, reason in errors:
         lines.setdefault(origin, {"input": origin.inputs[0]})["error"] = reason
@@ -118,10 +130,11 @@ def write_index(folder: str | os.PathLike[str], errors: Sequence[tuple[Origin, s
     ordered = sorted(lines.values(), key=lambda line: (line["input"], line["command"], line.get("checkpoint", "")))
     with (
         made_of(None),
-        atomic_path(Path(folder) / INDEX) as partial,
+        atomic_path(path_of(folder) / INDEX) as partial,
         partial.open("w", encoding="utf-8", errors="backslashreplace") as file,
     ):
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered)
+    write_record(folder)
 
 
 class Attempts:

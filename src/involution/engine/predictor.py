@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from involution.data.addresses import path_of
 from involution.data.box_files import tell_alpha, tell_frames
 from involution.data.errors import printable
 from involution.data.findings import Findings, some
@@ -307,7 +308,7 @@ class Predictor(ABC, Generic[R]):
         if cls.output[0] == "FOLDER":
             check_folder(path)
             return
-        if cls.suffixes and Path(path).suffix.lower() not in cls.suffixes:
+        if cls.suffixes and path_of(path).suffix.lower() not in cls.suffixes:
             raise PredictError(f"wanted an output file that ends in {' or '.join(cls.suffixes)}, got {str(path)!r}")
         check_output(path)
 

@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from involution.data.addresses import path_of
 from involution.engine.checkpoint import CARD_KEY, CheckpointError, ModelCard, read_card, read_recipe
 from involution.engine.config import RunConfig
 from involution.engine.process import is_main_process, tell
@@ -48,7 +49,7 @@ class Start:
 
 def folder_of(config: RunConfig, resume: str | os.PathLike[str] | None) -> Path:
     """The folder that a training works in."""
-    return config.run_dir if resume is None or resume == AUTO else Path(resume).parent
+    return config.run_dir if resume is None or resume == AUTO else path_of(resume).parent
 
 
 def find_start(config: RunConfig, resume: str | os.PathLike[str] | None) -> Start:
@@ -64,7 +65,7 @@ def find_start(config: RunConfig, resume: str | os.PathLike[str] | None) -> Star
     """
     if resume is None or (resume == AUTO and not kept(config.run_dir)):
         return Start()
-    last = config.run_dir / LAST if resume == AUTO else Path(resume)
+    last = config.run_dir / LAST if resume == AUTO else path_of(resume)
     file, found, why = find_checkpoint(last)
     card = read_card(found, file, config.task)
     if "position" not in found[CARD_KEY]:

@@ -206,7 +206,9 @@ def _fit(
     if found_in_data:
         _write_survey(found_in_data, recorder.run_dir)
     try:
-        trainer.fit(module, train_loader, val_loader, ckpt_path=start.checkpoint, weights_only=True)
+        trainer.fit(
+            module, train_loader, val_loader, ckpt_path=start.checkpoint and str(start.checkpoint), weights_only=True
+        )
     except ImageError as error:
         raise _without_traceback(error) from error
     except SystemExit as error:

@@ -11,6 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from involution.data import addresses
+from involution.data.addresses import is_remote, path_of
+from involution.engine.address_lock import AddressLock
 from involution.engine.checkpoint import CARD_KEY, CheckpointError, read_checkpoint
 from involution.engine.files import RECORD, check_folder, is_ours, make_folder
 from involution.engine.folder_lock import NAME as LOCK
@@ -44,13 +47,16 @@ def rotate(last: Path, keep: int) -> None:
         if newer == last and last.is_file():
             copy_link(last, older)
         elif newer.is_file():
-            os.replace(newer, older)
+            (addresses.copy if is_remote(newer) else os.replace)(newer, older)
     for file in kept(last.parent)[keep:]:
         file.unlink(missing_ok=True)
 
 
 def copy_link(source: Path, target: Path) -> None:
-    """Give a file a second name, in the place of whatever has it now."""
+    """Give a file a second name, in the place of whatever has it now; at an address, a copy."""
+    if is_remote(source):
+        addresses.copy(source, target)
+        return
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
@@ -77,7 +83,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any],
     Raises:
         CheckpointError: if none of them can be read.
     """
-    file = Path(path)
+    file = path_of(path)
     candidates = [file, *(other for other in kept(file.parent) if other != file)] if file.name == LAST else [file]
     first: CheckpointError | None = None
     for candidate in candidates:
@@ -110,12 +116,12 @@ class RunFolder:
     """The folder of a run while it is trained in: of several processes the first one has it locked.
 
     Args:
-        path: the folder, which need not exist.
+        path: the folder, which need not exist, or what `involution.data.addresses.path_of` made of an address.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: FolderLock | None = None
+        self._lock: FolderLock | AddressLock | None = None
         # a run that was killed leaves its lock
         self._abandoned = False
 
@@ -128,10 +134,14 @@ class RunFolder:
         Raises:
             FolderInUse: if another process trains there.
         """
-        if self._lock is not None or not is_main_process() or not self.path.is_dir():
+        if is_main_process() and self.path.is_dir():
+            self._take()
+
+    def _take(self) -> None:
+        if self._lock is not None:
             return
         self._abandoned = (self.path / LOCK).exists()
-        self._lock = FolderLock(self.path)
+        self._lock = AddressLock(self.path) if is_remote(self.path) else FolderLock(self.path)
         try:
             self._lock.__enter__()
         except BaseException:
@@ -157,11 +167,11 @@ class RunFolder:
             raise ConfigError(
                 f"can't make the folder {self.path} ({error.strerror}); choose another --output"
             ) from error
-        self.lock()
+        self._take()
         if self._remains():
             tell(f"{self.path} holds a run that ended before its first checkpoint; it starts over")
-            for logs in ("tensorboard", "wandb"):
-                shutil.rmtree(self.path / logs, ignore_errors=True)
+            for logs in (self.path / "tensorboard", self.path / "wandb"):
+                addresses.remove_tree(logs)
 
     def check_claim(self) -> None:
         """Refuse before the work what `claim` would refuse after it, without making anything.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from involution.data.addresses import is_address
 from involution.data.arrays import ArrayDataset
 from involution.data.contents import number_of, pixel_number, stored_numbers
 from involution.data.images import CHECK_LIMIT, ImageError
@@ -76,13 +77,17 @@ def _numbers(part: Any, root: str) -> list[int]:
         ]
     if not hasattr(part, "name_of"):
         return []
-    names = (os.path.abspath(part.name_of(index)) for index in range(len(part)))
+    names = (_absolute(part.name_of(index)) for index in range(len(part)))
     # a data set may have been moved
     return [number_of(os.fsencode(name.removeprefix(root).replace(os.sep, "/"))) for name in names]
 
 
 def _root(data: DataSet[Any]) -> str:
-    return os.path.abspath(os.path.expanduser(data.spec.partition(":")[2] or data.spec))
+    return _absolute(os.path.expanduser(data.spec.partition(":")[2] or data.spec))
+
+
+def _absolute(name: str) -> str:
+    return name if is_address(name) else os.path.abspath(name)
 
 
 def recorded(checkpoint: Mapping[str, Any], key: str = KEY) -> dict[str, Tensor]:

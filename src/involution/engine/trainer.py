@@ -43,7 +43,7 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
     return _trainer(
         config,
         # where Lightning would look for checkpoints of a SLURM job
-        default_root_dir=run_dir,
+        default_root_dir=str(run_dir),
         max_epochs=config.trainer.epochs,
         gradient_clip_val=config.trainer.clip_grad_norm,
         accumulate_grad_batches=config.trainer.accumulate,

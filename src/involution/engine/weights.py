@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from involution.data.addresses import on_this_machine
 from involution.engine.process import tell
 from involution.engine.settings import ConfigError
 from involution.models.checkpoint import CheckpointReport
@@ -28,7 +29,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         CheckpointError: if the file can't be read, or its weights don't belong to this network; the network
             is then unchanged.
     """
-    tell_loaded(path, load_checkpoint(model, path, ignore_head=None))
+    with on_this_machine(path) as file:
+        tell_loaded(path, load_checkpoint(model, file, ignore_head=None))
 
 
 def fit_backbone(config: Config) -> Config:

@@ -228,7 +228,9 @@ def check_tensors(content: Mapping[Any, Any], file: str | os.PathLike[str]) -> d
     if len(content) > _MOST_ENTRIES:
         raise CheckpointError(f"{file} holds {len(content)} entries, wanted at most {_MOST_ENTRIES}")
     tensors: dict[str, torch.Tensor] = {}
-    room = 4 * os.path.getsize(file) + 2**20
+    # what stands for a file at an address has this method, too
+    found: Any = file if hasattr(file, "stat") else Path(file)
+    room = 4 * found.stat().st_size + 2**20
     for name, value in content.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
             # a copy: arrays from a pickle can be read-only or big-endian

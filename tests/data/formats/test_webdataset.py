@@ -4,9 +4,13 @@ import tarfile
 import numpy as np
 import PIL.Image
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from generated import add, picture, shards
+from torch.utils.data import DataLoader
 
+from involution.data import addresses
 from involution.data.errors import DataError
+from involution.data.images import ImageError
 from involution.data.registry import Options, open_data
 
 
@@ -30,9 +34,9 @@ def test_webdataset_without_val_sets_some_aside(tmp_path):
 
 
 def test_webdataset_faults(tmp_path):
-    with pytest.raises(DataError, match="only local tar files"):
+    with pytest.raises(DataError, match="commands are not run"):
         open_data("classify", "webdataset:pipe:touch /tmp/x")
-    with pytest.raises(DataError, match="only local tar files"):
+    with pytest.raises(DataError, match="an address is only taken from the command line"):
         open_data("classify", "webdataset:https://example.com/train-0.tar")
     with pytest.raises(DataError, match="no such shards"):
         open_data("classify", f"webdataset:{tmp_path}/train-{{0..3}}.tar")
@@ -247,3 +251,90 @@ def test_headers_are_checked_and_told_as_of_folders(tmp_path):
         open_data("classify", f"webdataset:{tmp_path}")
     data = open_data("classify", f"webdataset:{tmp_path}", Options(on_problem="skip"))
     assert data.findings.used == {"train": 14, "val": 12}
+
+
+original = MemoryFileSystem.cat_file
+
+
+def at_address(memory, folder):
+    """The shards of a folder in memory, too."""
+    for file in folder.iterdir():
+        memory.put_file(str(file), f"/bucket/set/{file.name}")
+    addresses.allow("webdataset:memory://bucket/set/{train-{000..001},val-000}.tar", "webdataset:memory://bucket/set")
+
+
+@pytest.mark.parametrize("where", ["", "/{train-{000..001},val-000}.tar"], ids=["folder", "pattern"])
+def test_shards_at_an_address_are_the_same_as_here(tmp_path, memory, where):
+    at_address(memory, shards(tmp_path))
+    here = open_data("classify", f"webdataset:{tmp_path}{where}")
+    there = open_data("classify", f"webdataset:memory://bucket/set{where}")
+    assert there.classes == here.classes
+    for split in ("train", "val"):
+        one, other = here.split(split), there.split(split)
+        assert one.labels == other.labels
+        assert [entry[1:] for entry in one.entries] == [entry[1:] for entry in other.entries]
+        assert np.array_equal(np.asarray(one[5][0]), np.asarray(other[5][0]))
+    assert there.train.name_of(0) == "memory://bucket/set/train-000.tar:00000"
+    # in loader processes, too
+    assert len(list(DataLoader(there.val, batch_size=None, num_workers=2))) == 12
+
+
+def test_the_index_of_a_shard_reads_its_headers_alone(tmp_path, memory, monkeypatch):
+    with tarfile.open(tmp_path / "train-0.tar", "w") as archive:
+        for number in range(8):
+            add(archive, f"{number}.jpg", JPEG + bytes(100_000))
+            add(archive, f"{number}.cls", str(number % 2).encode())
+    memory.put_file(str(tmp_path / "train-0.tar"), "/bucket/train-0.tar")
+    memory.pipe_file("/bucket/classes.txt", b"a\nb\n")
+    addresses.allow("memory://bucket/train-0.tar")
+    asked = []
+
+    def counted(fs, path, start, end):
+        asked.append(end - start)
+        return original(fs, path, start, end)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counted)
+    data = open_data("classify", "webdataset:memory://bucket/train-0.tar")
+    assert len(data.train) + len(data.val) == 8
+    assert sum(asked) < 0.06 * memory.size("/bucket/train-0.tar")
+    # about one request a sample
+    assert len(asked) < 13
+    asked.clear()
+    assert data.train[0][1] in (0, 1)
+    assert asked == [len(JPEG) + 100_000]
+
+
+def test_a_read_that_is_interrupted_is_tried_again_and_told(tmp_path, memory, monkeypatch, capsys):
+    at_address(memory, shards(tmp_path))
+    calls = []
+
+    def failing(fs, path, start=None, end=None):
+        calls.append(path)
+        if len(calls) in fails:
+            # a signed address in a storage's own words
+            raise ConnectionResetError(104, "reset: https://host/train-000.tar?X-Signature=abcdef")
+        return original(fs, path, start, end)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", failing)
+    fails = {1}
+    data = open_data("classify", "webdataset:memory://bucket/set")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("interrupted (reset: https://host/train-000.tar?...), trying again")
+    fails, calls[:] = {1, 2, 3}, []
+    assert data.train[0][1] == 0
+    fails, calls[:] = range(100), []
+    with pytest.raises(ImageError, match=r"^memory://bucket/set/train-000\.tar:00000: can.t be read \(failed 4 times"):
+        data.train[0]
+    with pytest.raises(DataError, match=r"^memory://bucket/set/train-000\.tar: failed 4 times \(reset: [^\n]*\?\.\.\."):
+        open_data("classify", "webdataset:memory://bucket/set")
+    assert "abcdef" not in capsys.readouterr().err
+
+
+def test_a_shard_that_is_not_at_its_address(tmp_path, memory):
+    at_address(memory, shards(tmp_path))
+    memory.rm_file("/bucket/set/train-001.tar")
+    with pytest.raises(DataError, match=r"^memory://bucket/set/train-001\.tar: no such file$"):
+        open_data("classify", "webdataset:memory://bucket/set/{train-{000..001},val-000}.tar")
+    memory.pipe_file("/bucket/set/train-001.tar", b"no tar" * 1000)
+    with pytest.raises(DataError, match=r"^memory://bucket/set/train-001\.tar: not a readable, uncompressed tar"):
+        open_data("classify", "webdataset:memory://bucket/set")

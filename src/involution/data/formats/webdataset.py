@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from involution.data.addresses import is_remote, path_of
 from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.paths import ARCHIVES
@@ -27,12 +28,14 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     splits = expand_shards(path, options.only)
     findings = Findings()
     shards = [file for files in splits.values() for file in files]
-    findings.saw(*shards)
-    folder = Path(path) if Path(path).is_dir() else shards[0].parent
+    findings.saw(*map(str, shards))
+    local = not is_remote(shards[0])
+    listed = path_of(path) if path_of(path).is_dir() else None
+    folder = listed or shards[0].parent
     beside = [folder / name for name in ("classes.txt", "classes.json") if (folder / name).is_file()]
     if options.classes is None and not beside:
         raise DataError(f"{spec}: no class names; put classes.txt (one per line) next to the shards or name a file")
-    findings.saw(*beside)
+    findings.saw(*map(str, beside))
     classes = one_list(beside or [Path(str(options.classes))], read_names)
     parts: dict[str, Any] = {
         split: ShardDataset(files, len(classes), findings, options.reading) for split, files in splits.items() if files
@@ -53,10 +56,10 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         keep, val = cut(names, (VAL_SHARE,), options, findings, train.labels, stored_of(train), called)
         test = {"test": parts["test"]} if "test" in parts else {}
         parts = {"train": Subset(train, keep), "val": Subset(train, val), **test}
-    if Path(path).is_dir():
-        _tell_compressed(Path(path), findings)
     # a pattern names its files: what it leaves out is meant so
-    root = Path(path) if Path(path).is_dir() else None
+    root = listed if local else None
+    if root:
+        _tell_compressed(root, findings)
     # a file of names takes the place of the shards' own by name, and is their own where they have none
     own = options if beside else replace(options, classes=None)
     return classification_data(spec, classes, parts, findings, own, root)
@@ -66,26 +69,28 @@ def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]
     """Shards per split, told apart by train, val or test in their names, or in those of their folders; else ``all``.
 
     Args:
-        pattern: a folder of tar files, or a brace pattern such as `data/{train,val}-{000..031}.tar`.
+        pattern: a folder of tar files, or a brace pattern such as `data/{train,val}-{000..031}.tar`; either may be an
+            address.
         only: the one split that is wanted.
 
     Raises:
-        DataError: for missing shards, addresses that are no local files, or names of no split.
+        DataError: for missing shards, commands in place of files, or names of no split.
     """
     from webdataset.shardlists import expand_urls
 
-    root = Path(pattern)
+    if pattern.startswith("pipe:"):
+        raise DataError(f"webdataset:{pattern}: commands are not run; wanted tar files, or addresses of some")
+    root = path_of(pattern)
     if root.is_dir():
         files = sorted(file for file in root.rglob("*") if file.suffix.lower() == ".tar" and _is_shard(file, root))
-    elif pattern.startswith("pipe:") or "://" in pattern:
-        raise DataError(f"webdataset:{pattern}: only local tar files are read; download the shards first")
     else:
-        files = [Path(name) for name in expand_urls(pattern)]
+        files = [path_of(name, named=pattern) for name in expand_urls(pattern)]
         root = files[0].parent if files else root
     packed = [file.name for file in files if file.suffix.lower() in ARCHIVES and file.suffix.lower() != ".tar"]
     if packed:
         raise DataError(f"webdataset:{pattern}: {packed[0]} is compressed; wanted a folder of .tar files, or a pattern")
-    missing = [str(file) for file in files if not file.is_file()]
+    # one at an address is asked for once, when it is read
+    missing = [str(file) for file in files if not is_remote(file) and not file.is_file()]
     if not files or missing:
         raise DataError(f"webdataset:{pattern}: no such shards: {', '.join(missing[:3]) or 'no *.tar found'}")
     split_of = {file: _split_of(file, root) for file in files}
@@ -134,7 +139,8 @@ register(
         name="webdataset",
         task="classify",
         syntax="webdataset:SHARDS",
-        description="a folder or brace pattern of tar files named train*, val* and optionally test*, with classes.txt",
+        description="a folder, brace pattern or address of tar files named train*, val* and optionally test*, with "
+        "classes.txt",
         open=_open,
         recognises=_recognises,
     )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import torch
 from torch import Tensor, nn
 
+from involution.data.addresses import path_of
 from involution.data.images import read_image
 from involution.data.transforms import eval_transform
 from involution.engine.files import atomic_path
@@ -137,7 +138,7 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         row per image, in order, with the columns file, label_1, score_1, ..., seconds, error.
         """
         self.check_output(path)
-        suffix = Path(path).suffix.lower()
+        suffix = path_of(path).suffix.lower()
         with (
             atomic_path(path) as partial,
             partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,

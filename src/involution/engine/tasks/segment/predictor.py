@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from involution.data.addresses import path_of
 from involution.data.transforms import segmentation_eval_transform
 from involution.engine.files import Origin, absolute, atomic_path, current_origin, made_of, make_folder
 from involution.engine.predictor import Add, Look, Predictor, Result, SkippedImage, drawn_factor
@@ -114,7 +115,7 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
 
         def add(result: Any, name: str) -> None:
             if not isinstance(result, SkippedImage):
-                write_label_map(Path(path) / f"{name}.png", result)
+                write_label_map(path_of(path) / f"{name}.png", result)
 
         yield add
 

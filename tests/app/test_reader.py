@@ -43,6 +43,15 @@ def test_what_is_scaled_down_is_told(tmp_path):
     assert upload.seen(Reading()).size == (1600, 8)
 
 
+def test_what_is_not_shown_of_an_upload_is_told(tmp_path):
+    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGBA", (2000, 10)).save(tmp_path / "a.png")
+    assert reader.read_apart(tmp_path / "a.gif", [Reading()]).note == "of several frames or pages the first is used"
+    scaled = "2000 × 10 pixels, scaled down to 1600 on this page; "
+    assert reader.read_apart(tmp_path / "a.png", [Reading()]).note == scaled + "transparent parts are read as white"
+
+
 def test_reading_ends_when_its_time_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "READ_SECONDS", 0.01)
     Image.new("L", (3, 3)).save(tmp_path / "a.png")

@@ -5,12 +5,13 @@ import tarfile
 
 import pytest
 import torch
-from generated import add, image_folder
+from generated import add, image_folder, picture
 from PIL import Image
 
 from involution.engine import evaluate, train
 from involution.engine.callbacks import TrainingInterrupted
 from involution.engine.config import ConfigError
+from involution.engine.run import measure
 from involution.engine.split_record import differences, recorded
 
 
@@ -25,8 +26,8 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def config(make_config, pictures):
-    changes = {"data.spec": f"imagefolder:{pictures}", "data.batch_size": 4, "trainer.epochs": 1}
-    return lambda **more: make_config(**changes, **more)
+    changes = {"data__spec": f"imagefolder:{pictures}", "data__batch_size": 4, "trainer__epochs": 1}
+    return lambda **more: make_config(**{**changes, **more})
 
 
 def test_files_gone_and_added_are_told_by_evaluation_and_resumption(config, pictures, tmp_path, capsys):
@@ -121,3 +122,20 @@ def test_a_shard_of_the_training_images_is_known(config, pictures, tmp_path, cap
     capsys.readouterr()
     evaluate(result.best, f"webdataset:{tmp_path}/birds-0.tar")
     assert len(warnings(capsys)) == 1
+
+
+def test_what_the_weights_were_trained_on_is_remembered(config, pictures, tmp_path, capsys):
+    first = train(config(), progress=False)
+    others = image_folder(tmp_path / "others", splits=("train", "val"), classes=("ant", "bee"), per_class=8)
+    for number, file in enumerate(sorted(others.rglob("*.jpg"))):
+        picture(2, number).save(file)
+    for name in ("ant", "bee"):
+        shutil.copytree(pictures / "train" / name, others / "test" / name)
+    capsys.readouterr()
+    changes = {"data__spec": f"imagefolder:{others}", "model__weights": str(first.best)}
+    second = train(config(name="second", **changes), progress=False)
+    told = "warning: 16 of the 16 images of the test split were trained on: ant/000.jpg, ant/001.jpg, ant/002.jpg, …"
+    assert f"{told}, by the training of {first.best}" in warnings(capsys)
+    measured = measure(second.best)
+    assert warnings(capsys) == [told]
+    assert [f"warning: {line}" for line in measured.warnings] == [told]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from involution.app import limits
 from involution.app.errors import AppError
-from involution.data.images import ImageError, Reading, check_image
+from involution.data.images import ImageError, Reading, look
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,6 +71,7 @@ def read_apart(path: Path, readings: Iterable[Reading]) -> Upload:
     views: dict[Reading, Image | str] = {}
     end = time.monotonic() + limits.READ_SECONDS
     size: list[int] = []
+    told: list[str] = []
     try:
         for reading in readings:
             if not ours.poll(max(0.0, end - time.monotonic())):
@@ -78,7 +79,7 @@ def read_apart(path: Path, readings: Iterable[Reading]) -> Upload:
             # bytes, not objects: what a broken reader sends can't run code here
             head, _, pixels = ours.recv_bytes().partition(b"\n")
             found = json.loads(head)
-            size = found.get("stored", size)
+            size, told = found.get("stored", size), found.get("told", told)
             error = found.get("error")
             views[reading] = error or PIL.Image.frombytes(found["mode"], tuple(found["size"]), pixels)
     except EOFError as error:
@@ -90,8 +91,8 @@ def read_apart(path: Path, readings: Iterable[Reading]) -> Upload:
     if all(isinstance(view, str) for view in views.values()):
         raise AppError(str(next(iter(views.values()))))
     shrunk = size and max(size) > limits.MAX_SIDE
-    note = f"{size[0]} × {size[1]} pixels, scaled down to {limits.MAX_SIDE} on this page" if shrunk else ""
-    return Upload(views, note)
+    told = [f"{size[0]} × {size[1]} pixels, scaled down to {limits.MAX_SIDE} on this page"] * bool(shrunk) + told
+    return Upload(views, "; ".join(told))
 
 
 @contextmanager
@@ -115,7 +116,10 @@ def _read(pipe: Connection, path: Path, readings: list[Reading]) -> None:
     for reading in readings:
         try:
             image = limits.read_upload(path, reading)
-            head = {"mode": image.mode, "size": image.size, "stored": check_image(path, reading)}
+            header = look(path, reading)
+            told = ["of several frames or pages the first is used"] if header.several else []
+            told += ["transparent parts are read as white"] if header.alpha else []
+            head = {"mode": image.mode, "size": image.size, "stored": header.size, "told": told}
         except (AppError, ImageError) as error:
             # where the file is on this machine is no matter of the page's users
             reason = str(error).replace(f"{path}: ", f"{path.name}: ")

@@ -25,6 +25,8 @@ from involution.data.splits import cut, cut_by, val_of_train
 
 # of images that come without val
 _SHARE = 0.2
+# of an image's area: a box that covers more of it is the whole image
+_WHOLE = 0.98
 
 
 class BoxDataset(Dataset[Any]):
@@ -113,8 +115,10 @@ def complete_splits(records: dict[str, BoxRecord], findings: Findings, options: 
     if "val" in records:
         return records
     record = records["all"] if "all" in records else records["train"]
+    findings.settle(record.source, options.on_problem)
     if len(record.scenes) < 2:
-        raise DataError(f"{record.source}: {len(record.scenes)} images are too few for train and val")
+        first = f": {findings.problems[0]}" if findings.problems else ""
+        raise DataError(f"{record.source}: {len(record.scenes)} images are too few for train and val{first}")
     if "all" in records:
         how = cut_by(options.split_by, options.split_seed)
         findings.note(f"{record.source}: one set of images, split 80 / 20 into train and val {how}")
@@ -137,7 +141,7 @@ def _below(file: Path, source: Path) -> str:
 
 def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty: bool) -> None:
     """Say which objects are not trained on, and which classes have none, unless that is meant so."""
-    crowds, thin, twice = [], [], []
+    crowds, thin, twice, whole = [], [], [], []
     count = 0
     missing = set(range(len(record.classes)))
     for scene in record.scenes:
@@ -157,6 +161,7 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty
             width, height = min(x + width, scene.width) - max(x, 0), min(y + height, scene.height) - max(y, 0)
             if min(width, height) < 1:
                 thin.append(name)
+            whole += [name] if width * height >= _WHOLE * scene.width * scene.height else []
     if crowds:
         findings.ignore("crowds and difficult objects, not trained on and not counted as misses", *crowds)
     if thin and len(thin) == count:
@@ -166,6 +171,8 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty
         )
     if thin:
         findings.ignore("boxes smaller than a pixel, not trained on", *thin)
+    if whole and len(whole) == count:
+        findings.note(f"{split}: all boxes cover their whole images, so no place can be learnt: {some(whole)}")
     if twice:
         findings.note(f"{split}: boxes given twice, of one class and place, which count twice: {some(twice)}")
     if missing and not allow_empty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from involution.data.box_files import size_complaint, tell_frames, tell_headers
+from involution.data.contents import number_of
 from involution.data.errors import DataError, printable
 from involution.data.findings import Findings, some
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
@@ -173,7 +174,7 @@ def _check(
 ) -> tuple[list[Pair], np.ndarray[Any, Any], list[str]]:
     """The pairs that can be used, the pixels of each label in them, and maps of 0 and the ignored value alone."""
 
-    def look_at(pair: Pair) -> tuple[np.ndarray[Any, Any], list[tuple[Path, Header]]] | str:
+    def look_at(pair: Pair) -> _Seen | str:
         try:
             return _pixels(pair, code, reading)
         except ImageError as error:
@@ -189,20 +190,27 @@ def _check(
     void: list[str] = []
     two: list[str] = []
     headers: list[tuple[Path, Header]] = []
+    # label maps of several classes by what they hold
+    alike: dict[int, list[str]] = {}
     for pair, seen in zip(files, found, strict=False):
         if isinstance(seen, str):
             findings.problem(f"{split}/{pair[0].name}", seen.removeprefix(printable(f"{pair[0]}: ")))
             continue
-        counts, of_pair = seen
-        if code.colours is None and of_pair[1][1].mode == "P":
+        counts = seen.counts
+        if code.colours is None and seen.headers[1][1].mode == "P":
             palettes.see(pair[1], reading)
-        headers += of_pair
+        headers += seen.headers
         whole.append(pair)
+        if np.count_nonzero(counts[:IGNORED]) > 1:
+            alike.setdefault(seen.content, []).append(pair[1].name)
         total += counts
         if counts[IGNORED] == counts.sum():
             void.append(pair[1].name)
         elif counts[0] and counts[IGNORED] and counts[0] + counts[IGNORED] == counts.sum():
             two.append(pair[1].name)
+    twice = [name for names in alike.values() if len(names) > 1 for name in names]
+    if twice:
+        findings.note(f"{split}: label maps that are the same as that of another image: {some(twice)}")
     if void:
         findings.ignore(f"label maps of {split} in which no pixel counts", *void)
     tell_headers(headers[::2], reading, findings, split, "label maps are")
@@ -210,8 +218,18 @@ def _check(
     return whole + files[CHECK_LIMIT:], total, two
 
 
-def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> tuple[np.ndarray[Any, Any], list[tuple[Path, Header]]]:
-    """Pixels of each label [256] of a label map that fits its image, and the headers of both."""
+class _Seen(NamedTuple):
+    """What a look at an image and its label map found."""
+
+    # pixels of each label [256]
+    counts: np.ndarray[Any, Any]
+    headers: list[tuple[Path, Header]]
+    # stands for the labels at their places
+    content: int
+
+
+def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> _Seen:
+    """A label map that fits its image."""
     file, label_file = pair
     header = look(file, reading)
     if not label_file.is_file():
@@ -220,7 +238,9 @@ def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> tuple[np.ndarray[A
     complaint = size_complaint(file, labels.shape[::-1], header, reading)
     if complaint:
         raise ImageError(f"{label_file}: {complaint}")
-    return np.bincount(labels.ravel(), minlength=256), [(file, header), (label_file, look(label_file, _AS_STORED))]
+    counts = np.bincount(labels.ravel(), minlength=256)
+    headers = [(file, header), (label_file, look(label_file, _AS_STORED))]
+    return _Seen(counts, headers, number_of(repr(labels.shape).encode(), labels.tobytes()))
 
 
 def _tell_classes(

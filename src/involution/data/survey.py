@@ -94,7 +94,7 @@ class Survey:
 
     def lines(self) -> list[str]:
         """All of it in words, a line each, the findings and warnings left out."""
-        found = [f"{self.spec}: {len(self.classes)} classes"]
+        found = [f"{self.spec}: {len(self.classes)} class{'' if len(self.classes) == 1 else 'es'}"]
         for name, split in self.splits.items():
             found.append(
                 f"{name}: {split.images:,} images" + (f", {split.empty:,} without objects" if split.empty else "")

@@ -123,7 +123,8 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
             module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=start.found is None)
             module.split = _split(data, start, num_images // config.data.batch_size * config.trainer.accumulate)
             if is_main_process():
-                module.split_contents = joined(recorded(start.found or {}, CONTENTS), contents(data))
+                before = recorded(start.found or _started_from(config, data), CONTENTS)
+                module.split_contents = joined(before, contents(data))
             if not _is_finished(config, module, recorder, start, resume):
                 if start.found is None:
                     folder.claim()
@@ -140,6 +141,21 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         history=recorder.history,
         has_test=data.test is not None,
     )
+
+
+def _started_from(config: Any, data: DataSet[Any]) -> dict[str, Any]:
+    """The checkpoint whose weights a training starts from, if it is one of a training; what it saw is told."""
+    weights = getattr(config.model, "weights", None)
+    if not weights or not Path(weights).is_file():
+        return {}
+    try:
+        found = read_checkpoint(weights)
+    except CheckpointError:
+        return {}
+    for split in data.parts:
+        for line in trained_on(found, data, split, same=False) if split != "train" else ():
+            tell(f"warning: {line}, by the training of {weights}")
+    return found
 
 
 def _split(data: DataSet[Any], start: Start, batches: int) -> dict[str, torch.Tensor]:
@@ -302,11 +318,13 @@ class Measured:
         figures: what `evaluate` returns.
         images: the split, as the data set has it.
         predictor: the network with its card, ready for single images.
+        warnings: why the figures may mean something else than they say, such as images that were trained on.
     """
 
     figures: Any
     images: Any
     predictor: Predictor[Any]
+    warnings: list[str]
 
 
 def measure(
@@ -339,11 +357,11 @@ def measure(
     # data of its own is measured whole, and need not have the other splits
     same = data_spec is None or _same_data(data_spec, training_spec)
     data = open_data(spec, config, only=None if same else split)
-    changes = differences(recorded(found), record(data), [split]) if same else []
-    for line in [*changes, *trained_on(found, data, split, same)]:
-        tell(f"warning: {line}")
     measured = data.split(split)
-    for line in deep_warnings(stored_of(measured), reading_of(measured), f"images of {split}"):
+    warnings = differences(recorded(found), record(data), [split]) if same else []
+    warnings += trained_on(found, data, split, same)
+    warnings += deep_warnings(stored_of(measured), reading_of(measured), f"images of {split}")
+    for line in warnings:
         tell(f"warning: {line}")
     data, within, card = match_classes(card, data, checkpoint)
     images = spec.eval_set(config, data.split(split))
@@ -376,7 +394,7 @@ def measure(
         module.results["difficulty"] = []
     common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes, "split": split}
     figures = spec.figures.from_results(module.results, **common)
-    return Measured(figures, data.split(split), spec.predictor(network, card))
+    return Measured(figures, data.split(split), spec.predictor(network, card), warnings)
 
 
 def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: int, *, fresh: bool) -> Any:

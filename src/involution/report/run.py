@@ -107,6 +107,7 @@ def _variables(measured: Measured, checkpoint: str | os.PathLike[str], command: 
     versions = {"Python": platform.python_version(), **card.versions}
     return {
         "lead": f"{network}, {len(card.classes)} class{'' if len(card.classes) == 1 else 'es'}, trained on {spec}.",
+        "warnings": measured.warnings,
         "measured": f"{checkpoint} on the {found.num_images:,} {_SPLITS[found.split]} images.",
         "charts": shown.charts,
         "table": shown.table,

@@ -554,3 +554,24 @@ def test_what_is_marked_to_be_ignored_is_no_object(root):
     write(root, "train", data)
     with pytest.raises(DataError, match=r"train annotation 1: wanted .* 0 or 1 as iscrowd and ignore"):
         open_root(root)
+
+
+def test_key_points_are_told(tmp_path):
+    pictures(tmp_path / "images", range(1, 5))
+    found = small(4)
+    for item in found["annotations"][:2]:
+        item["keypoints"] = [3, 4, 2]
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    assert "all: key points are not used: 2 (annotation 1, annotation 2)" in open_root(tmp_path).findings.notes
+
+
+def test_what_leaves_too_few_images_to_be_split_is_told(tmp_path):
+    pictures(tmp_path / "images", range(1, 5))
+    found = small(4)
+    for item in found["images"]:
+        item["width"] = 640
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    with pytest.raises(DataError, match=r"4 problems: all image 1: 1\.png has 64 x 48 pixels, not 640 x 48"):
+        open_root(tmp_path)
+    with pytest.raises(DataError, match=r"0 images are too few for train and val: all image 1: 1\.png has 64 x 48"):
+        open_root(tmp_path, on_problem="skip")

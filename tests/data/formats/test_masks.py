@@ -242,7 +242,10 @@ def test_subfolders_and_shared_maps(tmp_path):
     data = open_root(tmp_path)
     assert [file.name for file, _ in data.train.pairs] == ["a.jpg", "b.jpg", "c.jpg"]
     assert data.findings.ignored == {"label maps of train without an image": ["old.png"]}
-    assert data.findings.notes == ["train: label maps with an ending of their own: 1 (c_mask.png)"]
+    assert data.findings.notes == [
+        "train: label maps with an ending of their own: 1 (c_mask.png)",
+        "train: label maps that are the same as that of another image: 3 (a.png, b.png, c_mask.png)",
+    ]
     save(tmp_path / "train" / "a.png", np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(DataError, match=r"train/a\.png: shares its label map with a\.jpg"):
         open_root(tmp_path)
@@ -473,3 +476,14 @@ def test_val_is_cut_from_train_where_there_is_none(masks):
     (masks / "test").rename(masks / "val")
     with pytest.raises(DataError, match="no images in val/ with label maps"):
         open_root(masks)
+
+
+def test_label_maps_that_are_one_and_the_same_are_told(masks):
+    for name in ("1.png", "2.png"):
+        shutil.copy(masks / "labels" / "train" / "0.png", masks / "labels" / "train" / name)
+    notes = open_root(masks).findings.notes
+    assert "train: label maps that are the same as that of another image: 3 (0.png, 1.png, 2.png)" in notes
+    # where there is one class alone they may well be
+    for file in (masks / "labels" / "val").iterdir():
+        save(file, np.zeros((20, 30), np.uint8))
+    assert not any("val: label maps that are the same" in note for note in open_root(masks).findings.notes)

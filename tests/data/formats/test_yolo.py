@@ -413,3 +413,12 @@ def test_val_is_cut_from_train_where_there_is_none(tmp_path):
     fill(tmp_path, "val", (30,))
     with pytest.raises(DataError, match="no images of val; found those of train, test"):
         open_root(tmp_path)
+
+
+def test_boxes_that_are_all_as_large_as_their_images_are_told(root):
+    for file in (root / "labels" / "train").iterdir():
+        file.write_text("0 0.5 0.5 1 1\n1 0.5 0.5 0.995 1\n")
+    told = "all boxes cover their whole images, so no place can be learnt: 6 (train 1.png, train 1.png, train 2.png, …)"
+    assert [note for note in open_root(root).findings.notes if "cover" in note] == [f"train: {told}"]
+    (root / "labels" / "train" / "1.txt").write_text("0 0.5 0.5 0.5 1\n")
+    assert not any("cover" in note for note in open_root(root).findings.notes)

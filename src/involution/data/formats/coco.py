@@ -57,6 +57,10 @@ def read_split(file: Path, names: ImageNames, split: str, findings: Findings, op
     left_out = {_id(item) for item in content["images"] if _id(item) not in scenes}
     seen: set[Any] = set()
     tell_strange_boxes(file, content["annotations"], split, findings)
+    items = content["annotations"]
+    posed = [f"annotation {_id(item)}" for item in items if isinstance(item, dict) and item.get("keypoints")]
+    if posed:
+        findings.note(f"{split}: key points are not used: {some(posed)}")
     for item in content["annotations"]:
         reason = _complaint(item, scenes, left_out, categories, seen, options.masks)
         if reason:

@@ -1,7 +1,7 @@
-"""Builds the optional C++ library of CPU kernels; everything else about the package is in pyproject.toml.
+"""Builds the optional C++ libraries of CPU kernels; everything else about the package is in pyproject.toml.
 
-It needs torch's headers and GCC or Clang, so install with ``pip install --no-build-isolation .``; without them the
-package is pure Python and works. ``INVOLUTION_BUILD_NATIVE=0`` leaves the library out, ``1`` makes a failure an error.
+They need GCC or Clang and torch's headers, so install with ``pip install --no-build-isolation .``; without them the
+package is pure Python and works. ``INVOLUTION_BUILD_NATIVE=0`` leaves them out, ``1`` makes a failure an error.
 """
 
 import os
@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,7 +27,9 @@ from setuptools.command.build_ext import build_ext
 # torch 2.10, the first with all that the library calls; it then runs with every later one
 TARGET = "0x020a000000000000"
 FLAGS = ["-std=c++17", "-O3", "-g0", "-Wall", "-Wextra", "-Wno-psabi", "-fPIC", "-fvisibility=hidden"]
-FLAGS += ["-ffp-contract=fast", "-fno-math-errno"]
+FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-ffunction-sections", "-fdata-sections"]
+# a library for inference leaves the gradients out
+USED_ALONE = "-Wl,-dead_strip" if sys.platform == "darwin" else "-Wl,--gc-sections"
 ARCHITECTURE = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
 
 
@@ -54,11 +57,11 @@ def why_not() -> str | None:
 
 
 class BuildNative(build_ext):
-    """Compile each instruction set's file with its own flags."""
+    """Compile each instruction set's file with its own flags, once for all libraries."""
 
     def get_ext_filename(self, name: str) -> str:
-        """Return a name without Python's tag: the library does not depend on it."""
-        return os.path.join(*name.split(".")) + ".so"
+        """Return a name without Python's tag: the libraries do not depend on it."""
+        return os.path.join(*name.split(".")) + (".o" if name == KERNELS else ".so")
 
     def build_extension(self, extension: Extension) -> None:
         """Compile and link; a failure costs the library, not the package, unless it was asked for."""
@@ -67,39 +70,62 @@ class BuildNative(build_ext):
         except Exception as error:
             if os.environ.get("INVOLUTION_BUILD_NATIVE") == "1":
                 raise
-            self.warn(f"involution's C++ kernels were not built: {error}")
+            self.warn(f"involution's C++ kernels were not built: {extension.name}: {error}")
 
     def copy_extensions_to_source(self) -> None:
-        """Copy for an editable install, if there is something to copy."""
-        if all(Path(self.build_lib, self.get_ext_filename(e.name)).exists() for e in self.extensions):
-            super().copy_extensions_to_source()
+        """Copy what was built, for an editable install."""
+        built = [self.get_ext_filename(extension.name) for extension in self.extensions]
+        for name in [*built, *(os.path.join(*NATIVE.split("."), source) for source in OPENVINO_SOURCES)]:
+            if Path(self.build_lib, name).exists():
+                Path("src", name).parent.mkdir(exist_ok=True)
+                self.copy_file(os.path.join(self.build_lib, name), os.path.join("src", name))
 
     def _build(self, extension: Extension) -> None:
+        path = Path(self.get_ext_fullpath(extension.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        objects = [*self._kernels]
+        if extension.name == KERNELS:
+            # the C++ of OpenVINO has no stable ABI: the rest is compiled where it is used
+            objects += self._compile("csrc/dispatch.cpp", "inference", ["-DINVOLUTION_INFERENCE"])
+            self.spawn([*self.compiler.linker_so[:1], "-r", "-nostdlib", *objects, "-o", str(path)])
+            for source in OPENVINO_SOURCES:
+                self.copy_file(os.path.join("csrc", source), str(path.parent / source))
+            return
+        source = extension.sources[0]
+        if extension.name == ONNXRUNTIME:
+            objects += self._compile("csrc/dispatch.cpp", "inference", ["-DINVOLUTION_INFERENCE"])
+            objects += self._compile(source, "all", [])
+            self.compiler.link_shared_object(objects, str(path), extra_postargs=[USED_ALONE], target_lang="c++")
+            return
         spec = find_spec("torch")
         assert spec is not None
         assert spec.origin is not None
         torch = Path(spec.origin).parent
-        jobs = [("csrc/sets/set.cpp", name, flags) for name, flags in instruction_sets().items()]
-        jobs += [("csrc/dispatch.cpp", "all", []), ("csrc/register.cpp", "all", ["-isystem", str(torch / "include")])]
-
-        def compile_one(job: tuple[str, str, list[str]]) -> list[str]:
-            source, name, flags = job
-            return self.compiler.compile(
-                [source],
-                output_dir=os.path.join(self.build_temp, name),
-                macros=[("TORCH_TARGET_VERSION", TARGET), ("INVOLUTION_NAME", name)],
-                extra_postargs=[*FLAGS, *flags],
-                depends=extension.depends,
-            )
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = [file for files in pool.map(compile_one, jobs) for file in files]
+        objects += self._compile("csrc/dispatch.cpp", "all", [])
+        objects += self._compile(source, "all", ["-isystem", str(torch / "include")])
         self.compiler.link_shared_object(
             objects,
-            self.get_ext_fullpath(extension.name),
+            str(path),
             libraries=["torch", "torch_cpu", "c10"],
             library_dirs=[str(torch / "lib")],
             target_lang="c++",
+        )
+
+    @cached_property
+    def _kernels(self) -> list[str]:
+        """The objects of all instruction sets."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            sets = instruction_sets().items()
+            built = pool.map(lambda found: self._compile("csrc/sets/set.cpp", *found), sets)
+            return [file for files in built for file in files]
+
+    def _compile(self, source: str, name: str, flags: list[str]) -> list[str]:
+        """Return the objects of a source; `name` is that of the folder and of the instruction set."""
+        return self.compiler.compile(
+            [source],
+            output_dir=os.path.join(self.build_temp, name),
+            macros=[("TORCH_TARGET_VERSION", TARGET), ("INVOLUTION_NAME", name)],
+            extra_postargs=[*FLAGS, *flags],
         )
 
 
@@ -117,10 +143,15 @@ if reason and os.environ.get("INVOLUTION_BUILD_NATIVE") == "1":
     raise SystemExit(f"INVOLUTION_BUILD_NATIVE=1, but {reason}")
 if reason:
     print(f"involution's C++ kernels are left out: {reason}", file=sys.stderr)
-native = Extension(
-    "involution.ops.libinvolution_cpu",
-    sources=["csrc/register.cpp"],
-    depends=[str(path) for path in Path("csrc").rglob("*") if path.is_file()],
-    language="c++",
-)
-setup(ext_modules=[] if reason else [native], cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel})
+NATIVE = "involution.export.native"
+ONNXRUNTIME, KERNELS = f"{NATIVE}.libinvolution_onnxruntime", f"{NATIVE}.kernels"
+# what `involution.export` compiles with the kernels for the installed OpenVINO
+OPENVINO_SOURCES = ("problem.h", "node.h", "register_openvino.cpp")
+sources = {
+    "involution.ops.libinvolution_cpu": "csrc/register.cpp",
+    ONNXRUNTIME: "csrc/register_onnxruntime.cpp",
+    KERNELS: "csrc/dispatch.cpp",
+}
+depends = [str(path) for path in Path("csrc").rglob("*") if path.is_file()]
+libraries = [Extension(name, [source], depends=depends, language="c++") for name, source in sources.items()]
+setup(ext_modules=[] if reason else libraries, cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel})

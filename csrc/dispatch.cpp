@@ -1,4 +1,5 @@
-// Chooses the instruction set on first use of the library.
+// Chooses the instruction set on first use of the library. With INVOLUTION_INFERENCE the library has no gradients,
+// whose code the linker then leaves out.
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -12,9 +13,16 @@
 #define INVOLUTION_ON_x86_64(...)
 #endif
 
+#if defined(INVOLUTION_INFERENCE)
+#define INVOLUTION_TABLE(name) name##_inference
+#else
+#define INVOLUTION_TABLE(name) name##_training
+#endif
+
 namespace involution {
 
-#define INVOLUTION_SET(name, architecture, features) INVOLUTION_ON_##architecture(extern const Kernels name##_kernels;)
+#define INVOLUTION_SET(name, architecture, features) \
+  INVOLUTION_ON_##architecture(extern const Kernels INVOLUTION_TABLE(name);)
 #include "sets/list.h"
 #undef INVOLUTION_SET
 
@@ -23,7 +31,7 @@ const std::vector<const Kernels*>& available() {
     std::vector<const Kernels*> found;
 #define F(feature) &&__builtin_cpu_supports(#feature)
 #define INVOLUTION_SET(name, architecture, features) \
-  INVOLUTION_ON_##architecture(if (true features) found.push_back(&name##_kernels);)
+  INVOLUTION_ON_##architecture(if (true features) found.push_back(&INVOLUTION_TABLE(name));)
 #include "sets/list.h"
 #undef INVOLUTION_SET
 #undef F

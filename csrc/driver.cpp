@@ -127,7 +127,7 @@ bool same(const Buffer& result, const std::vector<double>& truth, const char* wh
   return true;
 }
 
-void threads(int64_t begin, int64_t end, int64_t, void (*body)(int64_t, int64_t, void*), void* context) {
+void threads(void*, int64_t begin, int64_t end, int64_t, void (*body)(int64_t, int64_t, void*), void* context) {
   const int64_t middle = (begin + end) / 2;
   std::thread other(body, begin, middle, context);
   body(middle, end, context);
@@ -146,7 +146,7 @@ bool dynamic_backward(Problem p, const Span& span, const Buffer& reduced, const 
   Gradients gradients = {p.input, span.reduced, of_weight.bytes.get(), of_bias.bytes.get()};
   gradients.input.data = of_input.bytes.get();
   gradients.reduced.data = of_reduced.bytes.get();
-  tested->dynamic_backward(p, span, gradients, {threads, 2});
+  tested->dynamic_backward(p, span, gradients, {threads, nullptr, 2});
 
   std::vector<double> dx(of_input.count), dr(of_reduced.count), ds(of_weight.count), db(of_bias.count);
   std::vector<double> dmap(map.size());
@@ -191,7 +191,7 @@ bool dynamic(Problem p, const Buffer& input, int seed) {
   shift.fill();
   const bool finished = engine() % 2, relu = finished && engine() % 2;
   const Epilogue epilogue = {finished ? scale.bytes.get() : nullptr, finished ? shift.bytes.get() : nullptr, relu};
-  tested->dynamic_forward(p, span, epilogue, {threads, 2});
+  tested->dynamic_forward(p, span, epilogue, {threads, nullptr, 2});
 
   // the definition reads the map in this order: image, tap of all groups, pixel
   const int64_t h = p.output.size[3], w = p.output.size[4];
@@ -255,7 +255,7 @@ bool one(int seed) {
   map.fill();
   output.fill();
   Buffer forward(p.type, output.count), grad_input(p.type, input.count), grad_map(p.type, map.count);
-  const Parallel parallel = {threads, 2};
+  const Parallel parallel = {threads, nullptr, 2};
   const auto run = [&](void (*kernel)(const Problem&, const Parallel&), Buffer& x, Buffer& w, Buffer& y) {
     p.input.data = x.bytes.get();
     p.map.data = w.bytes.get();

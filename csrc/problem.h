@@ -57,13 +57,16 @@ struct Gradients {
   void* bias;
 };
 
-// runs body(begin, end, context) over parts of [begin, end), each part at least grain long
+// `run` calls body(begin, end, context) on parts of [begin, end), each part at least grain long; `user` is its own
 struct Parallel {
-  void (*run)(int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
+  void (*run)(void* user, int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*),
+              void* context);
+  void* user;
   int64_t threads;
 };
 
-// one instruction set's kernels; each writes the tensor that the other two determine
+// one instruction set's kernels; each writes the tensor that the other two determine. Libraries for inference alone
+// have null for all but the two forwards.
 struct Kernels {
   const char* name;
   void (*forward)(const Problem&, const Parallel&);

@@ -1,9 +1,11 @@
-// The operators' CPU kernels: turns torch's tensors into the structures of problem.h. Python defines the schemas.
+// The operators' CPU kernels: turns torch's tensors into the structures of problem.h. The schemas are Python's, in
+// src/involution/ops/schema.py; they are repeated here for programs without it.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <iostream>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -23,10 +25,9 @@ using Ints = std::vector<int64_t>;
 involution::Parallel torch_threads() {
   uint32_t threads = 1;
   STABLE_TORCH_ERROR_CODE_CHECK(torch_get_num_threads(&threads));
-  auto run = [](int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
-    STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(begin, end, grain, body, context));
-  };
-  return {run, threads};
+  auto run = [](void*, int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*),
+                void* context) { STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(begin, end, grain, body, context)); };
+  return {run, nullptr, threads};
 }
 
 involution::Type type_of(const Tensor& tensor) {
@@ -291,7 +292,56 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_backward(Tensor grad, Tensor 
   return {of_input, of_reduced, of_weight, of_bias};
 }
 
+// as in src/involution/ops/schema.py
+#define GEOMETRY(d) "int[" #d "] stride, int[" #d "] padding, int[" #d "] dilation"
+#define DYNAMIC "Tensor input, Tensor reduced, Tensor span_weight, Tensor? span_bias, " GEOMETRY(2)
+#define LINEAR(d)                                                                          \
+  "involution" #d "d(Tensor input, Tensor weight, " GEOMETRY(d) ") -> Tensor",             \
+      "involution" #d "d_grad_input(Tensor grad, Tensor weight, SymInt[" #d                \
+      "] input_size, " GEOMETRY(d) ") -> Tensor",                                          \
+      "involution" #d "d_grad_weight(Tensor grad, Tensor input, SymInt groups, SymInt[" #d \
+      "] kernel_size, " GEOMETRY(d) ") -> Tensor"
+const char* const kSchemas[] = {
+    LINEAR(2),
+    LINEAR(3),
+    "dynamic_involution2d(" DYNAMIC ") -> Tensor",
+    "dynamic_involution2d_affine(" DYNAMIC ", Tensor? scale, Tensor? shift, bool relu) -> Tensor",
+    "dynamic_involution2d_backward(Tensor grad, " DYNAMIC ", bool[4] output_mask) -> (Tensor, Tensor, Tensor, Tensor)",
+    // for schema.py, which has more to say of the operators: takes these definitions back
+    "_release_definitions() -> ()",
+};
+
+// Defines the operators unless Python, or another copy of this library, has: a second definition is refused.
+class Definitions {
+ public:
+  Definitions() {
+    // torch before 2.13 prints what it refuses
+    std::streambuf* const printed = std::cerr.rdbuf(nullptr);
+    aoti_torch_library_init_fragment("involution", __FILE__, __LINE__, &library_);
+    for (const char* schema : kSchemas) {
+      if (aoti_torch_library_def(library_, schema) != AOTI_TORCH_SUCCESS) break;
+    }
+    std::cerr.rdbuf(printed);
+  }
+
+  ~Definitions() { release(); }
+
+  void release() {
+    if (library_ != nullptr) aoti_torch_delete_library_object(library_);
+    library_ = nullptr;
+  }
+
+ private:
+  TorchLibraryHandle library_ = nullptr;
+} definitions;
+
+void release_definitions() { definitions.release(); }
+
 }  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(involution, CompositeExplicitAutograd, m) {
+  m.impl("_release_definitions", TORCH_BOX(&release_definitions));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(involution, CPU, m) {
   // an invalid INVOLUTION_CPU, which involution.ops.native reports

@@ -247,9 +247,9 @@ class GeneratedBackward {
 
   // a task's own kernels stay in its thread
   static const Parallel& this_thread() {
-    static const Parallel here = {[](int64_t begin, int64_t end, int64_t, void (*body)(int64_t, int64_t, void*),
+    static const Parallel here = {[](void*, int64_t begin, int64_t end, int64_t, void (*body)(int64_t, int64_t, void*),
                                      void* context) { body(begin, end, context); },
-                                  1};
+                                  nullptr, 1};
     return here;
   }
 

@@ -195,7 +195,8 @@ INVOLUTION_INLINE A* scratch(int64_t count) {
 template <class F>
 void parallel_for(const Parallel& parallel, int64_t count, int64_t grain, const F& body) {
   parallel.run(
-      0, count, grain, [](int64_t begin, int64_t end, void* context) { (*static_cast<const F*>(context))(begin, end); },
+      parallel.user, 0, count, grain,
+      [](int64_t begin, int64_t end, void* context) { (*static_cast<const F*>(context))(begin, end); },
       const_cast<F*>(&body));
 }
 

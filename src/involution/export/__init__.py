@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from involution.export.errors import ExportError as ExportError
+    from involution.export.libraries import LibraryError as LibraryError
+    from involution.export.libraries import onnx_library as onnx_library
+    from involution.export.libraries import openvino_library as openvino_library
     from involution.export.load import load_exported as load_exported
     from involution.export.metadata import Metadata as Metadata
     from involution.export.write import Exported as Exported
@@ -23,12 +26,24 @@ if TYPE_CHECKING:
 _PLACES = {
     "ExportError": "errors",
     "Exported": "write",
+    "LibraryError": "libraries",
     "Metadata": "metadata",
     "export_checkpoint": "write",
     "load_exported": "load",
+    "onnx_library": "libraries",
+    "openvino_library": "libraries",
 }
 
-__all__ = ["ExportError", "Exported", "Metadata", "export_checkpoint", "load_exported"]
+__all__ = [
+    "ExportError",
+    "Exported",
+    "LibraryError",
+    "Metadata",
+    "export_checkpoint",
+    "load_exported",
+    "onnx_library",
+    "openvino_library",
+]
 
 
 def __getattr__(name: str) -> Any:

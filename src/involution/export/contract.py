@@ -60,9 +60,14 @@ OPTIONAL = ("span_bias", "scale", "shift")
 
 OUTPUT = "output"
 
-_GEOMETRY = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "channels_last": 0}
+_GEOMETRY: dict[str, tuple[int, int] | int] = {
+    "stride": (1, 1),
+    "padding": (0, 0),
+    "dilation": (1, 1),
+    "channels_last": 0,
+}
 
-ATTRIBUTES: dict[str, dict[str, tuple[int, int] | int]] = {
+ATTRIBUTES = {
     INVOLUTION: _GEOMETRY,
     DYNAMIC_INVOLUTION: {**_GEOMETRY, "relu": 0},
 }

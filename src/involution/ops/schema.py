@@ -1,4 +1,4 @@
-"""The operators' schemas. This is the only place that defines an operator; every kernel registers against it.
+"""The operators' schemas, which every kernel registers against; csrc/register.cpp repeats them for C++ programs.
 
 Three operators per dimension, each linear in both of its tensors (geometry = ``stride, padding, dilation``)::
 
@@ -28,6 +28,12 @@ the gradient of a map with its taps innermost if that activation is channels_las
 """
 
 import torch
+
+# The C++ library defines the operators itself, without tags, if it is loaded before this package.
+if hasattr(torch.ops.involution, "_release_definitions"):
+    torch.ops.involution._release_definitions()
+    # what was looked up there
+    vars(torch.ops).pop("involution")
 
 LIBRARY = torch.library.Library("involution", "FRAGMENT")
 _names: list[str] = []

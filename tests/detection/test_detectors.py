@@ -1,5 +1,7 @@
 """The published detectors: parameters, what is frozen, a step and a prediction."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -205,3 +207,13 @@ def test_the_head_is_all_but_the_backbone(build):
 def test_levels_that_a_backbone_lacks_are_refused():
     with pytest.raises(ValueError, match=r"levels of rednet_nano go from 0 to 3 \(4 features\), got \[1, 2, 3, 4\]"):
         Backbone("rednet_nano")
+
+
+@pytest.mark.parametrize("make", [faster_rcnn, mask_rcnn])
+def test_an_image_does_not_change_what_is_found_in_the_next(make):
+    body = Backbone("rednet_nano", (1, 2, 3))
+    model = make(2, body, out_channels=16, box_channels=16, anchor_sizes=(4, 8, 16, 32), min_size=32).eval()
+    small, wide = torch.rand(3, 16, 16), torch.rand(3, 20, 24)
+    other = copy.deepcopy(model)
+    other([wide])
+    torch.testing.assert_close(model([small]), other([small]), rtol=0, atol=0)

@@ -7,6 +7,7 @@ head stay as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -18,6 +19,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.poolers import initLevelMapper
 
 from involution.detection.mmdetection import ExactAnchors, HalfPixelRoIAlign, LinearP6P7, octaves
 from involution.models.arguments import check_arguments, named_arguments
@@ -238,7 +240,11 @@ def _roi_align(backbone: Backbone, size: int, conventions: Conventions) -> Multi
     names = [str(level) for level in range(len(backbone.channels))]
     if _exact(conventions):
         return HalfPixelRoIAlign(names, size, backbone.strides)
-    return MultiScaleRoIAlign(names, output_size=size, sampling_ratio=2)
+    pool = MultiScaleRoIAlign(names, output_size=size, sampling_ratio=2)
+    # torchvision would guess them from the first images that it sees, and wrongly from small, padded ones
+    pool.scales = [1 / stride for stride in backbone.strides]
+    pool.map_levels = initLevelMapper(*(int(math.log2(backbone.strides[end])) for end in (0, -1)))
+    return pool
 
 
 def _anchors(

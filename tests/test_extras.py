@@ -116,6 +116,8 @@ NEEDED_BY = {
     "segmentation_models_pytorch": [["segment", "train", "--data.spec", "digit-scenes", "--model.name", "smp_fpn"]],
     "transformers": [["detect", *_SCENES, "detr"]],
     **{name: [[*_DIGITS, "--logger", name]] for name in sorted(SERVICES)},
+    "ray": [["classify", "predict", "--checkpoint", "a.ckpt", "i.png", "--parts", "rows", "--engine", "ray"]],
+    "pyarrow": [["classify", "predict", "--checkpoint", "a.ckpt", "i.png", "--parts", "rows"]],
     "gradio": [["app", "--checkpoint", "a.ckpt"]],
     "starlette": [["app", "--checkpoint", "a.ckpt"]],
 }

@@ -37,6 +37,7 @@ EXTRAS = {
     "transformers": Extra("DETR and Conditional DETR", ("transformers",)),
     "wandb": Extra("--logger wandb", ("wandb",)),
     "mlflow": Extra("--logger mlflow", ("mlflow",)),
+    "ray": Extra("Parquet tables, and predictions by Ray Data", ("ray", "pyarrow")),
     "demo": Extra("the web page", ("gradio", "starlette")),
 }
 

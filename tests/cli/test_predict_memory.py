@@ -6,13 +6,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
-from explain_checkpoint import save_checkpoint
+from many_images import checkpoint
 from pictures import picture
-
-from involution.engine.loading import make_card
-from involution.engine.tasks.detect.config import DetectConfig, create_detector
-from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
 
 WORKER = """
 import json, sys
@@ -36,39 +31,6 @@ code = main(words)
 with open(sys.argv[2], "w") as file:
     json.dump({"code": code, "rss": seen}, file)
 """
-CLASSES = ["one", "two", "three"]
-SMALL = {
-    "data.min_size": [32],
-    "data.max_size": 64,
-    "model.args": {
-        "out_channels": 16,
-        "box_channels": 16,
-        "anchor_sizes": [8, 16, 32, 64],
-        "rpn_post_nms_top_n_test": 20,
-        "box_detections_per_img": 5,
-    },
-}
-
-
-def save(path, model, card):
-    weights = {f"model.{key}": value for key, value in model.state_dict().items()}
-    torch.save({"involution": card.to_dict(), "state_dict": weights, "global_step": 5}, path)
-    return path
-
-
-def checkpoint(task, path):
-    """One whose detector finds something everywhere, so that there is a result to keep."""
-    torch.manual_seed(2)
-    if task == "classify":
-        return save_checkpoint(path, channels=3)
-    if task == "segment":
-        config = SegmentConfig.load("digit-scenes", {"data.min_size": 32})
-        return save(path, create_segmenter(config, len(CLASSES), False), make_card(config, CLASSES))
-    config = DetectConfig.load("digit-scenes", {"model.name": "mask_rcnn", **SMALL})
-    model = create_detector(config, len(CLASSES), False)
-    with torch.no_grad():
-        model.roi_heads.box_predictor.cls_score.bias[2] += 5
-    return save(path, model, make_card(config, CLASSES, [1, 2, 3]))
 
 
 def memory(task, tmp_path, count, step, size):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from involution.cli import predict_many
 from involution.cli.sinks import FileSink, FolderPlan, FolderSink, drawing
 from involution.data.addresses import path_of
 from involution.data.errors import printable
@@ -45,7 +46,12 @@ class PredictCommand:
     def add_arguments(self, parser: Any) -> None:
         """Add the options of the prediction."""
         predictor = get_task(self.task).predictor
-        parser.add_argument("images", nargs="+", help="image files, folders or glob patterns such as 'photos/**/*.jpg'")
+        parser.add_argument(
+            "images",
+            nargs="+",
+            help="image files, folders or glob patterns such as 'photos/**/*.jpg'; with --parts also Parquet tables "
+            "(*.parquet, parquet:FOLDER) and WebDataset shards (*.tar, webdataset:FOLDER)",
+        )
         parser.add_argument("--checkpoint", required=True, help=checkpoint_help(self.task))
         metavar, what = predictor.output
         parser.add_argument("--output", metavar=metavar, help=what)
@@ -62,6 +68,7 @@ class PredictCommand:
             help="what runs the network, on the CPU: --checkpoint is then what `involution export` wrote; torch takes "
             "checkpoints and exported programs",
         )
+        predict_many.add_arguments(parser)
 
     def _predictor(self, checkpoint: str, runtime: str, device: str) -> Predictor[Any]:
         from involution.export.load import is_exported
@@ -86,6 +93,9 @@ class PredictCommand:
 
         kind = get_task(self.task).predictor
         options = {option.name: args[option.name] for option in kind.options}
+        predict_many.check(args)
+        if args.parts:
+            return predict_many.run(self.task, args, options)
         output_options = {option.name: args[option.name] for option in kind.output_options}
         pictures = args.pictures if kind.draws else None
         findings = Findings()

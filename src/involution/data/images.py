@@ -42,6 +42,8 @@ _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 # the library joins the parts of a comment one by one
 _MAX_GIF_WORDS = 1_000_000
 _ORIENTATION = 0x0112
+# what `why_unreadable` says -> the kind of an error
+_KINDS = {"no such file": "missing", "the file is empty (0 bytes)": "empty"}
 _NO_RANGE = (
     "have no range of their own; save 8 or 16 bits, or say in the training, which predictions follow, what becomes "
     "black and white: --data.value_range LOW HIGH"
@@ -49,10 +51,16 @@ _NO_RANGE = (
 
 
 class ImageError(ValueError):
-    """An image that can't be read; the message names the file and the cause."""
+    """An image that can't be read; the message names the file and the cause.
 
-    def __init__(self, message: object) -> None:
+    Attributes:
+        kind: the cause in a word: missing, empty, unreadable (the system refuses it), format (not one that is read),
+            large, values (without a range) or broken.
+    """
+
+    def __init__(self, message: object, kind: str = "broken") -> None:
         super().__init__(printable(message))
+        self.kind = kind
 
 
 class LoadingError(ImageError):
@@ -135,7 +143,7 @@ def read_image(
     if isinstance(source, bytes):
         name = name or "image"
         if not source:
-            raise ImageError(f"{name}: the file is empty (0 bytes)")
+            raise ImageError(f"{name}: the file is empty (0 bytes)", "empty")
         return _decode(io.BytesIO(source), name, reading)
     with _opened(source, name) as (file, shown):
         return _decode(file, shown, reading)
@@ -204,11 +212,11 @@ def _opened(path: str | os.PathLike[str] | BinaryIO, name: str | None) -> Iterat
     name = name or os.fspath(path)
     why = why_unreadable(path)
     if why:
-        raise ImageError(f"{name}: {why}")
+        raise ImageError(f"{name}: {why}", _KINDS.get(why, "unreadable"))
     try:
         file = Path(path).open("rb")  # noqa: SIM115
     except OSError as error:
-        raise ImageError(f"{name}: can't be opened ({error.strerror or error})") from error
+        raise ImageError(f"{name}: can't be opened ({error.strerror or error})", "unreadable") from error
     with file:
         yield file, name
 
@@ -226,7 +234,7 @@ def _library(name: str) -> Iterator[None]:
         except ImageError:
             raise
         except PIL.Image.DecompressionBombError as error:
-            raise ImageError(f"{name}: too large to decode ({error})") from error
+            raise ImageError(f"{name}: too large to decode ({error})", "large") from error
         except Exception as error:
             raise ImageError(f"{name}: broken or truncated image ({error or type(error).__name__})") from error
 
@@ -254,10 +262,11 @@ def _open(file: BinaryIO, name: str) -> Image:
         try:
             image = PIL.Image.open(file, formats=_formats())
         except PIL.UnidentifiedImageError as error:
-            raise ImageError(f"{name}: not an image in a known format") from error
+            raise ImageError(f"{name}: not an image in a known format", "format") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded")
+        said = f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded"
+        raise ImageError(f"{name}: {said}", "large")
     return image
 
 
@@ -267,7 +276,8 @@ def _open_heic(file: BinaryIO, name: str) -> Image:
     try:
         import pillow_heif  # type: ignore[import-not-found, unused-ignore]
     except ModuleNotFoundError as error:
-        raise HeicError(f"{name}: an image in HEIC; `pip install pillow-heif` opens it, or save it as JPEG") from error
+        said = "an image in HEIC; `pip install pillow-heif` opens it, or save it as JPEG"
+        raise HeicError(f"{name}: {said}", "format") from error
     with _library(name):
         pillow_heif.register_heif_opener()
         return PIL.Image.open(file, formats=("HEIF",))
@@ -393,7 +403,7 @@ def _type_range(image: Image, name: str) -> tuple[float, float] | None:
         if tuple(tags.get(258, ())) == (16,):
             return (-32768.0, 32767.0)
     kind = "floats" if image.mode == "F" else "32-bit integers"
-    raise ImageError(f"{name}: {kind} {_NO_RANGE}")
+    raise ImageError(f"{name}: {kind} {_NO_RANGE}", "values")
 
 
 def _has_alpha(image: Image) -> bool:
@@ -419,7 +429,7 @@ def to_8_bit(image: Image, value_range: tuple[float, float] | None = None, name:
         low, high = value_range or _type_range(image, name) or (0.0, 1.0)
         pixels = np.asarray(image).astype(np.float64)
         if np.isnan(pixels).any():
-            raise ImageError(f"{name}: {int(np.isnan(pixels).sum())} pixels are NaN")
+            raise ImageError(f"{name}: {int(np.isnan(pixels).sum())} pixels are NaN", "values")
         scaled = (pixels.clip(low, high) - low) * (255.0 / (high - low))
         return PIL.Image.fromarray(scaled.round().astype(np.uint8), mode="L")
     if _has_alpha(image):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -182,8 +183,44 @@ def _index(shard: Path, num_classes: int) -> _Index:
     return _Index(places, [labels[key] for key in images], others)
 
 
-def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The members of a tar file, to its very end.
+@dataclass(frozen=True)
+class ShardImage:
+    """An image in a shard, which need not have a label.
+
+    Attributes:
+        name: of the member.
+        header: byte at which what belongs to it begins.
+        offset: byte at which its content begins.
+        size: of the content in bytes.
+    """
+
+    name: str
+    header: int
+    offset: int
+    size: int
+
+
+def shard_images(shard: Path, start: int = 0) -> Iterator[ShardImage]:
+    """The images of a shard in their order, whatever lies beside them.
+
+    Args:
+        shard: a tar file.
+        start: the `header` of the first one.
+
+    Raises:
+        DataError: for a file that is none, or broken anywhere.
+    """
+    from webdataset.tariterators import base_plus_ext
+
+    for _, member in _members(shard, start):
+        key, extension = base_plus_ext(member.name)
+        wanted = key is not None and extension.lower() in _IMAGES and member.isfile() and not member.issparse()
+        if wanted and not any(is_rubbish(part) for part in PurePosixPath(member.name).parts):
+            yield ShardImage(member.name, member.offset, member.offset_data, member.size)
+
+
+def _members(shard: Path, start: int = 0) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The members of a tar file, from a header to its very end.
 
     Raises:
         DataError: for a file that is none, or broken anywhere: the library ends in silence at a broken header.
@@ -194,7 +231,7 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     length, _ = stamp(shard)
     end = 0
     try:
-        with open_parts(shard, _PART) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as archive:
+        with open_parts(shard, _PART) as file, _archive(file, start) as archive:
             for member in archive:
                 # links and folders have no content, whatever size they claim
                 size = member.size if member.isfile() and not member.issparse() else 0
@@ -203,6 +240,8 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
                 end = member.offset_data + -(-size // _BLOCK) * _BLOCK
                 whole = not member.issparse()
                 yield archive, member
+                # the library would keep a kilobyte of each
+                archive.members.clear()  # type: ignore[attr-defined]
         rest = read_range(shard, end, max(0, min(_BLOCK, length - end)))
     except StorageError as error:
         raise DataError(f"{shard}: {error.strerror}") from error
@@ -213,6 +252,11 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
         raise DataError(f"{shard}: not a readable, uncompressed tar file ({error})") from error
     if end and whole and rest.strip(b"\0"):
         raise DataError(f"{shard}: a broken header at byte {end:,}, after {member.name}")
+
+
+def _archive(file: io.BufferedIOBase, start: int) -> tarfile.TarFile:
+    file.seek(start)
+    return tarfile.open(fileobj=file, mode="r:", tarinfo=_Member)
 
 
 def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, num_classes: int) -> int:

@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder; one that died, here or on another machine, keeps nobody out."""
+"""One process at a time in a folder, such as a run's; one that died, here or on another machine, keeps nobody out."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _HELD: set[str] = set()
 
 
 class FolderInUse(ConfigError):
-    """Another training works in this folder."""
+    """Another process works in this folder."""
 
 
 class FolderLock:
-    """Inside the context, no other training works in a folder.
+    """Inside the context, no other process works in a folder.
 
     The lock is the system's, on a file in the folder, so it ends with the process. Some network drives don't share such
     locks between machines: the file also names its owner, who touches it every few seconds, and what was left by
@@ -36,10 +36,13 @@ class FolderLock:
 
     Args:
         folder: an existing folder.
+        does: what its owner does, for messages.
+        other: what to choose instead.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, does: str = "trains", other: str = "another --name") -> None:
         self.folder = folder
+        self._words = (does, other)
         self.file = folder / NAME
         self._key = os.path.realpath(self.file)
         self._number = -1
@@ -48,20 +51,20 @@ class FolderLock:
 
     def __enter__(self) -> FolderLock:
         if self._key in _HELD:
-            raise in_use(self.folder, process_record())
+            raise in_use(self.folder, process_record(), *self._words)
         while True:
             number = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 locked = _lock(number)
                 found = _read(number)
                 if locked is False:
-                    raise in_use(self.folder, found)
+                    raise in_use(self.folder, found, *self._words)
                 # its owner may have removed the file since it was opened
                 if not _is_same(number, self.file):
                     os.close(number)
                     continue
                 if found and lives(found, locked is True, self.folder, self._sign):
-                    raise in_use(self.folder, found)
+                    raise in_use(self.folder, found, *self._words)
             except BaseException:
                 os.close(number)
                 raise
@@ -78,7 +81,7 @@ class FolderLock:
         """Raise `FolderInUse` if another process has taken the folder over: this one was held up for too long."""
         found = _read(self._number)
         if found != self._owner or not _is_same(self._number, self.file):
-            raise in_use(self.folder, found)
+            raise in_use(self.folder, found, *self._words)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT):
@@ -116,10 +119,10 @@ def _lock(number: int) -> bool | None:
     return True
 
 
-def in_use(folder: Path, owner: dict[str, Any]) -> FolderInUse:
-    """The error of a folder that another process, as far as it is known, trains in."""
+def in_use(folder: Path, owner: dict[str, Any], does: str = "trains", other: str = "another --name") -> FolderInUse:
+    """The error of a folder that another process, as far as it is known, works in."""
     who = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
-    return FolderInUse(f"{folder} is in use: {who} trains there; wait for its end, or choose another --name")
+    return FolderInUse(f"{folder} is in use: {who} {does} there; wait for its end, or choose {other}")
 
 
 def process_record() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -42,10 +42,30 @@ class PredictError(ValueError):
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """An image that could not be read, and why."""
+    """An image that could not be read, and why.
+
+    Attributes:
+        file: Path of the image, or its name.
+        reason: Why, in words.
+        kind: Why, in a word: one of `ImageError`, or `network` if the network can't take it.
+    """
 
     file: str
     reason: str
+    kind: str = "broken"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image file's content, from wherever it comes.
+
+    Attributes:
+        name: What results and errors call it.
+        content: The bytes of a file, in any format that is read.
+    """
+
+    name: str
+    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,10 @@ class Result(ABC):
     def found(self) -> int:
         """How many things were found."""
         return 1
+
+    def row(self) -> dict[str, Any]:
+        """The result in plain types, with the names of `Predictor.row_types`."""
+        return {"cells": self.cells()}
 
     def seen(self, image: str | Path | Image, size: tuple[int, int]) -> Image:
         """The image to draw on, read as for the prediction.
@@ -151,6 +175,7 @@ class Predictor(ABC, Generic[R]):
         suffixes: What the name of a file for `open_output` may end in; anything if empty.
         output_options: Settings of `open_output`, for the command line.
         draws: Whether its results can be drawn.
+        row_types: Names and types of `Result.row`: int, float, text, bytes, or a "list of" these.
         channels: Channels of the network's input.
         reading: How it wants its images read, as in the training.
     """
@@ -163,6 +188,7 @@ class Predictor(ABC, Generic[R]):
     suffixes: ClassVar[tuple[str, ...]] = ()
     output_options: ClassVar[tuple[Option, ...]] = ()
     draws: ClassVar[bool] = False
+    row_types: ClassVar[Mapping[str, str]] = {"cells": "list of text"}
     channels: int = 3
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
@@ -219,12 +245,16 @@ class Predictor(ABC, Generic[R]):
         return results[0] if isinstance(images, str | Path) else replace(results[0], file="image")
 
     def stream(
-        self, images: Iterable[str | Path | Image], *, batch_size: int | None = None, **options: Any
+        self,
+        images: Iterable[str | Path | Image | Encoded | SkippedImage],
+        *,
+        batch_size: int | None = None,
+        **options: Any,
     ) -> Iterator[R | SkippedImage]:
         """Use the network on images in the given order, keeping one batch in memory.
 
         Args:
-            images: Paths or PIL images, of any number.
+            images: Paths, PIL images or contents of files, of any number; what is known to be no image stays as it is.
             batch_size: Images that are read at a time.
             **options: Those of `run`.
 
@@ -262,7 +292,7 @@ class Predictor(ABC, Generic[R]):
                 return [result for picture in pictures for result in self._run_all([picture], **options)]
             size = "{} x {}".format(*pictures[0][1].size)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            return [SkippedImage(pictures[0][0], f"the network can't take its {size} pixels ({reason})")]
+            return [SkippedImage(pictures[0][0], f"the network can't take its {size} pixels ({reason})", "network")]
 
     def check_options(self, *args: Any, **options: Any) -> None:
         """Raise `PredictError` for invalid options."""
@@ -327,12 +357,16 @@ class Predictor(ABC, Generic[R]):
         """
 
 
-def _read(image: str | Path | Image, name: str, reading: Reading) -> tuple[str, Any]:
+def _read(image: str | Path | Image | Encoded | SkippedImage, name: str, reading: Reading) -> tuple[str, Any]:
+    if isinstance(image, SkippedImage):
+        return image.file, image
+    source: str | Path | Image | bytes
+    name, source = (image.name, image.content) if isinstance(image, Encoded) else (name, image)
     name = str(image) if isinstance(image, str | Path) else name
     try:
-        return name, read_image(image, name=name, reading=reading)
+        return name, read_image(source, name=name, reading=reading)
     except ImageError as error:
-        return name, SkippedImage(name, str(error).removeprefix(printable(f"{name}: ")))
+        return name, SkippedImage(name, str(error).removeprefix(printable(f"{name}: ")), error.kind)
 
 
 def drawn_factor(height: int, width: int) -> int:
@@ -340,7 +374,9 @@ def drawn_factor(height: int, width: int) -> int:
     return max(1, min(round(480 / min(height, width)), 2000 // max(height, width)))
 
 
-def find_images(sources: Iterable[str | Path], findings: Findings | None = None) -> tuple[list[Path], list[str]]:
+def find_images(
+    sources: Iterable[str | Path], findings: Findings | None = None, *, look_inside: bool = True
+) -> tuple[list[Path], list[str]]:
     """Turn files, folders and glob patterns into a list of files.
 
     A folder stands for all image files in and below it, by their content and sorted; a file is taken whatever it
@@ -350,6 +386,7 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
     Args:
         sources: files, folders and patterns.
         findings: told which files of folders were not taken, and why, and of which the first frame alone is read.
+        look_inside: read headers for the latter, which takes a minute for a million files.
 
     Returns:
         The files, and the sources that matched nothing.
@@ -372,7 +409,7 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
         files.update(dict.fromkeys(found))
         if not found:
             unmatched.append(str(source))
-    if findings is not None:
+    if findings is not None and look_inside:
         headers = [(file, header) for file in files if (header := _header(file))]
         tell_frames(headers, findings)
         tell_alpha(headers, findings)

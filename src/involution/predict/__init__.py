@@ -3,6 +3,7 @@
 from involution.engine.devices import find_device
 from involution.engine.loading import load_predictor
 from involution.engine.predictor import (
+    Encoded,
     Look,
     PredictError,
     Predictor,
@@ -19,24 +20,31 @@ from involution.engine.tasks.segment.predictor import (
     palette,
     write_label_map,
 )
+from involution.predict.many import ManyResult, Progress, predict_many
+from involution.predict.workers import Workers
 
 __all__ = [
     "ClassificationPredictor",
     "ClassificationResult",
     "DetectionPredictor",
     "DetectionResult",
+    "Encoded",
     "Look",
+    "ManyResult",
     "PredictError",
     "Predictor",
+    "Progress",
     "Result",
     "SegmentationPredictor",
     "SegmentationResult",
     "SkippedImage",
+    "Workers",
     "draw_detections",
     "draw_segmentation",
     "find_device",
     "find_images",
     "load_predictor",
     "palette",
+    "predict_many",
     "write_label_map",
 ]

@@ -169,7 +169,7 @@ def _download(entry: PublishedWeights, address: str, original: Path) -> None:
     except WeightsError as error:
         raise WeightsError(f"{entry.name} can't be downloaded: {error}. {by_hand(entry, original.parent)}") from error
     try:
-        sha256 = _sha256(part)
+        sha256 = file_sha256(part)
         if entry.sha256 not in (None, sha256):
             raise WeightsError(f"its sha256 is {sha256}, wanted {entry.sha256}")
         _convert(entry, part, sha256, original.parent)
@@ -195,7 +195,7 @@ def _convert(entry: PublishedWeights, original: Path, sha256: str, cache: Path) 
                 f"{original}: wanted a {wanted[0]} for {wanted[1]} classes and {wanted[2]} channels, "
                 f"got a {got[0]} for {got[1]} and {got[2]}"
             )
-        _keep(ready, _sha256(making))
+        _keep(ready, file_sha256(making))
         os.replace(making, ready)
     finally:
         making.unlink(missing_ok=True)
@@ -227,7 +227,7 @@ def _alone(entry: PublishedWeights, cache: Path) -> Iterator[None]:
 
 def _checked(file: Path, known: str | None = None) -> str:
     """The hash of a file, which has to be the one that was published or that is kept beside it."""
-    found = _sha256(file)
+    found = file_sha256(file)
     wanted = known or _kept(file)
     if wanted not in (None, found):
         when = "as published" if known else "when it came"
@@ -261,7 +261,8 @@ def _kept(file: Path) -> str | None:
     return words[0].lower() if words else None
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """The SHA-256 of a file."""
     found = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(2**20):

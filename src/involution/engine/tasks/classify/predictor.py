@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,10 @@ class ClassificationResult(Result):
         ranked = zip(self.labels, self.scores, strict=True)
         return [cell for label, score in ranked for cell in (label, f"{100 * score:.1f}")]
 
+    def row(self) -> dict[str, Any]:
+        """Names and probabilities of the classes."""
+        return {"labels": list(self.labels), "scores": list(self.scores)}
+
 
 class ClassificationPredictor(Predictor[ClassificationResult]):
     """A trained classifier with everything needed to use it.
@@ -78,6 +82,7 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
     batch_size = 64
     output = ("FILE", "write all results to FILE.json or FILE.csv")
     suffixes = (".json", ".csv")
+    row_types: ClassVar[Mapping[str, str]] = {"labels": "list of text", "scores": "list of float"}
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__(model, card)
@@ -153,7 +158,7 @@ def _json(file: TextIO) -> Iterator[Add]:
 
     def add(result: Any, name: str) -> None:
         if isinstance(result, SkippedImage):
-            skipped.append(vars(result))
+            skipped.append({"file": result.file, "reason": result.reason})
         else:
             found = {name: getattr(result, name) for name in ("file", "seconds", "labels", "scores")}
             file.write(next(between, ",\n") + json.dumps(found, ensure_ascii=False))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,19 @@ class DetectionResult(Result):
         words = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in counts.items())
         return [words or "nothing"]
 
+    def row(self) -> dict[str, Any]:
+        """Everything found; masks as COCO's compressed run lengths of `height` × `width` pixels."""
+        found = coco_results(0, self.category_ids, self.boxes, self.scores, self.masks)
+        return {
+            "height": self.size[0],
+            "width": self.size[1],
+            "labels": list(self.labels),
+            "category_ids": list(self.category_ids),
+            "scores": list(self.scores),
+            "boxes": [list(box) for box in self.boxes],
+            "masks": None if self.masks is None else [item["segmentation"]["counts"] for item in found],
+        }
+
     def draw(self, image: str | Path | Image) -> Image:
         """A copy of the image, a path or PIL image, with boxes, names, scores and masks drawn on it."""
         return draw_detections(image, self)
@@ -101,6 +114,15 @@ class DetectionPredictor(Predictor[DetectionResult]):
         Option("annotations", None, "COCO file of your own whose ids of images and categories --output takes, by name"),
     )
     draws = True
+    row_types: ClassVar[Mapping[str, str]] = {
+        "height": "int",
+        "width": "int",
+        "labels": "list of text",
+        "category_ids": "list of int",
+        "scores": "list of float",
+        "boxes": "list of list of float",
+        "masks": "list of text",
+    }
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__(model, card)

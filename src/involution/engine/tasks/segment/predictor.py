@@ -8,11 +8,12 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,26 @@ class SegmentationResult(Result):
         more = f", {len(self.shares) - len(shown)} more" if len(self.shares) > len(shown) else ""
         return [", ".join(f"{name} {share:.1%}" for name, share in shown) + more]
 
+    def row(self) -> dict[str, Any]:
+        """Shares of the classes that were found, and the label map as the bytes of a PNG file."""
+        file = io.BytesIO()
+        self.picture().save(file, format="PNG")
+        return {
+            "height": self.labels.shape[0],
+            "width": self.labels.shape[1],
+            "labels": list(self.shares),
+            "shares": list(self.shares.values()),
+            "label_map": file.getvalue(),
+        }
+
+    def picture(self) -> Image:
+        """The label map as an image whose values are the classes' indices, with a palette."""
+        import PIL.Image
+
+        image = PIL.Image.fromarray(self.labels.numpy()).convert("P")
+        image.putpalette([value for colour in palette(len(self.classes)) for value in colour])
+        return image
+
     def draw(self, image: str | Path | Image) -> Image:
         """A copy of the image, a path or PIL image, with the classes' colours laid over it."""
         return draw_segmentation(image, self)
@@ -70,6 +91,13 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
     verb = "segmented"
     output = ("FOLDER", "write label maps as PNG files whose values are the classes")
     draws = True
+    row_types: ClassVar[Mapping[str, str]] = {
+        "height": "int",
+        "width": "int",
+        "labels": "list of text",
+        "shares": "list of float",
+        "label_map": "bytes",
+    }
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__(model, card)
@@ -131,13 +159,9 @@ def write_label_map(path: str | Path, result: SegmentationResult) -> None:
         FileExistsError: For a file that this package did not make, or that holds the map of another image.
         OSError: If it can't be written.
     """
-    import PIL.Image
-
-    image = PIL.Image.fromarray(result.labels.numpy()).convert("P")
-    image.putpalette([value for colour in palette(len(result.classes)) for value in colour])
     origin = current_origin() or Origin("label map", (absolute(result.file),))
     with made_of(origin), atomic_path(path) as partial:
-        image.save(partial, format="PNG")
+        result.picture().save(partial, format="PNG")
 
 
 def draw_segmentation(image: str | Path | Image, result: SegmentationResult) -> Image:

@@ -1,0 +1,212 @@
+"""The images of a large prediction, by where they are: files, rows of Parquet tables, members of tar files."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from involution.data.errors import printable
+from involution.data.findings import Findings
+from involution.data.shards import shard_images
+from involution.engine.predictor import PredictError, find_images
+from involution.predict.tables import find_column
+
+_TABLE, _SHARD = "parquet", "webdataset"
+_SUFFIXES = {".parquet": _TABLE, ".tar": _SHARD}
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Images that follow each other in one place.
+
+    Attributes:
+        source: the table or tar file; empty for files that are listed.
+        start: the place of the first of them in it.
+        count: how many there are.
+        files: the listed files.
+        column: of a table; empty for a tar file.
+        header: byte at which the first one's header begins, in a tar file.
+    """
+
+    source: str
+    start: int
+    count: int
+    files: Sequence[str] = ()
+    column: str = ""
+    header: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images whose results go into one file.
+
+    Attributes:
+        number: from 0 on.
+        start: the number of its first image among all.
+        pieces: where its images are.
+    """
+
+    number: int
+    start: int
+    pieces: Sequence[Piece]
+
+    @property
+    def count(self) -> int:
+        """How many images there are."""
+        return sum(piece.count for piece in self.pieces)
+
+    def to_dict(self) -> dict[str, Any]:
+        """In plain types, for another process."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Part:
+        """What `to_dict` returned."""
+        return cls(plain["number"], plain["start"], [Piece(**piece) for piece in plain["pieces"]])
+
+
+@dataclass(frozen=True)
+class _Source:
+    """All images of one place.
+
+    Attributes:
+        whole: all of them.
+        mark: what tells it from another one, and from what it was before.
+        headers: of a tar file, where each image's header begins.
+    """
+
+    whole: Piece
+    mark: str = ""
+    headers: Sequence[int] = ()
+
+    def cut(self, start: int, count: int) -> Piece:
+        whole = self.whole
+        header = self.headers[start] if self.headers else 0
+        return Piece(whole.source, start, count, whole.files[start : start + count], whole.column, header)
+
+
+@dataclass
+class Inputs:
+    """All images of a prediction, in their order.
+
+    Attributes:
+        specs: what the user named, absolute.
+        count: how many images there are.
+        sha256: of where they are.
+    """
+
+    specs: list[str]
+    sources: list[_Source] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        self.count = sum(source.whole.count for source in self.sources)
+        marks = hashlib.sha256()
+        for source in self.sources:
+            for name in (source.mark, *source.whole.files):
+                marks.update(os.fsencode(name) + b"\n")
+        self.sha256 = marks.hexdigest()
+
+    def parts(self, rows: int) -> list[Part]:
+        """Cut them into parts of so many images; the last one may have fewer."""
+        parts: list[Part] = []
+        pieces: list[Piece] = []
+        room = rows
+        for source in self.sources:
+            taken = 0
+            while taken < source.whole.count:
+                piece = source.cut(taken, min(room, source.whole.count - taken))
+                pieces.append(piece)
+                taken, room = taken + piece.count, room - piece.count
+                if room == 0:
+                    parts.append(Part(len(parts), len(parts) * rows, pieces))
+                    pieces, room = [], rows
+        return [*parts, Part(len(parts), len(parts) * rows, pieces)] if pieces else parts
+
+
+def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings: Findings | None = None) -> Inputs:
+    """Find the images of a prediction: listed files first, then those in tables and tar files.
+
+    Args:
+        specs: files, folders and glob patterns of images, of Parquet tables (``*.parquet``) and of WebDataset shards
+            (``*.tar``, brace patterns too); ``parquet:PATH`` and ``webdataset:PATH`` also take what is below a folder.
+        column: of tables, with paths or contents of files; by default one of the usual names.
+        findings: told what was not taken, and why.
+
+    Raises:
+        PredictError: if nothing is found for one of them.
+        DataError: for a table or a tar file that can't be read, or a table without such a column.
+        MissingExtra: for tables, where pyarrow is missing.
+    """
+    words = list(map(str, specs))
+    files: dict[str, None] = {}
+    places: dict[tuple[str, str], None] = {}
+    unmatched = []
+    for spec in words:
+        kind, path = _kind(spec)
+        found = _expand(kind, path) if kind else find_images([spec], findings, look_inside=False)[0]
+        if kind:
+            places.update(((kind, os.path.abspath(place)), None) for place in found)
+        else:
+            files.update((os.path.abspath(file), None) for file in found)
+        unmatched += [] if found else [spec]
+    if unmatched:
+        raise PredictError(f"no images found in {', '.join(map(printable, unmatched[:_SHOWN]))}")
+    sources = [_Source(Piece("", 0, len(files), tuple(files)))] if files else []
+    sources += [_table(place, column) if kind == _TABLE else _shard(place) for kind, place in places]
+    inputs = Inputs([_absolute(word) for word in words], sources)
+    if not inputs.count:
+        raise PredictError(f"no images found in {', '.join(map(printable, words[:_SHOWN]))}")
+    return inputs
+
+
+def holds_tables(specs: Iterable[str | Path]) -> str | None:
+    """The first of these that stands for tables or tar files, if there is one."""
+    return next((spec for spec in map(str, specs) if _kind(spec)[0]), None)
+
+
+def _kind(spec: str) -> tuple[str, str]:
+    """Whether a word stands for tables or tar files, and where; ``""`` for images."""
+    kind, colon, path = spec.partition(":")
+    if colon and kind in _SUFFIXES.values() and not os.path.exists(spec):
+        return kind, path
+    return _SUFFIXES.get(os.path.splitext(spec)[1].lower(), ""), spec
+
+
+def _absolute(spec: str) -> str:
+    kind, path = _kind(spec)
+    path = os.path.abspath(path)
+    return f"{kind}:{path}" if kind else path
+
+
+def _expand(kind: str, path: str) -> list[str]:
+    suffix = next(suffix for suffix, its in _SUFFIXES.items() if its == kind)
+    root = Path(path)
+    if root.is_dir():
+        below = (file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() == suffix)
+        return sorted(str(root / file) for file in below if not any(part[0] in "._" for part in file.parts))
+    if root.exists() or "://" in path:
+        return [path] if root.exists() else []
+    if kind == _SHARD and "{" in path:
+        from webdataset.shardlists import expand_urls
+
+        # one that is missing is told as such
+        return list(expand_urls(path))
+    return sorted(glob.glob(path, recursive=True))
+
+
+def _table(file: str, column: str | None) -> _Source:
+    name, rows = find_column(file, column)
+    return _Source(Piece(file, 0, rows, column=name), f"{file} {os.stat(file).st_size} {rows} {name}")
+
+
+def _shard(file: str) -> _Source:
+    # eight bytes for each of a million
+    headers = array("q", (image.header for image in shard_images(Path(file))))
+    return _Source(Piece(file, 0, len(headers)), f"{file} {os.stat(file).st_size} {len(headers)}", headers)

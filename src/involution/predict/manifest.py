@@ -1,0 +1,153 @@
+"""The record of a large prediction in the folder of its parts: what it is of, and which parts are finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from involution.engine.files import atomic_path, make_folder
+from involution.engine.folder_lock import NAME as LOCK
+from involution.engine.folder_lock import FolderLock
+from involution.engine.predictor import PredictError
+
+NAME = "_manifest.jsonl"
+_TEMPORARY = re.compile(r"\.(part-|_manifest).+\.tmp")
+# what must be the same to go on, and how it is told
+_SAME = ("command", "checkpoint", "inputs", "settings")
+
+
+class Manifest:
+    """Inside the context, this process alone works on a folder of parts.
+
+    The first line of its file says what they are the parts of, each further one that a part is whole.
+
+    Args:
+        folder: of the parts; made if need be.
+        job: what they are the results of: plain types under ``command``, ``checkpoint``, ``inputs``, ``settings``, …
+
+    Attributes:
+        finished: number of a part -> what its line says.
+    """
+
+    def __init__(self, folder: Path, job: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.job = job
+        self.finished: dict[int, dict[str, Any]] = {}
+        self._lock = FolderLock(folder, "predicts", "another folder for --parts")
+
+    def __enter__(self) -> Manifest:
+        """Raise `PredictError` if the folder holds anything else, `FolderInUse` if another process works there."""
+        make_folder(self.folder)
+        names = {entry.name for entry in self.folder.iterdir()}
+        if NAME not in names and any(name != LOCK and not _TEMPORARY.fullmatch(name) for name in names):
+            raise PredictError(f"{self.folder} already has files; choose another folder for --parts")
+        self._lock.__enter__()
+        try:
+            for name in filter(_TEMPORARY.fullmatch, names):
+                with suppress(OSError):
+                    (self.folder / name).unlink()
+            self._read()
+            # also without a line that was cut off
+            self._write_all()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Record a part that is whole.
+
+        Raises:
+            OSError: if the record can't be written.
+        """
+        self._lock.check()
+        with (self.folder / NAME).open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(line)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.finished[line["part"]] = line
+
+    def errors(self) -> Counter[str]:
+        """How many rows of the finished parts have an error, by its kind."""
+        return sum((Counter(line["errors"]) for line in self.finished.values()), Counter())
+
+    def _read(self) -> None:
+        found = read(self.folder)
+        if found is None:
+            return
+        job, lines = found
+        # what has no results yet can be anything
+        different = next((name for name in _SAME if job.get(name) != self.job[name]), None) if lines else None
+        if different:
+            raise PredictError(
+                f"{self.folder} holds parts of another prediction ({_difference(different, job, self.job)}); "
+                "choose another folder for --parts, or ask for the same to go on"
+            )
+        for line in lines if job.get("parts") == self.job["parts"] else []:
+            file = self.folder / line["file"]
+            # a power failure may leave a file empty though its line is there
+            if file.is_file() and file.stat().st_size == line["bytes"]:
+                self.finished[line["part"]] = line
+
+    def _write_all(self) -> None:
+        with (
+            atomic_path(self.folder / NAME, replace=True) as temporary,
+            temporary.open("w", encoding="utf-8") as file,
+        ):
+            file.writelines(f"{json.dumps(line)}\n" for line in (self.job, *self.finished.values()))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.__exit__(kind, error, trace)
+
+
+def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    """What a folder's parts are of, and the line of each finished one; None for a folder without parts.
+
+    Raises:
+        PredictError: for a record that is none.
+    """
+    file = Path(folder) / NAME
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    lines = []
+    for line in text.splitlines():
+        # the last one may have been cut off
+        with suppress(ValueError):
+            lines.append(json.loads(line))
+    job, parts = (lines[0], lines[1:]) if lines else ({}, [])
+    right = isinstance(job, dict) and "parts" in job and all(map(_is_line, parts))
+    if not right:
+        raise PredictError(f"{file} is not the record of a prediction; choose another folder for --parts")
+    return job, parts
+
+
+def _is_line(line: Any) -> bool:
+    wanted = {"part": int, "file": str, "rows": int, "bytes": int, "errors": dict}
+    right = isinstance(line, dict) and all(isinstance(line.get(name), kind) for name, kind in wanted.items())
+    return right and all(isinstance(count, int) for count in line["errors"].values())
+
+
+def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs, and how, in words."""
+    one, other = before.get(name), now[name]
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return f"{name} {one} there, {other} here"
+    key = next((key for key in other if one.get(key) != other[key]), name)
+    there, here = one.get(key), other.get(key)
+    if key == "sha256":
+        what = "other weights" if name == "checkpoint" else "other images"
+        return f"{what}: {name} with SHA-256 {str(there)[:8]}… there, {str(here)[:8]}… here"
+    return f"{key} {there} there, {here} here"

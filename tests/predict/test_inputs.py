@@ -1,0 +1,169 @@
+"""Which images a large prediction is of: listed files, columns of Parquet tables, members of tar files."""
+
+import re
+
+import pyarrow
+import pytest
+from many_images import png, shard, table
+from pictures import picture
+
+from involution.data.errors import DataError
+from involution.data.findings import Findings
+from involution.engine.predictor import Encoded, PredictError, SkippedImage
+from involution.predict import inputs as module
+from involution.predict.inputs import Part, find_inputs, holds_tables
+from involution.predict.tables import Table, find_column
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(3):
+        picture(seed).save(folder / f"{seed}.png")
+    return folder
+
+
+def test_files_folders_and_patterns_are_listed_once(photos):
+    (photos / "notes.txt").write_text("no image")
+    findings = Findings()
+    found = find_inputs([photos, photos / "1.png", f"{photos}/*.png"], findings=findings)
+    (part,) = found.parts(10)
+    assert part.pieces[0].files == tuple(str(photos / f"{seed}.png") for seed in range(3))
+    assert (found.count, part.count, part.start) == (3, 3, 0)
+    assert findings.lines() == ["not used, no images: 1 (notes.txt)"]
+
+
+def test_parts_are_cut_across_places(photos, tmp_path):
+    table(tmp_path / "a.parquet", {"bytes": [png(0)] * 5})
+    shard(tmp_path / "b.tar", {f"{number}.png": png(number) for number in range(3)})
+    found = find_inputs([tmp_path / "b.tar", photos, tmp_path / "a.parquet"])
+    parts = found.parts(4)
+    assert [part.start for part in parts] == [0, 4, 8]
+    # files first, then the others as they were named
+    cut = [[(piece.source[-9:], piece.start, piece.count) for piece in part.pieces] for part in parts]
+    assert cut[0] == [("", 0, 3), (str(tmp_path / "b.tar")[-9:], 0, 1)]
+    assert cut[1] == [(str(tmp_path / "b.tar")[-9:], 1, 2), ("a.parquet", 0, 2)]
+    assert cut[2] == [("a.parquet", 2, 3)]
+    assert sum(part.count for part in parts) == found.count == 11
+    assert Part.from_dict(parts[1].to_dict()).to_dict() == parts[1].to_dict()
+
+
+def test_what_changes_the_images_changes_their_mark(photos, tmp_path):
+    table(tmp_path / "a.parquet", {"bytes": [png(0)] * 5, "other": [png(1)] * 5})
+    marks = [
+        find_inputs([photos]).sha256,
+        find_inputs([photos / "1.png"]).sha256,
+        find_inputs([tmp_path / "a.parquet"]).sha256,
+        find_inputs([tmp_path / "a.parquet"], "other").sha256,
+    ]
+    table(tmp_path / "a.parquet", {"bytes": [png(0)] * 6})
+    marks.append(find_inputs([tmp_path / "a.parquet"]).sha256)
+    assert len(set(marks)) == 5
+    assert find_inputs([f"{photos}/*"]).sha256 == marks[0]
+
+
+def test_tables_and_shards_by_ending_by_word_and_below_folders(tmp_path):
+    (tmp_path / "deep" / ".hidden").mkdir(parents=True)
+    for name in ("x.tar", "deep/y.tar", "deep/.hidden/z.tar"):
+        shard(tmp_path / name, {"0.png": png(0)})
+    table(tmp_path / "deep" / "t.parquet", {"path": ["a.png"]})
+
+    def sources(*specs):
+        return [piece.source.removeprefix(f"{tmp_path}/") for piece in find_inputs(specs).parts(100)[0].pieces]
+
+    assert sources(f"webdataset:{tmp_path}") == ["deep/y.tar", "x.tar"]
+    assert sources(f"{tmp_path}/**/*.tar") == ["deep/y.tar", "x.tar"]
+    assert sources(f"{tmp_path}/{{x,deep/y}}.tar") == ["x.tar", "deep/y.tar"]
+    assert sources(f"parquet:{tmp_path}", f"{tmp_path}/x.tar") == ["deep/t.parquet", "x.tar"]
+    assert holds_tables([tmp_path, "a.png"]) is None
+    assert holds_tables(["a.png", "x.TAR"]) == "x.TAR"
+
+
+@pytest.mark.parametrize("spec", ["none.parquet", "parquet:none", "{x,y}*.png"])
+def test_what_matches_nothing_is_refused(spec, photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    with pytest.raises(PredictError, match=re.escape(f"no images found in {spec}")):
+        find_inputs([photos, spec])
+
+
+def test_an_empty_table_is_no_input(tmp_path):
+    table(tmp_path / "a.parquet", {"path": pyarrow.array([], "string")})
+    with pytest.raises(PredictError, match=r"no images found in .*a\.parquet"):
+        find_inputs([tmp_path / "a.parquet"])
+
+
+def test_columns_are_found_by_name_and_type(tmp_path):
+    both = [{"bytes": png(0), "path": "a.png"}]
+    columns = {"number": [1], "name": pyarrow.array(["x"]).dictionary_encode(), "raw": [png(0)], "hf": both}
+    file = str(table(tmp_path / "a.parquet", columns))
+    for name in ("name", "raw", "hf"):
+        assert find_column(file, name) == (name, 1)
+    with pytest.raises(DataError, match=r"no column 'nam'; did you mean name\? \(it has number, name, raw, hf\)"):
+        find_column(file, "nam")
+    with pytest.raises(DataError, match=r"no column named image, bytes, .* --column \(it has number, name, raw, hf\)"):
+        find_column(file)
+    with pytest.raises(DataError, match="the column 'number' holds int64; wanted paths"):
+        find_column(file, "number")
+    other = table(tmp_path / "b.parquet", {"number": [1], "path": ["a"], "bytes": [b"a"]})
+    assert find_column(str(other)) == ("bytes", 1)
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "empty"), (b"PAR1 nonsense PAR1", "not a readable Parquet file")])
+def test_what_is_no_table_is_told(content, said, tmp_path):
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        find_inputs([tmp_path / "a.parquet"])
+
+
+def test_a_broken_shard_is_told(tmp_path):
+    file = shard(tmp_path / "a.tar", {"0.png": png(0), "1.png": png(1)})
+    file.write_bytes(file.read_bytes()[:1400])
+    with pytest.raises(DataError, match=r"a\.tar: not a readable, uncompressed tar file \(unexpected end of data\)"):
+        find_inputs([file])
+
+
+def test_rows_are_paths_contents_or_say_why_not(tmp_path):
+    absolute = str(tmp_path / "b.png")
+    values = ["a.png", absolute, None, "https://host/c.png", "d\0.png"]
+    column = Table(str(table(tmp_path / "a.parquet", {"path": values})), "path")
+    found = list(column.images(0, 5))
+    assert found[:2] == [str(tmp_path / "a.png"), absolute]
+    assert [item.kind for item in found[2:4]] == ["missing", "address"]
+    assert found[2].file.endswith("a.parquet:2")
+    both = [{"bytes": b"x", "path": "a.png"}, {"bytes": None, "path": "b.png"}, None]
+    column = Table(str(table(tmp_path / "b.parquet", {"image": both})), "image")
+    first, second, third = column.images(0, 3)
+    assert first == Encoded(f"{tmp_path}/b.parquet:0", b"x")
+    assert second == absolute
+    assert isinstance(third, SkippedImage)
+
+
+@pytest.mark.parametrize("group", [1, 7, 1000])
+def test_any_rows_in_any_order(group, tmp_path):
+    values = [str(number).encode() for number in range(300)]
+    file = str(table(tmp_path / "a.parquet", {"bytes": values}, row_group_size=group))
+    column = Table(file, "bytes")
+    for start, count in ((0, 10), (10, 5), (200, 100), (3, 4), (7, 100), (250, 1), (110, 0), (299, 1)):
+        assert [item.content for item in column.images(start, count)] == values[start : start + count]
+
+
+def test_rows_that_are_gone_or_damaged_are_told_one_by_one(tmp_path):
+    file = table(tmp_path / "a.parquet", {"bytes": [b"%d" % number * 100 for number in range(200)]}, compression="none")
+    column = Table(str(file), "bytes")
+    *_, last = column.images(198, 4)
+    assert (last.file, last.kind) == (f"{file}:201", "unreadable")
+    content = bytearray(file.read_bytes())
+    content[4:2000] = bytes(1996)
+    file.write_bytes(content)
+    found = list(Table(str(file), "bytes").images(0, 3))
+    assert [item.kind for item in found] == ["unreadable"] * 3
+    assert "its row can't be read (" in found[0].reason
+
+
+def test_a_million_listed_files_take_no_object_each(tmp_path, monkeypatch):
+    files = [f"/far/{number:07}.png" for number in range(100_000)]
+    monkeypatch.setattr(module, "find_images", lambda *args, **options: (files, []))
+    parts = find_inputs(["far"]).parts(1000)
+    assert len(parts) == 100
+    assert parts[99].pieces[0].files[-1] == files[-1]

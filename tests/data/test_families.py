@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import time
 
 import pytest
 from generated import image_folder, picture
@@ -27,6 +28,7 @@ def grouped(*names):
         (f"a_jpg.rf.{HASHES[0]}.jpg", "a.jpg"),
         ("flip_7.jpg", "7.jpg", "aug_7.jpg"),
         ("original/7.jpg", "augmented/7.jpg"),
+        ("a - b.jpg", "a - b__flip.jpg"),
         ("cat/7_hflip.jpg", "cat/7_vflip.jpg"),
         ("7_flip_horizontal.jpg", "7_flip_h.jpg", "7_blurred_2.5.jpg"),
     ],
@@ -63,6 +65,13 @@ def test_an_ending_that_several_images_have_means_something():
         ["2.jpg", "2_x.jpg"],
         ["3.jpg", "3_x.jpg"],
     ]
+
+
+def test_long_runs_of_separators_take_no_time():
+    names = ["_" * 200 + str(number) + "_flip" * 10 for number in range(500)]
+    start = time.perf_counter()
+    assert families(names) == []
+    assert time.perf_counter() - start < 5
 
 
 def test_plain_names():

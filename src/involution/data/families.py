@@ -25,6 +25,7 @@ _WHOLE = re.compile(rf"{_WORD}s?", re.IGNORECASE)
 # Roboflow's: name_jpg.rf.HASH
 _EXPORTED = re.compile(r"(.+?)(?:[_.](?:jpe?g|png|bmp|webp|tiff?))?\.rf\.[0-9A-Za-z]{16,}", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.+?) ?\(\d+\)")
+_RUNS = re.compile(r"([\s_.-])[\s_.-]+")
 _SEPARATOR = re.compile(r"[\s_.(-]+")
 # more images than this with one beginning are rather a series of their own
 _MOST = 20
@@ -32,6 +33,16 @@ _MOST = 20
 _FEW = 4
 # as many images must have the same ending of unknown meaning
 _SEVERAL = 3
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name has no word for an alteration."""
+    return plain_name(name)[1] == _tight(PurePosixPath(name).stem)
+
+
+def _tight(stem: str) -> str:
+    """A stem with one separator in each place: long runs of them would take the patterns quadratic time."""
+    return _RUNS.sub(r"\1", nfc(stem))
 
 
 def plain_name(name: str) -> tuple[str, str]:
@@ -43,9 +54,9 @@ def plain_name(name: str) -> tuple[str, str]:
         >>> plain_name("x_jpg.rf.0123456789abcdef.jpg")
         ('', 'x')
     """
-    path = PurePosixPath(nfc(name))
-    folder = "/".join(part for part in path.parts[:-1] if not _WHOLE.fullmatch(part))
-    stem = path.stem
+    path = PurePosixPath(name)
+    folder = "/".join(nfc(part) for part in path.parts[:-1] if not _WHOLE.fullmatch(part))
+    stem = _tight(path.stem)
     if exported := _EXPORTED.fullmatch(stem):
         stem = exported[1]
     for pattern in (_ENDING, _BEGINNING):

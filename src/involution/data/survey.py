@@ -19,7 +19,7 @@ from torch.utils.data import Subset
 from involution.data.box_dataset import BoxDataset
 from involution.data.contents import Stored, equal_contents, pixel_number
 from involution.data.errors import DataError, printable
-from involution.data.families import families, plain_name
+from involution.data.families import families, is_plain
 from involution.data.findings import some
 from involution.data.images import Header, ImageError, Reading, is_deep, look, open_pixels
 from involution.data.label_code import IGNORED
@@ -28,7 +28,6 @@ from involution.data.labelled import labels_of
 from involution.data.parts import files_of, image_of, reading_of, short_name, stored_of
 from involution.data.records import DataSet
 from involution.data.splits import words_of
-from involution.data.text import nfc
 
 # images whose pixels are looked at for the range of their values
 _FIRST = 16
@@ -422,7 +421,7 @@ def _altered_copies(data: DataSet[Any]) -> list[str]:
         for group in families(both):
             ours, theirs = ([both[i] for i in group if (i < border) == side] for side in (True, False))
             # each split may count its own images from 0
-            if ours and theirs and not (any(map(_is_plain, ours)) and any(map(_is_plain, theirs))):
+            if ours and theirs and not (any(map(is_plain, ours)) and any(map(is_plain, theirs))):
                 pairs.append(f"{theirs[0]} of {ours[0]}")
         if pairs:
             warnings.append(
@@ -437,7 +436,3 @@ def _plain_names(part: Any) -> list[str]:
         return []
     paths = [Path(short_name(part, index).rpartition(".tar:")[2]) for index in range(len(part))]
     return [path.name if words_of(path.parent.name).split else path.as_posix() for path in paths]
-
-
-def _is_plain(name: str) -> bool:
-    return plain_name(name)[1] == nfc(Path(name).stem)

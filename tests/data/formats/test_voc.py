@@ -259,3 +259,11 @@ def test_lists_of_other_classes_are_refused(root):
     (root / "labels.txt").write_text("cat\nbird\ndog\n")
     with pytest.raises(DataError, match=r"classes\.txt and labels\.txt name the classes differently; keep one"):
         open_root(root)
+
+
+def test_deleted_objects_are_not_used_and_told(root):
+    file = root / "Annotations" / "000002.xml"
+    file.write_text(file.read_text().replace("<difficult>", "<deleted>1</deleted><difficult>", 1))
+    data = open_root(root)
+    assert "train: objects marked as deleted are not used, in 1 (000002.xml)" in data.findings.notes
+    assert [len(scene.boxes) for scene in data.train.record.scenes] == [2, 1, 2]

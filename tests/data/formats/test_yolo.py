@@ -422,3 +422,10 @@ def test_boxes_that_are_all_as_large_as_their_images_are_told(root):
     assert [note for note in open_root(root).findings.notes if "cover" in note] == [f"train: {told}"]
     (root / "labels" / "train" / "1.txt").write_text("0 0.5 0.5 0.5 1\n")
     assert not any("cover" in note for note in open_root(root).findings.notes)
+
+
+def test_an_image_that_a_list_has_twice_is_told(root):
+    (root / "train.txt").write_text("images/train/1.png\nimages/train/2.png\nimages/train/1.png\n")
+    settings(root, train="train.txt", val="images/val")
+    with pytest.raises(DataError, match=r"1 problem: train 1\.png: is named twice"):
+        open_root(root)

@@ -42,6 +42,8 @@ class _Page:
     turned: bool
     # whether objects have parts with boxes of their own, as Pascal VOC's people have
     parts: bool
+    # whether objects are marked as deleted, as LabelMe keeps them
+    deleted: bool
     # class, corners, difficult
     objects: list[tuple[str, tuple[float, float, float, float], bool]]
 
@@ -165,10 +167,15 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
     image = _image(file, called, folders)
     size = tuple(_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     whole = all(side is not None and side > 0 for side in size)
-    objects = []
+    objects: list[Any] = []
     if len(list(root.iter("object"))) > len(root.findall("object")):
         return "has objects inside another element than <annotation>"
+    deleted = 0
     for place, item in enumerate(root.findall("object"), 1):
+        if (item.findtext("deleted") or "").strip() == "1":
+            # LabelMe keeps what was taken back
+            deleted += 1
+            continue
         corners = tuple(_number(item.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
         name = nfc((item.findtext("name") or "").strip())
         if item.find("robndbox") is not None and item.find("bndbox") is None:
@@ -182,7 +189,8 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
     angles = [_number(item.findtext("value")) for item in root.iter("attribute") if item.findtext("name") == "rotation"]
     turned = any(angle and angle % 360 for angle in angles)
     parts = root.find("object/part") is not None
-    return _Page(file, called, image, tuple(int(side) for side in size) if whole else None, turned, parts, objects)  # type: ignore[arg-type]
+    sides: Any = tuple(int(side) for side in size) if whole else None  # type: ignore[arg-type]
+    return _Page(file, called, image, sides, turned, parts, deleted > 0, objects)
 
 
 def _image(file: Path, name: str, folders: Sequence[Path]) -> Path | None:
@@ -269,6 +277,9 @@ def _record(
     parts = [page.file.name for page in pages if page.parts]
     if parts:
         findings.note(f"{split}: boxes of parts of objects are not used, in {some(parts)}")
+    deleted = [page.file.name for page in pages if page.deleted]
+    if deleted:
+        findings.note(f"{split}: objects marked as deleted are not used, in {some(deleted)}")
     other = [page.file.name for page, image in found if _names_another(page, image)]
     if other:
         findings.note(f"{split}: XML files that name another image than that of their own name: {some(other)}")

@@ -324,7 +324,9 @@ def _read(
     for image in found.images:
         labels = texts.of(image, found.folders)
         if labels in owners:
-            findings.problem(f"{split} {image.name}", f"shares its labels with {owners[labels].name}")
+            owner = owners[labels]
+            why = "is named twice" if owner == image else f"shares its labels with {owner.name}"
+            findings.problem(f"{split} {image.name}", why)
             findings.saw(image)
             continue
         owners[labels] = image

@@ -8,7 +8,7 @@ WHEEL_VENV = build/wheel-venv
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-detection bench-gpu wheel test-web test-wheel test-abi test-aarch64 sanitize clean
+.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-detection bench-gpu bench-scale wheel test-web test-wheel test-abi test-aarch64 sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ bench-detection: $(STAMP) ## the detectors against torchvision's, ResNet-50's, a
 # from a bare checkout, too: PYTHONPATH=src python benchmarks/run.py gpu
 bench-gpu: $(STAMP) ## the GPU kernels against PyTorch's other ways on a GPU; results into benchmarks/results/
 	$(BIN)/python benchmarks/run.py gpu --compile
+
+bench-scale: $(STAMP) ## training on 1, 2 and 4 processes, by DDP and FSDP2; results into benchmarks/results/
+	$(BIN)/python benchmarks/run.py scale
 
 wheel: $(STAMP) ## build dist/*.whl
 	rm -rf dist

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from involution.studies import ablation, ablation_table, bench_table, cost_table, harness, origin, suites
+from involution.studies import ablation, ablation_table, bench_table, cost_table, harness, origin, scaling_table, suites
+from involution.studies.scaling import Cluster, Link
 from involution.studies.tables import Table, spread
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -35,6 +36,10 @@ def tables() -> dict[str, str]:
         "measured_gpu_networks": _networks(rows("gpu", GPU), "Networks on an NVIDIA H200, bfloat16 autocast"),
         "measured_gpu_targets": bench_table.target_table(suites.load("gpu").targets(rows("gpu", GPU))),
         "measured_intel": _networks(rows("cpu", OTHER_CPU), "Networks on an Intel Xeon (model 207), 2 threads"),
+        "measured_scale": _scale(rows("scale")),
+        "measured_scale_links": _scale_links(rows("scale")),
+        "measured_scale_check": _scale_check(rows("scale")),
+        "measured_scale_predicted": _scale_predicted(),
         "measured_ablate": ablation_table.table(ablation.load_study("paper"), rows("ablate")),
     }
     return {name: table.markdown() for name, table in found.items()}
@@ -144,3 +149,78 @@ def _detection(part: str, title: str) -> Table:
     ]
     header = ["measure", "candidate", "ms (p20–p80)", f"÷ {found[0]['base']} (p20–p80)", "peak memory, MB"]
     return Table(f"{title}, one image of 800×1344 pixels", header, cells, labels=2)
+
+
+def _scale(found: list[dict[str, Any]]) -> Table:
+    cells = [
+        [
+            row["layer"],
+            str(row["processes"]),
+            row["candidate"],
+            spread(row, "ms", ",.0f"),
+            f"{row['images_per_s']:.2f}",
+            f"{row['efficiency']:.0%}",
+            f"{row['core_efficiency']:.0%}",
+            f"{row['counted_bytes'] / 1e6:.2f}" if "counted_bytes" in row else "",
+            f"{row['sent_bytes'] / 1e6:.2f}" if "counted_bytes" in row else "",
+        ]
+        for row in found
+        if row["measure"].startswith("step")
+    ]
+    header = ["network", "processes", "", "step, ms (p20–p80)", "images/s", "efficiency", "of what cores allow"]
+    header += ["counted, MB a process", "sent, MB a process"]
+    return Table(f"Training steps, {found[0]['batch']} images a process, {found[0]['cores']} cores", header, cells, 3)
+
+
+def _scale_links(found: list[dict[str, Any]]) -> Table:
+    links = [row for row in found if row["measure"].startswith("link")]
+    of = {(row["layer"], row["processes"], row["candidate"]): row["p50_ms"] for row in links}
+    cells = []
+    for row in links:
+        least = of.get((row["layer"], row["processes"], f"{row['candidate']}, tiny"))
+        if least is not None:
+            cells.append(
+                [
+                    *(row["layer"], str(row["processes"]), row["candidate"]),
+                    *(f"{row['message_bytes'] / 1e6:.1f}", spread(row, "ms", ".1f"), f"{least:.1f}"),
+                ]
+            )
+    header = ["beside", "processes", "collective", "MB", "ms (p20–p80)", "ms of a few bytes"]
+    return Table("Links: gloo on this machine", header, cells, labels=3)
+
+
+def _scale_check(found: list[dict[str, Any]]) -> Table:
+    cells = []
+    for row in found:
+        if "predicted_ms" in row:
+            cells.append(
+                [
+                    *(row["layer"], str(row["processes"]), row["candidate"]),
+                    *(f"{row['own_cost']:.2f}", f"{row['p50_ms']:,.0f}"),
+                    *(f"{row['predicted_ms']:,.0f}", f"{row['predicted_ratio'] - 1:+.0%}"),
+                    *(f"{row['predicted_from_one_ms']:,.0f}", f"{row['predicted_from_one_ratio'] - 1:+.0%}"),
+                ]
+            )
+    header = [
+        "network",
+        "processes",
+        "",
+        "own cost",
+        "measured, ms",
+        "predicted, ms",
+        "error",
+        "from one process, ms",
+        "error",
+    ]
+    return Table("The formula against what was measured", header, cells, labels=3)
+
+
+def _scale_predicted() -> Table:
+    file = RESULTS / f"gpu_{GPU}.csv"
+    seconds, batch, _ = scaling_table.measured_step(file, "rednet50", None)
+    # what `involution cost --scale` has as defaults
+    cluster = Cluster(Link(450e9, 2e-6), Link(50e9, 10e-6), 8)
+    work = scaling_table.work_of("rednet50", seconds, backward=0.67)
+    options = {"overlap": 1.0, "bucket_bytes": 25 * 2**20}
+    found = scaling_table.rows("rednet50", work, batch, scaling_table.DEVICES, ["ddp", "fsdp"], cluster, **options)
+    return scaling_table.table(found)

@@ -128,6 +128,22 @@ def test_a_full_disk_names_the_file_and_what_was_saved(make_config, at_step, cap
     assert [row["val_accuracy"] for row in resumed.history] == [row["val_accuracy"] for row in whole.history]
 
 
+def test_a_disk_that_becomes_read_only(make_config, at_step, monkeypatch):
+    def refuse(content, path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    config = make_config()
+    with monkeypatch.context() as patch:
+        at_step(6, lambda *_: patch.setattr(torch, "save", refuse))
+        with pytest.raises(
+            CannotWrite, match=r"Read-only file system; saved before: .*last\.ckpt after 1 epoch"
+        ) as told:
+            train(config, progress=False)
+    assert (told.value.errno, told.value.filename) == (errno.EROFS, str(config.run_dir / "last.ckpt"))
+    assert "\n" not in str(told.value)
+    assert len(train(config, progress=False, resume="auto").history) == 2
+
+
 def test_figures_alone_that_find_no_room_end_nothing(make_config, at_step, monkeypatch, capfd):
     from tensorboard.summary.writer import record_writer
 

@@ -4,9 +4,11 @@ Each training is a forked process, so that it can be killed at any instant; what
 weights, the optimiser's state and the best checkpoint of a run that nothing happened to.
 """
 
+import errno
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +126,39 @@ def at_a_write(number):
             setattr(module, name, aimed(getattr(module, name)))
 
     return arm
+
+
+def full_from_a_write(number, why):
+    """Let every file that is written fail from the n-th thing on that is done to one."""
+
+    def arm():
+        left = [number]
+
+        def failing(original):
+            def call(*args, **kwargs):
+                left[0] -= 1
+                if left[0] <= 0:
+                    raise OSError(why, os.strerror(why))
+                return original(*args, **kwargs)
+
+            return call
+
+        # names can be changed and taken away on a full disk
+        also = ((os, "replace"), (os, "unlink")) if why == errno.EROFS else ()
+        for module, name in ((os, "link"), (os, "fsync"), (shutil, "copyfile"), (torch, "save"), *also):
+            setattr(module, name, failing(getattr(module, name)))
+
+    return arm
+
+
+@pytest.mark.parametrize("first", range(1, 41, 5))
+@pytest.mark.parametrize("why", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+def test_no_room_or_read_only_from_any_write_on(whole, tmp_path, why, first):
+    for number in range(first, first + 5):
+        folder = tmp_path / str(number)
+        assert run(folder, full_from_a_write(number, why)) in (NO_ROOM, FINISHED)
+        assert run(folder) == FINISHED
+        assert_as(whole[0], folder)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -4,6 +4,9 @@ MACs are the multiply-adds of convolutions, linear layers and involutions, count
 authors' FLOPs are counted as for the published figures: the same plus biases, batch norms, ReLUs and poolings, with the
 7x7 stem and without the classifier; RedNet-26 to 152 then have 1.73, 2.22, 2.71, 4.74 and 6.79 G at 224x224.
 Writes cost.csv, cost.md and cost.png.
+
+With --scale it predicts instead how fast a network trains on many GPUs, from the time of a step on one of them, the
+bytes that are sent, and the speed of the links. Writes scale.csv, scale.md and scale.png.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from involution.cli import cost_scale
 from involution.extras import require
 
 
@@ -32,7 +36,9 @@ def add_arguments(parser: Any) -> None:
         help="size of the images, or height and width; default 224, 32 for rednet_nano and rednet_micro, 1280 800 for "
         "detectors, 1024 2048 for segmenters",
     )
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="batch sizes to measure")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", help="batch sizes to measure; default 1. With --scale: images per device"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds per model, which is timed at least 7 times")
     parser.add_argument(
         "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="data type to time in"
@@ -41,10 +47,11 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--no-measure", action="store_true", help="only count")
     parser.add_argument("--threads", type=int, help="CPU threads; by default PyTorch's choice")
     parser.add_argument("--output", metavar="DIR", default="runs/cost", help="output folder")
+    cost_scale.add_arguments(parser)
 
 
 def run(args: Any) -> int:
-    """Count, measure, print the table and write it; returns 0."""
+    """Count, measure (or with ``--scale`` predict), print the table and write it; returns 0."""
     # report a missing package before the work starts
     require("matplotlib", "timm", "torchvision")
     import torch
@@ -56,12 +63,14 @@ def run(args: Any) -> int:
     from involution.studies import cost_table, plots
     from involution.studies.suites import check_numbers
 
-    check_numbers(args.batch, args.seconds, args.threads)
+    check_numbers(args.batch or [], args.seconds, args.threads)
+    if cost_scale.is_wanted(args):
+        return cost_scale.run(args)
     names = list(dict.fromkeys(args.models or cost_table.default_models()))
     cost_table.check_models(names)
     for name in names:
         cost_table.image_size(name, args.size)
-    batches = [] if args.no_measure else list(dict.fromkeys(args.batch))
+    batches = [] if args.no_measure else list(dict.fromkeys(args.batch or [1]))
     output = Path(args.output)
     settings = [f"--size {' '.join(map(str, args.size))}"] if args.size else []
     if batches:

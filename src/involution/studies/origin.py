@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "KINETO_LOG_LEVEL": "6",
+    # what was allocated before it started is no news either
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
 # beside torch's; they stand in a row where they are installed
 _PACKAGES = ("triton", "timm", "torchvision")
@@ -129,7 +131,8 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], *, replace: bool = 
         replace: replace a file of that name even if it was made elsewhere, such as a result that is kept in git.
     """
     origin = provenance()
-    table = [{**row, **origin} for row in rows]
+    # a row that was measured with other threads says so itself
+    table = [{**row, **{key: value for key, value in origin.items() if key not in row}} for row in rows]
     with atomic_path(path, replace=replace) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(key for row in table for key in row)))
         writer.writeheader()
@@ -139,7 +142,7 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], *, replace: bool = 
 def read_csv(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file as they were measured: numbers as numbers, nothing for an empty cell."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [{key: _value(key, cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+        return [{key: _value(key, cell) for key, cell in row.items() if key and cell} for row in csv.DictReader(file)]
 
 
 # words that may look like numbers

@@ -113,6 +113,51 @@ def _line(
             )
 
 
+def scaling_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw predicted speed and efficiency against the number of devices.
+
+    Args:
+        rows: Of `scaling_table.rows`.
+
+    Returns:
+        A panel each, a line for each network and strategy.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    lines = list(dict.fromkeys((row["model"], row["strategy"]) for row in rows))
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+        speed, efficiency = figure.subplots(1, 2)
+        for (model, strategy), color in zip(lines, _colors(len(lines)), strict=True):
+            some = sorted(
+                (row for row in rows if (row["model"], row["strategy"]) == (model, strategy)),
+                key=lambda row: row["devices"],
+            )
+            x = [row["devices"] for row in some]
+            style = {"color": color, "marker": "o" if strategy == "ddp" else "s", "lw": 2}
+            speed.plot(x, [row["images_per_s"] for row in some], label=f"{model}, {strategy.upper()}", **style)
+            efficiency.plot(x, [row["efficiency"] for row in some], **style)
+            if strategy == lines[0][1]:
+                ideal = [row["devices"] * row["batch"] / row["compute_ms"] * 1e3 for row in some]
+                speed.plot(x, ideal, color=color, lw=1, ls="--", label=f"{model}, without communication")
+        everywhere = sorted({row["devices"] for row in rows})
+        for panel in (speed, efficiency):
+            panel.set_xscale("log", base=2)
+            panel.set_xticks(everywhere, [str(number) for number in everywhere])
+            panel.minorticks_off()
+            panel.set_xlabel("devices")
+        speed.set_yscale("log")
+        speed.set_ylabel("images/s, predicted")
+        efficiency.set_ylim(0, 1.05)
+        efficiency.yaxis.set_major_formatter(PercentFormatter(1))
+        efficiency.set_ylabel("efficiency, predicted")
+        names, titles = speed.get_legend_handles_labels()
+        figure.legend(names, titles, loc="outside upper center", ncols=min(3, len(titles)), frameon=False)
+    return figure
+
+
 def ablation_figure(rows: Sequence[Mapping[str, Any]], separations: Mapping[str, Separation]) -> Figure | None:
     """Draw the accuracy that an ablation study measured against what the trained network costs.
 

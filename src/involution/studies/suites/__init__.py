@@ -15,6 +15,7 @@ SUITES = {
     "operator": "the operator against eager unfold, on any device and in both memory orders",
     "cpu": "the CPU kernels against PyTorch's alternatives, and whole networks",
     "gpu": "the GPU kernels against PyTorch's alternatives, and whole networks",
+    "scale": "training on 1, 2 and 4 processes of this machine, by DDP and FSDP2",
     "detection": "the published detectors against torchvision's with a ResNet-50",
 }
 """The names of the files here, and what each measures."""

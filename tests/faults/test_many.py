@@ -151,10 +151,13 @@ def full_from_a_write(number, why):
     return arm
 
 
-@pytest.mark.parametrize("first", range(1, 41, 5))
-@pytest.mark.parametrize("why", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
-def test_no_room_or_read_only_from_any_write_on(whole, tmp_path, why, first):
-    for number in range(first, first + 5):
+# a run does 20 of the former things to its files, and with the latter 64
+@pytest.mark.parametrize("first", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("why", "step", "last"), [(errno.ENOSPC, 4, 20), (errno.EROFS, 12, 64)], ids=["full", "read-only"]
+)
+def test_a_disk_that_fails_from_any_write_on(whole, tmp_path, why, step, last, first):
+    for number in range(first * step // 4, last + 1, step):
         folder = tmp_path / str(number)
         assert run(folder, full_from_a_write(number, why)) in (NO_ROOM, FINISHED)
         assert run(folder) == FINISHED

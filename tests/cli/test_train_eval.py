@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,14 @@ def test_the_command_that_measures_works_without_test_images(tmp_path, capsys):
     (command,) = re.findall("measure it: involution (.*)", capsys.readouterr().out)
     assert main(command.split()) == 0
     assert "val" in capsys.readouterr().out
+    # what was trained on, elsewhere: the figures are not kept without a word
+    copies = tmp_path / "copies"
+    shutil.copytree(tmp_path / "data" / "train", copies)
+    kept = ["--output", str(tmp_path / "f.json"), "--report", str(tmp_path / "r.html")]
+    assert main([*command.split(), "--data", str(copies), *kept]) == 0
+    told = "4 of the 4 images of the val split were trained on: cat/0.png, cat/1.png, dog/0.png, …"
+    assert json.loads((tmp_path / "f.json").read_text())["warnings"] == [told]
+    assert told in (tmp_path / "r.html").read_text()
 
 
 def test_print_config_and_config_file(tmp_path, capsys):

@@ -172,13 +172,14 @@ def test_names_are_quoted_in_the_template():
         "curves": [],
         "charts": [],
         "kernel": None,
+        "warnings": [NASTY],
     }
     variables |= {"table": {"header": [NASTY], "rows": [[NASTY, {"text": NASTY, "share": 3}]], "note": NASTY}}
     card = {"truth": NASTY, "said": NASTY, "right": False, "small": True, "picture": "data:,", "file": NASTY}
     variables["hardest"] = {"text": NASTY, "cards": [{**card, "bars": [(NASTY, 1, NASTY)]}]}
     text = page.render("run.html.j2", variables)
     assert "<img src=x" not in text
-    assert text.count("&lt;img src=x onerror=alert(1)&gt;") == 25
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;") == 26
 
 
 def test_pictures_are_made_smaller_and_keep_their_shape():

@@ -115,7 +115,7 @@ class EvalCommand:
             "split": found.split,
             "num_images": found.num_images,
             **found.to_dict(),
-            "warnings": measured.warnings,
+            "warnings": list(measured.warnings),
         }
         steps: list[Callable[[], object]] = []
         if args.output:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -324,7 +325,7 @@ class Measured:
     figures: Any
     images: Any
     predictor: Predictor[Any]
-    warnings: list[str]
+    warnings: Sequence[str] = ()
 
 
 def measure(

@@ -65,7 +65,7 @@ class TrainCommand:
             from involution.engine.checkpoint import read_card
             from involution.engine.run_folder import find_checkpoint
 
-            file, found, _ = find_checkpoint(given.resume)
+            file, found, _ = find_checkpoint(given.resume, whole=False)
             card = read_card(found, file, self.task)
             return ["--config", json.dumps(card.recipe, ensure_ascii=False), *argv]
         return argv

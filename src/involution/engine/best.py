@@ -80,7 +80,9 @@ def mend_best(folder: Path, found: Mapping[str, Any], best: Best | None) -> tupl
 
 
 def _sources(folder: Path, found: Mapping[str, Any]) -> Any:
-    yield found
+    # of a sharded checkpoint its shapes alone may have been read
+    if not any(value.is_meta for value in found["state_dict"].values()):
+        yield found
     for file in kept(folder):
         try:
             yield read_checkpoint(file)

@@ -28,9 +28,10 @@ from involution.engine.interval import interval
 from involution.engine.loggers import name_run
 from involution.engine.module import TaskModule
 from involution.engine.process import is_main_process, tell
-from involution.engine.run_folder import BEST, LAST, place, rotate
+from involution.engine.run_folder import BEST, LAST, clear_shards, place, rotate
 from involution.engine.run_folder import in_words as place_in_words
 from involution.engine.signals import StopFlag
+from involution.models.shards import fill_from_parts
 
 METRICS = "metrics.csv"
 
@@ -67,14 +68,18 @@ class RunCheckpoints(TorchCheckpointIO):
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             rotate(last, self.keep)
+        clear_shards(last.parent)
         if storage_options:
-            write_best(checkpoint, last.parent, storage_options["score"])
+            weights = storage_options.get("weights", checkpoint["state_dict"])
+            write_best({**checkpoint, "state_dict": weights}, last.parent, storage_options["score"])
 
     @override
     def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
-        """Read a checkpoint, also one at an address."""
+        """Read a checkpoint, also one at an address, or in parts by devices that shared the weights out."""
         with on_this_machine(path) as file:
-            return super().load_checkpoint(file, *args, **options)
+            content: dict[str, Any] = super().load_checkpoint(file, *args, **options)
+            fill_from_parts(content, file, whole=True)
+            return content
 
 
 class EarlyStop(EarlyStopping):
@@ -351,6 +356,7 @@ class RunRecorder(L.Callback):
         self, trainer: L.Trainer, pl_module: TaskModule, position: tuple[int, int], score: float | None = None
     ) -> None:
         self.check()
+        average_norms(trainer, pl_module)
         check_weights(trainer, pl_module.model)
         pl_module.position = position
         self.flag.saving = True
@@ -437,6 +443,15 @@ class LeftOut(L.Callback):
             self.findings.problem("while loading", text)
         if new:
             tell(f"left out while loading, {in_words(new, 'images' if len(new) > 1 else 'image')}")
+
+
+def average_norms(trainer: L.Trainer, module: TaskModule) -> None:
+    """Give each device the mean of all devices' statistics of batch norms: one process writes them for all."""
+    module.average_norms()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            average: Any = callback._average_model.module
+            module.average_norms(average.model)
 
 
 def _gathered(trainer: L.Trainer, complaints: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from involution.models.arguments import plain
 from involution.models.checkpoint import check_entries
 from involution.models.errors import CheckpointError
 from involution.models.readers import check_tensors, read_file, shown
+from involution.models.shards import Shards
 from involution.models.weights import locate
 
 __all__ = [
@@ -39,21 +40,28 @@ CARD_KEY = "involution"
 _PREFIX = "model."
 
 
-def read_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, Any]:
+def read_checkpoint(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu", *, whole: bool = True
+) -> dict[str, Any]:
     """The contents of a training checkpoint; nothing in it can run code, and its weights are finite numbers.
 
     Of a converted classifier the card is made from what its file says. The name of published weights stands for their
     file on this machine, which is downloaded if need be.
 
+    Args:
+        path: the file, or the name of published weights.
+        device: where the tensors go.
+        whole: read the tensors of a sharded training; otherwise they have shapes alone.
+
     Raises:
         CheckpointError: if the file is missing, damaged, not a checkpoint of this package, or would run code.
     """
     with on_this_machine(path) as file:
-        return _read(locate(file), device)
+        return _read(locate(file), device, whole)
 
 
-def _read(path: Path, device: str | torch.device) -> dict[str, Any]:
-    found, metadata = read_file(path, device)
+def _read(path: Path, device: str | torch.device, whole: bool) -> dict[str, Any]:
+    found, metadata = read_file(path, device, whole=whole)
     if "model" in metadata:
         return as_checkpoint(found, metadata, path)
     if not isinstance(found, dict) or not isinstance(found.get(CARD_KEY), dict) or "state_dict" not in found:
@@ -63,7 +71,8 @@ def _read(path: Path, device: str | torch.device) -> dict[str, Any]:
         )
     if not isinstance(found["state_dict"], Mapping):
         raise CheckpointError(f"{path}: its state_dict is {shown(found['state_dict'])}, wanted tensors by name")
-    return {**found, "state_dict": check_tensors(found["state_dict"], path)}
+    shards = Shards.of(found, path)
+    return {**found, "state_dict": check_tensors(found["state_dict"], path, shards)}
 
 
 def read_card(checkpoint: Mapping[str, Any], path: str | os.PathLike[str], task: str | None = None) -> ModelCard:

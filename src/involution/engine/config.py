@@ -158,7 +158,11 @@ class TrainerConfig:
         ema_decay: decay per step of a moving average of the weights, which is then evaluated and kept; null for
             none.
         channels_last: keep tensors in channels_last memory order, which is faster on many devices.
-        sync_batchnorm: compute batch norm statistics over all devices.
+        sync_batchnorm: compute batch norm statistics over all devices, which must be GPUs.
+        strategy: how several devices share the work: ddp, each with the whole network, or fsdp (FSDP2), each with a
+            part of all weights, gradients and the optimiser's state.
+        activation_checkpointing: keep the input of each block of the backbone alone, and compute the block again when
+            its gradient is needed; less memory, more time.
         accelerator: auto, cpu, gpu, mps.
     """
 
@@ -175,6 +179,8 @@ class TrainerConfig:
     ema_decay: float | None = None
     channels_last: bool = False
     sync_batchnorm: bool = False
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    activation_checkpointing: bool = False
     accelerator: str = "auto"
 
 

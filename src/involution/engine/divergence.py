@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from involution.engine.faults import TrainingDiverged
 from involution.engine.process import tell
+from involution.engine.sharding import gathered, is_sharded, own_part
 
 _ADVICE = "lower optimizer.lr, lengthen schedule.warmup_epochs or set trainer.clip_grad_norm"
 # steps in a row that are left out before a training is given up
@@ -46,11 +47,16 @@ class NonFinite(L.Callback):
     @override
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         parameters = [one for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
-        if finite([one.grad for one in parameters]):
+        fine = finite([one.grad for one in parameters])
+        if is_sharded(pl_module.model):
+            # another device may have the part that is not
+            fine = _everywhere(trainer, fine)
+        if fine:
             self._row = 0
             return
         batch, index = self._batch or (None, 0)
-        loss, where = trace(trainer, pl_module, batch, index)
+        with gathered(pl_module.model):
+            loss, where = trace(trainer, pl_module, batch, index)
         if trainer.precision == "16-mixed" and _everywhere(trainer, bool(torch.isfinite(loss))):
             return
         where = _first_told(trainer, where) or _gradient(pl_module)
@@ -74,16 +80,17 @@ class NonFinite(L.Callback):
 
 def finite(tensors: list[Tensor]) -> bool:
     """Whether all numbers of some tensors are finite: one question to the device for all of them."""
-    floats = [one for one in tensors if one.is_floating_point()]
+    floats = [own_part(one) for one in tensors if one.is_floating_point()]
+    # a device may have no part of a small one
+    floats = [one for one in floats if one.numel()]
     return bool(torch.isfinite(torch.nn.utils.get_total_norm(floats, float("inf"))))
 
 
 def check_weights(trainer: L.Trainer, module: nn.Module) -> None:
     """Raise `TrainingDiverged` rather than let weights that are not finite take the place of finite ones."""
-    values = [*module.parameters(), *module.buffers()]
-    if not _everywhere(trainer, finite([one.detach() for one in values])):
-        wrong = [name for name, value in module.named_parameters() if not torch.isfinite(value).all()]
-        wrong += [name for name, value in module.named_buffers() if not torch.isfinite(value).all()]
+    if not _everywhere(trainer, finite([one.detach() for one in (*module.parameters(), *module.buffers())])):
+        values = [*module.named_parameters(), *module.named_buffers()]
+        wrong = [name for name, value in values if not torch.isfinite(own_part(value)).all()]
         raise TrainingDiverged(f"the weights are not finite any more ({', '.join(wrong[:3])}): not saved; {_ADVICE}")
 
 
@@ -101,7 +108,7 @@ def trace(trainer: L.Trainer, module: Any, batch: Any, index: int) -> tuple[Tens
 
     def watch(layer: nn.Module, inputs: Any, outputs: Any) -> None:
         if not first and layer in names and not all(map(_finite, _tensors(outputs))):
-            first.append(f"the first layer whose output is not finite is {names[layer]} ({type(layer).__name__})")
+            first.append(f"the first layer whose output is not finite is {names[layer]} ({_kind(layer)})")
 
     handle = nn.modules.module.register_module_forward_hook(watch)
     stance = torch.compiler.set_stance("force_eager")
@@ -112,6 +119,11 @@ def trace(trainer: L.Trainer, module: Any, batch: Any, index: int) -> tuple[Tens
     finally:
         handle.remove()
     return loss.detach().float(), first[0] if first else ("" if _finite(loss) else "every layer's output is finite")
+
+
+def _kind(layer: nn.Module) -> str:
+    # the class that `fully_shard` makes of another one
+    return type(layer).__name__.removeprefix("FSDP") if is_sharded(layer) else type(layer).__name__
 
 
 def _gradient(module: Any) -> str:
@@ -162,4 +174,4 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _finite(value: Tensor) -> bool:
-    return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    return not value.is_floating_point() or bool(torch.isfinite(own_part(value)).all())

@@ -109,11 +109,17 @@ class TaskModule(L.LightningModule):
 
     @override
     def on_validation_epoch_start(self) -> None:
-        # each device keeps statistics of its own images; their mean is evaluated and saved
+        self.average_norms()
+
+    def average_norms(self, network: nn.Module | None = None) -> None:
+        """Let all devices have the mean of their statistics of batch norms, of the network or another one like it.
+
+        Each device keeps statistics of its own images; their mean is evaluated and saved.
+        """
         if self.trainer.world_size > 1:
             from timm.utils import distribute_bn
 
-            distribute_bn(self.model, self.trainer.world_size, reduce=True)
+            distribute_bn(network or self.model, self.trainer.world_size, reduce=True)
 
     @override
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

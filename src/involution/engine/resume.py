@@ -66,7 +66,8 @@ def find_start(config: RunConfig, resume: str | os.PathLike[str] | None) -> Star
     if resume is None or (resume == AUTO and not kept(config.run_dir)):
         return Start()
     last = config.run_dir / LAST if resume == AUTO else path_of(resume)
-    file, found, why = find_checkpoint(last)
+    # of a sharded checkpoint each process then reads its own part
+    file, found, why = find_checkpoint(last, whole=config.trainer.strategy != "fsdp")
     card = read_card(found, file, config.task)
     if "position" not in found[CARD_KEY]:
         raise CheckpointError(f"{file} was converted and can't be resumed: start a run with --model.weights {file}")

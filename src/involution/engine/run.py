@@ -36,6 +36,7 @@ from involution.engine.module import TaskModule
 from involution.engine.optimizer import param_groups
 from involution.engine.predictor import Predictor
 from involution.engine.process import is_main_process, tell
+from involution.engine.recompute import recompute_blocks
 from involution.engine.resume import AUTO, Start, find_start, folder_of
 from involution.engine.run_folder import RunFolder
 from involution.engine.settings import ConfigError
@@ -407,6 +408,11 @@ def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: i
         tell(frozen)
     if config.trainer.channels_last:
         network.to(memory_format=torch.channels_last)
+    if config.trainer.precision == "64-true":
+        # before a moving average is made of it or a checkpoint read into it
+        network.double()
+    if config.trainer.activation_checkpointing:
+        recompute_blocks(network)
     if config.compile:
         spec.compiled(network).compile()
     card = make_card(config, data.classes, category_ids(data))

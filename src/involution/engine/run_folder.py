@@ -20,10 +20,11 @@ from involution.engine.folder_lock import NAME as LOCK
 from involution.engine.folder_lock import FolderLock
 from involution.engine.process import is_main_process, tell
 from involution.engine.settings import ConfigError
+from involution.models.shards import FOLDER, folders_of
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 # what a run leaves that ends before its first checkpoint
-_REMAINS = {"tensorboard", "wandb", "data.json", RECORD}
+_REMAINS = {"tensorboard", "wandb", "data.json", "metrics.csv", RECORD}
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -71,11 +72,25 @@ def copy_link(source: Path, target: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def find_checkpoint(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any], str]:
+def clear_shards(folder: Path) -> None:
+    """Remove the parts of checkpoints that are not kept any more, or that a process did not live to finish."""
+    if is_remote(folder):
+        # where none are written
+        return
+    there = [entry for entry in folder.iterdir() if FOLDER.fullmatch(entry.name)]
+    needed = folders_of(kept(folder)) if there else set()
+    for entry in there:
+        # of what can't be read nobody knows
+        if needed is not None and entry.name not in needed:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def find_checkpoint(path: str | os.PathLike[str], *, whole: bool = True) -> tuple[Path, dict[str, Any], str]:
     """A checkpoint, or the newest kept before it where a run's last.ckpt is damaged or missing.
 
     Args:
         path: the checkpoint.
+        whole: as for `read_checkpoint`.
 
     Returns:
         The file, its contents, and why it is another one than asked for.
@@ -88,7 +103,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> tuple[Path, dict[str, Any],
     first: CheckpointError | None = None
     for candidate in candidates:
         try:
-            found = read_checkpoint(candidate)
+            found = read_checkpoint(candidate, whole=whole)
         except CheckpointError as error:
             first = first or error
             continue
@@ -151,6 +166,7 @@ class RunFolder:
             if _TEMPORARY.fullmatch(entry.name) and entry.is_file():
                 with suppress(OSError):
                     entry.unlink()
+        clear_shards(self.path)
 
     def claim(self) -> None:
         """Make it for a new run, or take it from one that ended before its first checkpoint.
@@ -172,6 +188,8 @@ class RunFolder:
             tell(f"{self.path} holds a run that ended before its first checkpoint; it starts over")
             for logs in (self.path / "tensorboard", self.path / "wandb"):
                 addresses.remove_tree(logs)
+            # written where the disk had no room for the checkpoint
+            (self.path / "metrics.csv").unlink(missing_ok=True)
 
     def check_claim(self) -> None:
         """Refuse before the work what `claim` would refuse after it, without making anything.
@@ -193,7 +211,7 @@ class RunFolder:
     def _remains(self) -> bool:
         """Whether it holds a run that ended before its first checkpoint; refuses anything else that it holds."""
         names = {entry.name for entry in self.path.iterdir()} - {LOCK}
-        inside = {name for name in names if not _TEMPORARY.fullmatch(name)}
+        inside = {name for name in names if not _TEMPORARY.fullmatch(name) and not FOLDER.fullmatch(name)}
         if kept(self.path):
             raise ConfigError(
                 f"{self.path} already has a run; choose another --name, or resume it with --resume {self.path / LAST}"

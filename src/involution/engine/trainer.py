@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from involution.data.addresses import is_remote
 from involution.engine.callbacks import EarlyStop, LeftOut, RunCheckpoints
 from involution.engine.config import RunConfig
 from involution.engine.divergence import NonFinite
@@ -27,8 +28,14 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
 
     # what they keep is up to date when the recorder saves it
     callbacks: list[L.Callback] = []
+    where = placement(config)
+    sharded = config.trainer.strategy == "fsdp"
     if config.trainer.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=config.trainer.ema_decay))
+        average: Any = _sharded().ShardedAverage if sharded else EMAWeightAveraging
+        callbacks.append(average(decay=config.trainer.ema_decay))
+    if sharded:
+        # after the average has taken the place of the weights
+        callbacks.append(_sharded().Gathering())
     # before the recorder, which would save what a broken image is to prevent
     if left_out is not None:
         callbacks.append(left_out)
@@ -40,8 +47,13 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
     if progress:
         callbacks.append(ProgressBar(config.name))
     run_dir = recorder.run_dir
-    return _trainer(
+    if sharded and is_remote(run_dir):
+        raise ConfigError(
+            f"trainer.strategy fsdp writes its checkpoints to a folder that all processes share, not to {run_dir}"
+        )
+    trainer = _trainer(
         config,
+        where,
         # where Lightning would look for checkpoints of a SLURM job
         default_root_dir=str(run_dir),
         max_epochs=config.trainer.epochs,
@@ -58,6 +70,19 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    _check_devices(config, trainer)
+    return trainer
+
+
+def _check_devices(config: RunConfig, trainer: Any) -> None:
+    """Raise `ConfigError` for settings that do not go with the number or kind of the devices."""
+    world, size, parts = trainer.world_size, config.data.batch_size, config.trainer.accumulate
+    if size % (world * parts):
+        raise ConfigError(
+            f"data.batch_size ({size}) must be a multiple of processes x trainer.accumulate ({world} x {parts})"
+        )
+    if world > 1 and config.trainer.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError("trainer.sync_batchnorm works on GPUs alone: leave it out on CPUs")
 
 
 def make_eval_trainer(config: RunConfig, progress: bool, left_out: LeftOut) -> Any:
@@ -66,6 +91,7 @@ def make_eval_trainer(config: RunConfig, progress: bool, left_out: LeftOut) -> A
 
     return _trainer(
         config,
+        placement(config, whole=True),
         logger=False,
         callbacks=[left_out, *([RichProgressBar()] if progress else [])],
         enable_checkpointing=False,
@@ -75,12 +101,18 @@ def make_eval_trainer(config: RunConfig, progress: bool, left_out: LeftOut) -> A
     )
 
 
-def _trainer(config: RunConfig, **options: Any) -> Any:
+def _sharded() -> Any:
+    from involution.engine import sharded_strategy
+
+    return sharded_strategy
+
+
+def _trainer(config: RunConfig, where: dict[str, Any], **options: Any) -> Any:
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     try:
-        trainer = L.Trainer(**placement(config), **options)
+        trainer = L.Trainer(**where, **options)
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(
             f"can't run on devices={config.devices}, trainer.accelerator={config.trainer.accelerator}: {error}"
@@ -93,8 +125,16 @@ def _trainer(config: RunConfig, **options: Any) -> Any:
     return trainer
 
 
-def placement(config: RunConfig) -> dict[str, Any]:
-    """Where a trainer runs: as torchrun says, otherwise on `devices` devices."""
+def placement(config: RunConfig, *, whole: bool = False) -> dict[str, Any]:
+    """Where a trainer runs: as torchrun says, otherwise on `devices` devices.
+
+    Args:
+        config: the settings.
+        whole: each device has the whole network, whatever the settings say.
+
+    Raises:
+        ConfigError: for a strategy that does not go with the other settings.
+    """
     from lightning.pytorch.strategies import DDPStrategy
 
     devices, nodes = config.devices, 1
@@ -104,7 +144,16 @@ def placement(config: RunConfig) -> dict[str, Any]:
     # buffers are not broadcast, because evaluation may have fewer batches on one device than on another
     unused = get_task(config.task).unused_parameters
     alone = devices * nodes == 1
-    strategy = "auto" if alone else DDPStrategy(broadcast_buffers=False, find_unused_parameters=unused)
+    strategy: Any = "auto" if alone else DDPStrategy(broadcast_buffers=False, find_unused_parameters=unused)
+    if config.trainer.strategy == "fsdp" and not whole:
+        if alone:
+            raise ConfigError(
+                "trainer.strategy fsdp shares the weights out among several devices, and there is one: set --devices "
+                "to 2 or more, or leave it out"
+            )
+        if config.trainer.precision == "16-mixed":
+            raise ConfigError("trainer.strategy fsdp does not go with trainer.precision 16-mixed; choose bf16-mixed")
+        strategy = _sharded().ShardedStrategy(unused)
     return {
         "accelerator": config.trainer.accelerator,
         "devices": devices,

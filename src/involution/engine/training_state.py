@@ -12,6 +12,7 @@ from torch import Tensor
 from involution.models.arguments import plain
 from involution.models.errors import CheckpointError
 from involution.models.readers import check_tensors, shown
+from involution.models.shards import Shards
 
 
 def check_training_state(
@@ -52,12 +53,13 @@ def check_training_state(
     complaint = plain(checkpoint["lr_schedulers"][0])
     if complaint:
         raise CheckpointError(f"can't resume from {path}: a part of its lr_schedulers {complaint}")
-    _check_optimizer(checkpoint["optimizer_states"][0], path, groups, refuse)
+    shards = Shards.of(checkpoint, path)
+    _check_optimizer(checkpoint["optimizer_states"][0], path, groups, refuse, shards)
     if "current_model_state" in checkpoint:
         weights = checkpoint["current_model_state"]
         if not isinstance(weights, dict):
             refuse("current_model_state", weights, "tensors by name")
-        check_tensors(weights, path)
+        check_tensors(weights, path, shards)
 
 
 def _check_history(recorder: Any, refuse: Any) -> None:
@@ -90,7 +92,11 @@ def _check_early_stop(state: Any, refuse: Any) -> None:
 
 
 def _check_optimizer(
-    state: dict[str, Any], path: str | os.PathLike[str], groups: Sequence[Mapping[str, Any]], refuse: Any
+    state: dict[str, Any],
+    path: str | os.PathLike[str],
+    groups: Sequence[Mapping[str, Any]],
+    refuse: Any,
+    shards: Shards | None,
 ) -> None:
     given, entries = state.get("param_groups"), state.get("state")
     if not isinstance(given, list) or not isinstance(entries, dict):
@@ -111,7 +117,7 @@ def _check_optimizer(
         if not isinstance(place, int) or not 0 <= place < len(parameters) or not isinstance(values, dict):
             refuse("optimizer state", place, f"the states of parameters 0 to {len(parameters) - 1}")
         tensors = {str(name): value for name, value in values.items() if isinstance(value, Tensor)}
-        check_tensors(tensors, path)
+        check_tensors(tensors, path, shards)
         for name, value in tensors.items():
             if not _belongs(value.shape, parameters[place].shape):
                 wanted = f"a tensor like the parameter, {tuple(parameters[place].shape)}"

@@ -24,6 +24,23 @@ def find_trunk(network: nn.Module) -> nn.Module:
     return inside if inside is not None else getattr(network, "trunk", network)
 
 
+def blocks(network: nn.Module) -> list[nn.Module]:
+    """The blocks that the backbone's stages are made of, in order; each is called once in a forward pass."""
+    found: list[nn.Module] = []
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            if isinstance(child, nn.Sequential | nn.ModuleList):
+                visit(child)
+            elif isinstance(module, nn.Sequential) and len([*child.modules()]) > 1 and len([*child.parameters()]):
+                found.append(child)
+            else:
+                visit(child)
+
+    visit(find_trunk(network))
+    return found
+
+
 def head_parameters(network: nn.Module) -> list[nn.Parameter]:
     """The parameters of the head: of a detector or segmenter everything but the backbone, else the classifier."""
     # our own networks name them; timm's have a classifier

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from involution.models.errors import CheckpointError
+from involution.models.shards import Shards, fill_from_parts
 
 # the pickled magic number that opens torch.save's format before PyTorch 1.6
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -86,6 +87,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     if card is None and "card" in metadata:
         card = _json(metadata["card"])
     classes, entry, beside = _classes(content, metadata), "", False
+    shards = Shards.of(content, file)
     if isinstance(content, Mapping):
         found = [name for name in _ENTRIES if isinstance(content.get(name), Mapping)]
         if found:
@@ -94,7 +96,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{file} holds no state dict: wanted tensors by name, got {type(content).__name__}")
     return Weights(
-        tensors=check_tensors(content, file),
+        tensors=check_tensors(content, file, shards),
         entry=entry,
         average=beside and entry.endswith("_ema"),
         classes=classes,
@@ -103,8 +105,12 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     )
 
 
-def read_file(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> tuple[Any, dict[str, str]]:
+def read_file(
+    path: str | os.PathLike[str], device: str | torch.device = "cpu", *, whole: bool = True
+) -> tuple[Any, dict[str, str]]:
     """Read a checkpoint file as it is: a mapping as a rule, and the metadata of a safetensors file.
+
+    A checkpoint whose tensors are in files beside it (`involution.models.shards`) is put together.
 
     PyTorch's files go through ``torch.load(weights_only=True)``, which rebuilds tensors, NumPy's arrays and an inert
     ``argparse.Namespace``, and nothing else; PaddlePaddle's through an unpickler for NumPy arrays.
@@ -112,6 +118,7 @@ def read_file(path: str | os.PathLike[str], device: str | torch.device = "cpu") 
     Args:
         path: The file.
         device: Where PyTorch's tensors go.
+        whole: Of tensors in files beside it, read more than the shapes.
 
     Raises:
         CheckpointError: No such file, one that can't be read, is no checkpoint or damaged, or a pickle that asks for
@@ -129,7 +136,9 @@ def read_file(path: str | os.PathLike[str], device: str | torch.device = "cpu") 
             return _read_safetensors(file)
         if head.startswith(b"PK\x03\x04"):
             check_archive(file)
-            return _read_torch(file, device), {}
+            content = _read_torch(file, device)
+            fill_from_parts(content, file, whole=whole, device=device)
+            return content, {}
         if head.startswith(_LEGACY_TORCH):
             _check_legacy(file)
             return _read_torch(file, device), {}
@@ -211,7 +220,9 @@ def checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -
     return total.hexdigest()
 
 
-def check_tensors(content: Mapping[Any, Any], file: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+def check_tensors(
+    content: Mapping[Any, Any], file: str | os.PathLike[str], shards: Shards | None = None
+) -> dict[str, torch.Tensor]:
     """Return a state dict's entries as tensors, if each is an ordinary tensor of finite numbers by a name.
 
     NumPy's arrays become tensors.
@@ -219,6 +230,7 @@ def check_tensors(content: Mapping[Any, Any], file: str | os.PathLike[str]) -> d
     Args:
         content: The state dict.
         file: Where it comes from.
+        shards: The files beside it; a tensor in these may have a shape alone.
 
     Raises:
         CheckpointError: Another entry, or more numbers than the file has room for.
@@ -230,7 +242,7 @@ def check_tensors(content: Mapping[Any, Any], file: str | os.PathLike[str]) -> d
     tensors: dict[str, torch.Tensor] = {}
     # what stands for a file at an address has this method, too
     found: Any = file if hasattr(file, "stat") else Path(file)
-    room = 4 * found.stat().st_size + 2**20
+    room = 4 * (found.stat().st_size + (shards.size if shards else 0)) + 2**20
     for name, value in content.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and value.dtype.itemsize <= 8:
             # a copy: arrays from a pickle can be read-only or big-endian
@@ -240,6 +252,9 @@ def check_tensors(content: Mapping[Any, Any], file: str | os.PathLike[str]) -> d
             raise CheckpointError(f"{file} holds more than tensors by name: {shown(name)} is of type {kind}")
         if len(name) > _LONGEST_NAME:
             raise CheckpointError(f"{file} holds an entry whose name has {len(name)} characters: {shown(name)}")
+        if shards is not None and value.is_meta:
+            tensors[name] = value
+            continue
         complaint = _complaint(value)
         # tensors that share their numbers may look like any amount of them
         room -= value.numel() * value.element_size() if complaint is None else 0

@@ -217,6 +217,9 @@ def _fit(
 ) -> None:
     """Train, in the folder of the recorder."""
     fitting = Fitting()
+    if config.trainer.precision == "64-true":
+        # before a moving average is made of it or a checkpoint read into it
+        module.double()
     trainer = make_trainer(config, recorder, progress, left_out, fitting)
     train_loader, val_loader = make_loaders(spec, config, data, images, trainer, start.position, left_out)
     _tell(data, progress)
@@ -408,9 +411,6 @@ def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: i
         tell(frozen)
     if config.trainer.channels_last:
         network.to(memory_format=torch.channels_last)
-    if config.trainer.precision == "64-true":
-        # before a moving average is made of it or a checkpoint read into it
-        network.double()
     if config.trainer.activation_checkpointing:
         recompute_blocks(network)
     if config.compile:

@@ -17,7 +17,15 @@ from involution.engine.task import get_task
 CONFIGS = {"detect": DetectConfig, "segment": SegmentConfig}
 # settings that every task has, which test_options tries: here it is enough that the task hands them on
 LEVELS = "model.levels"
-COMMON = {"trainer.accelerator", "trainer.sync_batchnorm", "name", "output", "devices"}
+COMMON = {
+    "trainer.accelerator",
+    "trainer.sync_batchnorm",
+    "trainer.strategy",
+    "trainer.activation_checkpointing",
+    "name",
+    "output",
+    "devices",
+}
 # what is left of a run that something happened to, which test_faults and test_run_folder try
 COMMON |= {"trainer.keep", "trainer.checkpoint_every", "trainer.on_nan"}
 # how a data set is read, which test_reading_options tries

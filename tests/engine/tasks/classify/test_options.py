@@ -103,6 +103,9 @@ ELSEWHERE = {
     "data.value_range",
     "trainer.channels_last",
     "trainer.sync_batchnorm",
+    # tests/engine/test_sharded_training.py and test_recompute.py
+    "trainer.strategy",
+    "trainer.activation_checkpointing",
     "trainer.accelerator",
 }
 

@@ -195,8 +195,9 @@ class Bands:
         # [N, H_o, W_o, F] to [T, N·tiles, F]
         y, x = self.y.outputs, self.x.outputs
         index = _turned(y).reshape(self.y.tile, 1, -1, 1) * self.x.out + _turned(x).reshape(1, self.x.tile, 1, -1)
-        rows = self.nodes.gather(self.nodes.reshape(features, 0, -1, width), index, axis=1)
-        rows = self.nodes.transpose(self.nodes.reshape(rows, 0, self.places, -1, width), 1, 0, 2, 3)
+        rows = self.nodes.gather(self.nodes.reshape(features, 0, self.y.out * self.x.out, width), index, axis=1)
+        tiles = self.y.count * self.x.count
+        rows = self.nodes.transpose(self.nodes.reshape(rows, 0, self.places, tiles, width), 1, 0, 2, 3)
         return self.nodes.reshape(rows, self.places, -1, width)
 
     def _windows(self, x: str) -> str:
@@ -204,9 +205,10 @@ class Bands:
         nodes, depth = self.nodes, self.channels // self.groups
         groups = nodes.arange(self.groups)
         x = nodes.op("Pad", x, np.array([0, 1, 1, 0] * 2, np.int64))
-        x = nodes.reshape(x, 0, 0, -1, depth)
+        x = nodes.reshape(x, 0, 0, (self.x.size + 2) * self.groups, depth)
         index = self.x.reads.reshape(-1, 1, self.x.window) * self.groups + groups.along(1, 3)
-        x = nodes.reshape(nodes.gather(x, index, axis=2), 0, -1, self.x.window * depth)
+        count = (self.y.size + 2) * self.x.count * self.groups
+        x = nodes.reshape(nodes.gather(x, index, axis=2), 0, count, self.x.window * depth)
         tiles = nodes.arange(self.x.count)
         index = self.y.reads.reshape(-1, 1, 1, self.y.window) * self.x.count + tiles.along(1, 4)
         index = index * self.groups + groups.along(2, 4)

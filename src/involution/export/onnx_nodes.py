@@ -55,7 +55,7 @@ class Nodes:
         return self._known[key]
 
     def reshape(self, x: str, *sizes: int | Ints) -> str:
-        """Reshape: 0 keeps the size at this place, −1 is what remains."""
+        """Reshape: 0 keeps the size at this place, −1 is what remains; not both where the batch may be empty."""
         if any(isinstance(size, Ints) and size.known is None for size in sizes):
             parts = [size if isinstance(size, Ints) else self.ints(size) for size in sizes]
             shape: Any = self.op("Concat", *(part.reshape(1).name for part in parts), axis=0)

@@ -215,6 +215,16 @@ ov::Output<ov::Node> nothing(const ov::Output<ov::Node>& like) {
   return ov::op::v0::Constant::create(like.get_element_type(), {0}, std::vector<float>{});
 }
 
+// with words where its type is another
+template <class T>
+T attribute(const ov::frontend::NodeContext& node, const char* name, const T& otherwise, const char* wanted) {
+  try {
+    return node.get_attribute<T>(name, otherwise);
+  } catch (const std::exception&) {
+    OPENVINO_THROW(node.get_op_type(), ": ", name, " must be ", wanted);
+  }
+}
+
 ov::OutputVector from_onnx(const ov::frontend::NodeContext& node) {
   const bool dynamic = node.get_op_type() == "DynamicInvolution2d";
   ov::OutputVector inputs;
@@ -223,12 +233,14 @@ ov::OutputVector from_onnx(const ov::frontend::NodeContext& node) {
     const std::string kind = inputs.back().get_node()->get_type_name();
     if (kind == "NullNode") inputs.back() = nothing(inputs.front());
   }
-  const auto pair = [&](const char* name, int64_t value) { return node.get_attribute<Pair>(name, {value, value}); };
+  const auto pair = [&](const char* name, int64_t value) {
+    return attribute<Pair>(node, name, {value, value}, "two integers");
+  };
   const Pair stride = pair("stride", 1), padding = pair("padding", 0), dilation = pair("dilation", 1);
-  const auto last = node.get_attribute<int64_t>("channels_last", 0);
+  const auto last = attribute<int64_t>(node, "channels_last", 0, "an integer");
   if (!dynamic) return std::make_shared<Involution2d>(inputs, stride, padding, dilation, last, 0)->outputs();
   OPENVINO_ASSERT(inputs.size() >= 3, "DynamicInvolution2d: wanted 3 to 6 inputs; got ", inputs.size());
-  return fused(inputs, stride, padding, dilation, last, node.get_attribute<int64_t>("relu", 0));
+  return fused(inputs, stride, padding, dilation, last, attribute<int64_t>(node, "relu", 0, "an integer"));
 }
 
 // torch's operators have their geometry among the inputs

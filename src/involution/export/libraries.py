@@ -86,16 +86,18 @@ def _built(name: str, title: str) -> Path:
 
 def _compile(library: Path, folder: Path, release: str) -> None:
     """Compile the extension; the file appears whole or not at all."""
-    compilers = os.environ.get("CXX", "").split() or ["c++", "g++", "clang++"]
-    compiler = next(filter(shutil.which, compilers), None)
+    given = os.environ.get("CXX", "").split()
+    choices = [given] if given else [["c++"], ["g++"], ["clang++"]]
+    compiler = next((words for words in choices if shutil.which(words[0])), None)
     if compiler is None:
+        names = ", ".join(words[0] for words in choices)
         raise LibraryError(
-            f"the extension for OpenVINO {release} is compiled at first use, and no C++ compiler was found "
-            f"({', '.join(compilers)}): install one, or name it by CXX"
+            f"the extension for OpenVINO {release} is compiled at first use, and there is no C++ compiler ({names}): "
+            "install one, or name it by CXX"
         )
     linked = [_shared(folder / "libs", name) for name in ("openvino", "tbb")]
     part = library.with_name(f".{library.name}.{os.getpid()}.part")
-    command = [compiler, *_FLAGS, f"-I{folder / 'include'}", str(_NATIVE / _SOURCES[0]), str(_NATIVE / _KERNELS)]
+    command = [*compiler, *_FLAGS, f"-I{folder / 'include'}", str(_NATIVE / _SOURCES[0]), str(_NATIVE / _KERNELS)]
     command += [*linked, f"-Wl,-rpath,{folder / 'libs'}", "-o", str(part)]
     if sys.platform != "darwin":
         command.append("-Wl,--gc-sections")
@@ -104,7 +106,7 @@ def _compile(library: Path, folder: Path, release: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["?"]
-            raise LibraryError(f"the extension for OpenVINO {release} can't be compiled by {compiler}: {said[0]}")
+            raise LibraryError(f"the extension for OpenVINO {release} can't be compiled by {compiler[0]}: {said[0]}")
         os.replace(part, library)
     finally:
         part.unlink(missing_ok=True)

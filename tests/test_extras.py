@@ -118,6 +118,8 @@ NEEDED_BY = {
     **{name: [[*_DIGITS, "--logger", name]] for name in sorted(SERVICES)},
     "ray": [["classify", "predict", "--checkpoint", "a.ckpt", "i.png", "--parts", "rows", "--engine", "ray"]],
     "pyarrow": [["classify", "predict", "--checkpoint", "a.ckpt", "i.png", "--parts", "rows"]],
+    **{name: [["export", "a.ckpt", "--format", "onnx"]] for name in ("onnx", "onnxscript", "onnxruntime")},
+    "openvino": [["export", "a.ckpt", "--format", "openvino"]],
     "gradio": [["app", "--checkpoint", "a.ckpt"]],
     "starlette": [["app", "--checkpoint", "a.ckpt"]],
 }

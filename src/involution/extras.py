@@ -38,6 +38,8 @@ EXTRAS = {
     "wandb": Extra("--logger wandb", ("wandb",)),
     "mlflow": Extra("--logger mlflow", ("mlflow",)),
     "ray": Extra("Parquet tables, and predictions by Ray Data", ("ray", "pyarrow")),
+    "export": Extra("export to ONNX, and ONNX Runtime", ("onnx", "onnxscript", "onnxruntime")),
+    "openvino": Extra("export to OpenVINO", ("openvino",)),
     "demo": Extra("the web page", ("gradio", "starlette")),
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from app_checkpoints import save_segmenter
+from app_checkpoints import save_detector, save_segmenter
 from explain_checkpoint import save_checkpoint
 from pictures import picture
 
@@ -29,6 +29,7 @@ def checkpoints(tmp_path_factory):
     return {
         "classify": enliven(save_checkpoint(folder / "colour.ckpt", channels=3, side=24, crop_pct=0.8)),
         "grey": enliven(save_checkpoint(folder / "grey.ckpt")),
+        "detect": save_detector(folder / "detector.ckpt", "faster_rcnn"),
         "segment": enliven(save_segmenter(folder / "segmenter.ckpt")),
     }
 

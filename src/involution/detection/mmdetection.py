@@ -78,9 +78,7 @@ class HalfPixelRoIAlign(MultiScaleRoIAlign):
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: Any = None) -> Tensor:
         """Return the features [boxes, C, size, size] of each image's boxes [n, 4], each from the level for its size."""
         rois = torch.cat([torch.nn.functional.pad(found, (1, 0), value=image) for image, found in enumerate(boxes)])
-        # a box of 56 pixels belongs to the finest level, of stride 4
-        scale = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt() / (14 * self.strides[0])
-        level_of = torch.log2(scale + 1e-6).floor().clamp(0, len(self.strides) - 1)
+        level_of = self.levels(rois[:, 1:])
         first = x[self.featmap_names[0]]
         out = first.new_zeros((len(rois), first.shape[1], *self.output_size))
         for level, (name, stride) in enumerate(zip(self.featmap_names, self.strides, strict=True)):
@@ -88,6 +86,12 @@ class HalfPixelRoIAlign(MultiScaleRoIAlign):
             sampled = roi_align(x[name], rois[chosen], self.output_size, 1 / stride, sampling_ratio=0, aligned=True)
             out = out.index_put((chosen,), sampled.to(out.dtype))
         return out
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """Return the number of the level of each box [n, 4]."""
+        # a box of 56 pixels belongs to the finest level, of stride 4
+        scale = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt() / (14 * self.strides[0])
+        return torch.log2(scale + 1e-6).floor().clamp(0, len(self.strides) - 1)
 
 
 class LinearP6P7(LastLevelP6P7):

@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from involution.data.images import read_image
 from involution.engine.predictor import Predictor, find_images
 from involution.export.errors import ExportError
 from involution.extras import require
 
 _IMAGES = 8
-_ROUNDS, _SECONDS = 5, 0.3
+_ROUNDS, _CALLS, _SECONDS, _PAUSE = 5, 5, 0.2, 0.05
 
 
 def real_images(predictor: Predictor[Any], sources: Sequence[str] | None) -> list[Any]:
@@ -57,25 +55,20 @@ def _embedded(task: str) -> list[Any]:
 
 
 def milliseconds(*functions: Callable[[], object]) -> list[float]:
-    """Median time of a call of each function, called in turn."""
+    """Median time of a call of each function, in turn and a few calls at a time.
+
+    A runtime's threads go on spinning for a while after a call, so each function waits, and then warms up.
+    """
     times: list[list[float]] = [[] for _ in functions]
-    for function in functions:
-        function()
-    end = time.perf_counter() + _SECONDS * len(functions)
-    while len(times[0]) < _ROUNDS or time.perf_counter() < end:
+    for _ in range(_ROUNDS):
         for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
+            time.sleep(_PAUSE)
             function()
-            taken.append(1e3 * (time.perf_counter() - start))
+            end = time.perf_counter() + _SECONDS
+            for _ in range(_CALLS):
+                start = time.perf_counter()
+                function()
+                taken.append(1e3 * (time.perf_counter() - start))
+                if time.perf_counter() > end:
+                    break
     return [statistics.median(taken) for taken in times]
-
-
-def call_of(predictor: Predictor[Any], image: Any) -> Callable[[], object]:
-    """A function that runs a predictor's network on an image, prepared beforehand."""
-    prepared = predictor.look(image).input.to(predictor.device)
-
-    def call() -> object:
-        with torch.inference_mode():
-            return predictor.model(prepared)
-
-    return call

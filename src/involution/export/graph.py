@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +61,9 @@ def trace(graph: Graph) -> ExportedProgram:
     )
     examples = tuple(one.example for one in graph.inputs)
     try:
-        with torch.no_grad(), choose_fused(True):
+        with torch.no_grad(), choose_fused(True), warnings.catch_warnings():
+            # of libraries about their own parts
+            warnings.simplefilter("ignore")
             program = torch.export.export(graph.module.eval(), examples, dynamic_shapes=sizes)
     # it fails in many ways, with pages of text
     except Exception as error:

@@ -60,8 +60,8 @@ def is_exported(path: str | os.PathLike[str]) -> Format | None:
 
 def predictor_of(chosen: Format, file: Path, task: str | None = None) -> Predictor[Any]:
     """A predictor that runs a file of a format."""
-    metadata = read_metadata(chosen.metadata(file), file, task)
     chosen.require()
+    metadata = read_metadata(chosen.metadata(file), file, task)
     network = get_task(metadata.task).network(_checked(chosen.load(file), metadata), metadata)
     return engine_task(metadata.task).predictor(network, metadata.card())
 

@@ -1,11 +1,17 @@
-"""Between 8-bit pixels and a network's input, in a graph and back."""
+"""Classifiers and segmenters, whose networks turn images into logits: their graphs, and files of these."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from involution.engine.card import ModelCard
+from involution.engine.predictor import Predictor
+from involution.export.graph import Graph, Input, Run
+from involution.export.metadata import Metadata
 
 
 class Normalise(nn.Module):
@@ -59,7 +65,7 @@ class DenseFile(nn.Module):
         normalise: what the graph does with 8-bit images; None if it takes normalised ones.
     """
 
-    def __init__(self, run: object, normalise: Normalise | None) -> None:
+    def __init__(self, run: Run, normalise: Normalise | None) -> None:
         super().__init__()
         self.run, self.normalise = run, normalise
 
@@ -67,14 +73,40 @@ class DenseFile(nn.Module):
         """Return logits of normalised images; those of a softmax have lost what is the same for all classes."""
         found: Tensor
         if self.normalise is None:
-            (found,) = self.run([images.cpu()])  # type: ignore[operator]
+            (found,) = self.run([images.cpu()])
             return found
-        (found,) = self.run([self.normalise.back(images)])  # type: ignore[operator]
+        (found,) = self.run([self.normalise.back(images)])
         return found.log()
 
 
-def example(shape: Sequence[int], in_graph: bool) -> Tensor:
-    """An input for a trace."""
-    if in_graph:
-        return torch.randint(0, 256, tuple(shape), dtype=torch.uint8)
-    return torch.rand(tuple(shape))
+def dense_graph(
+    network: nn.Module, card: ModelCard, shape: tuple[int, int, int, int], open_sizes: Mapping[int, str], inside: bool
+) -> Graph:
+    """The graph of a classifier or segmenter.
+
+    Args:
+        network: from images to logits.
+        card: its card.
+        shape: of an example of its input.
+        open_sizes: place of each dimension that is left open -> its name.
+        inside: normalise and end in a softmax.
+    """
+    example = torch.randint(0, 256, shape, dtype=torch.uint8) if inside else torch.rand(shape)
+    module = Dense(network, Normalise(card.mean, card.std) if inside else None)
+    return Graph(module, (Input("images", example, open_sizes),), ("probabilities" if inside else "logits",))
+
+
+def dense_file(run: Run, metadata: Metadata) -> nn.Module:
+    """What runs the file of a classifier or segmenter, called like its network."""
+    found = metadata.preprocessing
+    return DenseFile(run, Normalise(found["mean"], found["std"]) if metadata.in_graph else None)
+
+
+def prepare(predictor: Predictor[Any], image: Any) -> Tensor:
+    """What a classifier or segmenter is called with."""
+    return predictor.look(image).input.to(predictor.device)
+
+
+def log_probabilities(predictor: Predictor[Any], logits: Tensor) -> tuple[Tensor, ...]:
+    """What a softmax leaves of logits, of which a file may have nothing else."""
+    return (logits.float().cpu().log_softmax(1),)

@@ -53,7 +53,9 @@ class Format:
         load: makes a function that runs a file.
         recognises: whether a file is of this format, by its content.
         options: settings that it knows, besides `with_preprocessing` and `size`.
+        check: raises `ExportError` for settings that it can't take.
         beside: what its files have beside them: suffixes.
+        remark: what else is to be said of a file that was written, in a few words, or nothing.
     """
 
     name: str
@@ -66,7 +68,9 @@ class Format:
     load: Callable[[Path], Run]
     recognises: Callable[[Path], bool]
     options: tuple[str, ...] = ()
+    check: Callable[[Settings], None] = lambda settings: None
     beside: tuple[str, ...] = ()
+    remark: Callable[[Path, Graph], str] = lambda path, graph: ""
 
     def require(self) -> None:
         """Raise `MissingExtra` for a package that is not installed."""
@@ -81,7 +85,8 @@ class TaskExport:
         task: its name.
         graph: from the network, its card and the settings to what is exported.
         network: from what runs a file and its metadata to a module that is called like the network.
-        outputs: what a predictor's network computes for an image, as tensors.
+        prepare: from a predictor and an image to what its network is called with.
+        outputs: from a predictor and what its network returned to tensors that can be compared.
         agreement: from these of all images, by PyTorch and by a file, to the largest difference and what it should be
             below, and to words about what was found.
         multiple_of: what a network's inputs are filled up to a multiple of; None if to nothing.
@@ -90,6 +95,7 @@ class TaskExport:
     task: str
     graph: Callable[[nn.Module, ModelCard, Settings], Graph]
     network: Callable[[Run, Metadata], nn.Module]
+    prepare: Callable[[Predictor[Any], Any], Any]
     outputs: Callable[[Predictor[Any], Any], tuple[Tensor, ...]]
     agreement: Callable[[Sequence[tuple[Tensor, ...]], Sequence[tuple[Tensor, ...]]], tuple[float, float, str]]
     multiple_of: Callable[[nn.Module], int | None] = lambda network: None

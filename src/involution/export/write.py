@@ -16,13 +16,14 @@ import torch
 from involution import __version__
 from involution.engine.files import Origin, atomic_path, check_output, made_of, network_origin
 from involution.engine.loading import load
+from involution.engine.predictor import Predictor
 from involution.engine.task import get_task as engine_task
-from involution.export.check import call_of, milliseconds, real_images
+from involution.export.check import milliseconds, real_images
 from involution.export.errors import ExportError
 from involution.export.graph import Graph, input_shapes
 from involution.export.load import predictor_of
 from involution.export.metadata import Metadata, preprocessing
-from involution.export.registry import Format, Settings, get_format, get_task
+from involution.export.registry import Format, Settings, TaskExport, get_format, get_task
 from involution.models.fuse import fuse
 from involution.models.weights import named
 
@@ -40,6 +41,7 @@ class Exported:
         found: what was compared, in words.
         milliseconds: of a call of its network with one image, median.
         milliseconds_torch: of PyTorch's folded network.
+        remark: what else is to be said, or nothing.
     """
 
     file: Path
@@ -49,13 +51,15 @@ class Exported:
     found: str
     milliseconds: float
     milliseconds_torch: float
+    remark: str = ""
 
     def __str__(self) -> str:
         """One line."""
-        return (
+        said = (
             f"{self.file}: {self.megabytes:.1f} MB, {self.found} as in PyTorch (largest difference "
             f"{self.difference:.1g}), {self.milliseconds:.1f} ms an image, in PyTorch {self.milliseconds_torch:.1f} ms"
         )
+        return f"{said}; {self.remark}" if self.remark else said
 
 
 def export_checkpoint(
@@ -111,7 +115,7 @@ def export_checkpoint(
     task = get_task(card.task)
     predictor = engine_task(card.task).predictor(network, card)
     pictures = real_images(predictor, images)
-    wanted = [task.outputs(predictor, picture) for picture in pictures]
+    wanted = [_run(task, predictor, picture) for picture in pictures]
     multiple_of = task.multiple_of(network)
     fuse(network)
     graph = task.graph(network, card, settings)
@@ -134,20 +138,33 @@ def export_checkpoint(
         chosen.write(graph, metadata.to_json(), written, settings)
         tell("comparing with PyTorch")
         found = predictor_of(chosen, written)
-        difference, most, words = task.agreement(wanted, [task.outputs(found, picture) for picture in pictures])
+        difference, most, words = task.agreement(wanted, [_run(task, found, picture) for picture in pictures])
         if not difference <= most:
             raise ExportError(
                 f"{chosen.name} does not compute what PyTorch does: differences up to {difference:.2g}, {words}; "
                 "nothing was written"
             )
-        taken = milliseconds(call_of(found, pictures[0]), call_of(predictor, pictures[0]))
+        ours, theirs = milliseconds(*(_call(one, task.prepare(one, pictures[0])) for one in (found, predictor)))
+        remark = chosen.remark(written, graph)
         with made_of(origin):
             # what lies beside it first: the file itself says that all is there
             for place in reversed(_places(chosen, target)):
                 with atomic_path(place) as partial:
                     shutil.copyfile(written.with_suffix(place.suffix), partial)
     megabytes = sum(place.stat().st_size for place in _places(chosen, target)) / 1e6
-    return Exported(target, metadata, megabytes, difference, words, *taken)
+    return Exported(target, metadata, megabytes, difference, words, ours, theirs, remark)
+
+
+def _call(predictor: Predictor[Any], prepared: Any) -> Callable[[], Any]:
+    def call() -> Any:
+        with torch.inference_mode():
+            return predictor.model(prepared)
+
+    return call
+
+
+def _run(task: TaskExport, predictor: Predictor[Any], picture: Any) -> tuple[torch.Tensor, ...]:
+    return task.outputs(predictor, _call(predictor, task.prepare(predictor, picture))())
 
 
 def _settings(
@@ -159,7 +176,9 @@ def _settings(
             raise ExportError(f"--{name} is not for --format {chosen.name}")
     if size is not None and min(size) < 1:
         raise ExportError(f"wanted a size of 1 pixel or more, got {size[0]}x{size[1]}")
-    return Settings(inside, size, **given)  # type: ignore[arg-type]
+    settings = Settings(inside, size, **given)  # type: ignore[arg-type]
+    chosen.check(settings)
+    return settings
 
 
 def _target(chosen: Format, checkpoint: str | os.PathLike[str], output: str | os.PathLike[str] | None) -> Path:

@@ -1,0 +1,118 @@
+"""ONNX files: of standard operators for any runtime, or of this package's operators for its library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from involution.export.check import milliseconds
+from involution.export.contract import DOMAIN
+from involution.export.errors import ExportError
+from involution.export.graph import Graph, Run, trace
+from involution.export.libraries import LibraryError, onnx_library
+from involution.export.metadata import KEY
+from involution.export.registry import Format, Settings, register
+
+# the oldest and the newest version of ONNX's operators that PyTorch writes, and the one that is usual
+_OLDEST, _NEWEST, _OPSET = 18, 23, 20
+# beside the file with standard operators while it is compared: the one for the library
+_LIBRARY = ".library"
+
+
+def _check(settings: Settings) -> None:
+    if settings.opset is not None and not _OLDEST <= settings.opset <= _NEWEST:
+        raise ExportError(f"wanted an opset from {_OLDEST} to {_NEWEST}, got {settings.opset}")
+    if settings.operators not in ("standard", "library"):
+        raise ExportError(f"wanted operators standard or library, got {settings.operators!r}")
+    if settings.operators == "library":
+        # or says why there is none
+        onnx_library()
+
+
+def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
+    import onnx
+
+    from involution.export.onnx_program import to_onnx
+
+    model = to_onnx(trace(graph), graph, settings.opset or _OPSET)
+    if settings.operators == "standard" and any(one.domain == DOMAIN for one in model.opset_import):
+        from involution.export.standard_onnx import expand
+
+        onnx.save(model, path.with_suffix(_LIBRARY))
+        model = expand(model)
+        onnx.checker.check_model(model, full_check=True)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, metadata
+    onnx.save(model, path)
+
+
+def _metadata(path: Path) -> str | None:
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    # protobuf's own error, which is no public name of onnx
+    except Exception as error:
+        raise ExportError(f"{path}: not an ONNX file, or a damaged one") from error
+    return next((entry.value for entry in model.metadata_props if entry.key == KEY), None)
+
+
+def _session(path: Path) -> Any:
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    model = onnx.load(path, load_external_data=False)
+    if any(one.domain == DOMAIN for one in model.opset_import):
+        options.register_custom_ops_library(onnx_library())
+    # the library's operators are CPU kernels
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _load(path: Path) -> Run:
+    session = _session(path)
+    names = [one.name for one in session.get_inputs()]
+
+    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        given = {name: tensor.numpy(force=True) for name, tensor in zip(names, inputs, strict=True)}
+        return tuple(torch.from_numpy(found) for found in session.run(None, given))
+
+    return run
+
+
+def _remark(path: Path, graph: Graph) -> str:
+    """How much slower standard operators are than the library's."""
+    other = path.with_suffix(_LIBRARY)
+    if not other.is_file():
+        return ""
+    try:
+        runs = [_load(path), _load(other)]
+    except LibraryError:
+        return "slower than with --operators library, whose library is not built here"
+    inputs = [one.example[:1] if 0 in one.open else one.example for one in graph.inputs]
+    ours, theirs = milliseconds(*(lambda run=run: run(inputs) for run in runs))
+    return f"{ours / theirs:.1f} times the time of --operators library"
+
+
+register(
+    Format(
+        name="onnx",
+        suffix=".onnx",
+        description="for ONNX Runtime and whatever else reads ONNX",
+        runtime="onnx",
+        packages=("onnx", "onnxscript", "onnxruntime"),
+        write=_write,
+        metadata=_metadata,
+        load=_load,
+        recognises=lambda path: path.suffix == ".onnx",
+        options=("opset", "operators"),
+        check=_check,
+        remark=_remark,
+    )
+)

@@ -1,0 +1,95 @@
+"""OpenVINO's IR, an .xml with the graph and a .bin with the weights, for this package's extension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+from torch import Tensor
+
+from involution.export.contract import DOMAIN
+from involution.export.errors import ExportError
+from involution.export.graph import Graph, Run, trace
+from involution.export.libraries import openvino_library
+from involution.export.metadata import KEY
+from involution.export.registry import Format, Settings, register
+
+# whatever the processor has: a file computes what PyTorch does
+_PRECISION = "f32"
+_OPSET = 20
+
+
+def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
+    import onnx
+    import openvino
+
+    from involution.export.onnx_program import to_onnx
+
+    model = to_onnx(trace(graph), graph, _OPSET)
+    between = path.with_suffix(".onnx")
+    onnx.save(model, between)
+    core = _core(any(one.domain == DOMAIN for one in model.opset_import))
+    try:
+        converted = core.read_model(between)
+        converted.set_rt_info(metadata, [KEY])
+        openvino.save_model(converted, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO can't take this network: {' '.join(str(error).split())[:300]}") from error
+
+
+def _core(with_extension: bool) -> Any:
+    import openvino
+
+    core = openvino.Core()
+    if with_extension:
+        core.add_extension(openvino_library())
+    return core
+
+
+def _metadata(path: Path) -> str | None:
+    entry = _parsed(path).find(f"rt_info/{KEY}")
+    return None if entry is None else entry.get("value")
+
+
+def _parsed(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise ExportError(f"{path}: not an IR of OpenVINO, or a damaged one") from error
+
+
+def _load(path: Path) -> Run:
+    core = _core(any(layer.get("version") == DOMAIN for layer in _parsed(path).iter("layer")))
+    if not path.with_suffix(".bin").is_file():
+        raise ExportError(f"{path}: its weights are missing, {path.with_suffix('.bin').name} in the same folder")
+    options = {"INFERENCE_PRECISION_HINT": _PRECISION, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    try:
+        compiled = core.compile_model(core.read_model(path), "CPU", options)
+    except RuntimeError as error:
+        raise ExportError(f"{path}: OpenVINO can't load it: {' '.join(str(error).split())[:300]}") from error
+
+    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        found = compiled([tensor.numpy(force=True) for tensor in inputs])
+        # the memory of the results is used again by the next call
+        return tuple(torch.from_numpy(found[place].copy()) for place in range(len(compiled.outputs)))
+
+    return run
+
+
+register(
+    Format(
+        name="openvino",
+        suffix=".xml",
+        description="for OpenVINO with this package's extension, with a .bin beside it",
+        runtime="openvino",
+        packages=("openvino", "onnx", "onnxscript"),
+        write=_write,
+        metadata=_metadata,
+        load=_load,
+        recognises=lambda path: path.suffix == ".xml",
+        beside=(".bin",),
+    )
+)

@@ -1,0 +1,57 @@
+"""OpenVINO's files: two that belong together, with the extension's operators and the metadata of the other formats."""
+
+import json
+import shutil
+
+import pytest
+from explain_checkpoint import save_checkpoint
+
+from involution.cli import main
+from involution.engine.loading import load_predictor
+from involution.export import LibraryError, export_checkpoint, load_exported, openvino_library
+from involution.export.registry import get_format
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def written(checkpoints, tmp_path_factory):
+    try:
+        openvino_library()
+    except LibraryError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("openvino")
+    return export_checkpoint(checkpoints["grey"], "openvino", folder / "a.xml", with_preprocessing=True)
+
+
+def test_the_results_are_those_of_the_checkpoint(written, checkpoints, photos):
+    assert written.difference < 1e-5
+    assert written.file.with_suffix(".bin").is_file()
+    assert 'type="DynamicInvolution2d"' in written.file.read_text()
+    assert json.loads(get_format("openvino").metadata(written.file)) == json.loads(written.metadata.to_json())
+    ours = load_predictor(checkpoints["grey"], "cpu").predict(photos / "1.png")
+    theirs = load_exported(written.file, "openvino").predict(photos / "1.png")
+    assert ours.labels == theirs.labels
+    assert ours.scores == pytest.approx(theirs.scores, abs=1e-5)
+
+
+def test_what_is_wrong_is_told_in_one_line(written, photos, tmp_path, capsys):
+    words = ["classify", "predict", str(photos), "--runtime", "openvino", "--checkpoint"]
+    shutil.copy(written.file, tmp_path / "alone.xml")
+    (tmp_path / "cut.xml").write_text(written.file.read_text()[:1000])
+    for name, said in {
+        "alone.xml": "its weights are missing, alone.bin in the same folder",
+        "cut.xml": "not an IR of OpenVINO, or a damaged one",
+    }.items():
+        assert main([*words, str(tmp_path / name)]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert said in line
+
+
+def test_a_network_of_convolutions_needs_no_extension(tmp_path, monkeypatch):
+    def absent():
+        raise LibraryError("none")
+
+    monkeypatch.setattr("involution.export.formats.openvino.openvino_library", absent)
+    checkpoint = save_checkpoint(tmp_path / "twin.ckpt", "rednet_nano_conv")
+    assert export_checkpoint(checkpoint, "openvino", tmp_path / "t.xml").difference < 1e-5

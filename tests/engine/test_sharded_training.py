@@ -1,10 +1,12 @@
 """Devices that share the weights out compute what one computes, and any number of them goes on from there."""
 
+import ctypes
 import errno
 import os
 import resource
 import shutil
 import signal
+import subprocess
 
 import pytest
 import timm
@@ -322,3 +324,96 @@ def test_what_does_not_go_together(data, tmp_path, case):
 
 def test_one_device_has_nothing_to_share(data, tmp_path):
     refused(0, settings(data, tmp_path, name="run", trainer__strategy="fsdp"), "and there is one: set --devices to 2")
+
+
+def scenes(rank, task, root, folder, strategy):
+    """Train a detector or segmenter with involutions for a few steps."""
+    from involution.engine.tasks.detect.config import DetectConfig
+    from involution.engine.tasks.segment.config import SegmentConfig
+
+    same = {
+        "output": str(folder),
+        "name": strategy,
+        "trainer.strategy": strategy,
+        "trainer.epochs": 1,
+        "trainer.precision": "32-true",
+        "trainer.accelerator": "cpu",
+        "data.workers": 0,
+        "data.batch_size": 4,
+        "optimizer.name": "sgd",
+    }
+    kinds = {"detect": (DetectConfig, f"coco:{root[0]}"), "segment": (SegmentConfig, f"masks:{root[1]}")}
+    kind, spec = kinds[task]
+    result = train(kind.load("digit-scenes", {**same, "data.spec": spec}), progress=False)
+    return evaluate(result.best, accelerator="cpu").num_images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_detectors_and_segmenters(task, tmp_path):
+    from involution.data.scenes import make_digit_scenes
+
+    root = make_digit_scenes(tmp_path / "scenes", {"train": 8, "val": 5})
+    for strategy in ("ddp", "fsdp"):
+        assert run_processes(2, scenes, task, (root, root), tmp_path, strategy, seconds=400) == [5, 5]
+    a, b = (read_checkpoint(tmp_path / name / "best.ckpt")["state_dict"] for name in ("ddp", "fsdp"))
+    assert all(torch.allclose(a[name].double(), b[name].double(), rtol=0, atol=1e-5) for name in a)
+
+
+@pytest.fixture
+def two_machines():
+    """Names of two network namespaces with a cable between them."""
+    names = [f"inv{os.getpid()}{end}" for end in "ab"]
+    steps = [f"ip netns add {name}" for name in names]
+    steps.append(f"ip link add {names[0]} netns {names[0]} type veth peer name {names[1]} netns {names[1]}")
+    for number, name in enumerate(names, 1):
+        steps.append(f"ip -n {name} addr add 10.77.0.{number}/24 dev {name}")
+        steps += [f"ip -n {name} link set {device} up" for device in (name, "lo")]
+    try:
+        for step in steps:
+            try:
+                done = subprocess.run(step.split(), capture_output=True, text=True, check=False)
+            except FileNotFoundError:
+                pytest.skip("there is no command ip")
+            if done.returncode:
+                pytest.skip(f"no network namespaces can be made here: {done.stderr.strip()}")
+        yield names
+    finally:
+        for name in names:
+            if os.path.exists(f"/run/netns/{name}"):
+                subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_machines_that_share_a_folder(data, tmp_path, two_machines, strategy):
+    """Each process has a network of its own, as on a machine of its own, and hears the other over the cable alone."""
+
+    def enter(rank):
+        with open(f"/run/netns/{two_machines[rank]}") as space:
+            assert ctypes.CDLL(None, use_errno=True).setns(space.fileno(), 0) == 0
+        os.environ["GLOO_SOCKET_IFNAME"] = two_machines[rank]
+
+    one, two = (settings(data, tmp_path, name=name) for name in ("one", "two"))
+    two.trainer.strategy = strategy
+    run(1, one)
+    run_processes(2, work, two, before=enter, address="10.77.0.1")
+    assert_same_weights(one.run_dir / "best.ckpt", two.run_dir / "best.ckpt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_compiled_and_computed_twice(data, tmp_path, strategy):
+    """torch.compile and activation checkpointing together change nothing, however the devices share the work."""
+
+    def capture(rank):
+        # what the graphs hold, without minutes of C++
+        original = torch.nn.Module.compile
+        torch.nn.Module.compile = lambda self: original(self, backend="aot_eager")
+
+    same = {"trainer__strategy": strategy, "trainer__epochs": 1}
+    plain = settings(data, tmp_path, name="plain", **same)
+    both = settings(data, tmp_path, name="both", compile=True, trainer__activation_checkpointing=True, **same)
+    for config in (plain, both):
+        run_processes(2, work, config, None, None, True, before=capture, seconds=500)
+    assert_same_weights(plain.run_dir / "best.ckpt", both.run_dir / "best.ckpt")

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from involution.engine.files import atomic_path
+from involution.engine.process import alone
 from involution.engine.run import Measured, TrainResult, measure
 from involution.engine.task import get_task, task_noun, with_article
 from involution.report import figures
@@ -44,9 +45,10 @@ def write_run_report(result: TrainResult, config: RunConfig, command: str) -> Pa
     Returns:
         The path of the report.
     """
-    measured = measure(
-        result.best, split="val", accelerator=config.trainer.accelerator, on_problem=config.data.on_problem
-    )
+    with alone():
+        measured = measure(
+            result.best, split="val", accelerator=config.trainer.accelerator, on_problem=config.data.on_problem
+        )
     epochs = len(result.history)
     spec, known = get_task(config.task), math.isfinite(result.score)
     tiles = [

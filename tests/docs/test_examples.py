@@ -1,13 +1,11 @@
 """What the site says is tried: its Python runs, its command lines parse, its commands and options exist."""
 
-import importlib
 import re
-import shlex
 from pathlib import Path
 
 import matplotlib
 import pytest
-from jsonargparse import ArgumentParser
+from command_lines import parse, parser_of
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
@@ -15,7 +13,10 @@ from involution import cli
 from involution.data import registry
 
 ROOT = Path(__file__).parents[2]
-PAGES = {str(page.relative_to(ROOT)): page for page in sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])}
+PAGES = {
+    str(page.relative_to(ROOT)): page
+    for page in sorted([ROOT / "README.md", ROOT / "examples" / "README.md", *(ROOT / "docs").rglob("*.md")])
+}
 
 
 def python_blocks(page):
@@ -45,33 +46,6 @@ def command_lines():
         blocks += re.findall(r"^    (involution [^\n]+)", text, re.MULTILINE)
         found |= {(name, line) for block in blocks for line in block.replace("\\\n", " ").splitlines() if line}
     return sorted(found)
-
-
-def parser_of(words):
-    module = importlib.import_module(cli.commands()[words][0])
-    module = module.for_task(words[0]) if hasattr(module, "for_task") else module
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    module.add_arguments(parser)
-    return parser, module
-
-
-def parse(line):
-    """Parse a command line as the command does, the files that it names aside."""
-    argv = shlex.split(line, comments=True)
-    if argv[0] == "make":
-        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in argv[1:])
-        return
-    # torchrun ... -m involution
-    argv = argv[argv.index("involution") + 1 :]
-    words = next(tuple(argv[:n]) for n in (2, 1) if tuple(argv[:n]) in cli.commands())
-    parser, module = parser_of(words)
-    # printing the settings would end the process
-    rest = [word for word in argv[len(words) :] if word != "--print_config"]
-    # a run that goes on has its settings from a file
-    if hasattr(module, "prepare") and "--resume" not in rest:
-        rest = module.prepare(rest)
-    parser.parse_args(rest)
 
 
 def test_every_linked_file_exists():

@@ -62,7 +62,8 @@ def test_one_device_keeps_none_and_strange_ones_are_left(saved):
 def test_alone_a_process_is_the_main_one(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
     with alone():
         assert is_main_process()
-        assert "TORCHELASTIC_RUN_ID" not in os.environ
+        assert not {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"} & set(os.environ)
     assert (is_main_process(), os.environ["TORCHELASTIC_RUN_ID"]) == (False, "x")

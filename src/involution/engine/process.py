@@ -27,7 +27,9 @@ def alone() -> Iterator[None]:
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
-    hidden = {name: os.environ.pop(name) for name in _LAUNCHED if name in os.environ}
+    # and of SLURM's, by which Lightning would wait for the other tasks
+    names = [name for name in os.environ if name in _LAUNCHED or name.startswith("SLURM_")]
+    hidden = {name: os.environ.pop(name) for name in names}
     try:
         yield
     finally:

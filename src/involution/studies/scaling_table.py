@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from involution.engine.trunk import blocks
 from involution.studies import scaling
 from involution.studies.cost_table import build, check_models
 from involution.studies.errors import StudyError
@@ -22,13 +21,6 @@ from involution.studies.tables import Table, document
 DEVICES = (8, 16, 32, 64, 128, 256, 512)
 TITLES = {"ddp": "DDP", "fsdp": "FSDP2"}
 SENT_BYTES = {"float32": 4, "bfloat16": 2}
-# a residual block, of classifiers and of the backbones of detectors and segmenters
-_BLOCK = re.compile(r"(.*\.)?layer\d\.\d+")
-
-
-def groups_of(model: nn.Module) -> list[nn.Module]:
-    """Return the residual blocks of a network, which FSDP gathers one by one; the rest is the root's group."""
-    return [module for name, module in model.named_modules() if _BLOCK.fullmatch(name)]
 
 
 @cache
@@ -37,11 +29,11 @@ def _sizes(name: str) -> tuple[int, int, int, int]:
     check_models([name])
     with torch.device("meta"):
         model = build(name)
-    blocks = groups_of(model)
+    groups = blocks(model)
     everything = sum(parameter.numel() for parameter in model.parameters())
     learns = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    inside = sum(parameter.numel() for block in blocks for parameter in block.parameters())
-    return everything, learns, everything - inside, len(blocks) + 1
+    inside = sum(parameter.numel() for block in groups for parameter in block.parameters())
+    return everything, learns, everything - inside, len(groups) + 1
 
 
 def work_of(name: str, step_s: float, *, sent_as: str = "float32", backward: float = 2 / 3) -> Work:

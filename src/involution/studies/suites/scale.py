@@ -254,13 +254,12 @@ def _ddp(model: nn.Module) -> nn.Module:
 
 
 def _fsdp(model: nn.Module) -> nn.Module:
-    from torch.distributed.fsdp import fully_shard
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
 
-    from involution.studies.scaling_table import groups_of
+    from involution.engine.sharding import shard
 
-    for block in groups_of(model):
-        fully_shard(block)
-    fully_shard(model)
+    shard(model, init_device_mesh("cpu", (dist.get_world_size(),)))
     return model
 
 

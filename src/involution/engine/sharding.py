@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from involution.engine.settings import ConfigError
@@ -28,6 +29,8 @@ def shard(network: nn.Module, mesh: Any, *, unused: bool = False) -> None:
     """
     from torch.distributed.fsdp import fully_shard
 
+    # the only order that it knows; in channels_last trainings the images still have theirs
+    network.to(memory_format=torch.contiguous_format)
     try:
         for block in blocks(network):
             fully_shard(block, mesh=mesh)

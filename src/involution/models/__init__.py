@@ -5,6 +5,7 @@ from involution.extras import require
 require("timm")
 
 from involution.models.checkpoint import CheckpointReport, convert_checkpoint
+from involution.models.compiled import CompiledNetwork, compile_for_inference
 from involution.models.errors import CheckpointError
 from involution.models.fuse import FuseReport, fuse
 from involution.models.loading import load_checkpoint
@@ -23,10 +24,12 @@ from involution.models.variants import (
 __all__ = [
     "CheckpointError",
     "CheckpointReport",
+    "CompiledNetwork",
     "FuseReport",
     "InvolutionBottleneck",
     "RedNet",
     "ResNetC",
+    "compile_for_inference",
     "convert_checkpoint",
     "convolution_twin",
     "fuse",

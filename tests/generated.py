@@ -5,7 +5,7 @@ import json
 import tarfile
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 
 def picture(label, number, size=(20, 24)):
@@ -60,3 +60,17 @@ def add(archive, name, content):
     member = tarfile.TarInfo(name)
     member.size = len(content)
     archive.addfile(member, io.BytesIO(content))
+
+
+def tiff(file, pixels, photometric, extra=None, kind=0):
+    """A TIFF file of uint8 or uint16 [H, W] or [H, W, C] with the tags that the image library does not write."""
+    height, width, channels = (*pixels.shape, 1)[:3]
+    tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    tags[254], tags[256], tags[257] = kind, width, height
+    tags[258], tags[259], tags[262] = (8 * pixels.itemsize,) * channels, 1, photometric
+    tags[277], tags[278], tags[279], tags[284] = channels, height, pixels.nbytes, 1
+    if extra is not None:
+        tags[338] = extra
+    # pixels follow the tags, and are counted from their end
+    tags[273] = 0
+    file.write_bytes(b"II*\0" + (8).to_bytes(4, "little") + tags.tobytes(8) + pixels.tobytes())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from generated import tiff
 from PIL import Image
 
 from involution.data.images import ImageError, Reading, check_image, is_image, look, open_pixels, read_image
@@ -261,3 +262,49 @@ def test_what_is_no_file_is_told_in_one_line(tmp_path):
                 read(path)
             assert str(caught.value).isprintable()
         assert not is_image(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_black_and_white_change_places_where_zero_is_white(tmp_path, dtype):
+    whole = np.iinfo(dtype).max
+    pixels = np.array([[0, whole, whole // 5]], dtype)
+    for photometric, wanted in ((0, [255, 0, 204]), (1, [0, 255, 51])):
+        tiff(tmp_path / "scan.tif", pixels, photometric)
+        assert look(tmp_path / "scan.tif").white_zero == (photometric == 0)
+        assert np.asarray(read_image(tmp_path / "scan.tif")).tolist() == [wanted]
+    reading = Reading(value_range=(0, whole // 5))
+    if dtype == np.uint16:
+        tiff(tmp_path / "scan.tif", pixels, 0)
+        assert np.asarray(read_image(tmp_path / "scan.tif", reading=reading)).tolist() == [[255, 0, 0]]
+
+
+@pytest.mark.parametrize(("dtype", "channels", "extra"), [(np.uint8, 4, 0), (np.uint16, 4, 0), (np.uint8, 3, None)])
+def test_headers_know_what_is_not_read_of_colours(tmp_path, dtype, channels, extra):
+    pixels = np.full((4, 5, channels), np.iinfo(dtype).max // 255 * 7, dtype)
+    tiff(tmp_path / "field.tif", pixels, 2, extra)
+    header = look(tmp_path / "field.tif")
+    assert (header.mode, header.more, header.halved) == ("RGB", channels == 4, dtype == np.uint16)
+    assert np.asarray(read_image(tmp_path / "field.tif")).tolist() == np.full((4, 5, 3), 7).tolist()
+
+
+def test_previews_of_raw_files_are_no_images(tmp_path):
+    tiff(tmp_path / "DSC_1.NEF", np.zeros((4, 5, 3), np.uint8), 2, kind=1)
+    assert not is_image(tmp_path / "DSC_1.NEF")
+    with pytest.raises(ImageError, match=r"DSC_1\.NEF: a camera's raw file, of which a preview alone could be read"):
+        read_image(tmp_path / "DSC_1.NEF")
+    whole = tmp_path / "DSC_1.tif"
+    Image.new("RGB", (5, 4)).save(whole)
+    assert is_image(whole)
+    # Canon's first picture has no mark of its own, but the file has
+    tiff(whole, np.zeros((4, 5, 3), np.uint8), 2)
+    data = whole.read_bytes()
+    # a second copy of the tags behind all makes room for the mark
+    marked = data[:4] + len(data).to_bytes(4, "little") + b"CR\2\0" + data[12:] + data[8:]
+    Path(tmp_path, "IMG_1.CR2").write_bytes(marked)
+    assert not is_image(tmp_path / "IMG_1.CR2")
+
+
+@pytest.mark.parametrize("source", [np.zeros((8, 8, 3), np.uint8), 7, None])
+def test_what_is_neither_file_nor_image_says_what_is_wanted(source):
+    with pytest.raises(ImageError, match=f"^image: wanted a path, .* got {type(source).__name__}; PIL.Image.fromarray"):
+        read_image(source)

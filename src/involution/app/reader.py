@@ -119,6 +119,8 @@ def _read(pipe: Connection, path: Path, readings: list[Reading]) -> None:
             header = look(path, reading)
             told = ["of several frames or pages the first is used"] if header.several else []
             told += ["transparent parts are read as white"] if header.alpha else []
+            told += ["channels beside the colours are not read"] if header.more else []
+            told += ["of 16 bits of colour the upper 8 are read"] if header.halved else []
             head = {"mode": image.mode, "size": image.size, "stored": header.size, "told": told}
         except (AppError, ImageError) as error:
             # where the file is on this machine is no matter of the page's users

@@ -125,7 +125,7 @@ def tell_headers(
     """
     headers = [(file, header) for file, header in files if isinstance(header, Header)]
     tell_frames(headers, findings, where)
-    tell_alpha(headers, findings, where)
+    tell_channels(headers, findings, where)
     turned = [file.name for file, header in headers if header.orientation > 1]
     if turned and reading.exif == "apply":
         meant = f"{refer} taken to fit the upright images; " if refer else ""
@@ -152,12 +152,19 @@ def tell_frames(files: Iterable[tuple[Path, Header]], findings: Findings, where:
         findings.note(f"{begin}files with several frames or pages, of which the first is used: {some(several)}")
 
 
-def tell_alpha(files: Iterable[tuple[Path, Header]], findings: Findings, where: str = "") -> None:
-    """Say which images may have transparent parts."""
-    alpha = [file.name for file, header in files if header.alpha]
-    if alpha:
-        begin = f"{where}: " if where else ""
-        findings.note(f"{begin}images with an alpha channel, whose transparent parts are read as white: {some(alpha)}")
+def tell_channels(files: Sequence[tuple[Path, Header]], findings: Findings, where: str = "") -> None:
+    """Say of which images not every channel or bit is read as it is."""
+    begin = f"{where}: " if where else ""
+    for said, names in (
+        (
+            "an alpha channel, whose transparent parts are read as white",
+            [file for file, header in files if header.alpha],
+        ),
+        ("channels that are not read, beside the colours", [file for file, header in files if header.more]),
+        ("colours of 16 bits, of which the upper 8 are read", [file for file, header in files if header.halved]),
+    ):
+        if names:
+            findings.note(f"{begin}images with {said}: {some([file.name for file in names])}")
 
 
 def size_complaint(file: Path, size: Size | None, header: Header, reading: Reading) -> str | None:

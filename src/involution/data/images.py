@@ -1,7 +1,8 @@
 """Reading image files that somebody else made: known by their content, sizes checked before a pixel is decoded.
 
 One rule makes 8-bit grey or RGB of every file. Integers of 8 and 16 bits are scaled by the range of their type. 32-bit
-integers and floats have no range of their own and want ``value_range``, which 16-bit files may have, too.
+integers and floats have no range of their own and want ``value_range``, which 16-bit files may have, too. Where a
+TIFF file says that its 0 is white, black and white change places.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from involution.data.errors import DataError, printable
 from involution.data.paths import why_unreadable
+from involution.data.tiff import has_more_channels, is_preview, is_white_zero
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,6 +106,9 @@ class Header:
         kind: the file's format: JPEG, PNG, …
         several: whether there are more frames or pages than the first, which alone is read.
         alpha: whether parts may be transparent, which are read as white.
+        more: whether there are channels beside those that are read, such as near infrared.
+        halved: whether it is in colour of 16 bits, of which the upper 8 are read.
+        white_zero: whether its 0 is stored as white.
     """
 
     size: tuple[int, int]
@@ -113,6 +118,9 @@ class Header:
     kind: str
     several: bool = False
     alpha: bool = False
+    more: bool = False
+    halved: bool = False
+    white_zero: bool = False
 
 
 def read_image(
@@ -145,6 +153,9 @@ def read_image(
         if not source:
             raise ImageError(f"{name}: the file is empty (0 bytes)", "empty")
         return _decode(io.BytesIO(source), name, reading)
+    if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+        said = f"wanted a path, the bytes of a file or a PIL image, got {type(source).__name__}"
+        raise ImageError(f"{name or 'image'}: {said}; PIL.Image.fromarray(array) makes an image of an array", "format")
     with _opened(source, name) as (file, shown):
         return _decode(file, shown, reading)
 
@@ -176,7 +187,18 @@ def look(path: str | os.PathLike[str] | BinaryIO, reading: Reading | None = None
             _type_range(image, name)
         size = stored[::-1] if turned else stored
         several = _has_several(image, file)
-        return Header(size, stored, orientation, image.mode, image.format or "", several, _has_alpha(image))
+        return Header(
+            size,
+            stored,
+            orientation,
+            image.mode,
+            image.format or "",
+            several,
+            _has_alpha(image),
+            has_more_channels(image),
+            _is_halved(image),
+            is_white_zero(image),
+        )
 
 
 def check_image(path: str | os.PathLike[str], reading: Reading | None = None) -> tuple[int, int]:
@@ -263,6 +285,9 @@ def _open(file: BinaryIO, name: str) -> Image:
             image = PIL.Image.open(file, formats=_formats())
         except PIL.UnidentifiedImageError as error:
             raise ImageError(f"{name}: not an image in a known format", "format") from error
+    if is_preview(image, head):
+        said = "a camera's raw file, of which a preview alone could be read; save it as TIFF, PNG or JPEG"
+        raise ImageError(f"{name}: {said}", "format")
     width, height = image.size
     if width * height > MAX_PIXELS:
         said = f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded"
@@ -377,9 +402,12 @@ def _decode(file: BinaryIO, name: str, reading: Reading) -> Image:
 
 def _converted(opened: Image, name: str, reading: Reading) -> Image:
     value_range = reading.value_range or _type_range(opened, name)
+    # of 8 bits the library does it
+    inverted = is_deep(opened.mode) and is_white_zero(opened)
     image = _loaded(opened, name, reading)
     with _library(name):
-        return to_8_bit(image, value_range, name)
+        grey = to_8_bit(image, value_range, name)
+        return grey.point(range(255, -1, -1)) if inverted else grey
 
 
 def is_deep(mode: str) -> bool:
@@ -404,6 +432,12 @@ def _type_range(image: Image, name: str) -> tuple[float, float] | None:
             return (-32768.0, 32767.0)
     kind = "floats" if image.mode == "F" else "32-bit integers"
     raise ImageError(f"{name}: {kind} {_NO_RANGE}", "values")
+
+
+def _is_halved(image: Image) -> bool:
+    """Whether the library keeps 8 of an image's 16 bits; of one that is not decoded yet."""
+    tiles: Any = getattr(image, "tile", [])
+    return not is_deep(image.mode) and any(";16" in str(tile[3]) for tile in tiles[:1])
 
 
 def _has_alpha(image: Image) -> bool:

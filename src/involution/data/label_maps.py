@@ -234,12 +234,18 @@ def _pixels(pair: Pair, code: LabelCode, reading: Reading) -> _Seen:
     header = look(file, reading)
     if not label_file.is_file():
         raise ImageError(f"no label map {label_file}")
+    stored = look(label_file, _AS_STORED)
+    if stored.white_zero:
+        # programs differ in whether they turn the values round
+        raise ImageError(
+            f"{label_file}: a label map in TIFF whose 0 is white, so that its values are unsure; save it as PNG"
+        )
     labels = code.read(label_file, reading)
     complaint = size_complaint(file, labels.shape[::-1], header, reading)
     if complaint:
         raise ImageError(f"{label_file}: {complaint}")
     counts = np.bincount(labels.ravel(), minlength=256)
-    headers = [(file, header), (label_file, look(label_file, _AS_STORED))]
+    headers = [(file, header), (label_file, stored)]
     return _Seen(counts, headers, number_of(repr(labels.shape).encode(), labels.tobytes()))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from involution.data.addresses import path_of
-from involution.data.box_files import tell_alpha, tell_frames
+from involution.data.box_files import tell_channels, tell_frames
 from involution.data.errors import printable
 from involution.data.findings import Findings, some
 from involution.data.images import Header, ImageError, Reading, look, read_image
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from involution.engine.checkpoint import ModelCard
 
 # of formats that may have more than one picture in a file
-_WITH_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".avif", ".png", ".apng")
+_WITH_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".avif", ".png", ".apng", ".jp2", ".bmp")
 
 
 class PredictError(ValueError):
@@ -412,7 +412,7 @@ def find_images(
     if findings is not None and look_inside:
         headers = [(file, header) for file in files if (header := _header(file))]
         tell_frames(headers, findings)
-        tell_alpha(headers, findings)
+        tell_channels(headers, findings)
     if findings is not None and named:
         findings.note(f"taken by name, though made by an earlier prediction or command: {some(list(map(str, named)))}")
     return list(files), unmatched

@@ -1,4 +1,7 @@
+import io
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -124,6 +127,22 @@ def test_images_with_an_alpha_channel_are_told(tmp_path):
     ]
     place = [file.name for file in data.train.files].index("infrared0.png")
     assert min(data.train[place][0].getpixel((0, 0))) > 240
+
+
+def test_colours_of_16_bits_are_told(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=2)
+    # a PNG of one pixel in RGB of 16 bits
+    file = io.BytesIO()
+    file.write(b"\x89PNG\r\n\x1a\n")
+    for name, content in (
+        (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0" * 7)),
+        (b"IEND", b""),
+    ):
+        file.write(struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content)))
+    (tmp_path / "train" / "ant" / "deep.png").write_bytes(file.getvalue())
+    data = open_data("classify", f"imagefolder:{tmp_path}")
+    assert data.findings.notes == ["train: images with colours of 16 bits, of which the upper 8 are read: 1 (deep.png)"]
 
 
 @pytest.mark.parametrize("folders", ["images/train masks/train", "train/images train/masks", "images labels"])

@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from generated import tiff
 
 from involution.data.errors import DataError
 from involution.data.label_code import IGNORED
@@ -487,3 +488,12 @@ def test_label_maps_that_are_one_and_the_same_are_told(masks):
     for file in (masks / "labels" / "val").iterdir():
         save(file, np.zeros((20, 30), np.uint8))
     assert not any("val: label maps that are the same" in note for note in open_root(masks).findings.notes)
+
+
+def test_maps_whose_zero_is_white_are_refused(masks):
+    (masks / "labels/train/1.png").unlink()
+    tiff(masks / "labels/train/1.tif", np.zeros((20, 30), np.uint8), 0)
+    with pytest.raises(DataError, match=r"1\.tif: a label map in TIFF whose 0 is white, so that its values are unsure"):
+        open_data("segment", f"masks:{masks}")
+    tiff(masks / "labels/train/1.tif", np.ones((20, 30), np.uint8), 1)
+    assert open_data("segment", f"masks:{masks}").train[1][1].unique().tolist() == [1]

@@ -1,0 +1,33 @@
+"""What TIFF files say of their pixels that the image library passes over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# tags of TIFF, and the bit of the first for a picture of lower resolution
+_KIND, _REDUCED = 254, 1
+_PHOTOMETRIC, _SAMPLES = 262, 277
+
+
+def is_preview(image: Image, head: bytes) -> bool:
+    """Whether a file's first picture is a small copy of what a camera stored: of DNG, NEF, ARW, CR2."""
+    if image.format != "TIFF":
+        return False
+    return head[8:10] == b"CR" or bool(int(_tags(image).get(_KIND, 0)) & _REDUCED)
+
+
+def is_white_zero(image: Image) -> bool:
+    """Whether the value 0 stands for white, as in scans and in ImageJ's inverted pictures."""
+    return image.format == "TIFF" and _tags(image).get(_PHOTOMETRIC) == 0
+
+
+def has_more_channels(image: Image) -> bool:
+    """Whether there are more channels than the library reads, such as near infrared beside RGB."""
+    return image.format == "TIFF" and int(_tags(image).get(_SAMPLES, 1)) > len(image.getbands())
+
+
+def _tags(image: Image) -> Any:
+    return image.tag_v2  # type: ignore[attr-defined]

@@ -25,6 +25,9 @@ OUTPUTS = {
     ("detect predict", "--pictures"): (PREDICT, ["out/x.png", "out/index.jsonl"]),
     ("segment predict", "--output"): (PREDICT, ["out/x.png", "out/index.jsonl"]),
     ("segment predict", "--pictures"): (PREDICT, ["out/x.png", "out/index.jsonl"]),
+    ("classify predict", "--parts"): (PREDICT, ["out/notes.txt", "out/part-00000.parquet"]),
+    ("detect predict", "--parts"): (PREDICT, ["out/notes.txt", "out/part-00000.parquet"]),
+    ("segment predict", "--parts"): (PREDICT, ["out/notes.txt", "out/part-00000.parquet"]),
     ("classify eval", "--output"): (EVAL, ["found.json"]),
     ("detect eval", "--output"): (EVAL, ["found.json"]),
     ("detect eval", "--results"): (EVAL, ["found.json"]),
@@ -45,6 +48,7 @@ OUTPUTS = {
     ),
     ("demo", "--out"): ("demo", ["out/notes.txt"]),
     ("weights", "--output"): ("weights save rednet50", ["out/notes.txt"]),
+    ("export", "--output"): ("export none.ckpt --format pt2", ["found.pt2"]),
     ("convert", "OUT"): ("convert none.pth", ["out.ckpt", "out.safetensors"]),
 }
 # options that name files to read

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from involution.engine.files import atomic_path, make_folder
+from involution.engine.files import atomic_path, check_folder, make_folder
 from involution.engine.folder_lock import NAME as LOCK
 from involution.engine.folder_lock import FolderLock
 from involution.engine.predictor import PredictError
@@ -44,10 +44,9 @@ class Manifest:
 
     def __enter__(self) -> Manifest:
         """Raise `PredictError` if the folder holds anything else, `FolderInUse` if another process works there."""
+        check_parts_folder(self.folder)
         make_folder(self.folder)
         names = {entry.name for entry in self.folder.iterdir()}
-        if NAME not in names and any(name != LOCK and not _TEMPORARY.fullmatch(name) for name in names):
-            raise PredictError(f"{self.folder} already has files; choose another folder for --parts")
         self._lock.__enter__()
         try:
             for name in filter(_TEMPORARY.fullmatch, names):
@@ -109,6 +108,22 @@ class Manifest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.__exit__(kind, error, trace)
+
+
+def check_parts_folder(folder: Path) -> None:
+    """Refuse a place where parts can't be written, before the work; makes nothing.
+
+    Raises:
+        PredictError: If the folder holds anything but parts of a prediction.
+        OSError: If it can't be made or written to.
+    """
+    check_folder(folder)
+    if not folder.is_dir():
+        return
+    names = {entry.name for entry in folder.iterdir()}
+    if NAME not in names and any(name != LOCK and not _TEMPORARY.fullmatch(name) for name in names):
+        raise PredictError(f"{folder} already has files; choose another folder for --parts")
+    read(folder)
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:

@@ -21,7 +21,7 @@ from involution.extras import require
 from involution.models.weights import locate
 from involution.models.weights.cache import file_sha256
 from involution.predict.inputs import find_inputs
-from involution.predict.manifest import Manifest
+from involution.predict.manifest import Manifest, check_parts_folder
 from involution.predict.parts import FORMATS, PartRunner
 from involution.predict.workers import Work, Workers, run_with_ray
 
@@ -118,6 +118,9 @@ def predict_many(
     if far:
         raise PredictError(f"large predictions take files and folders of this machine or a shared drive, got {far}")
     require(*(["pyarrow"] if format == "parquet" else []), *(["ray", "pyarrow"] if workers.engine == "ray" else []))
+    # before the work, and before the network is read
+    target = Path(os.path.abspath(folder))
+    check_parts_folder(target)
     findings = Findings()
     inputs = find_inputs(images, column, findings)
     for said in findings.lines():
@@ -139,7 +142,6 @@ def predict_many(
         "network": network_origin(checkpoint),
         "version": involution.__version__,
     }
-    target = Path(os.path.abspath(folder))
     with Manifest(target, job) as manifest:
         left = [part for part in parts if part.number not in manifest.finished]
         whole = len(parts) - len(left)

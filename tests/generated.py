@@ -71,6 +71,8 @@ def tiff(file, pixels, photometric, extra=None, kind=0):
     tags[277], tags[278], tags[279], tags[284] = channels, height, pixels.nbytes, 1
     if extra is not None:
         tags[338] = extra
+    if pixels.dtype.kind == "i":
+        tags[339] = (2,) * channels
     # pixels follow the tags, and are counted from their end
     tags[273] = 0
     file.write_bytes(b"II*\0" + (8).to_bytes(4, "little") + tags.tobytes(8) + pixels.tobytes())

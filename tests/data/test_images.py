@@ -308,3 +308,9 @@ def test_previews_of_raw_files_are_no_images(tmp_path):
 def test_what_is_neither_file_nor_image_says_what_is_wanted(source):
     with pytest.raises(ImageError, match=f"^image: wanted a path, .* got {type(source).__name__}; PIL.Image.fromarray"):
         read_image(source)
+
+
+def test_bytes_with_a_sign_are_refused(tmp_path):
+    tiff(tmp_path / "slope.tif", np.array([[-1, 1]], np.int8), 1)
+    with pytest.raises(ImageError, match=r"slope\.tif: has values from -128 to 127, which are not read; save 16 bits"):
+        read_image(tmp_path / "slope.tif")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from involution.data.errors import DataError, printable
 from involution.data.paths import why_unreadable
-from involution.data.tiff import has_more_channels, is_preview, is_white_zero
+from involution.data.tiff import has_more_channels, has_signed_bytes, is_preview, is_white_zero
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -288,6 +288,8 @@ def _open(file: BinaryIO, name: str) -> Image:
     if is_preview(image, head):
         said = "a camera's raw file, of which a preview alone could be read; save it as TIFF, PNG or JPEG"
         raise ImageError(f"{name}: {said}", "format")
+    if has_signed_bytes(image):
+        raise ImageError(f"{name}: has values from -128 to 127, which are not read; save 16 bits, or add 128", "values")
     width, height = image.size
     if width * height > MAX_PIXELS:
         said = f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 # tags of TIFF, and the bit of the first for a picture of lower resolution
 _KIND, _REDUCED = 254, 1
-_PHOTOMETRIC, _SAMPLES = 262, 277
+_BITS, _PHOTOMETRIC, _SAMPLES, _SIGN = 258, 262, 277, 339
 
 
 def is_preview(image: Image, head: bytes) -> bool:
@@ -17,6 +17,14 @@ def is_preview(image: Image, head: bytes) -> bool:
     if image.format != "TIFF":
         return False
     return head[8:10] == b"CR" or bool(int(_tags(image).get(_KIND, 0)) & _REDUCED)
+
+
+def has_signed_bytes(image: Image) -> bool:
+    """Whether there are values from -128 to 127, which the library takes for those from 0 to 255."""
+    if image.format != "TIFF":
+        return False
+    tags = _tags(image)
+    return 2 in tags.get(_SIGN, ()) and set(tags.get(_BITS, ())) == {8}
 
 
 def is_white_zero(image: Image) -> bool:

@@ -91,6 +91,8 @@ def test_as_labelimg_writes_it(tmp_path):
     assert data.classes == ["dog", "cat", "horse"]
     assert data.findings.used == {"train": 8, "val": 2}
     assert "train: no objects of horse" in data.findings.notes
+    # an evaluation accepts it, but its mean is over the others
+    assert "val: no objects of horse" in open_root(tmp_path, only="val", allow_empty=True).findings.notes
 
 
 def test_what_no_list_names_is_told(root):

@@ -161,3 +161,8 @@ def test_of_two_that_began_together_the_first_writes_nothing_more(folder):
         lock._over.wait(0.2)
         assert json.loads((folder / ".lock").read_text())["pid"] == 7
     assert (folder / ".lock").exists()
+
+
+def test_checkpoints_in_parts_need_a_shared_file_system(away):
+    with pytest.raises(ConfigError, match=r"fsdp writes checkpoints in parts, .* at an address \(memory://runs/x\)"):
+        train(away("x", **{"trainer.strategy": "fsdp"}), progress=False)

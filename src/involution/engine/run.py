@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from involution.data import registry
+from involution.data.addresses import is_remote
 from involution.data.errors import printable
 from involution.data.images import ImageError, LoadingError
 from involution.data.parts import reading_of, stored_of
@@ -100,6 +101,11 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
     config = fit_backbone(config)
     check_logger(config)
     with RunFolder(folder_of(config, resume)) as folder:
+        if is_remote(folder.path) and config.trainer.strategy == "fsdp":
+            raise ConfigError(
+                "trainer.strategy fsdp writes checkpoints in parts, which can't be at an address "
+                f"({folder.path}): choose an --output on a file system that all machines share"
+            )
         if resume is not None:
             folder.lock()
         start = find_start(config, resume)

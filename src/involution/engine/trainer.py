@@ -18,7 +18,6 @@ from involution.engine.freezing import Freezing
 from involution.engine.loggers import make_logger
 from involution.engine.progress import ProgressBar
 from involution.engine.settings import ConfigError
-from involution.engine.statistics import DeviceStatistics
 from involution.engine.task import get_task
 
 
@@ -44,7 +43,7 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
         callbacks.append(Freezing(config.model.freeze, config.model.freeze_epochs))
     if config.trainer.patience is not None:
         callbacks.append(EarlyStop(config.trainer.patience))
-    callbacks += [NonFinite(config.trainer.on_nan), DeviceStatistics(), *more, recorder]
+    callbacks += [NonFinite(config.trainer.on_nan), *more, recorder]
     if progress:
         callbacks.append(ProgressBar(config.name))
     run_dir = recorder.run_dir

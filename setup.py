@@ -60,8 +60,8 @@ class BuildNative(build_ext):
     """Compile each instruction set's file with its own flags, once for all libraries."""
 
     def get_ext_filename(self, name: str) -> str:
-        """Return a name without Python's tag: the libraries do not depend on it."""
-        return os.path.join(*name.split(".")) + (".o" if name == KERNELS else ".so")
+        """Return a name without Python's tag, which the libraries don't need; `name` may be the last part alone."""
+        return os.path.join(*name.split(".")) + (".o" if KERNELS.endswith(name) else ".so")
 
     def build_extension(self, extension: Extension) -> None:
         """Compile and link; a failure costs the library, not the package, unless it was asked for."""

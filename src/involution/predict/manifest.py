@@ -46,12 +46,9 @@ class Manifest:
         """Raise `PredictError` if the folder holds anything else, `FolderInUse` if another process works there."""
         check_parts_folder(self.folder)
         make_folder(self.folder)
-        names = {entry.name for entry in self.folder.iterdir()}
         self._lock.__enter__()
         try:
-            for name in filter(_TEMPORARY.fullmatch, names):
-                with suppress(OSError):
-                    (self.folder / name).unlink()
+            self._clear()
             self._read()
             # also without a line that was cut off
             self._write_all()
@@ -76,6 +73,13 @@ class Manifest:
     def errors(self) -> Counter[str]:
         """How many rows of the finished parts have an error, by its kind."""
         return sum((Counter(line["errors"]) for line in self.finished.values()), Counter())
+
+    def _clear(self) -> None:
+        """Remove what processes were writing that were killed."""
+        for entry in list(self.folder.iterdir()):
+            if _TEMPORARY.fullmatch(entry.name):
+                with suppress(OSError):
+                    entry.unlink()
 
     def _read(self) -> None:
         found = read(self.folder)
@@ -107,6 +111,8 @@ class Manifest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with suppress(OSError):
+            self._clear()
         self._lock.__exit__(kind, error, trace)
 
 

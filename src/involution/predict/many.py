@@ -166,9 +166,11 @@ def predict_many(
                     manifest.add(line)
                     done += line["rows"]
                     progress.advance(before + done, inputs.count)
-        except BaseException:
-            finished = len(manifest.finished)
-            progress.say(f"{folder}: {finished:,} of {len(parts):,} parts are finished; the same command goes on")
+        except BaseException as error:
+            # what was asked for wrongly goes on with another command
+            if not isinstance(error, PredictError):
+                finished = f"{len(manifest.finished):,} of {len(parts):,} parts are finished"
+                progress.say(f"{folder}: {finished}; the same command goes on")
             raise
         seconds = time.perf_counter() - start
         return ManyResult(Path(folder), inputs.count, len(parts), dict(manifest.errors()), done, seconds)

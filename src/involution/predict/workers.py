@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -9,11 +10,12 @@ import secrets
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from involution.engine.loading import load_predictor
 from involution.engine.predictor import PredictError
@@ -35,6 +37,19 @@ _LONGEST = 40
 _ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 # on Linux, too: where it is 0, all that Ray opens is on the loopback address
 _REACHABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+class _WithoutRay(io.TextIOBase):
+    """The output, without the paragraphs that a thread of Ray prints about workers that ended."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.current_thread().name.startswith("ray_") else self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 class WorkerError(RuntimeError):
@@ -161,8 +176,7 @@ def run_with_ray(parts: Sequence[Part], work: Work, workers: Workers) -> Generat
         PredictError: for more workers than the given cluster has room for.
     """
     rows = [{"part": json.dumps(part.to_dict())} for part in parts]
-    # its messages about workers go where ours go
-    with redirect_stdout(sys.stderr), _connected(workers, 4 * sum(len(row["part"]) for row in rows)):
+    with redirect_stdout(_WithoutRay(sys.stdout)), _connected(workers, 4 * sum(len(row["part"]) for row in rows)):
         import ray.data
         from ray.exceptions import RayError
 
@@ -240,10 +254,18 @@ def _connected(workers: Workers, lists: int) -> Iterator[None]:
                     f"Ray's ports would be open to other machines; set {_REACHABLE}=0 before importing it"
                 )
             yield
-            ray.shutdown()
+            _end()
     except ConnectionError as error:
         raise WorkerError(f"no Ray cluster at {workers.ray_address}: {' '.join(str(error).split())[:300]}") from error
     finally:
+        _end()
+
+
+def _end() -> None:
+    import ray
+
+    # it would print what it has kept back about workers
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         ray.shutdown()
 
 

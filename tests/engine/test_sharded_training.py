@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import functools
 import os
 import resource
 import shutil
@@ -17,7 +18,8 @@ from engine_runs import FAST
 from generated import image_folder, shards
 from processes import run_processes
 
-import involution.engine.sharded_strategy  # noqa: F401  (imported once for all processes)
+import involution.engine.sharded_strategy
+import involution.nn.involution
 from involution.engine import evaluate, train
 from involution.engine.callbacks import TrainingInterrupted
 from involution.engine.checkpoint import read_checkpoint
@@ -27,6 +29,7 @@ from involution.engine.run_folder import find_checkpoint
 from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.engine.tasks.classify.module import ClassificationTask
 from involution.models.readers import read_weights
+from involution.ops.backends import serving
 
 TRAIN, VAL, BATCH = 36, 13, 12
 SAME = {
@@ -75,7 +78,11 @@ def work(rank, config, stop=None, resume=None, own_norms=False):
         return step(self, batch, batch_idx)
 
     def on_before_optimizer_step(self, optimizer):
-        whole = [one.grad.full_tensor() if hasattr(one.grad, "full_tensor") else one.grad for one in self.parameters()]
+        whole = [
+            one.grad.full_tensor() if hasattr(one.grad, "full_tensor") else one.grad
+            for one in self.parameters()
+            if one.grad is not None
+        ]
         gradients.append([one.clone() for one in whole])
         return before(self, optimizer)
 
@@ -94,11 +101,11 @@ def run(count, *args, **more):
     return run_processes(count, lambda rank: work(rank, *args, **more))
 
 
-def assert_same_weights(one, other, part="state_dict"):
+def assert_same_weights(one, other, part="state_dict", atol=1e-9):
     a, b = (read_checkpoint(path)[part] for path in (one, other))
     assert a.keys() == b.keys()
     for name, value in a.items():
-        assert torch.allclose(value.double(), b[name].double(), rtol=0, atol=1e-9), name
+        assert torch.allclose(value.double(), b[name].double(), rtol=0, atol=atol), name
 
 
 def assert_same_steps(whole, parts):
@@ -136,6 +143,69 @@ def test_two_devices_with_parts_of_the_weights_compute_what_one_computes(data, t
         torch.equal(last[name], value)
         for name, value in read_checkpoint(two.run_dir / "last.ckpt")["state_dict"].items()
     )
+
+
+# to rounding; in single precision the compiled kernels compute, if they are there
+ROUNDING = {"64-true": 1e-9, "32-true": 1e-6}
+
+
+def fused(rank, config):
+    """Train in one of several processes, and count the calls of the fused operator."""
+    original, calls = involution.nn.involution.dynamic_involution2d, []
+
+    def counted(x, *args, **more):
+        calls.append(x.dtype)
+        return original(x, *args, **more)
+
+    involution.nn.involution.dynamic_involution2d = counted
+    return work(rank, config), calls
+
+
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("64-true", marks=pytest.mark.slow)])
+def test_involutions_on_two_devices_with_parts_of_the_weights(data, tmp_path, precision):
+    """They run fused, as in a whole network, and compute what one device computes."""
+    same = {"model__name": "rednet_nano", "model__weights": None, "trainer__precision": precision, **RICH}
+    one, two = (settings(data, tmp_path, name=name, **same) for name in ("one", "two"))
+    two.trainer.strategy = "fsdp"
+    (((seen, gradients, _), calls),) = run_processes(1, fused, one)
+    parts = run_processes(2, fused, two)
+    assert_same_steps(seen, [part[0] for part, _ in parts])
+    close = functools.partial(torch.allclose, rtol=0, atol=ROUNDING[precision])
+    for (_, others, _), found in parts:
+        assert len(others) == len(gradients) > 0
+        assert all(
+            close(a, b)
+            for step, values in zip(gradients, others, strict=True)
+            for a, b in zip(step, values, strict=True)
+        )
+        fast = serving("dynamic_involution2d", "cpu", found[0] if found else torch.float32).backend == "native"
+        assert bool(found) == bool(calls)
+        assert found or not fast
+    for part in ("state_dict", "current_model_state"):
+        assert_same_weights(one.run_dir / "last.ckpt", two.run_dir / "last.ckpt", part, ROUNDING[precision])
+
+
+OTHERS = {
+    "frozen": {"model__freeze": "stem,layer1"},
+    "frozen at first": {"model__freeze": "layer1,norms", "model__freeze_epochs": 1},
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_frozen_parts_and_adamw(data, tmp_path, case):
+    """Two devices with parts of the weights compute what two with all of them compute."""
+    ddp, fsdp = (
+        settings(data, tmp_path, name=name, trainer__strategy=name, optimizer__name="adamw", **OTHERS[case])
+        for name in ("ddp", "fsdp")
+    )
+    seen, others = (run(2, config, own_norms=True)[0][0] for config in (ddp, fsdp))
+    assert seen == others
+    assert_same_weights(ddp.run_dir / "last.ckpt", fsdp.run_dir / "last.ckpt")
+    found = read_checkpoint(fsdp.run_dir / "last.ckpt")["state_dict"]
+    start = read_weights(data / "start.pth").tensors
+    for name in ("conv1.0.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight"):
+        frozen = case == "frozen" and "layer2" not in name
+        assert torch.equal(found[f"model.{name}"], start[name].double()) == frozen
 
 
 CHAINS = {
@@ -341,6 +411,7 @@ def scenes(rank, task, root, folder, strategy):
         "data.workers": 0,
         "data.batch_size": 4,
         "optimizer.name": "sgd",
+        "model.neck": "involution",
     }
     kinds = {"detect": (DetectConfig, f"coco:{root[0]}"), "segment": (SegmentConfig, f"masks:{root[1]}")}
     kind, spec = kinds[task]

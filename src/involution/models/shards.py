@@ -79,9 +79,12 @@ class Shards:
             right = right and all(isinstance(step, str) or type(step) is int for step in steps)
             sizes = [size for shape, _ in tensors.values() for size in shape]
             right = right and all(type(size) is int and 0 <= size < 2**40 for size in sizes)
+            # PyTorch takes the product of an empty tensor's other sizes, too
+            right = right and all(math.prod(size or 1 for size in shape) < 2**60 for shape, _ in tensors.values())
             claimed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in tensors.values())
             right = right and claimed <= sum(size for size, _ in files.values())
-        except (TypeError, ValueError, KeyError, AttributeError):
+        # what is not a record can be anything
+        except Exception:
             right = None
         if not right:
             raise CheckpointError(f"{file} is damaged: what it says of its parts is not what a training writes")
@@ -100,7 +103,8 @@ class Shards:
             raise CheckpointError(f"{file} has its weights in the folder {self.folder} beside it, and {what}")
         for name, (size, digest) in self.files.items():
             part = self.folder / name
-            if part.stat().st_size != size or checksum_of(part) != digest:
+            # a pipe or device would be read for ever
+            if not part.is_file() or part.stat().st_size != size or checksum_of(part) != digest:
                 raise CheckpointError(f"{part} is damaged: its checksum is wrong")
 
     def read(self, file: Path) -> dict[Place, torch.Tensor]:
@@ -128,16 +132,24 @@ class Shards:
             CheckpointError: for parts that can't be read.
         """
         import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
         by_name = {name_of(place): tensor for place, tensor in tensors.items()}
+        reader = HuggingFaceStorageReader(str(self.folder))
         try:
             with warnings.catch_warnings():
                 # that no other processes take part is what is meant
                 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-                dcp.load(by_name, storage_reader=HuggingFaceStorageReader(str(self.folder)), no_dist=alone)
-        # a file system that can't map files, and bytes that mean something else, fail in every way
-        except Exception as error:
+                dcp.load(by_name, storage_reader=reader, no_dist=alone)
+            # which it would convert
+            stored: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
+            for name, found in stored.items():
+                if name in by_name and found.properties.dtype != by_name[name].dtype:
+                    raise TypeError(f"{name} is {found.properties.dtype}, wanted {by_name[name].dtype}")
+        # a file system that can't map files, and bytes that mean something else, fail in every way; the second is no
+        # Exception
+        except (Exception, CheckpointException) as error:
             causes = [first for first, _ in getattr(error, "failures", {}).values()] or [error]
             line = " ".join(str(causes[0]).split())[:200]
             raise CheckpointError(f"{file}: its parts in {self.folder} can't be read: {line}") from error

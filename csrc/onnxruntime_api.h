@@ -1,7 +1,6 @@
 // What register_onnxruntime.cpp uses of ONNX Runtime's C API, so that the library builds where the headers are not, and
 // one file serves every version from 1.17. The API is a table of functions that only grows: an entry keeps its place
-// and its type, so these two are all there is to know. tests/export/test_onnx_library.py compares them with the header
-// where there is one.
+// and its type, so these two are all there is to know.
 #pragma once
 
 #include <cstddef>

@@ -191,6 +191,44 @@ def test_an_interrupt_that_a_library_renames_or_swallows_counts(work):
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
+ASKED = """
+def work(words):
+    signal.raise_signal(signal.{})
+    time.sleep(20)
+"""
+# as a loader's process, which its parent ends
+FORKED = """
+import os
+
+def work(words):
+    if not (child := os.fork()):
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(3)
+    print(os.waitpid(child, 0)[1] == signal.SIGTERM)
+    return 0
+"""
+
+
+@posix_only
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_what_asks_a_command_to_end_is_ctrl_c(name):
+    code = f"import signal, sys, time\nfrom involution import cli\n{ASKED.format(name)}\ncli._main = work\n"
+    code += "sys.exit(cli.main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    # nohup
+    code = f"import signal\nsignal.signal(signal.{name}, signal.SIG_IGN)\n" + code.replace("time.sleep(20)", "return 0")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@posix_only
+def test_a_fork_of_a_command_ends_by_the_signal_itself():
+    code = f"import signal, sys\nfrom involution import cli\n{FORKED}\ncli._main = work\nsys.exit(cli.main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 @pytest.mark.parametrize(
     ("argv", "words", "listens"),
     [

@@ -116,13 +116,17 @@ def test_killed_at_any_time_it_repeats_and_loses_nothing(engine, kills, words, w
     assert [file.name for file in folder.glob(".*")] == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(engine, words, whole, tmp_path):
+def test_ctrl_c_leaves_whole_parts_and_says_how_to_go_on(engine, number, words, whole, tmp_path):
     folder = tmp_path / "rows"
     process = start(words, folder, engine, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for_parts(folder, 3, process)
-    # as a terminal does: to all processes
-    os.killpg(process.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        # as a terminal does: to all processes
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     out, err = process.communicate(timeout=120)
     count = len(finished(folder))
     assert (process.returncode, out) == (130, "")

@@ -1,4 +1,4 @@
-"""The process around a command: its standard streams and Ctrl-C, at any moment."""
+"""The process around a command: its standard streams, and Ctrl-C and what else asks it to end, at any moment."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from typing import Any
 
 from involution import interrupt
 
+# Kubernetes and spot machines, a closed terminal, SLURM's --signal=USR1; Windows lacks some of them
+_ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+
 
 class Interrupts:
     """Hears Ctrl-C, also where the library that was just called turns it into another error or forgets it."""
 
     def __init__(self) -> None:
         self.heard = self.over = False
+        self._process = os.getpid()
 
     def catch(self, number: int, frame: FrameType | None) -> None:
-        """Be the handler of SIGINT."""
+        """Be the handler of SIGINT, and of the signals that ask for the same."""
+        if number != signal.SIGINT and os.getpid() != self._process:
+            # a fork, such as a loader's process, ends as it always would
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
         self.heard = True
         if _importing(frame):
             # an exception in a library's C++ that is being set up can abort the process, or leave half a module
@@ -65,14 +74,15 @@ def _importing(frame: FrameType | None) -> bool:
 def as_process() -> Iterator[Interrupts]:
     """Make a process that is nothing but the command: its streams can be written to, and Ctrl-C is always heard.
 
-    Afterwards Ctrl-C ends it without a word.
+    SIGTERM, SIGHUP and SIGUSR1 are heard like Ctrl-C. Afterwards all of them end the process without a word.
     """
     _open_streams()
     interrupts = Interrupts()
-    # a shell that starts it in the background has Ctrl-C ignored
-    listening = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    if listening:
-        signal.signal(signal.SIGINT, interrupts.catch)
+    # a shell that starts it in the background has Ctrl-C ignored, and nohup SIGHUP
+    heard = [number for number in (signal.SIGINT, *_ASKING) if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, interrupts.catch)
+    if signal.SIGINT in heard:
         sys.unraisablehook = interrupts.forgotten
     # not where a shell or service has it ignored; Windows has no such limit
     if hasattr(signal, "SIGXCPU") and signal.getsignal(signal.SIGXCPU) is signal.SIG_DFL:
@@ -83,8 +93,8 @@ def as_process() -> Iterator[Interrupts]:
         interrupts.over = True
         # Python would end by the signal where Ctrl-C met code in a string, as named tuples are; this makes it forget
         exec("")
-        if listening:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _open_streams() -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -233,12 +234,12 @@ def _connected(workers: Workers, lists: int) -> Iterator[None]:
         return
     try:
         if workers.ray_address:
-            with _silent():
+            with _silent(), _own_sigterm():
                 ray.init(workers.ray_address, log_to_driver=False, logging_level=logging.ERROR)
             yield
             return
         with _short_folder() as folder:
-            with _silent():
+            with _silent(), _own_sigterm():
                 # not where RAY_ADDRESS leads
                 ray.init(
                     "local",
@@ -281,6 +282,17 @@ def _silent() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep who hears SIGTERM: Ray puts itself in the place, and ends the process in the midst of anything."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 @contextmanager

@@ -15,7 +15,9 @@ slow = pytest.mark.slow
 SHARED = 99 * 1024
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize(
+    "architecture", [pytest.param("sm_80", marks=slow), "sm_90", pytest.param("sm_100", marks=slow)]
+)
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=slow), "float32"])
 def test_no_spills(architecture, dtype, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

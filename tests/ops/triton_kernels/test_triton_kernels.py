@@ -21,10 +21,14 @@ SERVED = {name: backends.wrapped(BACKEND, name, kernel) for name, kernel in BACK
 # the truth, on a GPU
 pytestmark = pytest.mark.filterwarnings("ignore:using plain PyTorch, which is slower.*float64")
 CASES, CHUNK = 200, 25
+# the interpreter takes seconds for each of them
+QUICK = 75
 
 
 def chunk(name):
-    return pytest.mark.parametrize(name, range(0, CASES, CHUNK), ids=lambda first: f"{first}-{first + CHUNK - 1}")
+    slow = range(QUICK, CASES, CHUNK) if DEVICE == "cpu" else []
+    firsts = [pytest.param(first, marks=[pytest.mark.slow] * (first in slow)) for first in range(0, CASES, CHUNK)]
+    return pytest.mark.parametrize(name, firsts, ids=lambda first: f"{first}-{first + CHUNK - 1}")
 
 
 @chunk("first")

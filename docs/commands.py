@@ -1,4 +1,4 @@
-"""What the site shows of the commands: their --help."""
+"""What the site shows of the commands: their --help-all."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from involution import cli
 
 
 def commands() -> str:
-    """Return a section for each command with what its --help prints."""
+    """Return a section for each command with what its --help-all prints."""
     sections = []
     for words in cli.commands():
         out = io.StringIO()
@@ -16,14 +16,10 @@ def commands() -> str:
         os.environ["COLUMNS"] = "88"
         try:
             with contextlib.redirect_stdout(out):
-                code = cli.main([*words, "--help"])
+                code = cli.main([*words, "--help-all"])
         finally:
             os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
         if code != 0:
-            raise RuntimeError(f"involution {' '.join(words)} --help ended with {code}")
-        usage, rest = out.getvalue().strip().split("\n\n", 1)
-        # dozens of settings are told once, below; jsonargparse puts a backspace before [=flags]
-        usage = usage if usage.count("\n") < 9 else f"usage: involution {' '.join(words)} [options]"
-        text = f"{usage}\n\n{rest}".replace(" \b", "")
-        sections.append(f"## {' '.join(words)}\n\n```text\n{text}\n```\n")
+            raise RuntimeError(f"involution {' '.join(words)} --help-all ended with {code}")
+        sections.append(f"## {' '.join(words)}\n\n```text\n{out.getvalue().strip()}\n```\n")
     return "\n" + "\n".join(sections)

@@ -1,11 +1,8 @@
 """Command lines of documentation and examples, parsed as the commands do."""
 
-import importlib
 import re
 import shlex
 from pathlib import Path
-
-from jsonargparse import ArgumentParser
 
 from involution import cli
 
@@ -13,11 +10,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def parser_of(words):
-    module = importlib.import_module(cli.commands()[words][0])
-    module = module.for_task(words[0]) if hasattr(module, "for_task") else module
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    module.add_arguments(parser)
-    return parser, module
+    module = cli.command_module(words)
+    return cli.command_parser(words, module), module
 
 
 def parse(line):
@@ -32,7 +26,7 @@ def parse(line):
     words = next(tuple(argv[:n]) for n in (2, 1) if tuple(argv[:n]) in cli.commands())
     parser, module = parser_of(words)
     # printing the settings would end the process
-    rest = [word for word in argv[len(words) :] if word != "--print_config"]
+    rest = [word for word in argv[len(words) :] if word not in ("--print_config", "--print-config")]
     # a run that goes on has its settings from a file
     if hasattr(module, "prepare") and "--resume" not in rest:
         rest = module.prepare(rest)

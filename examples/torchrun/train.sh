@@ -2,7 +2,7 @@
 # Train on one machine or several, and go on after a process or a machine has died. The same command on each machine:
 #
 #     bash train.sh
-#     NODES=2 HOST=first-machine RUN=rednet50 bash train.sh --trainer.epochs 90
+#     NODES=2 HOST=first-machine RUN=rednet50 bash train.sh --epochs 90
 #
 # NODES  machines; 2:4 for two to four of them, which may come and go
 # GPUS   processes on each of them
@@ -16,4 +16,4 @@
 exec torchrun --nnodes "${NODES:-1}" --nproc-per-node "${GPUS:-8}" --max-restarts 3 --shutdown-timeout 100 \
     --rdzv-backend c10d --rdzv-endpoint "${HOST:-localhost}:${PORT:-29500}" --rdzv-id "${RUN:-rednet50}" \
     -m involution classify train --recipe imagenet --name rednet50 --output /shared/runs \
-    --data.spec imagenet:/data/imagenet --resume auto --trainer.checkpoint_every 10m "$@"
+    --data imagenet:/data/imagenet --resume auto --trainer.checkpoint_every 10m "$@"

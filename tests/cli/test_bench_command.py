@@ -82,7 +82,7 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--batch", "0"], "--batch must be 1 or more, got 0"),
+        (["--batch-size", "0"], "--batch-size must be 1 or more, got 0"),
         (["--only", "nonsense"], "--only must be some of operator, networks, got nonsense"),
         (["--quik"], "unknown option --quik; did you mean --quick?"),
         (["gpus"], "gpus"),

@@ -13,7 +13,17 @@ def test_counts_alone(tmp_path, capsys):
 
 
 def test_measured(tmp_path, capsys):
-    words = ["--models", "rednet_nano", "rednet_nano_conv", "--seconds", "0", "--batch", "2", "--output", str(tmp_path)]
+    words = [
+        "--models",
+        "rednet_nano",
+        "rednet_nano_conv",
+        "--seconds",
+        "0",
+        "--batch-size",
+        "2",
+        "--output",
+        str(tmp_path),
+    ]
     assert main(["cost", *words]) == 0
     assert "images/s" in capsys.readouterr().out
     # nothing is published of these: no plot
@@ -25,7 +35,7 @@ def test_measured(tmp_path, capsys):
     [
         (["--models", "rednet51"], "did you mean rednet50?"),
         (["--size", "8"], "from 32 to 7000 pixels, got 8"),
-        (["--batch", "0"], "--batch must be 1 or more, got 0"),
+        (["--batch-size", "0"], "--batch-size must be 1 or more, got 0"),
         (["--seconds", "-1"], "--seconds must be 0 or more, got -1.0"),
         (["--threads", "0"], "--threads must be 1 or more, got 0"),
         (["--model", "rednet50"], "unknown option --model; did you mean --models?"),

@@ -7,7 +7,7 @@ import pytest
 from involution.cli import main
 from involution.studies.origin import read_csv
 
-GIVEN = ["--models", "rednet26", "--step-ms", "100", "--batch", "8"]
+GIVEN = ["--models", "rednet26", "--step-ms", "100", "--batch-size", "8"]
 RESULTS = str(Path(__file__).parents[2] / "benchmarks" / "results" / "gpu_nvidia-h200-cuda_torch2.11.0.csv")
 
 
@@ -43,7 +43,7 @@ def test_it_predicts_from_measured_steps(tmp_path):
         (["--scale", "8"], "--scale needs the time of a training step on one device: give --step-ms, or --step-from"),
         (["--scale", "8", *GIVEN, "--step-from", RESULTS], "(one of them)"),
         (["--scale", "0", *GIVEN], "--scale must be 1 or more devices, got 0"),
-        (["--scale", "8", "--step-ms", "100"], "also give --batch, its images"),
+        (["--scale", "8", "--step-ms", "100"], "also give --batch-size, its images"),
         (["--scale", "8", *GIVEN, "--models", "rednet26", "rednet38"], "also give one network, not several"),
         (["--scale", "8", *GIVEN, "16"], "--scale takes one batch size, the images of one device; got 2"),
         (["--scale", "8", *GIVEN, "--step-ms", "0"], "--step-ms must be more than 0, got 0"),

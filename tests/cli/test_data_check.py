@@ -41,7 +41,7 @@ def test_images_that_break_when_decoded_are_told_and_not_drawn(scenes, tmp_path,
     file = min(folder.glob("*.*"))
     file.write_bytes(file.read_bytes()[:-100])
     out = tmp_path / "out"
-    words = ["data", "check", spec, "--task", task, "--allow_empty"]
+    words = ["data", "check", spec, "--task", task, "--allow-empty"]
     assert main([*words, "--output", str(out)]) == 1
     said = capsys.readouterr()
     assert f"left out, 1 problem: train: {file}: broken or truncated image" in said.out
@@ -75,14 +75,14 @@ def test_shards_are_decoded_too(tmp_path, capsys):
 
 @pytest.mark.parametrize("task", ["detect", "segment"])
 def test_every_task(scenes, tmp_path, capsys, task):
-    words = ["data", "check", f"digit-scenes:{scenes}", "--task", task, "--allow_empty", "--output", str(tmp_path)]
+    words = ["data", "check", f"digit-scenes:{scenes}", "--task", task, "--allow-empty", "--output", str(tmp_path)]
     assert main(words) == 0
     assert "train: 4 images" in capsys.readouterr().out
     assert (tmp_path / "sheet.png").is_file()
 
 
 def test_the_task_follows_from_the_format(scenes, capsys):
-    assert main(["data", "check", str(scenes), "--quick", "--allow_empty"]) == 0
+    assert main(["data", "check", str(scenes), "--quick", "--allow-empty"]) == 0
     said = capsys.readouterr()
     assert "taken as data for detect; --task segment for the other" in said.err
     assert "boxes: " in said.out
@@ -114,7 +114,7 @@ def test_what_can_still_be_written_is(scenes, tmp_path, capsys, monkeypatch):
         return write(self, *args, **options)
 
     monkeypatch.setattr(Path, "write_text", full)
-    words = ["data", "check", f"digit-scenes:{scenes}", "--task", "detect", "--allow_empty", "--output", str(tmp_path)]
+    words = ["data", "check", f"digit-scenes:{scenes}", "--task", "detect", "--allow-empty", "--output", str(tmp_path)]
     assert main(words) == 1
     assert capsys.readouterr().err == f"involution: {tmp_path / 'data.json'}: No space left on device\n"
     assert (tmp_path / "sheet.png").is_file()
@@ -135,7 +135,7 @@ def test_the_check_of_another_data_set_stays(scenes, tmp_path, capsys):
     [
         (["--masks"], "detect"),
         (["--values", "{0: background}"], "segment"),
-        (["--ignore_index", "0"], "segment"),
+        (["--ignore-index", "0"], "segment"),
         (["--classes", "names.txt"], "classify"),
     ],
 )

@@ -17,7 +17,7 @@ from involution.studies import ablation_runs, cost_table, harness, origin
 # an image, and a checkpoint that isn't there: whoever reads it first says so instead
 PREDICT = "{task} predict {tmp}/x.png --checkpoint none.ckpt"
 EVAL = "{task} eval --checkpoint none.ckpt"
-TRAIN = "{task} train --name run --data.spec nowhere"
+TRAIN = "{task} train --name run --data nowhere"
 # command, option -> the other words, and the files that would be written below what the option names
 OUTPUTS = {
     ("classify predict", "--output"): (PREDICT, ["found.json", "found.csv"]),
@@ -46,15 +46,16 @@ OUTPUTS = {
         "explain {tmp}/x.png --checkpoint {tmp}/a.ckpt --layer stem --what kernels animation",
         ["out/x-conv1.3-kernels.png", "out/x-conv1.3-window.gif", "out/index.jsonl"],
     ),
-    ("demo", "--out"): ("demo", ["out/notes.txt"]),
+    ("demo", "--output"): ("demo", ["out/notes.txt"]),
     ("weights", "--output"): ("weights save rednet50", ["out/notes.txt"]),
     ("export", "--output"): ("export none.ckpt --format pt2", ["found.pt2"]),
     ("convert", "OUT"): ("convert none.pth", ["out.ckpt", "out.safetensors"]),
+    ("convert", "--output"): ("convert none.pth", ["out.ckpt", "out.safetensors"]),
 }
 # options that name files to read
 INPUTS = {"--checkpoint", "--twin", "--classes", "--annotations", "--resume", "--study", "--config", "IN"}
 # and those that say what an output is like
-WORDS = {"--format", "--force", "--name", "--print_config"}
+WORDS = {"--format", "--force", "--name", "--print-config"}
 CASES = [(*key, file) for key, (_, files) in OUTPUTS.items() for file in files]
 REFUSED = (
     "not overwritten|already has files|holds files that are not a|wanted a new or empty folder|"

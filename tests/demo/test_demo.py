@@ -55,7 +55,7 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "a <b> & c"
     capture = pytest.MonkeyPatch()
     capture.setenv("COLUMNS", "120")
-    code = main(["demo", "--epochs", "1", "--out", str(folder)])
+    code = main(["demo", "--epochs", "1", "--output", str(folder)])
     capture.undo()
     assert code == 0
     return folder
@@ -154,9 +154,9 @@ def test_files_of_something_else_are_left_alone(tmp_path, capsys):
     with pytest.raises(DemoError, match="is a file"):
         prepare_folder(tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    assert main(["demo", "--out", str(tmp_path)]) == 2
-    assert main(["demo", "--seeds", "0", "--out", str(tmp_path / "new")]) == 2
-    assert main(["demo", "--out", str(tmp_path / "thesis.txt" / "new")]) == 2
+    assert main(["demo", "--output", str(tmp_path)]) == 2
+    assert main(["demo", "--seeds", "0", "--output", str(tmp_path / "new")]) == 2
+    assert main(["demo", "--output", str(tmp_path / "thesis.txt" / "new")]) == 2
     assert "wanted seeds and epochs of 1 or more" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
@@ -167,7 +167,7 @@ def test_an_interrupted_demo_says_where_it_is_and_can_be_started_anew(tmp_path, 
 
     monkeypatch.setattr("involution.engine.run.train", stopped)
     folder = tmp_path / "demo"
-    assert main(["demo", "--out", str(folder)]) == 130
+    assert main(["demo", "--output", str(folder)]) == 130
     assert f"interrupted; finished runs are in {folder}" in capsys.readouterr().err
     assert prepare_folder(folder) == tmp_path / "demo-1"
 
@@ -248,6 +248,6 @@ def test_confusion_matrix_writes_each_count_that_is_not_zero():
 
 @pytest.mark.slow
 def test_rednet_reaches_98_percent(tmp_path):
-    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    assert main(["demo", "--output", str(tmp_path / "demo")]) == 0
     summary = json.loads((tmp_path / "demo" / MARKER).read_text())
     assert summary["models"]["rednet_nano"]["runs"][0]["test_top1"] >= 0.98

@@ -69,12 +69,7 @@ def test_a_wrong_command_line_would_fail():
 
 
 def test_every_option_that_the_text_names_exists():
-    known = {
-        option
-        for words in cli.commands()
-        for action in parser_of(words)[0]._actions
-        for option in action.option_strings
-    }
+    known = {option for words in cli.commands() for option in parser_of(words)[0]._option_string_actions}
     named = {
         (name, option)
         for name, page in PAGES.items()

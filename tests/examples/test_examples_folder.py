@@ -48,8 +48,8 @@ def test_scripts_are_shell_whose_command_parses(name):
     subprocess.run(["bash", "-n", str(SCRIPTS[name])], check=True)
     line = command_of(SCRIPTS[name].read_text(encoding="utf-8"))
     parse(line)
-    with pytest.raises(Exception, match=r"--data\.spek"):
-        parse(line.replace("--data.spec", "--data.spek"))
+    with pytest.raises(Exception, match=r"--dada"):
+        parse(line.replace("--data ", "--dada "))
     words = shlex.split(line)
     assert words[words.index("--resume") + 1] == "auto"
 
@@ -82,7 +82,7 @@ def test_the_job_of_kubernetes_fits_together():
     claim = found["PersistentVolumeClaim"]
     assert volumes[mounts[options["output"]]]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
-    assert options["data.spec"].partition(":")[2].startswith("/data/")
+    assert options["data"].partition(":")[2].startswith("/data/")
 
 
 def test_the_options_of_torchrun_exist():

@@ -4,7 +4,7 @@ A sub-command is a module of this package with `add_arguments(parser)`, which fi
 `run(args) -> int`, which returns the exit code. It is imported only when it is called. Optionally
 `prepare(argv) -> list[str]` rewrites the arguments before they are parsed, and `for_task(task)` returns an object with
 these functions if several tasks share them. `takes_addresses = True` says that its options may be addresses such as
-s3://bucket/runs.
+s3://bucket/runs, and `examples` are command lines for its help. Options in a group are listed by `--help-all` alone.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _guarded(words: list[str], interrupts: Interrupts) -> int:
 
 
 def _main(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help", "--help-all"):
         print(_help())
         return DONE if words else USAGE
     if words[0] in ("-V", "--version"):
@@ -99,6 +99,24 @@ def _main(words: list[str]) -> int:
     return _unknown(words)
 
 
+def command_module(command: tuple[str, ...]) -> Any:
+    """The module of a command; one for a mode of several tasks is bound to the task."""
+    module: Any = importlib.import_module(commands()[command][0])
+    return module.for_task(command[0]) if hasattr(module, "for_task") else module
+
+
+def command_parser(command: tuple[str, ...], module: Any) -> Any:
+    """The parser of a command with all its options."""
+    from involution.cli.help import add_help
+    from involution.engine.parser import make_parser
+
+    prog, what = f"involution {' '.join(command)}", commands()[command][1]
+    parser = make_parser(prog=prog, description=module.__doc__ or what, add_help=False)
+    module.add_arguments(parser)
+    add_help(parser, getattr(module, "examples", ()))
+    return parser
+
+
 def _call(command: tuple[str, ...], argv: list[str]) -> int:
     parser: Any = None
     try:
@@ -106,17 +124,11 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
         os.getcwd()
         require("jsonargparse", "rich")
         from involution.data.addresses import allow_arguments
-        from involution.engine.parser import make_parser
 
         after_import("torch", check_room)
-        module: Any = importlib.import_module(commands()[command][0])
-        # one module for a mode of several tasks
-        module = module.for_task(command[0]) if hasattr(module, "for_task") else module
-        parser = make_parser(
-            prog=f"involution {' '.join(command)}", description=module.__doc__ or commands()[command][1]
-        )
+        module = command_module(command)
+        parser = command_parser(command, module)
         allow_arguments(argv, f"involution {' '.join(command)}", getattr(module, "takes_addresses", False))
-        module.add_arguments(parser)
         if hasattr(module, "prepare"):
             argv = module.prepare(argv)
         return int(module.run(parser.instantiate(parser.parse_args(argv))))
@@ -131,8 +143,8 @@ def _unknown(words: list[str]) -> int:
     modes = [command[1] for command in commands() if len(command) == 2 and command[0] == words[0]]
     if modes and len(words) == 1:
         return complain(f"{words[0]} what? {', '.join(modes)}")
-    if modes and words[1] in ("-h", "--help"):
-        print(_help())
+    if modes and words[1] in ("-h", "--help", "--help-all"):
+        print(_group_help(words[0]))
         return DONE
     said = " ".join(words[: 2 if modes else 1])
     if not modes:
@@ -150,11 +162,19 @@ def _help() -> str:
         "commands:",
         *(f"  {' '.join(command):18}{what}" for command, (_, what) in commands().items()),
         "",
-        "  involution COMMAND --help   the options of a command",
-        "  involution --version        the version",
+        "  involution COMMAND --help       the basic options of a command",
+        "  involution COMMAND --help-all   every option and setting",
+        "  involution --version            the version",
         "",
         "Start with `involution demo`, classify a photograph, or train on your own images, one folder per class:",
         "  involution classify predict --checkpoint rednet50 photo.jpg",
-        "  involution classify train --recipe finetune --data.spec imagefolder:PATH",
+        "  involution classify train --recipe finetune --data imagefolder:PATH",
     ]
     return "\n".join(lines)
+
+
+def _group_help(word: str) -> str:
+    found = {command: what for command, (_, what) in commands().items() if command[0] == word and len(command) == 2}
+    lines = [f"usage: involution {word} {{{','.join(mode for _, mode in found)}}} [options]", "", "commands:"]
+    lines += [f"  {' '.join(command):18}{what}" for command, what in found.items()]
+    return "\n".join([*lines, "", f"  involution {word} {next(iter(found))[1]} --help   the options of a command"])

@@ -18,13 +18,15 @@ from typing import Any
 
 from involution.extras import require
 
+examples = ("involution ablate --cost-only", "involution ablate --data imagefolder:photos --seeds 2")
+
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the study."""
     parser.add_argument("--study", metavar="NAME_OR_FILE", default="paper", help="paper, or a YAML file")
     parser.add_argument("--print-study", action="store_true", help="print the study file and exit")
     parser.add_argument(
-        "--data", metavar="SPEC", help="other images: digits, imagefolder:PATH, ... as in classify train --data.spec"
+        "--data", metavar="SPEC", help="other images: digits, imagefolder:PATH, ... as in classify train"
     )
     parser.add_argument(
         "--recipe", metavar="NAME", help="train with this recipe of classify train instead of the study's own"
@@ -41,7 +43,7 @@ def add_arguments(parser: Any) -> None:
         "--jobs", type=int, help="training runs at once; by default one per GPU, or one per core up to 4"
     )
     parser.add_argument("--cost-only", action="store_true", help="show the settings and their costs without training")
-    parser.add_argument("--output", metavar="DIR", default="runs/ablate", help="output folder of the study")
+    parser.add_argument("--output", metavar="FOLDER", default="runs/ablate", help="output folder of the study")
 
 
 def run(args: Any) -> int:

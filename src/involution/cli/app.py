@@ -14,6 +14,8 @@ from typing import Any
 
 from involution.extras import require
 
+examples = ("involution app --checkpoint rednet50",)
+
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the page."""

@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from involution.cli.help import add_names
 from involution.extras import require
+
+examples = ("involution bench cpu --quick", "involution bench gpu --only operator")
 
 
 def add_arguments(parser: Any) -> None:
@@ -20,7 +23,8 @@ def add_arguments(parser: Any) -> None:
     from involution.studies import suites
 
     suites.add_arguments(parser)
-    parser.add_argument("--output", metavar="DIR", default="runs/bench", help="output folder")
+    parser.add_argument("--output", metavar="FOLDER", default="runs/bench", help="output folder")
+    add_names(parser, {"--batch": "--batch-size"})
 
 
 def run(args: Any) -> int:
@@ -43,7 +47,7 @@ def run(args: Any) -> int:
     suite = suites.load(name)
     plan = suite.measurements(options)
     output = Path(args.output)
-    settings = [*(f"--only {part}" for part in options.parts), *(f"--batch {size}" for size in options.batches)]
+    settings = [*(f"--only {part}" for part in options.parts), *(f"--batch-size {size}" for size in options.batches)]
     settings += [f"--{name}" for name in ("quick", "compile") if args[name]]
     settings += [f"--threads {args.threads}"] if args.threads else []
     made_from = Origin("bench", (name, *settings))

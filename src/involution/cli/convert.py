@@ -11,12 +11,15 @@ from typing import Any
 
 from involution.data.errors import printable
 
+examples = ("involution convert rednet50.pth --output rednet50.safetensors",)
+
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the conversion."""
     parser.add_argument("input", metavar="IN", help="authors' .pth, PaddlePaddle's .pdparams or our own file")
+    parser.add_argument("out", nargs="?", metavar="OUT", help="the same as --output OUT")
     parser.add_argument(
-        "output", metavar="OUT", help="file to write: .safetensors for a RedNet, .ckpt for a whole network"
+        "--output", metavar="OUT", help="file to write: .safetensors for a RedNet, .ckpt for a whole network"
     )
     parser.add_argument("--force", action="store_true", help="overwrite the output file if it exists")
 
@@ -25,6 +28,9 @@ def run(args: Any) -> int:
     """Convert the file and print what was found."""
     from involution.models.errors import CheckpointError
 
+    if bool(args.out) == bool(args.output):
+        raise CheckpointError("wanted one file to write: involution convert IN --output OUT")
+    args.output = args.output or args.out
     suffix = Path(args.output).suffix
     if suffix not in (".safetensors", ".ckpt"):
         raise CheckpointError(f"wanted an output file that ends in .safetensors or .ckpt, got {args.output}")

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from involution.cli import cost_scale
+from involution.cli.help import add_names
 from involution.extras import require
+
+examples = (
+    "involution cost --models rednet50 rednet50_conv --batch-size 1 8",
+    "involution cost --scale 8 64 --step-ms 120 --batch-size 64",
+)
 
 
 def add_arguments(parser: Any) -> None:
@@ -37,7 +43,10 @@ def add_arguments(parser: Any) -> None:
         "detectors, 1024 2048 for segmenters",
     )
     parser.add_argument(
-        "--batch", type=int, nargs="+", help="batch sizes to measure; default 1. With --scale: images per device"
+        "--batch-size",
+        type=int,
+        nargs="+",
+        help="batch sizes to measure; by default 1. With --scale: images per device",
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds per model, which is timed at least 7 times")
     parser.add_argument(
@@ -46,7 +55,8 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--fold", action="store_true", help="fold the batch norms away before timing")
     parser.add_argument("--no-measure", action="store_true", help="only count")
     parser.add_argument("--threads", type=int, help="CPU threads; by default PyTorch's choice")
-    parser.add_argument("--output", metavar="DIR", default="runs/cost", help="output folder")
+    parser.add_argument("--output", metavar="FOLDER", default="runs/cost", help="output folder")
+    add_names(parser, {"--batch": "--batch-size"})
     cost_scale.add_arguments(parser)
 
 
@@ -63,18 +73,18 @@ def run(args: Any) -> int:
     from involution.studies import cost_table, plots
     from involution.studies.suites import check_numbers
 
-    check_numbers(args.batch or [], args.seconds, args.threads)
+    check_numbers(args.batch_size or [], args.seconds, args.threads)
     if cost_scale.is_wanted(args):
         return cost_scale.run(args)
     names = list(dict.fromkeys(args.models or cost_table.default_models()))
     cost_table.check_models(names)
     for name in names:
         cost_table.image_size(name, args.size)
-    batches = [] if args.no_measure else list(dict.fromkeys(args.batch or [1]))
+    batches = [] if args.no_measure else list(dict.fromkeys(args.batch_size or [1]))
     output = Path(args.output)
     settings = [f"--size {' '.join(map(str, args.size))}"] if args.size else []
     if batches:
-        settings += [*(f"--batch {batch}" for batch in batches), f"--dtype {args.dtype}"]
+        settings += [*(f"--batch-size {batch}" for batch in batches), f"--dtype {args.dtype}"]
         settings += ["--fold"] if args.fold else []
         settings += [f"--threads {args.threads}"] if args.threads else []
     origin = Origin("cost", (*names, *settings))

@@ -27,11 +27,11 @@ _DEFAULTS: dict[str, Any] = {
 }
 _HELP: dict[str, tuple[str, dict[str, Any]]] = {
     "step_ms": (
-        "milliseconds of a training step on one device; --batch says of how many images",
+        "milliseconds of a training step on one device; --batch-size says of how many images",
         {"type": float, "metavar": "MS"},
     ),
     "step_from": (
-        "or take it from the results of `involution bench gpu` or `cpu`; the largest batch unless --batch is given",
+        "or take it from the results of `involution bench gpu` or `cpu`, for the largest batch or --batch-size",
         {"metavar": "CSV"},
     ),
     "strategy": (
@@ -120,7 +120,7 @@ def run(args: Any) -> int:
         )
     notes = scaling_table.notes(cluster, options["overlap"], told)
     settings = [f"{name} {value}" for name, value in options.items()]
-    origin = Origin("cost --scale", (*names, *map(str, devices), f"batch {args.batch}", *settings))
+    origin = Origin("cost --scale", (*names, *map(str, devices), f"batch {args.batch_size}", *settings))
     output = Path(args.output)
     (file,) = free_names(output, [("scale", origin)], STUDY_ENDINGS)
     console = Console()
@@ -137,15 +137,15 @@ def run(args: Any) -> int:
 def _check(args: Any, options: dict[str, Any], devices: list[int], names: list[str]) -> None:
     if min(devices) < 1:
         raise StudyError(f"--scale must be 1 or more devices, got {min(devices)}")
-    if args.batch is not None and len(args.batch) > 1:
-        raise StudyError(f"--scale takes one batch size, the images of one device; got {len(args.batch)}")
+    if args.batch_size is not None and len(args.batch_size) > 1:
+        raise StudyError(f"--scale takes one batch size, the images of one device; got {len(args.batch_size)}")
     if (options["step_ms"] is None) == (options["step_from"] is None):
         raise StudyError(
             "--scale needs the time of a training step on one device: give --step-ms, or --step-from with a "
             "CSV file of results (one of them)"
         )
-    if options["step_ms"] is not None and (args.batch is None or len(names) > 1):
-        wanted = "--batch, its images" if args.batch is None else "one network, not several"
+    if options["step_ms"] is not None and (args.batch_size is None or len(names) > 1):
+        wanted = "--batch-size, its images" if args.batch_size is None else "one network, not several"
         raise StudyError(f"--step-ms is the time of one step: also give {wanted}")
     for name in ("step_ms", "node_devices", "node_gb", "net_gb", "bucket_mib"):
         if options[name] is not None and not options[name] > 0:
@@ -162,8 +162,10 @@ def _step(args: Any, options: dict[str, Any], name: str) -> tuple[float, int, st
     from involution.studies import scaling_table
 
     if options["step_ms"] is not None:
-        return options["step_ms"] / 1e3, args.batch[0], "as given"
-    return scaling_table.measured_step(Path(options["step_from"]), name, args.batch[0] if args.batch else None)
+        return options["step_ms"] / 1e3, args.batch_size[0], "as given"
+    return scaling_table.measured_step(
+        Path(options["step_from"]), name, args.batch_size[0] if args.batch_size else None
+    )
 
 
 def _cluster(options: dict[str, Any]) -> Cluster:

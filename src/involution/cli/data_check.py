@@ -16,43 +16,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 takes_addresses = True
+examples = ("involution data check --data photos --output check",)
 
 
 def add_arguments(parser: Any) -> None:
     """Options of the check."""
     from involution.data.registry import formats
 
-    kinds = "; ".join(dict.fromkeys(f"{found.syntax} ({found.description})" for found in formats()))
-    parser.add_argument("spec", help=f"the data set, or a folder whose format can be recognised: {kinds}")
+    kinds = ", ".join(dict.fromkeys(found.syntax for found in formats()))
+    parser.add_argument("spec", nargs="?", metavar="SPEC", help="the same as --data SPEC")
+    parser.add_argument("--data", metavar="SPEC", help=f"the data set: {kinds}; or a folder in one of these formats")
     tasks = list(dict.fromkeys(found.task for found in formats()))
     parser.add_argument("--task", choices=tasks, help="if the format exists for several tasks")
     parser.add_argument(
-        "--output", metavar="DIR", help="folder for sheet.png and data.json; by default nothing is written"
+        "--output", metavar="FOLDER", help="folder for sheet.png and data.json; by default nothing is written"
     )
     parser.add_argument("--quick", action="store_true", help="check only what training checks, which is faster")
+    parser = parser.add_argument_group("how the data is read, as in training")
     parser.add_argument(
-        "--split_seed", type=int, default=0, help="seed for drawing splits that the data set does not have"
+        "--split-seed", type=int, default=0, help="seed for drawing splits that the data set does not have"
     )
     parser.add_argument(
-        "--split_copies",
+        "--split-copies",
         choices=["together", "apart"],
         default="together",
         help="whether drawn splits keep altered copies of one image, by their names, and equal files together",
     )
     parser.add_argument("--classes", metavar="FILE", help="file with the class names")
     parser.add_argument("--masks", action="store_true", help="for detection, also check and draw the masks")
-    parser.add_argument("--allow_empty", action="store_true", help="allow classes without training images")
+    parser.add_argument("--allow-empty", action="store_true", help="allow classes without training images")
     parser.add_argument(
         "--exif", choices=["apply", "ignore"], default="apply", help="whether to apply the EXIF orientation of images"
     )
     parser.add_argument(
-        "--value_range",
+        "--value-range",
         nargs=2,
         type=float,
         metavar=("LOW", "HIGH"),
         help="values shown as black and white, for more than 8 bits",
     )
-    parser.add_argument("--ignore_index", type=int, default=255, help="value in label maps that is ignored")
+    parser.add_argument("--ignore-index", type=int, default=255, help="value in label maps that is ignored")
     parser.add_argument("--values", type=dict, help="class of each value of label maps: '{0: background, 255: lesion}'")
 
 
@@ -62,9 +65,13 @@ def run(args: Any) -> int:
     from rich.progress import track
 
     from involution.data.addresses import path_of
+    from involution.data.errors import DataError
     from involution.data.registry import Options, open_data
     from involution.data.survey import survey, whole
 
+    spec = args.data or args.spec
+    if bool(args.data) == bool(args.spec):
+        raise DataError("wanted one data set: involution data check --data SPEC")
     options = Options(
         on_problem="skip",
         split_seed=args.split_seed,
@@ -78,10 +85,10 @@ def run(args: Any) -> int:
         # as an attribute it would be the method of that name
         values=args["values"],
     )
-    task = args.task or _task(args.spec)
-    _refuse_needless(args, task)
-    sheet = _Sheet(path_of(args.output), task, args.spec) if args.output else None
-    data = open_data(task, args.spec, options)
+    task = args.task or _task(spec)
+    _refuse_needless(args, task, spec)
+    sheet = _Sheet(path_of(args.output), task, spec) if args.output else None
+    data = open_data(task, spec, options)
     if not args.quick:
         console = Console(stderr=True)
         data = whole(
@@ -100,7 +107,7 @@ def run(args: Any) -> int:
     return 1 if data.problems else 0
 
 
-def _refuse_needless(args: Any, task: str) -> None:
+def _refuse_needless(args: Any, task: str, spec: str) -> None:
     """Raise `DataError` for an option that the task does not have."""
     from involution.data.errors import DataError
 
@@ -109,7 +116,7 @@ def _refuse_needless(args: Any, task: str) -> None:
     owners = {"classes": "classify", "masks": "detect", "values": "segment", "ignore_index": "segment"}
     for name, owner in owners.items():
         if given[name] and task != owner:
-            raise DataError(f"--{name} is for {owner}, but {args.spec} is checked as data for {task}")
+            raise DataError(f"--{name.replace('_', '-')} is for {owner}, but {spec} is checked as data for {task}")
 
 
 def _task(spec: str) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from involution.cli.help import add_names
 from involution.extras import require
+
+examples = ("involution demo --seeds 3",)
 
 
 def add_arguments(parser: Any) -> None:
     """Add the options of the demo."""
     parser.add_argument("--seeds", type=int, default=1, help="training runs per model; figures then become mean ± std")
     parser.add_argument("--epochs", type=int, help="passes over the training images (the recipe has 25)")
-    parser.add_argument("--out", default="runs/demo", help="output folder; an earlier demo there is moved aside")
+    parser.add_argument("--output", default="runs/demo", help="output folder; an earlier demo there is moved aside")
+    add_names(parser, {"--out": "--output"})
 
 
 def run(args: Any) -> int:
@@ -32,9 +36,9 @@ def run(args: Any) -> int:
         console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     try:
-        result = run_demo(args.out, seeds=args.seeds, epochs=args.epochs, say=say)
+        result = run_demo(args.output, seeds=args.seeds, epochs=args.epochs, say=say)
     except TrainingInterrupted:
-        print(f"interrupted; finished runs are in {args.out}; involution demo starts over", file=sys.stderr)
+        print(f"interrupted; finished runs are in {args.output}; involution demo starts over", file=sys.stderr)
         return 130
     table = Table(title="RedNet-nano and its convolution twin on the digits' test split")
     rows = [model_row(model) for model in result.models]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from involution.cli.help import add_names
 from involution.cli.predict import checkpoint_help
 from involution.engine.files import Origin, absolute, check_output, made_of, network_origin, write_all, write_text
 from involution.engine.settings import ConfigError
@@ -35,6 +36,12 @@ class EvalCommand:
             f"Measure a trained {task_noun(self.task)} on the {spec.eval_split} images of its data set, or of another."
         )
 
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Command lines for the help."""
+        command = f"involution {self.task} eval --checkpoint runs/{self.task}/best.ckpt"
+        return command, f"{command} --report page.html"
+
     def add_arguments(self, parser: Any) -> None:
         """Add the options of the evaluation."""
         spec = get_task(self.task)
@@ -48,19 +55,16 @@ class EvalCommand:
         parser.add_argument(
             "--batch-size", type=int, default=spec.eval_batch_size, help="images per batch on one device"
         )
-        parser.add_argument("--workers", type=int, default=0, help="loader processes per device")
-        parser.add_argument("--devices", type=int, default=1, help="devices that share the images")
-        parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu or mps")
-        parser.add_argument(
-            "--on-problem",
-            default="refuse",
-            choices=["refuse", "skip"],
-            help="broken files or entries",
-        )
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
         parser.add_argument("--output", metavar="FILE", help="write the figures as JSON")
         parser.add_argument("--report", metavar="FILE", help="write a page with the figures and the hardest images")
+        more = parser.add_argument_group("more options")
+        more.add_argument("--workers", type=int, default=0, help="loader processes per device")
+        more.add_argument("--devices", type=int, default=1, help="devices that share the images")
+        more.add_argument("--on-problem", default="refuse", choices=["refuse", "skip"], help="broken files or entries")
+        add_names(parser, {"--accelerator": "--device"})
         if spec.figures.predictions_help:
-            parser.add_argument("--results", metavar="FILE", help=spec.figures.predictions_help)
+            more.add_argument("--results", metavar="FILE", help=spec.figures.predictions_help)
 
     def run(self, args: Any) -> int:
         """Evaluate and print a table."""
@@ -94,7 +98,7 @@ class EvalCommand:
             batch_size=args.batch_size,
             workers=args.workers,
             devices=args.devices,
-            accelerator=args.accelerator,
+            accelerator=args.device,
             on_problem=args.on_problem,
             progress=console.is_interactive,
         )

@@ -21,6 +21,10 @@ from involution.data.errors import printable
 from involution.explain.errors import ExplainError
 from involution.extras import require
 
+examples = (
+    "involution explain photo.jpg --checkpoint rednet50",
+    "involution explain photo.jpg --checkpoint rednet50 --what kernels --layer stage2.0 --at 120,80",
+)
 _DEMO = Path("runs/demo/rednet_nano-seed0/best.ckpt")
 _DEMO_TWIN = Path("runs/demo/rednet_nano_conv-seed0/best.ckpt")
 _WHAT = ("kernels", "heatmap", "stages", "animation", "receptive-field")
@@ -55,7 +59,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--style", default="light", help="light or dark")
     parser.add_argument("--format", default="png", help="format of the still pictures: png, svg or pdf")
     parser.add_argument("--output", metavar="FOLDER", default="runs/explain", help="output folder")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
 
 
 def run(args: Any) -> int:

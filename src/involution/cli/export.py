@@ -12,6 +12,8 @@ from typing import Any
 
 from involution.cli.failures import WrongUsage
 
+examples = ("involution export runs/classify/best.ckpt --format onnx",)
+
 
 def add_arguments(parser: Any) -> None:
     """Add the network, the format and its options."""

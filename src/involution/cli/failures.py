@@ -46,7 +46,7 @@ def exit_code(error: BaseException) -> int:
         BaseException: The error itself, if it is a fault of the program.
     """
     if isinstance(error, SystemExit):
-        # --help and --print_config end like this
+        # --help and --print-config end like this
         return complain(error.code, FAILED) if isinstance(error.code, str) else int(error.code or DONE)
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
@@ -151,11 +151,12 @@ def _limit(error: Exception) -> str:
 
 def usage(message: str, parser: object) -> str:
     """Return an argument error in one line, with the closest option if one was misspelt."""
+    from involution.cli.help import known_names
     from involution.data.errors import nearest
     from involution.engine.config import plain_words
 
     actions = getattr(parser, "_actions", [])
-    known = [option for action in actions for option in action.option_strings if option.startswith("--")]
+    known = known_names(parser)
     text = plain_words(message).replace('Parser key "', 'option "--')
     # without names internal to Python and jsonargparse
     text = text.replace("Problems parsing config: ", "not valid YAML: ").replace('in "<unicode string>", ', "")

@@ -43,25 +43,33 @@ class PredictCommand:
             "Files that can't be read or written are reported and skipped; the exit code is then 1."
         )
 
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Command lines for the help."""
+        published = ("involution classify predict --checkpoint rednet50 photo.jpg",) if self.task == "classify" else ()
+        output = {"FILE": "found.json", "FOLDER": "found"}[get_task(self.task).predictor.output[0]]
+        run = f"involution {self.task} predict --checkpoint runs/{self.task}/best.ckpt photos --output {output}"
+        return *published, run
+
     def add_arguments(self, parser: Any) -> None:
         """Add the options of the prediction."""
         predictor = get_task(self.task).predictor
         parser.add_argument(
             "images",
             nargs="+",
-            help="image files, folders or glob patterns such as 'photos/**/*.jpg'; with --parts also Parquet tables "
-            "(*.parquet, parquet:FOLDER) and WebDataset shards (*.tar, webdataset:FOLDER)",
+            metavar="IMAGE",
+            help="image files, folders or glob patterns such as 'photos/**/*.jpg'; with --parts also tables and shards",
         )
         parser.add_argument("--checkpoint", required=True, help=checkpoint_help(self.task))
         metavar, what = predictor.output
         parser.add_argument("--output", metavar=metavar, help=what)
         for option in (*predictor.options, *predictor.output_options):
-            more: dict[str, Any] = {"choices": list(option.choices)} if option.choices else {"type": option.kind}
-            parser.add_argument(_flag(option), default=option.default, help=option.help, **more)
+            kind: dict[str, Any] = {"choices": list(option.choices)} if option.choices else {"type": option.kind}
+            parser.add_argument(_flag(option), default=option.default, help=option.help, **kind)
         if predictor.draws:
             parser.add_argument("--pictures", metavar="FOLDER", help="write the images with the results drawn on them")
-        parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps, ...")
-        parser.add_argument(
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
+        parser.add_argument_group("other runtimes").add_argument(
             "--runtime",
             default="torch",
             choices=["torch", "aoti", "onnx", "openvino"],

@@ -16,6 +16,10 @@ from involution.predict.workers import ENGINES, Workers
 
 def add_arguments(parser: Any) -> None:
     """Add the options for very many images."""
+    parser = parser.add_argument_group(
+        "very many images",
+        "IMAGE can also be Parquet tables (*.parquet, parquet:FOLDER) and shards (*.tar, webdataset:FOLDER)",
+    )
     parser.add_argument(
         "--parts",
         metavar="FOLDER",

@@ -10,12 +10,42 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from involution.cli.help import basics
 from involution.data.addresses import in_text
 from involution.data.errors import printable
+from involution.data.registry import formats
 from involution.engine.config import add_config_arguments, from_parsed, recipe_names, recipe_path
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task, task_noun, with_article
 from involution.extras import require
+
+# what the help lists first: name -> setting
+_BASIC = {
+    "--data": "data.spec",
+    "--recipe": "recipe",
+    "--model": "model.name",
+    "--backbone": "model.backbone",
+    "--weights": "model.weights",
+    "--epochs": "trainer.epochs",
+    "--batch-size": "data.batch_size",
+    "--lr": "optimizer.lr",
+    "--device": "trainer.accelerator",
+    "--devices": "devices",
+    "--workers": "data.workers",
+    "--output": "output",
+    "--name": "name",
+    "--resume": "resume",
+    "--config": "config",
+    "--print-config": "print_config",
+}
+_EXAMPLES = {
+    "classify": (
+        "involution classify train --recipe finetune --data imagefolder:photos",
+        "involution classify train --recipe digits --epochs 5 --name short",
+    ),
+    "detect": ("involution detect train --recipe finetune --data coco:objects",),
+    "segment": ("involution segment train --recipe finetune --data masks:fields",),
+}
 
 
 @dataclass(frozen=True)
@@ -32,8 +62,15 @@ class TrainCommand:
     @property
     def __doc__(self) -> str:  # type: ignore[override]
         return (
-            f"Train {with_article(task_noun(self.task))}; every setting of a recipe can be changed on the command line."
+            f"Train {with_article(task_noun(self.task))}.\n\n"
+            "Every setting of a recipe can be changed by its name with dots; some have short names, listed first. "
+            "Values are YAML; null is for none."
         )
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Command lines for the help."""
+        return _EXAMPLES.get(self.task, ())
 
     def add_arguments(self, parser: Any) -> None:
         """Add the options: a recipe, a checkpoint to resume from, and every setting."""
@@ -45,17 +82,25 @@ class TrainCommand:
             help="resume an interrupted run from its last.ckpt; auto starts the run of this command or resumes it",
         )
         add_config_arguments(parser, get_task(self.task).config)
+        kinds = ", ".join(dict.fromkeys(found.syntax for found in formats(self.task)))
+        spec = f"the data set: {kinds}; or a folder in one of these formats" if kinds else ""
+        basics(parser, _BASIC, {"--data": spec})
 
     def prepare(self, argv: list[str]) -> list[str]:
         """Put the settings of `--recipe` or `--resume` before all others, in whatever order they are given."""
+        # with the older name, jsonargparse would want a value
+        argv = ["--print-config" if word == "--print_config" else word for word in argv]
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        first.add_argument("--recipe")
-        first.add_argument("--resume")
+        for name in ("--recipe", "--resume", "--data", "--model"):
+            first.add_argument(name)
         try:
             given, _ = first.parse_known_args(argv)
         except argparse.ArgumentError:
             # the full parser gives a better message
             return argv
+        for name, value in (("data", given.data or ""), ("model", given.model or "")):
+            if value.startswith("{"):
+                raise ConfigError(f"--{name} takes a name; give settings as --config '{{{name}: {value}}}'")
         resumed = given.resume and given.resume != "auto"
         if given.recipe and resumed:
             raise ConfigError("--recipe can't be combined with --resume: a resumed run keeps its own settings")
@@ -91,7 +136,7 @@ class TrainCommand:
                 print("interrupted before the first checkpoint", file=sys.stderr)
             else:
                 command = f"involution {self.task} train --resume {shlex.quote(str(stop.checkpoint))}"
-                command += _named_again("--data.spec", config)
+                command += _named_again("--data", config)
                 print(f"interrupted; resume with: {command}", file=sys.stderr)
             return 130
         if not is_main_process():

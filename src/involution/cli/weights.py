@@ -13,6 +13,11 @@ from typing import Any
 
 _ACTIONS = ("list", "get", "where", "card", "save")
 
+examples = (
+    "involution weights get rednet50",
+    "involution weights card rednet50",
+)
+
 
 def add_arguments(parser: Any) -> None:
     """Add what to do and with which weights."""

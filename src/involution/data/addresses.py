@@ -137,7 +137,7 @@ def _check_allowed(address: str) -> None:
     if not named or ".." in address.split("/"):
         raise AddressError(
             f"{_without_secrets(address)}: an address is only taken from the command line, not from a checkpoint or a "
-            "file; name it there, as with --data.spec or --data"
+            "file; name it there, as with --data"
         )
 
 

@@ -127,11 +127,11 @@ def prepare_folder(folder: Path) -> Path | None:
     moved = None
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
-            raise DemoError(f"{folder} holds files that are not a demo's; choose another folder with --out")
+            raise DemoError(f"{folder} holds files that are not a demo's; choose another folder with --output")
         numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
         moved = folder.rename(next(path for path in numbered if not path.exists()))
     elif folder.exists() and not folder.is_dir():
-        raise DemoError(f"{folder} is a file; choose a folder with --out")
+        raise DemoError(f"{folder} is a file; choose a folder with --output")
     make_folder(folder)
     # from here on the folder counts as a demo's, even if the demo is interrupted
     write(folder / MARKER, "{}\n")

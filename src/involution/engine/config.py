@@ -163,7 +163,7 @@ class TrainerConfig:
             part of all weights, gradients and the optimiser's state.
         activation_checkpointing: keep the input of each block of the backbone alone, and compute the block again when
             its gradient is needed; less memory, more time.
-        accelerator: auto, cpu, gpu, mps.
+        accelerator: auto, cpu, cuda or mps.
     """
 
     epochs: int = ranged(130, 1, MOST)
@@ -292,7 +292,9 @@ def add_config_arguments(parser: ArgumentParser, cls: type[RunConfig]) -> None:
     parser.add_argument("--config", action=config_action(), help="YAML file with settings, read before the options")
     parser.add_argument("--compile", action=ActionYesNo, default=False, help="compile the network with torch.compile")
     parser.add_class_arguments(cls, skip={"compile"})
+    placeholders = {"data.spec": "SPEC", "model.weights": "FILE", "output": "FOLDER"}
     for action in parser._actions:
+        action.metavar = placeholders.get(action.dest, action.metavar)
         if action.dest == "data.spec" and formats(cls.task):
             # what is registered, also by others
             action.help = f"the data set: {format_help(cls.task)}; or the path of a folder in one of these formats"

@@ -15,7 +15,8 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         return found or torch.device("cpu")
     try:
-        device = torch.device(name)
+        # as in training, where it has always been a name, too
+        device = torch.device("cuda" if name == "gpu" else name)
     except RuntimeError as error:
         raise ConfigError(
             f"no device named {name!r}; wanted auto, cpu{f' or {found.type}' if found else ''}"

@@ -24,7 +24,9 @@ def make_parser(**settings: Any) -> ArgumentParser:
     from jsonargparse import ArgumentParser, set_loader
 
     set_loader(_MODE, _value, (YamlError,))
-    return ArgumentParser(parser_mode=_MODE, exit_on_error=False, allow_abbrev=False, **settings)
+    return ArgumentParser(
+        parser_mode=_MODE, exit_on_error=False, allow_abbrev=False, print_config="--print-config", **settings
+    )
 
 
 @cache

@@ -295,7 +295,7 @@ def evaluate(
         batch_size: images per batch on one device; by default the task's.
         workers: loader processes per device.
         devices: number of devices that share the images.
-        accelerator: auto, cpu, gpu, mps.
+        accelerator: auto, cpu, cuda or mps.
         on_problem: refuse broken images and malformed annotations, or skip them.
         progress: show a progress bar.
 

@@ -72,7 +72,7 @@ def test_options_of_words():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--batch 4 0", "--batch must be 1 or more, got 0"),
+        ("--batch-size 4 0", "--batch-size must be 1 or more, got 0"),
         ("--seconds nan", "--seconds must be 0 or more, got nan"),
         ("--rounds 1", "--rounds must be 2 or more, got 1"),
         ("--threads 0", "--threads must be 1 or more, got 0"),

@@ -44,7 +44,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("suite", nargs="?", choices=list(SUITES), help=f"{titles}; by default chosen for this machine")
     parser.add_argument("--quick", action="store_true", help="only the most important measurements, about a minute")
     parser.add_argument("--only", nargs="+", metavar="PART", default=[], help="parts of a suite, such as operator")
-    parser.add_argument("--batch", type=int, nargs="+", default=[], help="batch sizes; by default the suite's")
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[], help="batch sizes; by default the suite's")
     parser.add_argument("--seconds", type=float, help="minimum time per measurement; by default the suite's")
     parser.add_argument("--rounds", type=int, help="minimum rounds per measurement; by default the suite's")
     parser.add_argument("--minutes", type=float, help="start no measurement after this many; by default the suite's")
@@ -65,7 +65,7 @@ def options(args: Any) -> Options:
 
     from involution.studies.harness import Options
 
-    check_numbers(args.batch, args.seconds or 0, args.threads)
+    check_numbers(args.batch_size, args.seconds or 0, args.threads)
     if args.rounds is not None and args.rounds < 2:
         raise StudyError(f"--rounds must be 2 or more, got {args.rounds}")
     if args.threads:
@@ -74,7 +74,7 @@ def options(args: Any) -> Options:
         quick=args.quick,
         dry_run=args.dry_run,
         parts=tuple(dict.fromkeys(args.only)),
-        batches=tuple(dict.fromkeys(args.batch)),
+        batches=tuple(dict.fromkeys(args.batch_size)),
         seconds=args.seconds,
         rounds=args.rounds,
         minutes=args.minutes,
@@ -85,7 +85,7 @@ def options(args: Any) -> Options:
 def check_numbers(batches: list[int], seconds: float, threads: int | None) -> None:
     """Raise `StudyError` for batch sizes, a time or a number of threads that make no sense."""
     if min(batches, default=1) < 1:
-        raise StudyError(f"--batch must be 1 or more, got {min(batches)}")
+        raise StudyError(f"--batch-size must be 1 or more, got {min(batches)}")
     if not (math.isfinite(seconds) and seconds >= 0):
         raise StudyError(f"--seconds must be 0 or more, got {seconds}")
     if threads is not None and threads < 1:

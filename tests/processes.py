@@ -83,3 +83,18 @@ def _fork(rank, count, work, args, before, address, port, folder):
             (folder / f"{rank}.txt").write_text(f"process {rank}\n{traceback.format_exc()}")
     finally:
         os._exit(code)
+
+
+def descendants(pid):
+    """The process, its children, theirs, and so on (by /proc)."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found

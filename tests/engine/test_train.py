@@ -143,6 +143,15 @@ def test_an_existing_run_is_never_overwritten(make_config):
     assert result.last.read_bytes() == before
 
 
+def test_a_finished_run_of_steps_is_prolonged_by_steps(make_config):
+    result = train(make_config(trainer__steps=1), progress=False)
+    said = (
+        r"is finished \(1 of 1 epochs, set by trainer\.steps 1\); raise --trainer\.steps to train longer, which holds"
+    )
+    with pytest.raises(ConfigError, match=said):
+        train(make_config(trainer__steps=1, trainer__epochs=2), progress=False, resume=result.last)
+
+
 def test_divergence_is_told(make_config):
     with pytest.raises(TrainingDiverged, match=r"in epoch 1, step 2: .*; lower optimizer\.lr.*; nothing was saved"):
         train(make_config(optimizer__lr=1e30, optimizer__name="sgd"), progress=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from many_images import checkpoint, lines, png, rows, table
+from processes import descendants
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")]
 ENGINES = {"process": [], "ray": ["--engine", "ray", "--workers", "2"]}
@@ -60,20 +61,6 @@ def wait_for_parts(folder, count, process):
     while len(finished(folder)) < count and process.poll() is None:
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-def descendants(pid):
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 def running(pid):

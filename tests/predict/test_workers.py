@@ -40,23 +40,10 @@ import json, os, sys
 from pathlib import Path
 
 import torch
+from processes import descendants
 
 from involution.predict import Workers, predict_many
 from involution.predict.workers import WorkerError, _connected
-
-
-def below(pid):
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                pass
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 def listening(pids):
@@ -90,8 +77,8 @@ with _connected(ray_workers, 0):
         found = predict_many(**call, checkpoint=network, folder=place / f"{task}-ray", workers=ray_workers)
         told["done"][task] = [found.images, found.parts, found.done, sum(found.errors.values())]
     told["usage"] = os.environ["RAY_USAGE_STATS_ENABLED"]
-    told["processes"] = sorted(below(os.getpid()) - {os.getpid()})
-    told["listening"] = listening(below(os.getpid()))
+    told["processes"] = sorted(descendants(os.getpid()) - {os.getpid()})
+    told["listening"] = listening(descendants(os.getpid()))
     import ray
 
     told["folder"] = ray._private.worker._global_node.get_session_dir_path()
@@ -113,6 +100,9 @@ print(json.dumps(told))
 @pytest.fixture(scope="module")
 def told(place):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "127.0.0.1:1"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     command = [sys.executable, "-c", DRIVER, str(place), *TASKS]
     done = subprocess.run(command, env=environment, timeout=600, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr[-3000:]

@@ -27,6 +27,8 @@ from involution.data.splits import cut, cut_by, val_of_train
 _SHARE = 0.2
 # of an image's area: a box that covers more of it is the whole image
 _WHOLE = 0.98
+# intersection over union from which two boxes have one place
+_SAME = 0.95
 
 
 class BoxDataset(Dataset[Any]):
@@ -141,7 +143,7 @@ def _below(file: Path, source: Path) -> str:
 
 def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty: bool) -> None:
     """Say which objects are not trained on, and which classes have none, in training unless that is meant so."""
-    crowds, thin, twice, whole = [], [], [], []
+    crowds, thin, twice, whole, several = [], [], [], [], []
     count = 0
     missing = set(range(len(record.classes)))
     for scene in record.scenes:
@@ -162,6 +164,7 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty
             if min(width, height) < 1:
                 thin.append(name)
             whole += [name] if width * height >= _WHOLE * scene.width * scene.height else []
+        several += [f"{split} {scene.file.name}"] * _of_several_classes(scene)
     if crowds:
         findings.ignore("crowds and difficult objects, not trained on and not counted as misses", *crowds)
     if thin and len(thin) == count:
@@ -175,9 +178,34 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty
         findings.note(f"{split}: all boxes cover their whole images, so no place can be learnt: {some(whole)}")
     if twice:
         findings.note(f"{split}: boxes given twice, of one class and place, which count twice: {some(twice)}")
+    if several:
+        findings.note(
+            f"{split}: boxes that have the place of one of another class, which may be right: {some(several)}"
+        )
     # a mean over classes, in an evaluation, does not go over these
     if missing and not (allow_empty and split == "train"):
         findings.note(f"{split}: no objects of {', '.join(record.classes[label] for label in sorted(missing))}")
+
+
+def _of_several_classes(scene: Scene) -> int:
+    """How many objects of an image have the place of one of another class, each counted once."""
+    found = sorted(_objects(scene), key=lambda box: box.xywh[0])
+    count = 0
+    for place, box in enumerate(found):
+        x, y, width, height = box.xywh
+        for other in found[place + 1 :]:
+            # too far right to cover enough, and so is every later one
+            if other.xywh[0] > x + (1 - _SAME) * width:
+                break
+            if other.label == box.label:
+                continue
+            across = min(x + width, other.xywh[0] + other.xywh[2]) - other.xywh[0]
+            down = min(y + height, other.xywh[1] + other.xywh[3]) - max(y, other.xywh[1])
+            both = max(across, 0) * max(down, 0)
+            if both and both >= _SAME * (width * height + other.xywh[2] * other.xywh[3] - both):
+                count += 1
+                break
+    return count
 
 
 def _with_background(train: BoxDataset, findings: Findings, options: Options) -> BoxDataset:

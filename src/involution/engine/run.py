@@ -199,13 +199,16 @@ def _is_finished(
     epoch, patience = start.position[0], config.trainer.patience
     waited = start.found["callbacks"].get("EarlyStop", {}).get("wait_count", 0)
     if epoch >= config.trainer.epochs:
-        state, wish = f"is finished ({epoch} of {config.trainer.epochs} epochs)", "epochs"
+        steps, wish = config.trainer.steps, "epochs" if config.trainer.steps is None else "steps"
+        by = f", set by trainer.steps {steps}" if steps else ""
+        state = f"is finished ({epoch} of {config.trainer.epochs} epochs{by})"
     elif patience is not None and waited >= patience:
         state, wish = f"stopped early ({waited} epochs without a better figure)", "patience"
     else:
         return False
     if resume != AUTO and not mended:
-        raise ConfigError(f"{start.checkpoint} {state}; raise --trainer.{wish} to train longer")
+        held = ", which holds instead of trainer.epochs (or set it to null)" if wish == "steps" else ""
+        raise ConfigError(f"{start.checkpoint} {state}; raise --trainer.{wish} to train longer{held}")
     tell(f"{start.checkpoint} {state}")
     return True
 

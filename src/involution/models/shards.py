@@ -104,7 +104,11 @@ class Shards:
         for name, (size, digest) in self.files.items():
             part = self.folder / name
             # a pipe or device would be read for ever
-            if not part.is_file() or part.stat().st_size != size or checksum_of(part) != digest:
+            if not part.is_file():
+                raise CheckpointError(f"{part} is damaged: it is no file")
+            if part.stat().st_size != size:
+                raise CheckpointError(f"{part} is damaged: it has {part.stat().st_size:,} bytes instead of {size:,}")
+            if checksum_of(part) != digest:
                 raise CheckpointError(f"{part} is damaged: its checksum is wrong")
 
     def read(self, file: Path) -> dict[Place, torch.Tensor]:

@@ -1,0 +1,19 @@
+"""Objects of a detection data set that are told of."""
+
+from pathlib import Path
+
+import pytest
+
+from involution.data.box_dataset import _tell_objects
+from involution.data.boxes import Box, BoxRecord, Scene
+from involution.data.findings import Findings
+
+
+@pytest.mark.parametrize(("other", "told"), [((4, 4.2, 20, 20), 1), ((4, 8, 20, 20), 0), ((30, 4, 10, 10), 0)])
+def test_a_place_that_has_two_classes_is_told(other, told):
+    boxes = (Box(1, other), Box(0, (4, 4, 20, 20)), Box(0, (40, 30, 9, 9)))
+    record = BoxRecord(Path("train.json"), ["car", "bus"], [1, 2], [Scene(1, Path("0.png"), 64, 48, boxes)])
+    findings = Findings()
+    _tell_objects("train", record, findings, False)
+    said = "train: boxes that have the place of one of another class, which may be right: 1 (train 0.png)"
+    assert findings.notes == [said] * told

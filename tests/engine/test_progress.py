@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from involution.engine import train
+from involution.engine import progress, train
 from involution.engine.callbacks import TrainingInterrupted
 
 
@@ -10,8 +10,12 @@ def test_one_line_an_epoch_where_the_output_is_no_terminal(make_config, capsys):
     # a long path would be broken at 80 columns, and brackets be taken for markup
     name = f"[run]{'-' * 40}"
     train(make_config(name))
-    data, *lines = capsys.readouterr().err.splitlines()
+    data, classes, network, steps, *lines = capsys.readouterr().err.splitlines()
     assert data == "data: train 1,077, val 360, test 360 images of digits"
+    assert re.fullmatch(r"classes: 10: 0 \d+, 1 \d+, .*, 9 \d+", classes)
+    assert sum(map(int, re.findall(r" (\d+)(?:,|$)", classes))) == 1077
+    assert re.fullmatch(r"network: test_resnet, 0\.\d+ million parameters; on cpu", network)
+    assert steps == "steps: 4 an epoch, of 256 images; 8 in 2 epochs"
     assert len(lines) == 2
     pattern = rf"{re.escape(name)} epoch 2/2: val accuracy [\d.]+%, val loss [\d.]+, [\d,]+ images/s"
     assert re.fullmatch(pattern, lines[1])
@@ -40,8 +44,8 @@ def test_lines_on_a_terminal_that_can_not_move_its_cursor(make_config, capsys, m
     columns(monkeypatch, 80)
     monkeypatch.setenv("TERM", "dumb")
     train(make_config())
-    # what the data are, and a line an epoch
-    assert len(capsys.readouterr().err.splitlines()) == 3
+    # what the run is, and a line an epoch
+    assert len(capsys.readouterr().err.splitlines()) == 6
 
 
 def test_speed_after_a_resumption_within_an_epoch(make_config, press_ctrl_c, capsys):
@@ -51,5 +55,20 @@ def test_speed_after_a_resumption_within_an_epoch(make_config, press_ctrl_c, cap
         train(config)
     capsys.readouterr()
     train(config, resume=stop.value.checkpoint)
-    first = capsys.readouterr().err.splitlines()[1]
+    first = next(line for line in capsys.readouterr().err.splitlines() if "epoch 1/2" in line)
     assert float(re.search(r"([\d,]+) images/s", first)[1].replace(",", "")) > 1
+
+
+def test_a_long_epoch_is_told_now_and_then(make_config, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_FIRST", 0)
+    monkeypatch.setattr(progress, "_AGAIN", 0)
+    train(make_config())
+    lines = [line for line in capsys.readouterr().err.splitlines() if " batches, " in line]
+    assert re.fullmatch(r"run epoch 1/2: 2 of 4 batches, loss [\d.]+, [\d,.]+ images/s, about \d+ s left", lines[0])
+    # the last batch of an epoch is told by the epoch's line
+    assert [line.split()[3] for line in lines] == ["2", "3", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(3.4, "3 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_a_duration_in_words(seconds, words):
+    assert progress._duration(seconds) == words

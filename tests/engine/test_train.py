@@ -160,7 +160,6 @@ def test_divergence_is_told(make_config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data__batch_size": 2000}, "batch_size is 2000, but digits has only 1077 training images"),
         ({"data__batch_size": 30, "trainer__accumulate": 4}, "must be a multiple of devices x trainer.accumulate"),
         ({"data__channels": 3}, r"data\.channels must be 1 or 3 with as many data\.mean"),
         ({"data__interpolation": "nearest"}, "must be bilinear or bicubic"),

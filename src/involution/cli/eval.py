@@ -17,6 +17,9 @@ from involution.engine.settings import ConfigError
 from involution.engine.task import get_task, task_noun
 from involution.extras import require
 
+# figures of more classes are in --output alone
+_MANY_CLASSES = 40
+
 
 @dataclass(frozen=True)
 class EvalCommand:
@@ -106,12 +109,18 @@ class EvalCommand:
             return 0
         found = measured.figures
         header, rows, beside = found.table_beside(named(args.checkpoint))
-        table = Table(title=Text(f"{args.checkpoint}, {found.split} split"))
-        for number, name in enumerate(header):
-            table.add_column(Text(name), justify="right" if number or rows[0][0][:1].isdigit() else "left")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
+        tables = [(f"{args.checkpoint}, {found.split} split", header, rows)]
+        if 1 < len(found.classes) <= _MANY_CLASSES:
+            tables.append(("", *found.class_table()))
+        for title, header, rows in tables:
+            table = Table(title=Text(title) if title else None)
+            for number, name in enumerate(header):
+                left = not number and (name == "class" or not rows[0][0][:1].isdigit())
+                table.add_column(Text(name), justify="left" if left else "right")
+            for row in rows:
+                table.add_row(*map(Text, row))
+            if header:
+                console.print(table)
         for line in filter(None, (found.summary(), beside)):
             console.print(line, highlight=False)
         figures = {

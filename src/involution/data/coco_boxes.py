@@ -46,7 +46,8 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
             fits, fits_corners = _overlap((x, y, x + width, y + height), hull), _overlap((x, y, width, height), hull)
             apart += [name] if fits < 0.5 else []
             plain, corners = plain + (fits > fits_corners), corners + (fits < fits_corners > 0.9)
-        elif is_number(item.get("area")):
+        # that of a mask is smaller than its box
+        elif is_number(item.get("area")) and not item.get("segmentation"):
             fits_area = _near(item["area"], width * height)
             plain += fits_area
             corners += not fits_area and width > x and height > y and _near(item["area"], (width - x) * (height - y))

@@ -52,6 +52,10 @@ class Figures(ABC):
         """One line below the table, or an empty string."""
         return f"{self.num_images:,} images, {self.images_per_second:,.1f} images/s"
 
+    def class_table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of a second table with figures of each class; nothing if `table` has them."""
+        return [], []
+
     def table_beside(self, published: PublishedWeights | None) -> tuple[list[str], list[list[str]], str]:
         """The table with what was published of the same weights below it, and what differs; empty where nothing was.
 

@@ -1,4 +1,4 @@
-"""The progress of a training run: a bar on a terminal, otherwise one line per epoch."""
+"""The progress of a training run: a bar on a terminal, otherwise a line per epoch, and per minute of a long one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 from typing_extensions import override
+
+# seconds after which a run that shows no bar is said to go on: the first time, and then again
+_FIRST, _AGAIN = 10, 60
 
 
 class _Title(ProgressColumn):
@@ -38,12 +41,16 @@ class ProgressBar(L.Callback):
         self._since = 0.0
         self._images = 0
         self._loss = 0.0
+        # when a line was printed last; when and after which of all steps the first one was done
+        self._said = 0.0
+        self._began: tuple[float, int] | None = None
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        self._since = time.perf_counter()
+        self._since = self._said = time.perf_counter()
+        self._began = None
         if self.console.is_interactive:
             # in 80 columns the title and the bar shrink; the figures and the time left stay whole
             self._progress = Progress(
@@ -70,6 +77,8 @@ class ProgressBar(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._images += len(batch[1]) * trainer.world_size
         if self._progress is None:
+            if trainer.is_global_zero:
+                self._go_on(trainer, outputs, batch_idx + 1)
             return
         # reading the loss waits for the device, so not at every step
         if batch_idx % 10 == 0:
@@ -92,12 +101,33 @@ class ProgressBar(L.Callback):
                 f"val {name} {figures[name]:.4f}" if name == "loss" else f"val {name} {figures[name]:.2%}"
                 for name in sorted(figures, key=lambda name: name != pl_module.monitor)
             )
-            self.console.print(
-                f"{self.title} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {shown}, {speed:,.0f} images/s",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
+            self._said = time.perf_counter()
+            self._say(
+                f"{self.title} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {shown}, {speed:,.0f} images/s"
             )
+
+    def _go_on(self, trainer: L.Trainer, outputs: Any, batches: int) -> None:
+        """Say how far a long epoch is, and how long the rest of the run takes."""
+        now, whole = time.perf_counter(), int(trainer.num_training_batches)
+        done = trainer.current_epoch * whole + batches
+        if self._began is None:
+            # the first step is slower than all others
+            self._began = now, done
+        since, first = self._began
+        wait = _AGAIN if self._said > since else _FIRST
+        if now - max(self._said, since) < wait or done == first or batches == whole:
+            return
+        self._said = now
+        left = (now - since) / (done - first) * (whole * (trainer.max_epochs or 1) - done)
+        speed = self._images / max(now - self._since, 1e-9)
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        self._say(
+            f"{self.title} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {batches:,} of {whole:,} batches, "
+            f"loss {loss:.3f}, {speed:,.1f} images/s, about {_duration(left)} left"
+        )
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -111,3 +141,10 @@ class ProgressBar(L.Callback):
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self._stop()
+
+
+def _duration(seconds: float) -> str:
+    """A time in words, such as 50 s, 12 min or 3.5 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -21,11 +21,12 @@ from involution.data.parts import reading_of, stored_of
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.survey import Survey, deep_warnings, survey
+from involution.engine import plan
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
 from involution.engine.checkpoint import CheckpointError, read_checkpoint, read_recipe
 from involution.engine.checks import check_config
 from involution.engine.classes import match_classes, some
-from involution.engine.config import Config, RunConfig
+from involution.engine.config import RunConfig
 from involution.engine.faults import CannotWrite, RunFailed, TrainingDiverged, loader_killed
 from involution.engine.files import atomic_path, is_ours, made_of
 from involution.engine.freezing import freeze
@@ -44,7 +45,7 @@ from involution.engine.settings import ConfigError
 from involution.engine.signals import StopFlag
 from involution.engine.split_record import CONTENTS, contents, differences, joined, record, recorded, trained_on
 from involution.engine.task import TaskSpec, get_task
-from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, quiet
+from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, processes, quiet
 from involution.engine.training_state import check_training_state
 from involution.engine.weights import fit_backbone
 
@@ -114,12 +115,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         data = open_data(spec, config)
         images = spec.train_set(config, data)
         num_images = len(images)  # type: ignore[arg-type]
-        config = in_epochs(config, num_images)
-        if num_images < config.data.batch_size:
-            raise ConfigError(
-                f"data.batch_size is {config.data.batch_size}, but {config.data.spec} has only {num_images} training "
-                "images; choose a smaller batch"
-            )
+        asked, (config, notes) = config, plan.fitted(config, num_images, processes(config))
         if start.card is not None and list(data.classes) != start.card.classes:
             raise ConfigError(
                 f"{start.checkpoint} was trained on other classes ({some(start.card.classes)}) than {config.data.spec}"
@@ -129,6 +125,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         recorder = RunRecorder(folder.path, flag, left_out, folder.check)
         with flag, quiet():
             module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=start.found is None)
+            module.card = replace(module.card, recipe=plan.recipe(asked, config))
             module.split = _split(data, start, num_images // config.data.batch_size * config.trainer.accumulate)
             if is_main_process():
                 before = recorded(start.found or _started_from(config, data), CONTENTS)
@@ -136,7 +133,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
             if not _is_finished(config, module, recorder, start, resume):
                 if start.found is None:
                     folder.claim()
-                _fit(spec, config, data, images, module, recorder, left_out, start, progress)
+                _fit(spec, config, data, images, module, recorder, left_out, start, progress, notes)
     seconds = sum(row["seconds"] for row in recorder.history)
     trained = sum(row["seconds"] * row["images_per_second"] for row in recorder.history)
     return TrainResult(
@@ -223,6 +220,7 @@ def _fit(
     left_out: LeftOut,
     start: Start,
     progress: bool,
+    notes: Sequence[str],
 ) -> None:
     """Train, in the folder of the recorder."""
     fitting = Fitting()
@@ -235,6 +233,12 @@ def _fit(
     found_in_data = _survey(data) if start.found is None and is_main_process() else None
     if found_in_data:
         _write_survey(found_in_data, recorder.run_dir)
+    for note in notes:
+        tell(f"warning: {note}")
+    if progress and is_main_process():
+        device = trainer.strategy.root_device
+        for line in plan.lines(config, module.model, device, len(images), found_in_data):
+            tell(line)
     try:
         trainer.fit(
             module, train_loader, val_loader, ckpt_path=start.checkpoint and str(start.checkpoint), weights_only=True
@@ -463,15 +467,6 @@ def category_ids(data: DataSet[Any]) -> list[int]:
     """The source's ids of the classes, if it has any."""
     record = getattr(data.train, "record", None)
     return [] if record is None else list(record.category_ids)
-
-
-def in_epochs(config: Config, num_images: int) -> Config:
-    """The settings with `trainer.steps`, if given, converted to whole epochs."""
-    trainer, batch_size = config.trainer, config.data.batch_size
-    if trainer.steps is None or num_images < batch_size:
-        return config
-    epochs = math.ceil(trainer.steps / (num_images // batch_size))
-    return replace(config, trainer=replace(trainer, epochs=epochs))
 
 
 def open_data(spec: TaskSpec, config: RunConfig, only: str | None = None) -> DataSet[Any]:

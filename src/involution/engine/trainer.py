@@ -137,10 +137,8 @@ def placement(config: RunConfig, *, whole: bool = False) -> dict[str, Any]:
     """
     from lightning.pytorch.strategies import DDPStrategy
 
-    devices, nodes = config.devices, 1
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
+    devices = int(os.environ["LOCAL_WORLD_SIZE"]) if _by_torchrun() else config.devices
+    nodes = processes(config) // devices
     # buffers are not broadcast, because evaluation may have fewer batches on one device than on another
     unused = get_task(config.task).unused_parameters
     alone = devices * nodes == 1
@@ -161,6 +159,15 @@ def placement(config: RunConfig, *, whole: bool = False) -> dict[str, Any]:
         "strategy": strategy,
         "precision": config.trainer.precision,
     }
+
+
+def processes(config: RunConfig) -> int:
+    """How many processes share a run: as torchrun says, otherwise one for each device."""
+    return int(os.environ["WORLD_SIZE"]) if _by_torchrun() else config.devices
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def on_gpu(trainer: Any) -> bool:

@@ -518,6 +518,15 @@ def test_boxes_given_by_their_corners_are_refused(tmp_path, evidence):
         open_root(tmp_path)
 
 
+def test_the_area_of_a_mask_says_nothing_of_its_box(tmp_path):
+    def to_mask(item):
+        # by chance the mask's area is that of a box between these corners
+        item |= {"bbox": [10, 10, 20, 30], "segmentation": {"size": [48, 64], "counts": [0, 200, 2872]}, "area": 200}
+
+    flat(tmp_path, to_mask)
+    assert not any("boxes" in note for note in open_root(tmp_path).findings.notes)
+
+
 def test_small_boxes_at_the_left_and_top_are_taken_as_they_are(tmp_path):
     def to_origin(item):
         item |= {"bbox": [0, 0, 20, 30], "segmentation": [[0, 0, 20, 0, 20, 30, 0, 30]]}

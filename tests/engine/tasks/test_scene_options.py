@@ -8,7 +8,7 @@ import torch
 
 from involution.data.registry import Options
 from involution.data.scenes import make_digit_scenes
-from involution.engine import DetectConfig, SegmentConfig, run, trainer
+from involution.engine import DetectConfig, SegmentConfig, plan, run, trainer
 from involution.engine.callbacks import RunRecorder
 from involution.engine.settings import setting_names
 from involution.engine.signals import StopFlag
@@ -150,7 +150,8 @@ def fingerprint(task, root, tmp_path, changes, monkeypatch):
     fast = {"output": str(tmp_path), "data.spec": f"{kind}:{root}", "data.workers": 0, "data.batch_size": 4}
     fast |= {"trainer.epochs": 3, "trainer.precision": "32-true", "trainer.channels_last": False}
     config = CONFIGS[task].load("digit-scenes", {**fast, **changes})
-    config = run.in_epochs(config, 6)
+    # so few steps would shorten the warm-up
+    config = dataclasses.replace(plan.fitted(config, 6, 1)[0], schedule=config.schedule)
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
     data = run.open_data(spec, config)

@@ -81,6 +81,14 @@ class ClassificationFigures(Figures):
         cells["images/s"] = f"{self.images_per_second:,.0f}"
         return list(cells), [list(cells.values())]
 
+    def class_table(self) -> tuple[list[str], list[list[str]]]:
+        """A row for each class."""
+        rows = [
+            [row["name"], f"{row['images']:,}", *(f"{100 * row[name]:.1f}" for name in ("precision", "recall", "f1"))]
+            for row in self.per_class
+        ]
+        return ["class", "images", "precision %", "recall %", "F1 %"], rows
+
     def table_beside(self, published: PublishedWeights | None) -> tuple[list[str], list[list[str]], str]:
         """The row with those of the published figures below it."""
         header, rows = self.table()

@@ -54,6 +54,11 @@ class DetectionFigures(Figures):
                 rows.append([name, *("–" if math.isnan(cell) else f"{100 * cell:.1f}" for cell in cells)])
         return ["%", *_COLUMNS], rows
 
+    def class_table(self) -> tuple[list[str], list[list[str]]]:
+        """AP of the boxes of each class, in percent."""
+        named = zip(self.classes, self.class_ap, strict=True)
+        return ["class", "AP %"], [[name, "–" if math.isnan(value) else f"{100 * value:.1f}"] for name, value in named]
+
     def to_dict(self) -> dict[str, Any]:
         """COCO's figures, and AP by class; null if the data has no such object."""
         plain = {name: or_none(value) for name, value in self.bbox.items()}

@@ -158,7 +158,9 @@ def line(row: Mapping[str, Any]) -> str:
     """Return a row in words, for where there are no tables."""
     words = [str(row[key]) for key in ("family", "measure", "layer", "batch", "dtype", "candidate") if row.get(key)]
     if "p50_ms" in row:
-        words.append(f"{row['p50_ms']:g} ms, {row['peak_bytes'] / 1e6:.1f} MB")
+        words.append(f"{row['p50_ms']:g} ms")
+    if "peak_bytes" in row:
+        words[-1] += f", {row['peak_bytes'] / 1e6:.1f} MB"
     if "p50_ratio" in row:
         words.append(f"{row['p50_ratio']:.2f} ({row['p20_ratio']:.2f}–{row['p80_ratio']:.2f}) of {row['base']}")
     return "  ".join([*words, *([row["note"]] if "note" in row else [])])

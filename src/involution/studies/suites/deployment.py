@@ -1,0 +1,222 @@
+"""RedNet-50 against ResNet-50 in what serves networks: PyTorch, and the files of `involution export` in their runtimes.
+
+Both networks go the same way: norms folded, written by the same format, run by the same runtime on as many threads, in
+turn. What a file computes is compared with PyTorch before it is timed. Weights and the norms' statistics are random.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from involution.export.graph import Graph, Input, Run
+from involution.export.pixels import Dense
+from involution.export.registry import Settings, get_format
+from involution.studies.harness import Measurement, Options, Row, Suite, Target, measure, ratios, target
+from involution.studies.workloads import NETWORKS, TINY_NETWORKS, Networks
+
+REDNET, RESNET = "RedNet", "ResNet"
+STANDARD = ", standard operators"
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of `involution export`.
+
+    Attributes:
+        network: whose.
+        format: its format.
+        settings: of the export.
+        suffix: added to the network's name.
+        runtime: the format whose runtime runs it, if not its own.
+    """
+
+    network: str
+    format: str
+    settings: Settings = field(default_factory=Settings)
+    suffix: str = ""
+    runtime: str | None = None
+
+
+_TITLES = {
+    "eager": "PyTorch",
+    "onnx": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "aoti": "AOTInductor",
+    "compiled": "compile_for_inference",
+}
+_PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+# of each runtime, the base first; files of integers would be two more here, under a title of their own
+_FILES = {
+    "onnx": (
+        _File(RESNET, "onnx"),
+        _File(REDNET, "onnx", Settings(operators="library")),
+        _File(REDNET, "onnx", suffix=STANDARD),
+    ),
+    "openvino": (
+        _File(RESNET, "openvino"),
+        _File(REDNET, "openvino"),
+        _File(REDNET, "onnx", suffix=STANDARD, runtime="openvino"),
+    ),
+    "aoti": (_File(RESNET, "aoti"), _File(REDNET, "aoti")),
+}
+# minutes that a part takes at least, of which most is compiling
+_MINUTES = {"eager": 0.6, "onnx": 1.2, "openvino": 1.2, "aoti": 2.0, "compiled": 2.5}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    call: Callable[[Tensor], Tensor]
+    columns: Row
+
+
+def _plan(options: Options) -> Iterator[Measurement]:
+    small = options.quick or options.dry_run
+    settings = options.filled(
+        batches=(1,) if small else (1, 8), seconds=0 if small else 8.0, rounds=2 if options.dry_run else 7
+    )
+    which = replace(TINY_NETWORKS if options.dry_run else NETWORKS, other=None)
+    for part in settings.parts:
+        yield Measurement(part, partial(_rows, part, which, settings), 0 if options.dry_run else _MINUTES[part])
+
+
+def _rows(part: str, which: Networks, settings: Any) -> Iterator[Row]:
+    networks = _folded(which)
+    columns = {"runtime": f"{_PACKAGES[part]} {version(_PACKAGES[part])}"} if part in _PACKAGES else {}
+    with _candidates(part, networks, which) as candidates:
+        for batch in settings.batches:
+            images = which.images(batch)
+            if part in _FILES:
+                # as their input is, or each call would copy it
+                images = images.contiguous()
+            first = {name: _first_call(found, networks[_of(name)], images) for name, found in candidates.items()}
+            calls = {name: partial(found.call, images) for name, found in candidates.items()}
+            # warm: the threads of a runtime go on spinning for a while after a call
+            how = {"seconds": settings.seconds, "rounds": settings.rounds, "warm": True}
+            for row in measure(calls, which.resnet[1], **how, measure=_TITLES[part], layer="network", batch=batch):
+                # other runtimes' memory is not seen
+                row.pop("peak_bytes", None)
+                name = row["candidate"]
+                if part == "compiled":
+                    row["made_s"] = round(first[name], 1)
+                yield {**row, **candidates[name].columns, **columns}
+
+
+def _folded(which: Networks) -> dict[str, nn.Module]:
+    """Networks by name, with statistics and weights of norms as trained ones have: a fresh branch ends in zeros."""
+    from involution import models
+
+    networks = which.build()
+    for network in networks.values():
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                nn.init.uniform_(module.weight, 0.3, 0.6)
+                nn.init.normal_(module.running_mean, 0, 0.1)
+                nn.init.uniform_(module.running_var, 0.5, 2)
+        models.fuse(network.eval())
+    return networks
+
+
+def _of(candidate: str) -> str:
+    return candidate.split(",")[0]
+
+
+def _first_call(candidate: _Candidate, network: nn.Module, images: Tensor) -> float:
+    """Compare with PyTorch; returns the seconds that the first call took."""
+    start = time.perf_counter()
+    found = candidate.call(images)
+    seconds = time.perf_counter() - start
+    with torch.inference_mode():
+        wanted = network(images)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+    return seconds
+
+
+@contextmanager
+def _candidates(part: str, networks: Mapping[str, nn.Module], which: Networks) -> Iterator[dict[str, _Candidate]]:
+    if part == "eager":
+        yield {name: _Candidate(partial(_infer, network), {}) for name, network in networks.items()}
+    elif part == "compiled":
+        from torch._inductor.utils import fresh_cache
+
+        from involution.models import compile_for_inference
+
+        # the time to compile is that of the first time
+        with fresh_cache():
+            torch._dynamo.reset()
+            yield {
+                name: _Candidate(compile_for_inference(network, dynamic=False), {})
+                for name, network in networks.items()
+            }
+    else:
+        names = {RESNET: which.resnet[1], REDNET: which.rednet[1]}
+        with tempfile.TemporaryDirectory(prefix="involution-bench-") as folder:
+            yield {
+                names[file.network] + file.suffix: _from_file(
+                    file, networks[names[file.network]], which.size, Path(folder) / str(number)
+                )
+                for number, file in enumerate(_FILES[part])
+            }
+
+
+def _infer(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        found: Tensor = network(images)
+    return found
+
+
+def _from_file(file: _File, network: nn.Module, size: int, folder: Path) -> _Candidate:
+    graph = Graph(Dense(network, None), (Input("images", torch.rand(2, 3, size, size), {0: "batch"}),), ("logits",))
+    run, columns = _write(file, graph, folder)
+    return _Candidate(lambda images: run([images])[0], columns)
+
+
+def _write(file: _File, graph: Graph, folder: Path) -> tuple[Run, Row]:
+    """Write a file and load it; returns what runs it, and its size and the seconds that it took."""
+    chosen = get_format(file.format)
+    chosen.require()
+    folder.mkdir()
+    path = folder / f"model{chosen.suffix}"
+    start = time.perf_counter()
+    chosen.write(graph, "{}", path, file.settings)
+    seconds = time.perf_counter() - start
+    places = [path, *(path.with_suffix(suffix) for suffix in chosen.beside)]
+    columns = {"made_s": round(seconds, 1), "megabytes": round(sum(one.stat().st_size for one in places) / 1e6, 1)}
+    if file.runtime == "openvino":
+        import openvino
+
+        path, model = path.with_suffix(".xml"), openvino.Core().read_model(path)
+        openvino.save_model(model, path, compress_to_fp16=False)
+    return get_format(file.runtime or file.format).load(path), columns
+
+
+def _targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
+    """Compare a run's rows with the project's targets."""
+    rednet, resnet = NETWORKS.rednet[1], NETWORKS.resnet[1]
+    found: list[Target] = []
+    for title, suffix, *most in _MOST:
+        for batch, limit in zip((1, 8), most, strict=True):
+            some = ratios([row for row in rows if row.get("batch") == batch], title, rednet + suffix, resnet)
+            found += target(f"{rednet}{suffix} ÷ {resnet}, {title}, batch {batch}", some, most=limit)
+    return found
+
+
+_MOST = (
+    ("AOTInductor", "", 0.78, 0.72),
+    ("ONNX Runtime", "", 0.72, 0.72),
+    ("ONNX Runtime", STANDARD, 1.4, 1.4),
+    ("OpenVINO", "", 0.68, 0.68),
+)
+
+SUITE = Suite(tuple(_TITLES), _plan, _targets, minutes=(6, 2), on_cpu=True)

@@ -4,10 +4,11 @@ import json
 import shutil
 
 import pytest
+import torch
 from explain_checkpoint import save_checkpoint
 
 from involution.cli import main
-from involution.engine.loading import load_predictor
+from involution.engine.loading import load, load_predictor
 from involution.export import LibraryError, export_checkpoint, load_exported, openvino_library
 from involution.export.registry import get_format
 
@@ -33,6 +34,25 @@ def test_the_results_are_those_of_the_checkpoint(written, checkpoints, photos):
     theirs = load_exported(written.file, "openvino").predict(photos / "1.png")
     assert ours.labels == theirs.labels
     assert ours.scores == pytest.approx(theirs.scores, abs=1e-5)
+
+
+def test_each_batch_size_is_compiled_by_itself(written, checkpoints, tmp_path, monkeypatch):
+    import openvino
+
+    compiled = []
+    whole = openvino.Core.compile_model
+    monkeypatch.setattr(
+        openvino.Core, "compile_model", lambda *words: compiled.append(words[1].input(0).partial_shape) or whole(*words)
+    )
+    file = export_checkpoint(checkpoints["grey"], "openvino", tmp_path / "a.xml").file
+    compiled.clear()
+    run, (network, _) = get_format("openvino").load(file), load(checkpoints["grey"])
+    for batch in (3, 1, 3, 0):
+        x = torch.rand(batch, 1, 16, 16)
+        with torch.no_grad():
+            torch.testing.assert_close(run([x])[0], network(x), rtol=1e-4, atol=1e-5)
+    # open where there is nothing in the batch
+    assert [str(shape) for shape in compiled] == ["[1,1,16,16]", "[3,1,16,16]", "[?,1,16,16]"]
 
 
 def test_what_is_wrong_is_told_in_one_line(written, photos, tmp_path, capsys):

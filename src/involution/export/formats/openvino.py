@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from involution.export.registry import Format, Settings, register
 # whatever the processor has: a file computes what PyTorch does
 _PRECISION = "f32"
 _OPSET = 20
+# batch sizes for which a network is kept compiled
+_KEPT = 4
 
 
 def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
@@ -66,15 +69,31 @@ def _load(path: Path) -> Run:
     if not path.with_suffix(".bin").is_file():
         raise ExportError(f"{path}: its weights are missing, {path.with_suffix('.bin').name} in the same folder")
     options = {"INFERENCE_PRECISION_HINT": _PRECISION, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+
+    @functools.lru_cache(_KEPT)
+    def compiled(batch: int | None) -> Any:
+        """The network for one batch size, or as it is in the file."""
+        chosen = model if batch is None else model.clone()
+        if batch is not None:
+            chosen.reshape(
+                {one: [batch, *list(one.partial_shape)[1:]] for one in chosen.inputs if one.partial_shape.is_dynamic}
+            )
+        return core.compile_model(chosen, "CPU", options)
+
     try:
-        compiled = core.compile_model(core.read_model(path), "CPU", options)
+        model = core.read_model(path)
+        # for an open batch OpenVINO copies tensors into another memory order and back around each involution
+        unfixed = [one for one in model.inputs if one.partial_shape.is_dynamic]
+        only_batch = bool(unfixed) and all(size.is_static for one in unfixed for size in list(one.partial_shape)[1:])
+        compiled(1 if only_batch else None)
     except RuntimeError as error:
         raise ExportError(f"{path}: OpenVINO can't load it: {' '.join(str(error).split())[:300]}") from error
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        found = compiled([tensor.numpy(force=True) for tensor in inputs])
+        network = compiled(len(inputs[0]) or None if only_batch else None)
+        found = network([tensor.numpy(force=True) for tensor in inputs])
         # the memory of the results is used again by the next call
-        return tuple(torch.from_numpy(found[place].copy()) for place in range(len(compiled.outputs)))
+        return tuple(torch.from_numpy(found[place].copy()) for place in range(len(network.outputs)))
 
     return run
 

@@ -8,7 +8,7 @@ WHEEL_VENV = build/wheel-venv
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-detection bench-gpu bench-scale wheel test-web test-wheel test-abi test-aarch64 sanitize clean
+.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-scale wheel test-web test-wheel test-abi test-aarch64 sanitize clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,10 @@ bench: $(STAMP) ## the operator against eager unfold; results into benchmarks/re
 
 bench-cpu: $(STAMP) ## the CPU's kernels against PyTorch's other ways; results into benchmarks/results/
 	$(BIN)/python benchmarks/run.py cpu
+
+bench-deployment: $(STAMP) ## RedNet-50 against ResNet-50 in the runtimes of exported files; results into benchmarks/results/
+	$(BIN)/python benchmarks/run.py deployment
+	$(BIN)/python benchmarks/run.py deployment --only detection
 
 bench-detection: $(STAMP) ## the detectors against torchvision's, ResNet-50's, at 800×1344; results into benchmarks/results/
 	$(BIN)/python benchmarks/run.py detection

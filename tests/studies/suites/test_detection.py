@@ -40,6 +40,6 @@ def test_rows_of_a_family(family):
 
 @pytest.mark.slow
 def test_a_prediction_of_nothing_is_not_timed(monkeypatch):
-    monkeypatch.setattr(detection, "_make_confident", lambda model: None)
+    monkeypatch.setattr(detection, "make_confident", lambda model: None)
     with pytest.raises(AssertionError, match="too little was timed"):
         run("retinanet")

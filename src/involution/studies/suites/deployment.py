@@ -22,8 +22,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from involution.export.graph import Graph, Input, Run
 from involution.export.pixels import Dense
-from involution.export.registry import Settings, get_format
+from involution.export.registry import Settings, get_format, get_task
 from involution.studies.harness import Measurement, Options, Row, Suite, Target, measure, ratios, target
+from involution.studies.suites.detection import counterpart, make_confident
 from involution.studies.workloads import NETWORKS, TINY_NETWORKS, Networks
 
 REDNET, RESNET = "RedNet", "ResNet"
@@ -55,6 +56,7 @@ _TITLES = {
     "openvino": "OpenVINO",
     "aoti": "AOTInductor",
     "compiled": "compile_for_inference",
+    "detection": "Faster R-CNN",
 }
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 # of each runtime, the base first; files of integers would be two more here, under a title of their own
@@ -72,7 +74,7 @@ _FILES = {
     "aoti": (_File(RESNET, "aoti"), _File(REDNET, "aoti")),
 }
 # minutes that a part takes at least, of which most is compiling
-_MINUTES = {"eager": 0.6, "onnx": 1.2, "openvino": 1.2, "aoti": 2.0, "compiled": 2.5}
+_MINUTES = {"eager": 0.6, "onnx": 1.2, "openvino": 1.2, "aoti": 2.0, "compiled": 2.5, "detection": 2.0}
 
 
 @dataclass(frozen=True)
@@ -88,44 +90,66 @@ def _plan(options: Options) -> Iterator[Measurement]:
     )
     which = replace(TINY_NETWORKS if options.dry_run else NETWORKS, other=None)
     for part in settings.parts:
-        yield Measurement(part, partial(_rows, part, which, settings), 0 if options.dry_run else _MINUTES[part])
+        minutes = 0 if options.dry_run else _MINUTES[part]
+        if part == "detection":
+            for runtime in _PACKAGES:
+                yield Measurement(
+                    f"{part}, {runtime}", partial(_detectors, runtime, options.dry_run, settings), minutes
+                )
+        else:
+            yield Measurement(part, partial(_rows, part, which, settings), minutes)
 
 
 def _rows(part: str, which: Networks, settings: Any) -> Iterator[Row]:
     networks = _folded(which)
-    columns = {"runtime": f"{_PACKAGES[part]} {version(_PACKAGES[part])}"} if part in _PACKAGES else {}
     with _candidates(part, networks, which) as candidates:
         for batch in settings.batches:
             images = which.images(batch)
             if part in _FILES:
                 # as their input is, or each call would copy it
                 images = images.contiguous()
-            first = {name: _first_call(found, networks[_of(name)], images) for name, found in candidates.items()}
-            calls = {name: partial(found.call, images) for name, found in candidates.items()}
-            # warm: the threads of a runtime go on spinning for a while after a call
-            how = {"seconds": settings.seconds, "rounds": settings.rounds, "warm": True}
-            for row in measure(calls, which.resnet[1], **how, measure=_TITLES[part], layer="network", batch=batch):
-                # other runtimes' memory is not seen
-                row.pop("peak_bytes", None)
-                name = row["candidate"]
+            columns = {name: _runtime(part) | found.columns for name, found in candidates.items()}
+            for name, found in candidates.items():
+                seconds = _first_call(found, networks[_of(name)], images)
                 if part == "compiled":
-                    row["made_s"] = round(first[name], 1)
-                yield {**row, **candidates[name].columns, **columns}
+                    columns[name]["made_s"] = round(seconds, 1)
+            calls = {name: partial(found.call, images) for name, found in candidates.items()}
+            what = {"measure": _TITLES[part], "layer": "network", "batch": batch}
+            yield from _timed(calls, which.resnet[1], columns, settings, **what)
+
+
+def _runtime(part: str) -> Row:
+    return {"runtime": f"{_PACKAGES[part]} {version(_PACKAGES[part])}"} if part in _PACKAGES else {}
+
+
+def _timed(
+    calls: Mapping[str, Callable[[], Any]], base: str, columns: Mapping[str, Row], settings: Any, **what: Any
+) -> Iterator[Row]:
+    # warm: the threads of a runtime go on spinning for a while after a call
+    for row in measure(calls, base, seconds=settings.seconds, rounds=settings.rounds, warm=True, **what):
+        # other runtimes' memory is not seen
+        row.pop("peak_bytes", None)
+        yield {**row, **columns[row["candidate"]]}
 
 
 def _folded(which: Networks) -> dict[str, nn.Module]:
-    """Networks by name, with statistics and weights of norms as trained ones have: a fresh branch ends in zeros."""
     from involution import models
 
     networks = which.build()
     for network in networks.values():
-        for module in network.modules():
-            if isinstance(module, _BatchNorm):
-                nn.init.uniform_(module.weight, 0.3, 0.6)
-                nn.init.normal_(module.running_mean, 0, 0.1)
-                nn.init.uniform_(module.running_var, 0.5, 2)
+        _enliven(network)
         models.fuse(network.eval())
     return networks
+
+
+def _enliven(network: nn.Module) -> None:
+    """Give norms weights and statistics as trained ones have: a fresh network's branches end in zeros."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            statistics = dict(module.named_buffers())
+            nn.init.uniform_(module.weight, 0.3, 0.6)
+            nn.init.normal_(statistics["running_mean"], 0, 0.1)
+            nn.init.uniform_(statistics["running_var"], 0.5, 2)
 
 
 def _of(candidate: str) -> str:
@@ -137,8 +161,7 @@ def _first_call(candidate: _Candidate, network: nn.Module, images: Tensor) -> fl
     start = time.perf_counter()
     found = candidate.call(images)
     seconds = time.perf_counter() - start
-    with torch.inference_mode():
-        wanted = network(images)
+    wanted = _infer(network, images)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
     return seconds
 
@@ -170,10 +193,9 @@ def _candidates(part: str, networks: Mapping[str, nn.Module], which: Networks) -
             }
 
 
-def _infer(network: nn.Module, images: Tensor) -> Tensor:
+def _infer(network: nn.Module, *inputs: Any) -> Any:
     with torch.inference_mode():
-        found: Tensor = network(images)
-    return found
+        return network(*inputs)
 
 
 def _from_file(file: _File, network: nn.Module, size: int, folder: Path) -> _Candidate:
@@ -199,6 +221,52 @@ def _write(file: _File, graph: Graph, folder: Path) -> tuple[Run, Row]:
         path, model = path.with_suffix(".xml"), openvino.Core().read_model(path)
         openvino.save_model(model, path, compress_to_fp16=False)
     return get_format(file.runtime or file.format).load(path), columns
+
+
+def _detectors(part: str, small: bool, settings: Any) -> Iterator[Row]:
+    """Faster R-CNN with the published neck and head of involutions, and torchvision's."""
+    from involution.export.detectors import DetectorGraph
+
+    height, width = (128, 160) if small else (800, 1344)
+    image, size = torch.rand(1, 3, height, width), torch.tensor([height, width])
+    networks = _folded_detectors(image, small)
+    calls, columns = {}, {}
+    with tempfile.TemporaryDirectory(prefix="involution-bench-") as folder:
+        for file in _FILES[part][:2]:
+            name = {RESNET: NETWORKS.resnet[1], REDNET: NETWORKS.rednet[1]}[file.network]
+            module = DetectorGraph(networks[file.network]).eval()
+            graph = Graph(module, (Input("images", image), Input("size", size)), ("boxes", "scores", "labels"))
+            run, columns[name] = _write(file, graph, Path(folder) / file.network)
+            columns[name] |= _runtime(part)
+            _same_boxes(run([image, size]), _infer(module, image, size))
+            calls[name] = partial(run, [image, size])
+        what = {"measure": f"Faster R-CNN, {_TITLES[part]}", "layer": f"{height}×{width}", "batch": 1}
+        yield from _timed(calls, NETWORKS.resnet[1], columns, settings, **what)
+
+
+def _folded_detectors(image: Tensor, small: bool) -> dict[str, nn.Module]:
+    from involution import detection, models
+
+    limits = {"min_size": min(image.shape[2:]), "max_size": max(image.shape[2:])}
+    torch.manual_seed(0)
+    ours: dict[str, Any] = {"neck": "involution", "head": "involution", **limits}
+    networks = {
+        RESNET: counterpart("faster_rcnn", limits),
+        REDNET: detection.faster_rcnn(80, "rednet26_stem7" if small else "rednet50_stem7", **ours),
+    }
+    for network in networks.values():
+        _enliven(network)
+        make_confident(network)
+        models.fuse(network.eval())
+        # what its RoIAlign knows of the levels it learns from the first image
+        _infer(network, list(image))
+    return networks
+
+
+def _same_boxes(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
+    difference, most, words = get_task("detect").agreement([wanted], [found])
+    if not difference <= most:
+        raise AssertionError(f"a file does not find what PyTorch does: {words}")
 
 
 def _targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:

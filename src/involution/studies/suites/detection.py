@@ -68,14 +68,14 @@ def _detectors(family: str, setting: _Setting) -> Iterator[Row]:
         kinds = kinds[:2]
     limits = {"min_size": min(setting.size), "max_size": max(setting.size)}
     torch.manual_seed(0)
-    models: dict[str, Any] = {BASE: _counterpart(family, limits)}
+    models: dict[str, Any] = {BASE: counterpart(family, limits)}
     for neck, head in kinds:
         name = f"RedNet, {neck} neck" + (" and head" if head == "involution" else "")
         extra = {} if family == "retinanet" else {"head": head}
         models[name] = getattr(detection, family)(_CATEGORIES, setting.backbone, neck=neck, **extra, **limits)
     for name, model in models.items():
         _freeze(model.backbone.body if name == BASE else model.backbone.backbone.body)
-        _make_confident(model)
+        make_confident(model)
         model.to(setting.device)
     images = [torch.rand(3, *setting.size, device=setting.device) for _ in range(setting.batch)]
     targets = [_target(setting.size, setting.device) for _ in images]
@@ -87,7 +87,8 @@ def _detectors(family: str, setting: _Setting) -> Iterator[Row]:
         yield from setting.measure(family, name, candidates, BASE)
 
 
-def _counterpart(family: str, limits: dict[str, int]) -> Any:
+def counterpart(family: str, limits: dict[str, int]) -> Any:
+    """Return torchvision's detector of a family with a ResNet-50, untrained."""
     build = {
         "retinanet": torchvision.models.detection.retinanet_resnet50_fpn,
         "faster_rcnn": torchvision.models.detection.fasterrcnn_resnet50_fpn,
@@ -102,7 +103,7 @@ def _freeze(body: nn.Module) -> None:
         parameter.requires_grad_(not name.startswith(("conv1.", "bn1.", "layer1.")))
 
 
-def _make_confident(model: Any) -> None:
+def make_confident(model: Any) -> None:
     """Let random classifiers find as much as trained ones do: untrained, none of their scores passes the threshold."""
     if hasattr(model, "rpn"):
         nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)

@@ -1,8 +1,11 @@
-# make demo: sets everything up and runs the main job.  make test: sets everything up and passes the tests.
+# make demo: sets up what it needs and runs the main job.  make test: sets everything up and passes the tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 STAMP = $(VENV)/.installed
+DEMO_STAMP = $(VENV)/.installed-demo
+SOURCES = pyproject.toml setup.py constraints.txt $(wildcard csrc/* csrc/*/*)
 CPP = $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h)
 WHEEL_VENV = build/wheel-venv
 ABI_VENV = build/abi-venv
@@ -15,16 +18,27 @@ help: ## show this list
 
 setup: $(STAMP) ## make the virtual environment and install the package into it
 
-# torch first and no isolation: the C++ kernels are compiled against it
-$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard csrc/* csrc/*/*)
+# torch first and no isolation: the C++ kernels are compiled against it. Without an NVIDIA GPU its smaller build for CPUs,
+# where the package index has it
+define install
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch "setuptools>=77"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	command -v nvidia-smi > /dev/null || $(PIP) "$$(grep ^torch== constraints.txt)+cpu" 2> /dev/null || true
+	$(PIP) torch "setuptools>=77"
+	$(PIP) --no-build-isolation --editable ".[$(1)]"
 	$(BIN)/python -c "from involution.ops import native as n; print('CPU kernels:', n.instruction_set() or n.reason)"
+endef
+
+$(STAMP): $(SOURCES)
+	$(call install,dev)
+	touch $(DEMO_STAMP) $@
+
+# a demo needs a part of the environment alone, and less time
+$(DEMO_STAMP): $(SOURCES)
+	$(call install,train)
 	touch $@
 
 # threads that wait by spinning would slow training tenfold whenever something else runs on this machine
-demo: $(STAMP) ## train RedNet and its convolution twin on real images, write runs/demo/report.html
+demo: $(DEMO_STAMP) ## train RedNet and its convolution twin on real images, write runs/demo/report.html
 	GOMP_SPINCOUNT=1000 $(BIN)/involution demo
 
 # two workers with a thread each: OpenMP's waiting threads would slow each other down

@@ -36,6 +36,8 @@ def tables() -> dict[str, str]:
         "measured_gpu_networks": _networks(rows("gpu", GPU), "Networks on an NVIDIA H200, bfloat16 autocast"),
         "measured_gpu_targets": bench_table.target_table(suites.load("gpu").targets(rows("gpu", GPU))),
         "measured_intel": _networks(rows("cpu", OTHER_CPU), "Networks on an Intel Xeon (model 207), 2 threads"),
+        "measured_deployment": _deployment(rows("deployment")),
+        "measured_deployment_targets": bench_table.target_table(suites.load("deployment").targets(rows("deployment"))),
         "measured_scale": _scale(rows("scale")),
         "measured_scale_links": _scale_links(rows("scale")),
         "measured_scale_check": _scale_check(rows("scale")),
@@ -149,6 +151,28 @@ def _detection(part: str, title: str) -> Table:
     ]
     header = ["measure", "candidate", "ms (p20–p80)", f"÷ {found[0]['base']} (p20–p80)", "peak memory, MB"]
     return Table(f"{title}, one image of 800×1344 pixels", header, cells, labels=2)
+
+
+def _deployment(found: list[dict[str, Any]]) -> Table:
+    measured = [row for row in found if "p50_ms" in row]
+    ours = {
+        (row["measure"], row["batch"], row["candidate"]): row["p50_ratio"] for row in measured if "p50_ratio" in row
+    }
+    cells = []
+    for row in measured:
+        name = row["candidate"].split(",")[0]
+        library = ours.get((row["measure"], row["batch"], name)) if name != row["candidate"] else None
+        cells.append(
+            [
+                *(row.get("runtime", row["measure"]), row["candidate"], str(row["batch"])),
+                *(spread(row, "ms", ",.1f"), spread(row, "ratio", ".2f")),
+                f"{row['p50_ratio'] / library:.2f}" if library else "",
+                *(f"{row[key]:,.0f}" if key in row else "" for key in ("made_s", "megabytes")),
+            ]
+        )
+    header = ["runtime", "network", "batch", "ms (p20–p80)", f"÷ {measured[0]['base']} (p20–p80)"]
+    header += ["÷ this package's kernels", "s to write or compile", "MB"]
+    return Table(f"Networks in their runtimes, {measured[0]['threads']} threads", header, cells, labels=3)
 
 
 def _scale(found: list[dict[str, Any]]) -> Table:

@@ -12,7 +12,7 @@ from involution.cli import commands, main
 from involution.data import registry
 from involution.engine.parser import make_parser
 from involution.engine.tasks.detect import spec as detect_spec  # noqa: F401  (the tasks are registered)
-from involution.studies import ablation_runs, cost_table, harness, origin
+from involution.studies import ablation_runs, cost_table, harness, origin, records
 
 # an image, and a checkpoint that isn't there: whoever reads it first says so instead
 PREDICT = "{task} predict {tmp}/x.png --checkpoint none.ckpt"
@@ -42,6 +42,7 @@ OUTPUTS = {
     ("cost", "--output"): ("cost --models rednet_nano", ["out/cost.csv", "out/cost.md", "out/cost.png"]),
     ("bench", "--output"): ("bench cpu", ["out/fake.csv", "out/fake.md", "out/fake.png"]),
     ("ablate", "--output"): ("ablate", ["out/other"]),
+    ("photo", "--output"): ("photo", ["out/other"]),
     ("explain", "--output"): (
         "explain {tmp}/x.png --checkpoint {tmp}/a.ckpt --layer stem --what kernels animation",
         ["out/x-conv1.3-kernels.png", "out/x-conv1.3-window.gif", "out/index.jsonl"],
@@ -167,7 +168,7 @@ def test_a_file_where_a_folder_is_wanted_is_refused(idle, capsys, command, optio
 
 def test_a_table_in_a_study_that_was_changed_by_hand_is_refused(idle, capsys):
     (idle / "out").mkdir()
-    (idle / "out" / ablation_runs.MARKER).write_text("{}")
+    (idle / "out" / records.MARKER).write_text("{}")
     (idle / "out" / "ablate.md").write_text("mine")
     assert main(["ablate", "--output", "out"]) == 2
     assert "ablate.md: not overwritten: involution did not make this file" in capsys.readouterr().err

@@ -1,4 +1,6 @@
+import base64
 import csv
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -55,6 +57,8 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "a <b> & c"
     capture = pytest.MonkeyPatch()
     capture.setenv("COLUMNS", "120")
+    capture.setattr("involution.demo.photo.SECONDS", 0.05)
+    capture.setattr("involution.studies.photo.runs.default_jobs", lambda: 1)
     code = main(["demo", "--epochs", "1", "--output", str(folder)])
     capture.undo()
     assert code == 0
@@ -130,6 +134,23 @@ def test_report_tells_what_was_measured(demo, summary):
     assert f"predict '{demo}/images'" in words
 
 
+def test_report_shows_the_photograph(demo, summary):
+    rows = {row["network"]: row for row in summary["photo"]}
+    assert len(rows) == 7
+    text = (demo / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    words = " ".join(" ".join(page.text).split())
+    for row in rows.values():
+        assert row["seconds"] == pytest.approx(0.05, abs=0.5)
+        assert f"{row['psnr_mean']:.2f}" in words
+    assert "A kernel for each pixel of a photograph" in words
+    crops = re.findall(r'<img class="small" src="data:image/png;base64,([^"]+)" alt="kernels made here', text)
+    with Image.open(io.BytesIO(base64.b64decode(crops[0]))) as image:
+        assert (image.size, image.mode) == ((64, 64), "RGBA")
+        # between the windows nothing covers the page
+        assert image.getpixel((0, 0))[3] == 0 < image.getpixel((4, 4))[3]
+
+
 def test_training_history_is_kept_beside_the_report(demo):
     with open(demo / "rednet_nano-seed0" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -167,7 +188,7 @@ def test_an_interrupted_demo_says_where_it_is_and_can_be_started_anew(tmp_path, 
 
     monkeypatch.setattr("involution.engine.run.train", stopped)
     folder = tmp_path / "demo"
-    assert main(["demo", "--output", str(folder)]) == 130
+    assert main(["demo", "--skip-photo", "--output", str(folder)]) == 130
     assert f"interrupted; finished runs are in {folder}" in capsys.readouterr().err
     assert prepare_folder(folder) == tmp_path / "demo-1"
 
@@ -248,6 +269,6 @@ def test_confusion_matrix_writes_each_count_that_is_not_zero():
 
 @pytest.mark.slow
 def test_rednet_reaches_98_percent(tmp_path):
-    assert main(["demo", "--output", str(tmp_path / "demo")]) == 0
+    assert main(["demo", "--skip-photo", "--output", str(tmp_path / "demo")]) == 0
     summary = json.loads((tmp_path / "demo" / MARKER).read_text())
     assert summary["models"]["rednet_nano"]["runs"][0]["test_top1"] >= 0.98

@@ -15,7 +15,7 @@ from generated import image_folder
 from involution.engine import run as engine
 from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
 from involution.engine.run_folder import LOCK
-from involution.studies import ablation_runs
+from involution.studies import ablation_runs, records
 from involution.studies.ablation import load_study
 from involution.studies.ablation_runs import claim_folder, do_run, open_data, read_record, run_all
 from involution.studies.errors import StudyError
@@ -140,7 +140,7 @@ def test_records_are_not_mixed(study, tmp_path):
     run = study.runs()[0]
     path = tmp_path / "results" / f"{run.name}.json"
     other = study.changed(settings={"trainer.epochs": 3}).runs()[0]
-    ablation_runs._write(path, {"settings": ablation_runs._compared(other.config), "seed": 0, "top1": 1.0})
+    records.write(path, {"settings": ablation_runs._compared(other.config), "seed": 0, "top1": 1.0})
     with pytest.raises(StudyError, match=r"belongs to another study \(trainer.epochs is 3 there, 2 here\)"):
         read_record(run, tmp_path)
     path.write_text(path.read_text()[:100])
@@ -188,7 +188,7 @@ def wait_for(found, seconds=600):
     raise AssertionError("it did not happen")
 
 
-def records(out):
+def results(out):
     return {path.stem: json.loads(path.read_text()) for path in (out / "results").glob("*.json")}
 
 
@@ -208,7 +208,7 @@ def test_several_at_once_stopped_and_going_on(study_file, study, tmp_path, stop)
     out = tmp_path / "out"
     words = ["--jobs", "2", "--seeds", "3"]
     with command(study_file, out, *words) as process:
-        wait_for(lambda: records(out))
+        wait_for(lambda: results(out))
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(stop)
         error = process.communicate()[1]
@@ -218,12 +218,12 @@ def test_several_at_once_stopped_and_going_on(study_file, study, tmp_path, stop)
         assert "training runs are done; repeat the command to resume" in error
     # the workers end with the study
     wait_for(lambda: not any(alive(int(child)) for child in children))
-    before = records(out)
+    before = results(out)
     assert 1 <= len(before) < 6
     with command(study_file, out, *words) as process:
         process.communicate()
     assert process.returncode == 0
-    after = records(out)
+    after = results(out)
     assert len(after) == 6
     assert {name: after[name] for name in before} == before
     # several at once find what one after the other finds

@@ -33,6 +33,7 @@ _OTHERS = {
     "cost": ("involution.cli.cost", "what networks cost: counted, measured here, published"),
     "bench": ("involution.cli.bench", "time the operator and the models on this machine"),
     "ablate": ("involution.cli.ablate", "train and compare settings: the paper's ablations, or your own study"),
+    "photo": ("involution.cli.photo", "take noise from photographs: kernels for each pixel against convolutions"),
     "weights": ("involution.cli.weights", "published weights by name: list, get, where, card, save"),
     "convert": ("involution.cli.convert", "convert files of published weights"),
     "export": ("involution.cli.export", "a trained network as a file for another runtime: aoti, onnx, ..."),

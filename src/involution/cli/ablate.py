@@ -54,7 +54,7 @@ def run(args: Any) -> int:
 
     from involution.cli.measuring import STUDY_ENDINGS
     from involution.engine.files import check_free
-    from involution.studies import ablation, ablation_runs, ablation_table
+    from involution.studies import ablation, ablation_runs, ablation_table, records
     from involution.studies.errors import StudyError
 
     if args.print_study:
@@ -65,7 +65,7 @@ def run(args: Any) -> int:
     output = Path(args.output)
     if not args.cost_only:
         # before the study is tried, which takes seconds
-        ablation_runs.check_study_folder(output)
+        records.check_study_folder(output)
         for ending in STUDY_ENDINGS:
             check_free(output / f"ablate{ending}")
     study = ablation.load_study(args.study).changed(

@@ -13,6 +13,7 @@ import torch
 
 from involution.data.images import read_image
 from involution.demo.kernels import kernel_pictures
+from involution.demo.photo import photo_section
 from involution.demo.run import DemoResult, ModelRuns, write
 from involution.report import figures
 from involution.report.page import device_text, embedded, render
@@ -71,6 +72,7 @@ def context(result: DemoResult, command: str) -> dict[str, Any]:
         },
         "device": device_text(),
         "kernel": kernel_pictures(result),
+        "photo": photo_section(result.photo) if result.photo else None,
         "curves": learning_curves(result.models),
         "confusions": [confusion(model, card.classes) for model in result.models],
         "examples": first_of_each(result),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from involution.demo.photo import PhotoResult
     from involution.engine import ClassificationFigures, TrainResult
     from involution.predict import ClassificationResult
 
@@ -69,6 +70,7 @@ class DemoResult:
         truth: True class of every written test image, by file.
         predictions: RedNet-nano's answer (first seed) to every written test image, all classes ranked.
         seconds: Time for everything.
+        photo: What was measured on a photograph, if it was not skipped.
     """
 
     folder: Path
@@ -76,6 +78,7 @@ class DemoResult:
     truth: dict[str, str]
     predictions: list[ClassificationResult]
     seconds: float
+    photo: PhotoResult | None = None
 
 
 class DemoError(ValueError):
@@ -87,6 +90,7 @@ def run_demo(
     *,
     seeds: int = 1,
     epochs: int | None = None,
+    photo: bool = True,
     say: Callable[[str], None] = print,
     progress: bool = True,
 ) -> DemoResult:
@@ -96,6 +100,7 @@ def run_demo(
         out: Run folder; an earlier demo there is moved aside.
         seeds: Number of trainings per model, with the seeds 0, 1, ...
         epochs: Passes over the training images; by default the recipe's.
+        photo: Take noise from a photograph, too.
         say: Called with a line about each step.
         progress: Show progress bars.
 
@@ -108,6 +113,9 @@ def run_demo(
     folder = Path(out)
     if moved := prepare_folder(folder):
         say(f"The earlier demo is kept in {moved}")
+    from involution.demo.photo import run_photo
+
+    seen = run_photo(folder / "photo", say) if photo else None
     models = []
     for kind, name in MODELS.items():
         runs = [train_and_test(folder, kind, seed, seeds, epochs, say, progress) for seed in range(seeds)]
@@ -115,7 +123,7 @@ def run_demo(
         models.append(ModelRuns(kind, name, parameters, macs, runs))
     say("Classifying the test images")
     truth, predictions = classify_test_images(folder, models[0].runs[0].train.best)
-    result = DemoResult(folder, models, truth, predictions, time.perf_counter() - start)
+    result = DemoResult(folder, models, truth, predictions, time.perf_counter() - start, seen)
     write(folder / MARKER, json.dumps(summary(result), indent=2) + "\n")
     return result
 
@@ -200,6 +208,7 @@ def summary(result: DemoResult) -> dict[str, object]:
     """The measured figures as plain types, for other programs."""
     return {
         "seconds": result.seconds,
+        "photo": result.photo.rows if result.photo else None,
         "models": {
             model.name: {
                 "parameters": model.parameters,

@@ -146,7 +146,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
 
 
 # words that may look like numbers
-_WORDS = {"setting", "accuracies", "torch", "date", *_PACKAGES, "involution"}
+_WORDS = {"setting", "accuracies", "psnrs", "ssims", "torch", "date", *_PACKAGES, "involution"}
 
 
 def _value(key: str, cell: str) -> Any:

@@ -221,6 +221,63 @@ def _settings(panel: Any, rows: Sequence[Mapping[str, Any]], key: str, scale: fl
         label.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
+def photo_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Draw how close the networks come to photographs without noise against the time of their training.
+
+    Args:
+        rows: Of `photo.table.rows`.
+
+    Returns:
+        A panel for each photograph; None where nothing was trained for a time on all of one.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    from involution.studies.photo.networks import PER_PIXEL
+    from involution.studies.photo.runs import PIXELS, STEPS
+
+    known = [row for row in rows if row["comparison"] not in (STEPS, PIXELS)]
+    if not known:
+        return None
+    names = list(dict.fromkeys(row["network"] for row in known))
+    markers = dict(zip(names, ("x", "s", "D", "^", "v", "P", "o"), strict=False))
+    ways = list(dict.fromkeys((row["train"], row["test"]) for row in known))
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(4.9 * len(ways), 4.3), layout="constrained")
+        panels = figure.subplots(1, len(ways), squeeze=False)[0]
+        for panel, (train, test) in zip(panels, ways, strict=True):
+            for name in names:
+                some = [row for row in known if (row["network"], row["train"]) == (name, train)]
+                some.sort(key=lambda row: row["seconds"])
+                own = name == PER_PIXEL
+                color = _ORANGE if own else _GREY if "large" not in name else _BLUE
+                style = {"color": color, "lw": 2.4 if own else 1.2, "marker": markers[name], "ms": 7 if own else 6}
+                panel.errorbar(
+                    [row["seconds"] for row in some],
+                    [row["psnr_mean"] for row in some],
+                    [row["psnr_std"] or 0 for row in some],
+                    label=name,
+                    capsize=3,
+                    elinewidth=1,
+                    mfc=color if own else "none",
+                    zorder=3 if own else 2,
+                    **style,
+                )
+            panel.set_xscale("log")
+            times = sorted({round(row["seconds"], 1) for row in known if row["train"] == train})
+            panel.set_xticks(times, [f"{time:g}" for time in times])
+            panel.minorticks_off()
+            panel.set_xlabel("training, s of one core")
+            panel.set_title(f"learned from {train}.jpg, tested on {test}.jpg", fontsize=10, loc="left")
+        panels[0].set_ylabel("PSNR, dB")
+        lines, labels = panels[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+        figure.supxlabel(
+            f"bars: standard deviation of {max(row['seeds'] for row in known)} seeds", fontsize=8, color=_GREY
+        )
+    return figure
+
+
 def limits_figure(limits: Sequence[Limit], caption: str) -> Figure | None:
     """Draw which share of the machine's measured limits the kernels reach on each layer.
 

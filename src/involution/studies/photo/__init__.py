@@ -1,0 +1,1 @@
+"""Noise taken from photographs: kernels generated for each pixel against learned convolutions, at equal cost."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from involution.studies import ablation, ablation_table, bench_table, cost_table, harness, origin, scaling_table, suites
+from involution.studies.photo import table as photo_table
 from involution.studies.scaling import Cluster, Link
 from involution.studies.tables import Table, spread
 
@@ -42,6 +43,8 @@ def tables() -> dict[str, str]:
         "measured_scale_links": _scale_links(rows("scale")),
         "measured_scale_check": _scale_check(rows("scale")),
         "measured_scale_predicted": _scale_predicted(),
+        "measured_photo_time": photo_table.time_table(rows("photo")),
+        "measured_photo": photo_table.psnr_table(rows("photo")),
         "measured_ablate": ablation_table.table(ablation.load_study("paper"), rows("ablate")),
     }
     return {name: table.markdown() for name, table in found.items()}

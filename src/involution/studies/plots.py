@@ -255,7 +255,7 @@ def photo_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
                 panel.errorbar(
                     [row["seconds"] for row in some],
                     [row["psnr_mean"] for row in some],
-                    [row["psnr_std"] or 0 for row in some],
+                    [row.get("psnr_std") or 0 for row in some],
                     label=name,
                     capsize=3,
                     elinewidth=1,

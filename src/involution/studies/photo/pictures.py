@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from involution.engine.files import atomic_path
 from involution.studies.photo.networks import PER_PIXEL, PerPixel
-from involution.studies.photo.runs import TIME, Plan, read_record, trained
+from involution.studies.photo.runs import LONG, TIME, Plan, read_record, trained
 from involution.studies.photo.table import gain
 from involution.studies.photo.train import denoised, noisy_photo, photo
 
@@ -147,7 +147,7 @@ def kernel_colors(weights: Tensor, paper: str, ink: str) -> Tensor:
 
 
 def write_heroes(folder: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Write the picture of README and docs, on light and on dark, from the first seed's networks of equal time.
+    """Write the picture of README and docs, on light and on dark, from the first seed's networks of the longest time.
 
     Args:
         folder: Of the study.
@@ -158,10 +158,11 @@ def write_heroes(folder: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) ->
         The files' names; none where a network of it is not trained yet.
     """
     shown, captions = [], {}
+    comparison = LONG if LONG in plan.comparisons else TIME
     for train in plan.trains:
-        ahead = gain(rows, TIME, train)
+        ahead = gain(rows, comparison, train)
         names = {PER_PIXEL: PER_PIXEL, "other": ahead[1] if ahead else ""}
-        runs = {key: plan.run(TIME, name, train, 0) for key, name in names.items()}
+        runs = {key: plan.run(comparison, name, train, 0) for key, name in names.items()}
         found = {key: record for key, run in runs.items() if (record := read_record(run, folder)) is not None}
         if len(found) < len(runs):
             return []
@@ -169,6 +170,7 @@ def write_heroes(folder: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) ->
         shown.append(crop)
         captions[crop.photo] = {
             "noisy": f"{found[PER_PIXEL]['noisy_psnr']:.1f} dB",
+            "weights": "stronger: more weight",
             PER_PIXEL: f"{found[PER_PIXEL]['psnr']:.1f} dB",
             "other": f"{found['other']['psnr']:.1f} dB, {names['other']}",
         }
@@ -176,7 +178,7 @@ def write_heroes(folder: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) ->
         "noisy": "noisy",
         "weights": "kernels made here,\neach at its true size",
         PER_PIXEL: "averaged by a kernel\nfor each pixel",
-        "other": "by the best convolutional\nnetwork, trained as long",
+        "other": "by convolutions,\ntrained as long",
         "clean": "as it was",
     }
     files = []

@@ -44,6 +44,7 @@ class Plan:
         seeds: Trainings of each network, with the seeds 0, 1, ...
         comparisons: Some of `COMPARISONS`.
         trains: Photographs that are learned from; the other one tests each time.
+        networks: Some of `NETWORKS`.
     """
 
     seconds: float = 6.0
@@ -51,6 +52,7 @@ class Plan:
     seeds: int = 3
     comparisons: tuple[str, ...] = COMPARISONS
     trains: tuple[str, ...] = PHOTOS
+    networks: tuple[str, ...] = tuple(NETWORKS)
 
     def __post_init__(self) -> None:
         for name in ("seconds", "steps", "seeds"):
@@ -70,7 +72,8 @@ class Plan:
             (comparison, network, train)
             for comparison in self.comparisons
             for train in self.trains
-            for network in _SOME.get(comparison, tuple(NETWORKS))
+            for network in self.networks
+            if network in _SOME.get(comparison, self.networks)
         ]
 
     def runs(self) -> list[Run]:

@@ -23,7 +23,7 @@ def rows(plan: Plan, found: Mapping[Run, Row]) -> list[dict[str, Any]]:
 
     Returns:
         Rows with ``comparison``, ``network``, ``layers``, ``train`` and ``test``; ``parameters``, and ``macs`` of a
-        pixel; ``learning_rate``; ``seeds``; ``steps`` and ``seconds``, which are means; ``psnr_mean`` and ``psnr_std``
+        pixel; ``learning_rate``; ``seeds``; ``threads``; ``steps`` and ``seconds``, which are means; ``psnr_mean`` and ``psnr_std``
         in dB (n − 1), ``psnrs``; the same of SSIM; ``noisy_psnr`` and ``noisy_ssim`` of the picture as it was given.
     """
     table = []
@@ -43,6 +43,7 @@ def rows(plan: Plan, found: Mapping[Run, Row]) -> list[dict[str, Any]]:
             "macs": macs,
             "learning_rate": NETWORKS[network].learning_rate,
             "seeds": len(ended),
+            "threads": 1,
             "steps": round(statistics.fmean(record["steps"] for record in ended)),
             "seconds": round(statistics.fmean(record["seconds"] for record in ended), 2),
         }
@@ -141,7 +142,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
             if (found := gain(rows, comparison, train)) is not None:
                 words.append(f"{found[0]:+.2f} dB from {train} (next: {found[1]})")
         if words:
-            lines.append(f"{_title(rows, comparison)}: {PER_PIXEL} against the best other: {'; '.join(words)}.")
+            lines.append(f"{_title(rows, comparison)}: {PER_PIXEL} against the best other there: {'; '.join(words)}.")
     seeds = sorted({row["seeds"] for row in rows})
     lines.append(
         f"Mean ± standard deviation of {' to '.join(map(str, seeds))} seeds; time is the processor's, one thread."

@@ -47,7 +47,8 @@ def tables() -> dict[str, str]:
         "measured_photo": photo_table.psnr_table(rows("photo")),
         "measured_ablate": ablation_table.table(ablation.load_study("paper"), rows("ablate")),
     }
-    return {name: table.markdown() for name, table in found.items()}
+    notes = "\n".join(f"- {line}" for line in photo_table.leads(rows("photo")))
+    return {name: table.markdown() for name, table in found.items()} | {"measured_photo_leads": notes}
 
 
 def rows(study: str, machine: str = MACHINE) -> list[dict[str, Any]]:

@@ -23,8 +23,9 @@ def rows(plan: Plan, found: Mapping[Run, Row]) -> list[dict[str, Any]]:
 
     Returns:
         Rows with ``comparison``, ``network``, ``layers``, ``train`` and ``test``; ``parameters``, and ``macs`` of a
-        pixel; ``learning_rate``; ``seeds``; ``threads``; ``steps`` and ``seconds``, which are means; ``psnr_mean`` and ``psnr_std``
-        in dB (n − 1), ``psnrs``; the same of SSIM; ``noisy_psnr`` and ``noisy_ssim`` of the picture as it was given.
+        pixel; ``learning_rate``; ``seeds``; ``threads``; ``steps`` and ``seconds``, which are means; ``psnr_mean``
+        and ``psnr_std`` in dB (n − 1), ``psnrs``; the same of SSIM; ``noisy_psnr`` and ``noisy_ssim`` of the
+        picture as it was given.
     """
     table = []
     for comparison, network, train in plan.cases():
@@ -128,6 +129,19 @@ def gain(rows: Sequence[Row], comparison: str, train: str) -> tuple[float, str] 
     return own[0] - others[best], best
 
 
+def leads(rows: Sequence[Row]) -> list[str]:
+    """Return who is ahead in each comparison and by how much, a line each."""
+    lines = []
+    for comparison in dict.fromkeys(row["comparison"] for row in rows):
+        words = []
+        for train in PHOTOS:
+            if (found := gain(rows, comparison, train)) is not None:
+                words.append(f"{found[0]:+.2f} dB from {train} (next: {found[1]})")
+        if words:
+            lines.append(f"{_title(rows, comparison)}: {PER_PIXEL} against the best other there: {'; '.join(words)}.")
+    return lines
+
+
 def notes(rows: Sequence[Row]) -> list[str]:
     """Return what must be known to read the tables, and who is ahead in each comparison and by how much."""
     lines = [
@@ -136,13 +150,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     ]
     given = {row["test"]: (row["noisy_psnr"], row["noisy_ssim"]) for row in rows}
     lines += [f"{name} as given: PSNR {psnr:.2f} dB, SSIM {ssim:.3f}." for name, (psnr, ssim) in given.items()]
-    for comparison in dict.fromkeys(row["comparison"] for row in rows):
-        words = []
-        for train in PHOTOS:
-            if (found := gain(rows, comparison, train)) is not None:
-                words.append(f"{found[0]:+.2f} dB from {train} (next: {found[1]})")
-        if words:
-            lines.append(f"{_title(rows, comparison)}: {PER_PIXEL} against the best other there: {'; '.join(words)}.")
+    lines += leads(rows)
     seeds = sorted({row["seeds"] for row in rows})
     lines.append(
         f"Mean ± standard deviation of {' to '.join(map(str, seeds))} seeds; time is the processor's, one thread."

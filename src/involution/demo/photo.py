@@ -82,15 +82,23 @@ def photo_section(result: PhotoResult) -> dict[str, Any]:
         (f"by {best}", f"{by[best]['psnr_mean']:.1f} dB", _colors(crops.results[best])),
         ("as it was", "", _colors(crops.clean)),
     ]
-    found = table.time_table(result.rows)
     return {
         "gain": f"{abs(gain):.1f} dB {'ahead of' if gain >= 0 else 'behind'}",
         "best": best,
         "seconds": f"{result.plan.seconds:g}",
         "networks": len(result.rows),
         "crops": [{"title": title, "caption": caption, **embedded(image)} for title, caption, image in shown],
-        "header": found.header,
-        "rows": found.rows,
+        "header": ["network", "parameters", "steps", "PSNR, dB", "SSIM"],
+        "rows": [
+            [
+                row["network"],
+                f"{row['parameters']:,}",
+                f"{row['steps']:,}",
+                f"{row['psnr_mean']:.2f}",
+                f"{row['ssim_mean']:.3f}",
+            ]
+            for row in result.rows
+        ],
     }
 
 

@@ -16,7 +16,8 @@ import torch
 
 from involution.studies.errors import StudyError
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 MOST_PROCESSES = 4
 """Processes that a study uses without being asked for more."""

@@ -12,6 +12,7 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -84,10 +85,12 @@ class Involution : public ov::op::Op {
                             "all inputs must have one type; got ", type, " and ", get_input_element_type(i));
     }
     NODE_VALIDATION_CHECK(this, type.is_dynamic() || computable(type), "wanted f16, bf16, f32 or f64; got ", type);
+    // all that is known already: on one thread the CPU plugin drops what is thrown later
+    const std::string wrong_shape = wrong_shapes();
+    NODE_VALIDATION_CHECK(this, wrong_shape.empty(), wrong_shape);
     const ov::PartialShape input = ranked(0, 4), map = ranked(1, dynamic() ? 4 : 6);
     ov::Dimension batch = input[0];
-    NODE_VALIDATION_CHECK(this, ov::Dimension::merge(batch, batch, map[0]), "inputs 0 and 1 must have the same N; got ",
-                          input[0], " and ", map[0]);
+    ov::Dimension::merge(batch, batch, map[0]);
     const int height = last_ ? 1 : dynamic() ? 2 : 4;
     ov::PartialShape output{batch, input[1], map[height], map[height + 1]};
     if (last_) output = {batch, map[height], map[height + 1], input[3]};
@@ -104,12 +107,7 @@ class Involution : public ov::op::Op {
       inputs[i].shape.assign(shape.begin(), shape.end());
       if (tensors[i].get_size() > 0) inputs[i].data = const_cast<void*>(static_cast<const void*>(at(tensors[i])));
     }
-    Attributes a;
-    std::copy(stride_.begin(), stride_.end(), a.stride);
-    std::copy(padding_.begin(), padding_.end(), a.padding);
-    std::copy(dilation_.begin(), dilation_.end(), a.dilation);
-    a.channels_last = last_;
-    a.relu = relu_;
+    const Attributes a = attributes();
     const Invocation node(dynamic(), a, inputs);
     const std::string problem = node.check();
     OPENVINO_ASSERT(problem.empty(), get_type_name(), ": ", problem);
@@ -132,13 +130,49 @@ class Involution : public ov::op::Op {
  private:
   static const void* at(const ov::Tensor& tensor) { return tensor.data(); }
 
-  // as many dimensions as wanted, open ones where nothing is known
+  // open dimensions where nothing is known
   ov::PartialShape ranked(size_t input, int64_t rank) const {
     const ov::PartialShape& shape = get_input_partial_shape(input);
-    if (shape.rank().is_dynamic()) return ov::PartialShape::dynamic(rank);
-    NODE_VALIDATION_CHECK(this, shape.rank().get_length() == rank, "input ", input, " must have ", rank,
-                          " dimensions; got ", shape);
-    return shape;
+    return shape.rank().is_dynamic() ? ov::PartialShape::dynamic(rank) : shape;
+  }
+
+  // What is wrong with the shapes as far as they are known, or nothing. Sizes are filled in that are open: with those
+  // of the same name elsewhere, or with something that fits.
+  std::string wrong_shapes() const {
+    static const char* const plain[2][2] = {{"NCHW", "NGKLYX"}, {"NHWC", "NYXGKL"}};
+    static const char* const generated[2][kInputs] = {{"NCHW", "NRYX", "GKLR", "GKL", "C", "C"},
+                                                      {"NHWC", "NYXR", "GKLR", "GKL", "C", "C"}};
+    const char* const* const axes = dynamic() ? generated[last_] : plain[last_];
+    std::map<char, int64_t> sizes;
+    for (size_t i = 0; i < get_input_size(); ++i) {
+      const ov::PartialShape& shape = get_input_partial_shape(i);
+      const std::string names = axes[i];
+      if (shape.rank().is_dynamic() || size_t(shape.rank().get_length()) != names.size()) continue;
+      // absent
+      if (i >= kSpanBias && shape == ov::PartialShape{0}) continue;
+      for (size_t d = 0; d < names.size(); ++d) {
+        if (shape[d].is_static()) sizes.emplace(names[d], shape[d].get_length());
+      }
+    }
+    for (const char name : std::string("NGHWYXKLR")) sizes.emplace(name, 1);
+    sizes.emplace('C', sizes['G']);
+    Operand inputs[kInputs];
+    for (size_t i = 0; i < get_input_size(); ++i) {
+      const ov::PartialShape& shape = get_input_partial_shape(i);
+      const std::string names = axes[i];
+      inputs[i].given = true;
+      const size_t rank = shape.rank().is_dynamic() ? names.size() : size_t(shape.rank().get_length());
+      for (size_t d = 0; d < rank; ++d) {
+        const bool known = shape.rank().is_static() && shape[d].is_static();
+        inputs[i].shape.push_back(known ? shape[d].get_length() : d < names.size() ? sizes[names[d]] : 1);
+      }
+    }
+    const Attributes a = attributes();
+    return Invocation(dynamic(), a, inputs).check();
+  }
+
+  Attributes attributes() const {
+    return {{stride_[0], stride_[1]}, {padding_[0], padding_[1]}, {dilation_[0], dilation_[1]}, last_, relu_};
   }
 
   std::string wrong_attributes() const {
@@ -149,8 +183,7 @@ class Involution : public ov::op::Op {
     for (const auto& pair : pairs) {
       if (pair.values.size() != 2) return std::string(pair.name) + " must be two integers; got " + text(pair.values);
     }
-    Attributes a{{stride_[0], stride_[1]}, {padding_[0], padding_[1]}, {dilation_[0], dilation_[1]}, last_, relu_};
-    return wrong(a);
+    return wrong(attributes());
   }
 
   Pair stride_{1, 1}, padding_{0, 0}, dilation_{1, 1};
@@ -205,6 +238,11 @@ ov::Output<ov::Node> transposed(const ov::Output<ov::Node>& input, const Pair& o
 ov::OutputVector fused(ov::OutputVector inputs, const Pair& stride, const Pair& padding, const Pair& dilation,
                        int64_t last, int64_t relu) {
   if (last) return std::make_shared<DynamicInvolution2d>(inputs, stride, padding, dilation, last, relu)->outputs();
+  for (int i = 0; i < 2; ++i) {
+    if (inputs[i].get_partial_shape().rank().compatible(4)) continue;
+    // this says what is wrong, which a transpose would say in other words
+    return std::make_shared<DynamicInvolution2d>(inputs, stride, padding, dilation, 0, relu)->outputs();
+  }
   for (int i = 0; i < 2; ++i) inputs[i] = transposed(inputs[i], {0, 2, 3, 1});
   const auto node = std::make_shared<DynamicInvolution2d>(inputs, stride, padding, dilation, 1, relu);
   return {transposed(node->output(0), {0, 3, 1, 2})};

@@ -126,7 +126,7 @@ void classify(const std::string& file, const std::string& extension, const std::
   const Json about = JsonReader(model->get_rt_info<std::string>("involution")).read();
   const Json& how = about["preprocessing"];
   if (about["task"].text != "classify") fail(file + ": made for the task " + about["task"].text + ", wanted classify");
-  if (how["in_graph"].number != 0) fail(file + ": wanted a file that was exported without --with-preprocessing");
+  if (!how["in_graph"].list.empty()) fail(file + ": wanted a file that was exported without --with-preprocessing");
 
   Picture picture = read_picture(path);
   const size_t channels = how["channels"].text == "L" ? 1 : 3;

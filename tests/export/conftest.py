@@ -1,26 +1,10 @@
 """Checkpoints for exports, made once: tiny networks with weights and statistics that are no defaults."""
 
 import pytest
-import torch
 from app_checkpoints import save_detector, save_segmenter
 from explain_checkpoint import save_checkpoint
+from export_networks import enliven
 from pictures import picture
-
-
-def enliven(path):
-    """Give a checkpoint's norms statistics whose folding changes something."""
-    content = torch.load(path)
-    torch.manual_seed(5)
-    for name, value in content["state_dict"].items():
-        if name.endswith("running_mean"):
-            value.normal_(0, 0.1)
-        if name.endswith("running_var"):
-            value.uniform_(0.5, 2)
-        if name.endswith("bn3.weight"):
-            # zero in a fresh network, which hides the branch
-            value.fill_(0.5)
-    torch.save(content, path)
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ def made(**changes):
         "classes": ["ant", "bee ✓"],
         "category_ids": [],
         "preprocessing": {
-            "in_graph": False,
+            "in_graph": [],
             "channels": "RGB",
             "resize": 30,
             "longest": None,
@@ -52,9 +52,7 @@ def test_the_documented_object_is_the_schema():
 @pytest.mark.parametrize("task", ["classify", "grey", "segment"])
 def test_the_card_prepares_images_as_the_checkpoint_does(checkpoints, task):
     _, card = load(checkpoints[task])
-    found = made(
-        task=card.task, model=card.model, classes=card.classes, preprocessing=preprocessing(card, False)
-    ).card()
+    found = made(task=card.task, model=card.model, classes=card.classes, preprocessing=preprocessing(card, ())).card()
     for name in ("task", "classes", "input_size", "mean", "std", "interpolation", "category_ids"):
         assert getattr(found, name) == getattr(card, name), name
     if card.task == "classify":
@@ -65,8 +63,8 @@ def test_the_card_prepares_images_as_the_checkpoint_does(checkpoints, task):
 def test_a_reading_of_its_own_is_kept(checkpoints):
     _, card = load(checkpoints["classify"])
     card.recipe["data"] |= {"exif": "ignore", "value_range": [0.0, 4095.0]}
-    found = preprocessing(card, True)
-    assert (found["in_graph"], found["exif"], found["value_range"]) == (True, "ignore", [0.0, 4095.0])
+    found = preprocessing(card, ("normalise",))
+    assert (found["in_graph"], found["exif"], found["value_range"]) == (["normalise"], "ignore", [0.0, 4095.0])
     assert made(preprocessing=found).card().recipe["data"] == {"exif": "ignore", "value_range": [0.0, 4095.0]}
 
 

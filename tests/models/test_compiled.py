@@ -1,10 +1,13 @@
 """Compiled for inference: a folded copy, weights frozen, gradients off."""
 
+import logging
+
 import pytest
 import timm
 import torch
 
 from involution.models import compile_for_inference
+from involution.models.compiled import without_word_of_cuda
 
 
 def network():
@@ -48,3 +51,12 @@ def test_the_compiled_code_computes_the_same():
     model, images = network(), torch.rand(1, 3, 32, 32)
     fast = compile_for_inference(model)
     torch.testing.assert_close(fast(images), model(images), rtol=1e-3, atol=1e-4)
+
+
+def test_pytorchs_word_about_cuda_is_left_out(caplog):
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    with without_word_of_cuda():
+        logger.warning("No CUDA runtime is found, using CUDA_HOME='/usr/local/cuda'")
+    assert caplog.records == []
+    logger.warning("after")
+    assert [record.message for record in caplog.records] == ["after"]

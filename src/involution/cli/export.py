@@ -31,8 +31,8 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--with-preprocessing",
         action="store_true",
-        help="the graph takes 8-bit images, resized and cropped, and normalises them; a classifier's or segmenter's "
-        "ends in a softmax",
+        help="the graph takes 8-bit pictures of any size, and resizes, crops and normalises them; a classifier's or "
+        "segmenter's ends in a softmax, and label maps and boxes are in the picture's own pixels",
     )
     parser.add_argument(
         "--size", metavar="HxW", help="of a segmenter's or detector's images, such as 512x1024; by default any"

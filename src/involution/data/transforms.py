@@ -72,6 +72,22 @@ def eval_transform(
     return v2.Compose([as_tensor, NotTooNarrow(short), resize, v2.CenterCrop(image_size), *_to_float(mean, std)])
 
 
+def whole_picture(short: int | None, channels: int = 3) -> Transform:
+    """What is left to do for a network that resizes and normalises by itself.
+
+    Args:
+        short: length that it gives the shorter side, to refuse what it can't resize; None for its own.
+        channels: 1 or 3.
+
+    Returns:
+        A function from a PIL image or uint8 tensor to a uint8 tensor [channels, H, W].
+    """
+    from torchvision.transforms import v2
+
+    as_tensor = functools.partial(to_channels, channels=channels)
+    return v2.Compose([as_tensor, *([] if short is None else [NotTooNarrow(short)])])
+
+
 class NotTooNarrow(nn.Module):
     """Refuse an image so narrow that a resize of its shorter side would make it huge.
 

@@ -197,6 +197,8 @@ class Predictor(ABC, Generic[R]):
         # what runs an exported file has no parameters, and takes tensors of the CPU
         self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self.reading = Reading.of(card.recipe.get("data", {}))
+        # an exported file may prepare 8-bit pictures in its graph
+        self.takes_pixels = bool(getattr(model, "takes_pixels", False))
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Self:

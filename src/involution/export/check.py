@@ -16,19 +16,20 @@ _IMAGES = 8
 _ROUNDS, _CALLS, _SECONDS, _PAUSE = 5, 5, 0.2, 0.05
 
 
-def real_images(predictor: Predictor[Any], sources: Sequence[str] | None) -> list[Any]:
+def real_images(predictor: Predictor[Any], sources: Sequence[str] | None, large: bool = False) -> list[Any]:
     """Images to compare on, as PIL images.
 
     Args:
         predictor: whose network will see them.
         sources: files, folders and glob patterns; by default embedded images of the task.
+        large: of the embedded ones photographs, too, which have to be made smaller.
 
     Raises:
         ExportError: if no images are found.
         ImageError: if one can't be read.
     """
     if not sources:
-        return _embedded(predictor.task)
+        return _embedded(predictor.task) + (_photographs() if large else [])
     files, _ = find_images(sources)
     if not files:
         raise ExportError(f"no images found in {', '.join(map(str, sources))}")
@@ -52,6 +53,13 @@ def _embedded(task: str) -> list[Any]:
     glyphs, rng = found.images[:, 0].numpy() / 255, np.random.default_rng(0)
     scenes = [compose_scene(glyphs, found.labels.numpy(), rng)[0] for _ in range(_IMAGES // 2)]
     return [PIL.Image.fromarray(scene) for scene in scenes]
+
+
+def _photographs() -> list[Any]:
+    import PIL.Image
+    from sklearn.datasets import load_sample_images
+
+    return [PIL.Image.fromarray(pixels) for pixels in load_sample_images().images]
 
 
 def milliseconds(*functions: Callable[[], object]) -> list[float]:

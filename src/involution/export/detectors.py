@@ -6,6 +6,7 @@ left out by the same rules, so that the same remain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import nms
 
 from involution.detection.mmdetection import HalfPixelRoIAlign
+from involution.export.pixels import Normalise
+from involution.export.resample import FitInside, whole_sizes
 
 # torchvision's, of boxes of the second stage
 _LEAST_SIDE = 1e-2
@@ -112,6 +115,28 @@ class DetectorGraph(nn.Module):
         (anchors,) = generator(ImageList(images, [(0, 0)]), features)
         found: Tensor = anchors
         return found
+
+
+class PictureGraph(nn.Module):
+    """A detector with its normalisation and resize: from an 8-bit picture to its objects, in its own pixels.
+
+    Args:
+        detector: what follows.
+        fit: resizes the normalised picture.
+        mean: per channel, in units of 0 to 1.
+        std: per channel, in units of 0 to 1.
+    """
+
+    def __init__(self, detector: DetectorGraph, fit: FitInside, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.detector, self.normalise, self.fit = detector, Normalise(mean, std), fit
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+        """Return what `DetectorGraph` does, with boxes in pixels of the picture, uint8 [1, 3, H, W]."""
+        images, size = self.fit(self.normalise(picture))
+        boxes, *others = self.detector(images, size)
+        ratio = torch.stack(whole_sizes(picture)).float() / size.float()
+        return (boxes * ratio.flip(0).repeat(2), *others)
 
 
 def _pooled(pool: Any, features: dict[str, Tensor], boxes: Tensor) -> Tensor:

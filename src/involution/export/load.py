@@ -62,7 +62,15 @@ def predictor_of(chosen: Format, file: Path, task: str | None = None) -> Predict
     """A predictor that runs a file of a format."""
     chosen.require()
     metadata = read_metadata(chosen.metadata(file), file, task)
-    network = get_task(metadata.task).network(_checked(chosen.load(file), metadata), metadata)
+    try:
+        run = chosen.load(file)
+    except (ValueError, ImportError):
+        raise
+    # runtimes tell of a damaged file in many ways, with pages of text
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ExportError(f"{file}: damaged, or not for the installed {chosen.runtime}: {reason}") from error
+    network = get_task(metadata.task).network(_checked(run, metadata), metadata)
     return engine_task(metadata.task).predictor(network, metadata.card())
 
 

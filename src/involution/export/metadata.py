@@ -9,8 +9,9 @@
       "classes": ["tench", ...],               in the order of the outputs
       "category_ids": [],                      of a detector, in the order of the classes
       "preprocessing": {
-        "in_graph": false,                     true: the input is 8-bit and the graph normalises; then the output of a
-                                               classifier or segmenter is a softmax
+        "in_graph": [],                        what the graph does itself, with 8-bit pictures; empty: nothing of it.
+                                               resize, crop, pad, normalise: as said below; softmax: of the logits;
+                                               picture_size: results are for the picture's own pixels
         "channels": "RGB",                     their order; "L" for one channel of grey
         "resize": 256,                         the shorter side in pixels, antialiased; null: images keep their size
         "longest": null,                       of a detector: the longer side gets at most this many pixels
@@ -33,7 +34,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,6 +49,9 @@ KEY = "involution"
 """Name of the entry that holds the JSON."""
 
 MOST_BYTES = 2**24
+STEPS = ("resize", "crop", "pad", "normalise", "softmax", "picture_size")
+"""What a graph may do itself of what comes before and after a network."""
+
 _DTYPES = ("float32", "uint8", "int64")
 
 
@@ -72,7 +76,7 @@ class Metadata:
 
     @property
     def in_graph(self) -> bool:
-        """Whether the graph takes 8-bit images."""
+        """Whether the graph takes 8-bit pictures."""
         return bool(self.preprocessing["in_graph"])
 
     def card(self) -> ModelCard:
@@ -104,13 +108,13 @@ class Metadata:
         )
 
 
-def preprocessing(card: ModelCard, in_graph: bool, multiple_of: int | None = None) -> dict[str, Any]:
+def preprocessing(card: ModelCard, in_graph: Sequence[str], multiple_of: int | None = None) -> dict[str, Any]:
     """How images are prepared, from a checkpoint's card."""
     side, longest = card.input_size[1:]
     reading = Reading.of(card.recipe.get("data", {}))
     crops, pads = card.task == "classify", card.task == "detect"
     return {
-        "in_graph": in_graph,
+        "in_graph": list(in_graph),
         "channels": "L" if card.input_size[0] == 1 else "RGB",
         "resize": (round(side / card.crop_pct) if crops else side) or None,
         "longest": longest if pads else None,
@@ -203,7 +207,7 @@ _SCHEMA = {
     "versions": lambda value: isinstance(value, dict),
 }
 _PREPROCESSING = {
-    "in_graph": lambda value: isinstance(value, bool),
+    "in_graph": lambda value: _words(value) and set(value) <= set(STEPS),
     "channels": lambda value: value in ("RGB", "L"),
     "resize": _side,
     "longest": _side,

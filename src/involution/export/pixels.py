@@ -12,10 +12,11 @@ from involution.engine.card import ModelCard
 from involution.engine.predictor import Predictor
 from involution.export.graph import Graph, Input, Run
 from involution.export.metadata import Metadata
+from involution.export.resample import ShorterSide
 
 
 class Normalise(nn.Module):
-    """8-bit pixels [N, C, H, W] as a network's input, or one of them as it is.
+    """Pixels [N, C, H, W] from 0 to 255 as a network's input.
 
     Args:
         mean: per channel, in units of 0 to 1.
@@ -33,50 +34,53 @@ class Normalise(nn.Module):
         """Return float32 values as torchvision normalises them."""
         return (pixels.float() / 255 - self.mean) / self.std
 
-    def back(self, values: Tensor) -> Tensor:
-        """Return the 8-bit pixels that `forward` gave these values for."""
-        return ((values.cpu() * self.std + self.mean) * 255).round().clamp(0, 255).to(torch.uint8)
-
 
 class Dense(nn.Module):
-    """A classifier or segmenter as a graph: logits of normalised images, or probabilities of 8-bit ones.
+    """A classifier or segmenter as a graph: logits of prepared images, or probabilities of 8-bit pictures.
 
     Args:
-        network: from images [N, C, H, W] to logits [N, classes, ...].
-        normalise: in the graph; None if the images are normalised already.
+        network: from images [N, C, H, W] to logits [N, classes] or [N, classes, H, W].
+        prepare: from pictures to the network's images, in the graph; None if the images are prepared already.
     """
 
-    def __init__(self, network: nn.Module, normalise: Normalise | None) -> None:
+    def __init__(self, network: nn.Module, prepare: nn.Module | None) -> None:
         super().__init__()
-        self.network, self.normalise = network, normalise
+        self.network, self.prepare = network, prepare
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Return logits or probabilities."""
-        if self.normalise is None:
+        """Return logits or probabilities; those of a segmenter for each pixel of the picture."""
+        if self.prepare is None:
             return (self.network(images),)
-        return (self.network(self.normalise(images)).softmax(1),)
+        logits = self.network(self.prepare(images))
+        return (at_size(logits, images.shape[2:]).softmax(1),)
 
 
 class DenseFile(nn.Module):
     """An exported classifier or segmenter, called like its network.
 
+    Attributes:
+        takes_pixels: whether it is called with 8-bit pictures, which its graph prepares.
+
     Args:
         run: runs the file.
-        normalise: what the graph does with 8-bit images; None if it takes normalised ones.
+        takes_pixels: the attribute.
     """
 
-    def __init__(self, run: Run, normalise: Normalise | None) -> None:
+    def __init__(self, run: Run, takes_pixels: bool) -> None:
         super().__init__()
-        self.run, self.normalise = run, normalise
+        self.run, self.takes_pixels = run, takes_pixels
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits of normalised images; those of a softmax have lost what is the same for all classes."""
-        found: Tensor
-        if self.normalise is None:
-            (found,) = self.run([images.cpu()])
-            return found
-        (found,) = self.run([self.normalise.back(images)])
-        return found.log()
+        """Return logits; those of a softmax have lost what is the same for all classes."""
+        (found,) = self.run([images.cpu()])
+        return found.log() if self.takes_pixels else found
+
+
+def at_size(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """A segmenter's logits for each pixel of a picture; a classifier's as they are."""
+    if logits.ndim < 4:
+        return logits
+    return nn.functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def dense_graph(
@@ -89,17 +93,30 @@ def dense_graph(
         card: its card.
         shape: of an example of its input.
         open_sizes: place of each dimension that is left open -> its name.
-        inside: normalise and end in a softmax.
+        inside: prepare 8-bit pictures and end in a softmax.
     """
-    example = torch.randint(0, 256, shape, dtype=torch.uint8) if inside else torch.rand(shape)
-    module = Dense(network, Normalise(card.mean, card.std) if inside else None)
-    return Graph(module, (Input("images", example, open_sizes),), ("probabilities" if inside else "logits",))
+    if not inside:
+        images = Input("images", torch.rand(shape), open_sizes)
+        return Graph(Dense(network, None), (images,), ("logits",))
+    side = card.input_size[-1]
+    steps: list[nn.Module] = []
+    if card.task == "classify":
+        steps.append(ShorterSide(round(side / card.crop_pct), side, card.interpolation))
+    elif side:
+        steps.append(ShorterSide(side))
+    module = Dense(network, nn.Sequential(*steps, Normalise(card.mean, card.std)))
+    images = Input("images", torch.randint(0, 256, shape, dtype=torch.uint8), open_sizes)
+    return Graph(module, (images,), ("probabilities",))
 
 
 def dense_file(run: Run, metadata: Metadata) -> nn.Module:
     """What runs the file of a classifier or segmenter, called like its network."""
-    found = metadata.preprocessing
-    return DenseFile(run, Normalise(found["mean"], found["std"]) if metadata.in_graph else None)
+    return DenseFile(run, metadata.in_graph)
+
+
+def most_apart(resized: bool) -> float:
+    """By how much a file's probabilities may differ from PyTorch's; its own resize moves some pixels by one of 255."""
+    return 5e-2 if resized else 1e-3
 
 
 def prepare(predictor: Predictor[Any], image: Any) -> Tensor:
@@ -107,6 +124,6 @@ def prepare(predictor: Predictor[Any], image: Any) -> Tensor:
     return predictor.look(image).input.to(predictor.device)
 
 
-def log_probabilities(predictor: Predictor[Any], logits: Tensor) -> tuple[Tensor, ...]:
-    """What a softmax leaves of logits, of which a file may have nothing else."""
-    return (logits.float().cpu().log_softmax(1),)
+def log_probabilities(predictor: Predictor[Any], image: Any, logits: Tensor) -> tuple[Tensor, ...]:
+    """What a softmax leaves of logits, of which a file may have nothing else; for each pixel of the image."""
+    return (at_size(logits.float().cpu(), (image.height, image.width)).log_softmax(1),)

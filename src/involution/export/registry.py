@@ -26,7 +26,7 @@ class Settings:
     """What is asked of an export, besides its place.
 
     Args:
-        with_preprocessing: the graph takes 8-bit images, and ends in a softmax.
+        with_preprocessing: the graph takes 8-bit pictures of any size, and gives results for their own pixels.
         size: height and width of the images; None leaves them open where a task's images differ in size.
         opset: version of ONNX's operators; None for the one that is tested.
         operators: of ONNX: `standard` ones run anywhere, those of the `library` are faster.
@@ -86,19 +86,21 @@ class TaskExport:
         graph: from the network, its card and the settings to what is exported.
         network: from what runs a file and its metadata to a module that is called like the network.
         prepare: from a predictor and an image to what its network is called with.
-        outputs: from a predictor and what its network returned to tensors that can be compared.
-        agreement: from these of all images, by PyTorch and by a file, to the largest difference and what it should be
-            below, and to words about what was found.
+        outputs: from a predictor, an image and what its network returned to tensors that can be compared.
+        agreement: from these of all images, by PyTorch and by a file, and whether the file resizes, to the largest
+            difference and what it should be below, and to words about what was found.
         multiple_of: what a network's inputs are filled up to a multiple of; None if to nothing.
+        inside: from a card to what `with_preprocessing` puts into the graph, by the words of `metadata.STEPS`.
     """
 
     task: str
     graph: Callable[[nn.Module, ModelCard, Settings], Graph]
     network: Callable[[Run, Metadata], nn.Module]
     prepare: Callable[[Predictor[Any], Any], Any]
-    outputs: Callable[[Predictor[Any], Any], tuple[Tensor, ...]]
-    agreement: Callable[[Sequence[tuple[Tensor, ...]], Sequence[tuple[Tensor, ...]]], tuple[float, float, str]]
+    outputs: Callable[[Predictor[Any], Any, Any], tuple[Tensor, ...]]
+    agreement: Callable[[Sequence[tuple[Tensor, ...]], Sequence[tuple[Tensor, ...]], bool], tuple[float, float, str]]
     multiple_of: Callable[[nn.Module], int | None] = lambda network: None
+    inside: Callable[[ModelCard], tuple[str, ...]] = lambda card: ()
 
 
 _FORMATS: dict[str, Format] = {}

@@ -59,7 +59,9 @@ class Exported:
             f"{self.file}: {self.megabytes:.1f} MB, {self.found} as in PyTorch (largest difference "
             f"{self.difference:.1g}), {self.milliseconds:.1f} ms an image, in PyTorch {self.milliseconds_torch:.1f} ms"
         )
-        return f"{said}; {self.remark}" if self.remark else said
+        inside = self.metadata.preprocessing["in_graph"]
+        steps = f"in the graph: {', '.join(inside)}".replace("_", " ") if inside else ""
+        return "; ".join(part for part in (said, steps, self.remark) if part)
 
 
 def export_checkpoint(
@@ -84,8 +86,8 @@ def export_checkpoint(
         checkpoint: best.ckpt of a run, what `involution convert` wrote, or the name of published weights.
         format: pt2, aoti, onnx or openvino.
         output: the file; by default the checkpoint's name with the format's suffix, in the current folder.
-        with_preprocessing: the graph takes 8-bit images of the network's size, and normalises them; a classifier's or
-            segmenter's ends in a softmax.
+        with_preprocessing: the graph takes 8-bit pictures of any size, and resizes, crops and normalises them; a
+            classifier's or segmenter's ends in a softmax, and what is found is for the picture's own pixels.
         size: height and width of a segmenter's or detector's images; by default any.
         opset: version of ONNX's operators.
         operators: of ONNX: ``standard`` or ``library``.
@@ -114,7 +116,8 @@ def export_checkpoint(
     network, card = load(checkpoint)
     task = get_task(card.task)
     predictor = engine_task(card.task).predictor(network, card)
-    pictures = real_images(predictor, images)
+    inside = task.inside(card) if with_preprocessing else ()
+    pictures = real_images(predictor, images, "resize" in inside)
     wanted = [_run(task, predictor, picture) for picture in pictures]
     multiple_of = task.multiple_of(network)
     fuse(network)
@@ -125,7 +128,7 @@ def export_checkpoint(
         model=card.model,
         classes=list(card.classes),
         category_ids=list(card.category_ids),
-        preprocessing=preprocessing(card, with_preprocessing, multiple_of),
+        preprocessing=preprocessing(card, inside, multiple_of),
         inputs=_inputs(graph),
         outputs=list(graph.outputs),
         license=license or (published.license if published else None),
@@ -138,7 +141,12 @@ def export_checkpoint(
         chosen.write(graph, metadata.to_json(), written, settings)
         tell("comparing with PyTorch")
         found = predictor_of(chosen, written)
-        difference, most, words = task.agreement(wanted, [_run(task, found, picture) for picture in pictures])
+        try:
+            results = [_run(task, found, picture) for picture in pictures]
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ExportError(f"{chosen.runtime} can't run what was written: {reason}; nothing was written") from error
+        difference, most, words = task.agreement(wanted, results, "resize" in inside)
         if not difference <= most:
             raise ExportError(
                 f"{chosen.name} does not compute what PyTorch does: differences up to {difference:.2g}, {words}; "
@@ -164,7 +172,7 @@ def _call(predictor: Predictor[Any], prepared: Any) -> Callable[[], Any]:
 
 
 def _run(task: TaskExport, predictor: Predictor[Any], picture: Any) -> tuple[torch.Tensor, ...]:
-    return task.outputs(predictor, _call(predictor, task.prepare(predictor, picture))())
+    return task.outputs(predictor, picture, _call(predictor, task.prepare(predictor, picture))())
 
 
 def _settings(

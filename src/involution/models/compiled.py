@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from involution.models.fuse import fuse
+
+
+@contextmanager
+def without_word_of_cuda() -> Iterator[None]:
+    """Leave out what PyTorch's compiler says where CUDA's tools are and no GPU is, of code for the CPU."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class CompiledNetwork(nn.Module):
@@ -36,7 +51,7 @@ class CompiledNetwork(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         """Return what the network returns; without gradients."""
         start = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), without_word_of_cuda():
             found = self._call(*inputs)
         if self.compile_seconds is None:
             self.compile_seconds = time.perf_counter() - start

@@ -64,8 +64,6 @@ def test_an_exported_detector_gives_the_results_of_the_checkpoint(checkpoints, p
 def test_what_is_wrong_is_told(checkpoints, tmp_path):
     with pytest.raises(ExportError, match="wanted a --size of multiples of 32 for this detector, got 100x128"):
         export_checkpoint(checkpoints["detect"], "pt2", tmp_path / "a.pt2", size=(100, 128))
-    with pytest.raises(ExportError, match="--with-preprocessing is not for detectors"):
-        export_checkpoint(checkpoints["detect"], "pt2", tmp_path / "a.pt2", with_preprocessing=True)
 
 
 def boxes(*rows):

@@ -14,6 +14,7 @@ from involution.export.errors import ExportError
 from involution.export.graph import Graph, Run, trace
 from involution.export.metadata import KEY
 from involution.export.registry import Format, Settings, register
+from involution.models.compiled import without_word_of_cuda
 
 
 def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
@@ -24,10 +25,14 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
     options = {"freezing": True, "aot_inductor.metadata": {KEY: metadata}}
     program = trace(graph)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_word_of_cuda():
             aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
     except InvalidCxxCompiler as error:
         raise ExportError("aoti needs a C++ compiler, and none was found; install g++ or set CXX") from error
+    # it fails in many ways, with pages of text
+    except Exception as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ExportError(f"AOTInductor can't compile this network: {first[:300]}") from error
 
 
 def _load(path: Path) -> Run:

@@ -67,7 +67,8 @@ def _session(path: Path) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
+    # what is wrong is raised
+    options.log_severity_level = 4
     model = onnx.load(path, load_external_data=False)
     if any(one.domain == DOMAIN for one in model.opset_import):
         options.register_custom_ops_library(onnx_library())
@@ -81,7 +82,11 @@ def _load(path: Path) -> Run:
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         given = {name: tensor.numpy(force=True) for name, tensor in zip(names, inputs, strict=True)}
-        return tuple(torch.from_numpy(found) for found in session.run(None, given))
+        try:
+            return tuple(torch.from_numpy(found) for found in session.run(None, given))
+        # of classes of its own, with pages of text
+        except Exception as error:
+            raise RuntimeError(" ".join(str(error).split())[:300]) from error
 
     return run
 

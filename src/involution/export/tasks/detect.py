@@ -24,20 +24,25 @@ _PIXELS, _SCORES = 0.5, 1e-2
 
 
 def _graph(network: nn.Module, card: ModelCard, settings: Settings) -> Graph:
-    from involution.export.detectors import DetectorGraph, is_exportable
+    from involution.export.detectors import DetectorGraph, PictureGraph, is_exportable
+    from involution.export.resample import FitInside
 
     if not is_exportable(network):
         raise ExportError(f"{card.model} can't be exported; of the detectors retinanet, faster_rcnn and mask_rcnn can")
-    if settings.with_preprocessing:
-        raise ExportError("--with-preprocessing is not for detectors, whose graphs end in the boxes anyway")
     multiple = _multiple_of(network)
     height, width = settings.size or _SIDES
     if height % multiple or width % multiple:
         raise ExportError(f"wanted a --size of multiples of {multiple} for this detector, got {height}x{width}")
-    images = Input("images", torch.rand(1, 3, height, width), {} if settings.size else {2: "height", 3: "width"})
-    size = Input("size", torch.tensor([height - 5, width - 7]))
     graph = DetectorGraph(network)
-    return Graph(graph, (images, size), ("boxes", "scores", "labels", *(["masks"] if graph.with_masks else [])))
+    outputs = ("boxes", "scores", "labels", *(["masks"] if graph.with_masks else []))
+    open_sizes = {2: "height", 3: "width"}
+    if settings.with_preprocessing:
+        pixels = torch.randint(0, 256, (1, 3, *_SIDES), dtype=torch.uint8)
+        whole = PictureGraph(graph, FitInside(*card.input_size[1:], multiple, settings.size), card.mean, card.std)
+        return Graph(whole, (Input("images", pixels, open_sizes),), outputs)
+    images = Input("images", torch.rand(1, 3, height, width), {} if settings.size else open_sizes)
+    size = Input("size", torch.tensor([height - 5, width - 7]))
+    return Graph(graph, (images, size), outputs)
 
 
 def _multiple_of(network: Any) -> int:
@@ -62,20 +67,28 @@ class DetectorFile(nn.Module):
         sides = found["resize"], found["longest"]
         divisible = found["multiple_of"] or 1
         self.transform = GeneralizedRCNNTransform(*sides, found["mean"], found["std"], size_divisible=divisible).eval()
-        self.run, self.shape = run, metadata.inputs[0]["shape"]
+        self.run, self.shape, self.in_graph = run, metadata.inputs[0]["shape"], metadata.in_graph
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Return boxes, scores, labels and perhaps masks of each image."""
         return [self._one(image) for image in images]
 
     def _one(self, image: Tensor) -> dict[str, Tensor]:
+        height, width = image.shape[1:]
+        if self.in_graph:
+            pixels = (image.cpu() * 255).round().to(torch.uint8)
+            # boxes of this size already; what is left is to paste the masks
+            return self._result(self.run([pixels[None]]), (height, width), (height, width))
         prepared, _ = self.transform([image])
         (size,) = prepared.image_sizes
-        outputs = self.run([self._filled(prepared.tensors), torch.tensor(size)])
+        return self._result(self.run([self._filled(prepared.tensors), torch.tensor(size)]), size, (height, width))
+
+    def _result(self, outputs: Sequence[Tensor], size: tuple[int, int], own: tuple[int, int]) -> dict[str, Tensor]:
+        """What was found in an image of a size, at its own size."""
         found = dict(zip(("boxes", "scores", "labels"), outputs, strict=False))
         if len(outputs) > 3:
             found["masks"] = outputs[3][:, None]
-        (result,) = self.transform.postprocess([found], [size], [(image.shape[1], image.shape[2])])
+        (result,) = self.transform.postprocess([found], [size], [own])
         whole: dict[str, Tensor] = result
         return whole
 
@@ -101,13 +114,15 @@ def _prepare(predictor: Predictor[Any], image: Any) -> Any:
     return [pixels.to(predictor.device)]
 
 
-def _outputs(predictor: Predictor[Any], result: Any) -> tuple[Tensor, ...]:
+def _outputs(predictor: Predictor[Any], image: Any, result: Any) -> tuple[Tensor, ...]:
     (found,) = result
     found = {**found, "labels": found["labels"] - first_label(predictor.model)}
     return tuple(found[name].cpu() for name in ("boxes", "scores", "labels", "masks") if name in found)
 
 
-def _agreement(wanted: Sequence[tuple[Tensor, ...]], found: Sequence[tuple[Tensor, ...]]) -> tuple[float, float, str]:
+def _agreement(
+    wanted: Sequence[tuple[Tensor, ...]], found: Sequence[tuple[Tensor, ...]], resized: bool = False
+) -> tuple[float, float, str]:
     difference, same, most = 0.0, 0, 0
     for ours, theirs in zip(wanted, found, strict=True):
         most += max(len(ours[0]), len(theirs[0]))
@@ -129,4 +144,8 @@ def _agreement(wanted: Sequence[tuple[Tensor, ...]], found: Sequence[tuple[Tenso
     return difference, allowed, f"{same:,} of {most:,} boxes"
 
 
-register_task(TaskExport("detect", _graph, DetectorFile, _prepare, _outputs, _agreement, _multiple_of))
+def _inside(card: ModelCard) -> tuple[str, ...]:
+    return ("normalise", "resize", "pad", "picture_size")
+
+
+register_task(TaskExport("detect", _graph, DetectorFile, _prepare, _outputs, _agreement, _multiple_of, _inside))

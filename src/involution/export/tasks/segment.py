@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from involution.engine.card import ModelCard
 from involution.export.graph import Graph
-from involution.export.pixels import dense_file, dense_graph, log_probabilities, prepare
+from involution.export.pixels import dense_file, dense_graph, log_probabilities, most_apart, prepare
 from involution.export.registry import Settings, TaskExport, register_task
+from involution.export.resample import open_pools
 
 # of the images of the trace, where the size is left open
 _SIDES = (128, 192)
@@ -19,16 +20,23 @@ def _graph(network: nn.Module, card: ModelCard, settings: Settings) -> Graph:
     height, width = settings.size or _SIDES
     open_sizes = {0: "batch"} | ({} if settings.size else {2: "height", 3: "width"})
     shape = (2, card.input_size[0], height, width)
+    open_pools(network)
     return dense_graph(network, card, shape, open_sizes, settings.with_preprocessing)
 
 
-def _agreement(wanted: Sequence[tuple[Tensor, ...]], found: Sequence[tuple[Tensor, ...]]) -> tuple[float, float, str]:
+def _agreement(
+    wanted: Sequence[tuple[Tensor, ...]], found: Sequence[tuple[Tensor, ...]], resized: bool = False
+) -> tuple[float, float, str]:
     difference, same, pixels = 0.0, 0, 0
     for (ours,), (theirs,) in zip(wanted, found, strict=True):
         difference = max(difference, float((ours.exp() - theirs.exp()).abs().max()))
         equal = ours.argmax(1) == theirs.argmax(1)
         same, pixels = same + int(equal.sum()), pixels + equal.numel()
-    return difference, 1e-3, f"same class for {same:,} of {pixels:,} pixels"
+    return difference, most_apart(resized), f"same class for {same:,} of {pixels:,} pixels"
 
 
-register_task(TaskExport("segment", _graph, dense_file, prepare, log_probabilities, _agreement))
+def _inside(card: ModelCard) -> tuple[str, ...]:
+    return (*(("resize",) if card.input_size[-1] else ()), "normalise", "softmax", "picture_size")
+
+
+register_task(TaskExport("segment", _graph, dense_file, prepare, log_probabilities, _agreement, inside=_inside))

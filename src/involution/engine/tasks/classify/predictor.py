@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from involution.data.addresses import path_of
 from involution.data.images import read_image
-from involution.data.transforms import eval_transform
+from involution.data.transforms import eval_transform, whole_picture
 from involution.engine.files import atomic_path
 from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage
 
@@ -87,9 +87,13 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__(model, card)
         self.channels = card.input_size[0]
-        self._transform = eval_transform(
-            card.input_size[-1], self.channels, card.mean, card.std, card.interpolation, card.crop_pct
-        )
+        side = card.input_size[-1]
+        if self.takes_pixels:
+            self._transform = whole_picture(round(side / card.crop_pct), self.channels)
+        else:
+            self._transform = eval_transform(
+                side, self.channels, card.mean, card.std, card.interpolation, card.crop_pct
+            )
 
     def check_options(self, *, topk: int = 5) -> None:
         """Refuse fewer than one class."""
@@ -126,8 +130,10 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         """The `topk` most likely classes of each image; all of them if the network has fewer."""
         if not images:
             return []
-        inputs = torch.stack([self._transform(image) for image in images])
-        probabilities = self.model(inputs.to(self.device)).float().softmax(1)
+        inputs = [self._transform(image) for image in images]
+        # whole pictures differ in size
+        batches = [one[None] for one in inputs] if self.takes_pixels else [torch.stack(inputs)]
+        probabilities = torch.cat([self.model(batch.to(self.device)) for batch in batches]).float().softmax(1)
         top = probabilities.topk(min(topk, probabilities.shape[1]), dim=1)
         classes = self.card.classes
         return [

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from involution.data.addresses import path_of
-from involution.data.transforms import segmentation_eval_transform
+from involution.data.transforms import segmentation_eval_transform, whole_picture
 from involution.engine.files import Origin, absolute, atomic_path, current_origin, made_of, make_folder
 from involution.engine.predictor import Add, Look, Predictor, Result, SkippedImage, drawn_factor
 
@@ -101,7 +101,9 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__(model, card)
-        self._transform = segmentation_eval_transform(card.mean, card.std, card.input_size[-1] or None)
+        short = card.input_size[-1] or None
+        self._transform = segmentation_eval_transform(card.mean, card.std, short)
+        self._whole = whole_picture(short, self.channels)
 
     def columns(self, **options: Any) -> list[str]:
         """One column."""
@@ -112,7 +114,11 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
         import torchvision.transforms.v2.functional as F
         from torchvision import tv_tensors
 
-        pixels, _ = self._transform(tv_tensors.Image(F.pil_to_tensor(image.convert("RGB"))))
+        pixels = F.pil_to_tensor(image.convert("RGB"))
+        if self.takes_pixels:
+            pixels = self._whole(pixels)
+        else:
+            pixels, _ = self._transform(tv_tensors.Image(pixels))
         return Look(pixels[None], (pixels.shape[1], pixels.shape[2]))
 
     @torch.inference_mode()

@@ -52,6 +52,20 @@ def test_what_is_not_shown_of_an_upload_is_told(tmp_path):
     assert reader.read_apart(tmp_path / "a.png", [Reading()]).note == scaled + "transparent parts are read as white"
 
 
+def test_a_turned_upload_is_told_by_the_way_of_each_network(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 2)).save(tmp_path / "a.jpg", exif=exif)
+    stored = Reading(exif="ignore")
+    upload = reader.read_apart(tmp_path / "a.jpg", [Reading(), stored])
+    assert upload.note == (
+        "turned upright by its EXIF orientation; its EXIF orientation is ignored, as in the network's training"
+    )
+    assert (upload.seen(Reading()).size, upload.seen(stored).size) == ((2, 4), (4, 2))
+    Image.fromarray(np.array([[7, 4095]], np.uint16)).save(tmp_path / "b.png")
+    assert reader.read_apart(tmp_path / "b.png", [Reading()]).note.startswith("its values are 7 to 4095, less than")
+
+
 def test_reading_ends_when_its_time_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "READ_SECONDS", 0.01)
     Image.new("L", (3, 3)).save(tmp_path / "a.png")

@@ -48,6 +48,20 @@ def test_one_picture_in_another_format(here, capsys):
     assert (here / "runs/explain/seven-layer2.0.conv2-receptive-field.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_turned_images_are_told_once(here, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("L", (24, 20)).save(name, exif=exif)
+    save_checkpoint("twin.ckpt", "rednet_nano_conv")
+    words = ["explain", "a.jpg", "b.jpg", "--checkpoint", "a.ckpt", "--twin", "twin.ckpt", "--average", "a.jpg"]
+    assert main([*words, "--what", "receptive-field"]) == 0
+    assert capsys.readouterr().err == (
+        "turned upright by their EXIF orientation: 2 (a.jpg, b.jpg); --data.exif ignore in the training reads the "
+        "pixels as stored\n"
+    )
+
+
 def test_layers_are_listed(here, capsys):
     assert main(["explain", "--checkpoint", "a.ckpt", "--list-layers"]) == 0
     assert capsys.readouterr().out.split()[:2] == ["conv1.3", "layer1.0.conv2"]
@@ -177,6 +191,7 @@ def test_a_range_of_values_that_is_hardly_used_is_told(here, capsys):
     Image.fromarray(pixels).save("deep.png")
     words = ["--checkpoint", "a.ckpt", "--what", "heatmap"]
     assert main(["explain", "deep.png", *words]) == 0
-    assert "warning: the first 1 images of values from 0 to 65535 use" in capsys.readouterr().err
+    said = "warning: images that use less than a tenth of the range of their type: 1 (deep.png)"
+    assert said in capsys.readouterr().err
     assert main(["explain", "seven.png", *words]) == 0
     assert "warning" not in capsys.readouterr().err

@@ -184,8 +184,8 @@ def test_sizes_below_one_are_refused(classifier, options):
 
 
 def test_unknown_devices_are_refused(colour_checkpoint):
-    with pytest.raises(ConfigError, match="no device named 'gpu'; wanted auto, cpu"):
-        ClassificationPredictor.from_checkpoint(colour_checkpoint, "gpu")
+    with pytest.raises(ConfigError, match="no device named 'warp'; wanted auto, cpu"):
+        ClassificationPredictor.from_checkpoint(colour_checkpoint, "warp")
     with pytest.raises(ConfigError, match="device cuda:99 is not available"):
         ClassificationPredictor.from_checkpoint(colour_checkpoint, "cuda:99")
 
@@ -293,12 +293,17 @@ def test_a_range_that_is_hardly_used_is_told(grey_checkpoint, tmp_path, capsys):
         Image.fromarray(np.array([[0, 4095]], np.uint16).repeat(4, 0)).save(tmp_path / name / "1.png")
         # of 8 bits it is the picture that counts
         Image.new("L", (4, 4)).save(tmp_path / name / "2.png")
-    said = "of values from 0 to 65535 use 0 to 4095 alone"
+    used = (
+        "1.png, 1.png); they have 0 to 4095, and --data.value_range in the training says what becomes black and white"
+    )
     assert main(["classify", "predict", str(tmp_path), "--checkpoint", str(grey_checkpoint)]) == 0
-    assert f"warning: the first 2 images {said}\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"warning: images that use less than a tenth of the range of their type: 2 ({used}\n" in said
+    assert "images of more than 8 bits, 2 (1.png, 1.png), next to others: 2 (2.png, 2.png)\n" in said
     spec = f"imagefolder:{tmp_path}"
     assert main(["classify", "eval", "--checkpoint", str(grey_checkpoint), "--data", spec]) == 0
-    assert f"warning: the first 2 images of test {said}\n" in capsys.readouterr().err
+    said = "warning: images of test: images that use less than a tenth of the range of their type"
+    assert f"{said}: 2 ({used}\n" in capsys.readouterr().err
 
 
 def test_files_that_are_none_cost_no_other_and_what_is_not_taken_is_said(colour_checkpoint, tmp_path, capsys):

@@ -49,6 +49,26 @@ def test_parts_are_cut_across_places(photos, tmp_path):
     assert Part.from_dict(parts[1].to_dict()).to_dict() == parts[1].to_dict()
 
 
+def test_parts_of_earlier_predictions_are_no_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, record in (("out", '{"parts": 1}\n'), ("mine", "no record"), ("data", None)):
+        (tmp_path / folder).mkdir()
+        table(tmp_path / folder / "part-000000.parquet", {"bytes": [png(0)] * 2})
+        if record:
+            (tmp_path / folder / "_manifest.jsonl").write_text(record)
+    table(tmp_path / "out" / "own.parquet", {"bytes": [png(0)]})
+    for spec in ("parquet:.", "*/*.parquet", f"parquet:{tmp_path}"):
+        findings = Findings()
+        assert find_inputs([spec], findings=findings).count == 5
+        (line,) = findings.lines()
+        assert line.startswith("not used, parts of an earlier prediction: 1 (")
+        assert line.endswith("out/part-000000.parquet)")
+    # asked for by name
+    assert find_inputs(["out/part-000000.parquet"]).count == 2
+    with pytest.raises(PredictError, match=r"no images found in out/part-\*"):
+        find_inputs(["out/part-*.parquet"])
+
+
 def test_what_changes_the_images_changes_their_mark(photos, tmp_path):
     table(tmp_path / "a.parquet", {"bytes": [png(0)] * 5, "other": [png(1)] * 5})
     marks = [

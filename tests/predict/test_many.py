@@ -185,6 +185,23 @@ def test_going_on_repeats_and_loses_nothing(networks, photos, tmp_path, monkeypa
     assert (done.done, done.images) == (0, 10)
 
 
+def test_what_is_noticed_of_the_images_is_told_once_of_all_parts(networks, photos, tmp_path, monkeypatch):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3
+    for seed in (1, 5, 6, 9):
+        picture(seed).save(photos / f"{seed}.png", exif=exif)
+    call = {"images": photos, "checkpoint": networks["classify"], "folder": tmp_path / "rows", "part_rows": 2}
+    interrupted(monkeypatch, 2, **call)
+    told = (
+        "turned upright by their EXIF orientation: 4 (1.png, 5.png, 6.png, …); --data.exif ignore in the training "
+        "reads the pixels as stored"
+    )
+    for _ in range(2):
+        said = []
+        done = predict_many(**call, progress=Progress(said.append))
+        assert list(done.notes) == said[-1:] == [told]
+
+
 def test_parts_that_are_gone_or_cut_off_are_made_again(networks, photos, tmp_path):
     call = {"images": photos, "checkpoint": networks["classify"], "folder": tmp_path / "out", "part_rows": 2}
     predict_many(**call)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from involution.data.images import Reading
+    from involution.data.noticed import Noticed
 
 MAX_BYTES = 20 * 2**20
 # a request with a picture, whose name and frame take some room, and any other
@@ -34,12 +35,13 @@ WAITING_BYTES = 8 * MAX_BYTES
 QUEUE = 16
 
 
-def read_upload(path: Path, reading: Reading | None = None) -> Image:
+def read_upload(path: Path, reading: Reading | None = None, noticed: Noticed | None = None) -> Image:
     """Read an uploaded image as the command line does, within the limits.
 
     Args:
         path: The uploaded file.
         reading: How a network wants it read.
+        noticed: Told what is worth telling of it.
 
     Returns:
         An 8-bit image of mode `L` or `RGB` with no side over `MAX_SIDE`.
@@ -55,7 +57,7 @@ def read_upload(path: Path, reading: Reading | None = None) -> Image:
     check_image(path, reading)
     if path.stat().st_size > MAX_BYTES:
         raise AppError(f"{path.name}: the file is larger than {MAX_BYTES // 2**20} MB")
-    image = read_image(path, reading=reading)
+    image = read_image(path, reading=reading, noticed=noticed)
     if max(image.size) > MAX_SIDE:
         image.thumbnail((MAX_SIDE, MAX_SIDE), Resampling.LANCZOS)
     return image

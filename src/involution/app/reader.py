@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from involution.app import limits
 from involution.app.errors import AppError
 from involution.data.images import ImageError, Reading, look
+from involution.data.noticed import Noticed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,7 +80,8 @@ def read_apart(path: Path, readings: Iterable[Reading]) -> Upload:
             # bytes, not objects: what a broken reader sends can't run code here
             head, _, pixels = ours.recv_bytes().partition(b"\n")
             found = json.loads(head)
-            size, told = found.get("stored", size), found.get("told", told)
+            size = found.get("stored", size)
+            told += [line for line in found.get("told", []) if line not in told]
             error = found.get("error")
             views[reading] = error or PIL.Image.frombytes(found["mode"], tuple(found["size"]), pixels)
     except EOFError as error:
@@ -115,13 +117,10 @@ def _read(pipe: Connection, path: Path, readings: list[Reading]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limits.READ_MEMORY, limits.READ_MEMORY))
     for reading in readings:
         try:
-            image = limits.read_upload(path, reading)
-            header = look(path, reading)
-            told = ["of several frames or pages the first is used"] if header.several else []
-            told += ["transparent parts are read as white"] if header.alpha else []
-            told += ["channels beside the colours are not read"] if header.more else []
-            told += ["of 16 bits of colour the upper 8 are read"] if header.halved else []
-            head = {"mode": image.mode, "size": image.size, "stored": header.size, "told": told}
+            noticed = Noticed()
+            image = limits.read_upload(path, reading, noticed)
+            stored = look(path, reading).size
+            head = {"mode": image.mode, "size": image.size, "stored": stored, "told": noticed.of_one(reading)}
         except (AppError, ImageError) as error:
             # where the file is on this machine is no matter of the page's users
             reason = str(error).replace(f"{path}: ", f"{path.name}: ")

@@ -70,8 +70,6 @@ def run(args: Any) -> int:
     """
     require("timm", "torchvision", "PIL", "matplotlib")
     from involution.cli.explain_pictures import Pictures, draw_all
-    from involution.data.contents import Stored
-    from involution.data.survey import deep_warnings
     from involution.engine.files import network_origin
     from involution.explain import Subject, find_layer, involution_layers, stage_layers
     from involution.explain.style import STYLES
@@ -102,8 +100,6 @@ def run(args: Any) -> int:
     if args.list_layers:
         print("\n".join(layers))
         return 0
-    for line in deep_warnings(list(map(Stored, images)), subject.reading, "images"):
-        print(f"warning: {printable(line)}", file=sys.stderr)
     layer = find_layer(subject.network, args.layer or layers[len(layers) // 2])
     if not args.what and not stage_layers(subject.network):
         what.remove("stages")
@@ -127,7 +123,6 @@ def run(args: Any) -> int:
 
 def _images(sources: Sequence[str]) -> tuple[list[Path], bool]:
     """The image files, and whether a source had none."""
-    from involution.data.errors import printable
     from involution.data.findings import Findings
     from involution.predict import find_images
 

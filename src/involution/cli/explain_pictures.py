@@ -11,6 +11,7 @@ from typing import Any
 
 from involution.data.errors import printable
 from involution.data.images import ImageError
+from involution.data.noticed import OF_TRAINING, Noticed
 from involution.engine.files import Origin, absolute, atomic_path, made_of
 from involution.engine.outputs import Attempts, check_index, free_names, write_index
 from involution.explain.errors import ExplainError
@@ -98,11 +99,12 @@ def draw_all(pictures: Pictures, images: Sequence[Path], subject: Any, twin: Any
     names = pictures.names(images)
     attempts = Attempts(say)
     errors: list[tuple[Origin, str]] = []
-    averaged, complete = _averaged([part for part in (subject, twin) if part], pictures.average, say)
+    noticed = Noticed()
+    averaged, complete = _averaged([part for part in (subject, twin) if part], pictures.average, say, noticed)
     try:
         for image, name in zip(images, names, strict=True):
             try:
-                _draw(pictures, image, name, subject, twin, averaged, attempts)
+                _draw(pictures, image, name, subject, twin, averaged, attempts, noticed)
             except (ExplainError, ImageError) as error:
                 if len(images) == 1:
                     raise
@@ -113,13 +115,15 @@ def draw_all(pictures: Pictures, images: Sequence[Path], subject: Any, twin: Any
         if pictures.folder.is_dir():
             with attempts.one():
                 write_index(pictures.folder, errors)
+        for line in noticed.lines(subject.reading, setting=OF_TRAINING):
+            say(line)
     attempts.end()
     if pictures.moving == [".gif"]:
         say("no MP4: ffmpeg is not installed")
     return complete and not errors and not attempts.failed
 
 
-def _averaged(parts: Sequence[Any], files: Sequence[Path], say: Any) -> tuple[list[Any] | None, bool]:
+def _averaged(parts: Sequence[Any], files: Sequence[Path], say: Any, noticed: Noticed) -> tuple[list[Any] | None, bool]:
     """Each network's input of all images that can be read, `[N, C, H, W]`, and whether that is all of them."""
     import torch
 
@@ -128,7 +132,8 @@ def _averaged(parts: Sequence[Any], files: Sequence[Path], say: Any) -> tuple[li
     views = []
     for file in files:
         try:
-            views.append([part.view(file).input for part in parts])
+            first, *others = parts
+            views.append([first.view(file, noticed).input, *(part.view(file).input for part in others)])
         except ImageError as error:
             say(f"skipped {error}")
     if not views:
@@ -139,7 +144,14 @@ def _averaged(parts: Sequence[Any], files: Sequence[Path], say: Any) -> tuple[li
 
 
 def _draw(
-    pictures: Pictures, image: Path, name: str, subject: Any, twin: Any, averaged: Any, attempts: Attempts
+    pictures: Pictures,
+    image: Path,
+    name: str,
+    subject: Any,
+    twin: Any,
+    averaged: Any,
+    attempts: Attempts,
+    noticed: Noticed,
 ) -> None:
     """Draw the pictures of an image one by one, and print their paths."""
     from involution.explain import (
@@ -151,7 +163,8 @@ def _draw(
         stages_figure,
     )
 
-    view = subject.view(image)
+    # those of the average were told of
+    view = subject.view(image, None if image in pictures.average and averaged else noticed)
     other = twin.view(image) if twin else None
     layer, style, groups = pictures.layer, pictures.style, pictures.groups
     found = layer_map(view, layer)

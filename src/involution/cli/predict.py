@@ -17,6 +17,7 @@ from involution.cli.sinks import FileSink, FolderPlan, FolderSink, drawing
 from involution.data.addresses import path_of
 from involution.data.errors import printable
 from involution.data.findings import Findings
+from involution.data.noticed import OF_TRAINING, Noticed
 from involution.engine.files import Origin, absolute, made_of, network_origin
 from involution.engine.outputs import Attempts, check_index, free_names
 from involution.engine.predictor import Option, PredictError, Predictor, SkippedImage, find_images
@@ -96,9 +97,6 @@ class PredictCommand:
         from rich.table import Table
         from rich.text import Text
 
-        from involution.data.contents import Stored
-        from involution.data.survey import deep_warnings
-
         kind = get_task(self.task).predictor
         options = {option.name: args[option.name] for option in kind.options}
         predict_many.check(args)
@@ -121,17 +119,22 @@ class PredictCommand:
         folders |= {"--pictures": pictures} if pictures else {}
         plans = _plans({option: path_of(folder) for option, folder in folders.items()}, files, whole)
         predictor = self._predictor(args.checkpoint, args.runtime, args.device)
-        for line in deep_warnings(list(map(Stored, files)), predictor.reading, "images"):
-            print(f"warning: {printable(line)}", file=sys.stderr)
         errors = Console(stderr=True)
 
         def say(line: str) -> None:
             errors.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
-        attempts = Attempts(say)
+        attempts, noticed = Attempts(say), Noticed()
+
+        def tell() -> None:
+            for line in noticed.lines(predictor.reading, setting=OF_TRAINING):
+                say(line)
+
         rows: list[list[str]] = []
         done, found, skipped, seconds = 0, 0, 0, 0.0
         with ExitStack() as stack:
+            # also of what was read before an interruption
+            stack.callback(tell)
             sinks: list[FileSink | FolderSink] = []
             if args.output and "--output" not in folders:
                 opened = predictor.open_output(args.output, images=files, **output_options)
@@ -140,7 +143,7 @@ class PredictCommand:
                 pictured = plan.option == "--pictures"
                 opened = drawing(plan.folder) if pictured else predictor.open_output(plan.folder, **output_options)
                 sinks.append(stack.enter_context(FolderSink(opened, plan, attempts)))
-            stream = zip(range(len(files)), predictor.stream(files, **options), strict=True)
+            stream = zip(range(len(files)), predictor.stream(files, noticed=noticed, **options), strict=True)
             for place, result in track(
                 stream, "predicting", len(files), console=errors, transient=True, disable=not errors.is_interactive
             ):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
 from involution.data.findings import Findings, some
-from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, is_deep, look
+from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look
+from involution.data.noticed import tell_headers
 from involution.data.paths import as_stored
 from involution.data.text import nfc
 from involution.data.walk import images_below
@@ -109,62 +110,6 @@ def check_files(
         sizes.append(None if reason else header.size if isinstance(header, Header) else size)
     tell_headers(whole, reading, findings, where, "boxes are")
     return sizes
-
-
-def tell_headers(
-    files: Iterable[tuple[Path, object]], reading: Reading, findings: Findings, where: str, refer: str = ""
-) -> None:
-    """Say what is done with images that are not plain: several pictures in one, turned by EXIF, of different depths.
-
-    Args:
-        files: image files with their headers; what is no `Header` is passed over.
-        reading: how they are read.
-        findings: told of them.
-        where: what the messages begin with: ``train``.
-        refer: annotations that refer to the pixels: ``boxes are``.
-    """
-    headers = [(file, header) for file, header in files if isinstance(header, Header)]
-    tell_frames(headers, findings, where)
-    tell_channels(headers, findings, where)
-    turned = [file.name for file, header in headers if header.orientation > 1]
-    if turned and reading.exif == "apply":
-        meant = f"{refer} taken to fit the upright images; " if refer else ""
-        findings.note(
-            f"{where}: turned upright by their EXIF orientation: {some(turned)}; {meant}--data.exif ignore reads the "
-            "pixels as stored"
-        )
-    elif turned:
-        findings.note(f"{where}: EXIF orientation ignored: {some(turned)}")
-    deep = [file.name for file, header in headers if is_deep(header.mode)]
-    plain = [file.name for file, header in headers if not is_deep(header.mode)]
-    if plain and not deep and reading.value_range:
-        findings.note(f"{where}: data.value_range does not apply: no image is read with more than 8 bits")
-    if deep and plain:
-        kept = ", to which data.value_range does not apply" if reading.value_range else ""
-        findings.note(f"{where}: images of more than 8 bits, {some(deep)}, next to others{kept}: {some(plain)}")
-
-
-def tell_frames(files: Iterable[tuple[Path, Header]], findings: Findings, where: str = "") -> None:
-    """Say of which files with several pictures the first alone is used."""
-    several = [file.name for file, header in files if header.several]
-    if several:
-        begin = f"{where}: " if where else ""
-        findings.note(f"{begin}files with several frames or pages, of which the first is used: {some(several)}")
-
-
-def tell_channels(files: Sequence[tuple[Path, Header]], findings: Findings, where: str = "") -> None:
-    """Say of which images not every channel or bit is read as it is."""
-    begin = f"{where}: " if where else ""
-    for said, names in (
-        (
-            "an alpha channel, whose transparent parts are read as white",
-            [file for file, header in files if header.alpha],
-        ),
-        ("channels that are not read, beside the colours", [file for file, header in files if header.more]),
-        ("colours of 16 bits, of which the upper 8 are read", [file for file, header in files if header.halved]),
-    ):
-        if names:
-            findings.note(f"{begin}images with {said}: {some([file.name for file in names])}")
 
 
 def size_complaint(file: Path, size: Size | None, header: Header, reading: Reading) -> str | None:

@@ -97,4 +97,9 @@ class Findings:
 
 def some(names: Sequence[str], shown: int = _SHOWN) -> str:
     """How many there are, and the first of them: "12 (a.txt, b.txt, c.txt, …)"."""
-    return f"{len(names)} ({', '.join(names[:shown])}{', …' if len(names) > shown else ''})"
+    return counted(len(names), names[:shown])
+
+
+def counted(count: int, first: Sequence[str]) -> str:
+    """As `some`, of names that are not all kept."""
+    return f"{count} ({', '.join(first)}{', …' if count > len(first) else ''})"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from involution.data.box_files import tell_headers
 from involution.data.errors import DataError, one_spelling, printable
 from involution.data.findings import Findings
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
+from involution.data.noticed import tell_headers
 from involution.data.paths import need_folder
 from involution.data.splits import are_images_and_labels, words_of
 from involution.data.text import nfc

@@ -24,6 +24,8 @@ from involution.data.tiff import has_more_channels, has_signed_bytes, is_preview
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from involution.data.noticed import Noticed
+
 MAX_PIXELS = 178_000_000
 # above this number of files headers are not read beforehand: it would take minutes
 CHECK_LIMIT = 50_000
@@ -124,7 +126,11 @@ class Header:
 
 
 def read_image(
-    source: str | os.PathLike[str] | bytes | Image, *, name: str | None = None, reading: Reading | None = None
+    source: str | os.PathLike[str] | bytes | BinaryIO | Image,
+    *,
+    name: str | None = None,
+    reading: Reading | None = None,
+    noticed: Noticed | None = None,
 ) -> Image:
     """Read an image as 8-bit grey or RGB, upright: the one way in which commands, the page and Python see an image.
 
@@ -132,9 +138,10 @@ def read_image(
     animation the first frame is taken.
 
     Args:
-        source: a file, its bytes, or an image of the image library, opened or made.
+        source: a file, its bytes, an open stream of one, or an image of the image library, opened or made.
         name: what an error calls the image; the path by default.
         reading: how it is read.
+        noticed: told what is worth telling of it.
 
     Returns:
         An image of mode `L` where the source is grey, else `RGB`.
@@ -147,17 +154,17 @@ def read_image(
 
     reading = reading or Reading()
     if isinstance(source, PIL.Image.Image):
-        return _converted(source, name or "image", reading)
+        return _converted(source, name or "image", reading, None, noticed)
     if isinstance(source, bytes):
         name = name or "image"
         if not source:
             raise ImageError(f"{name}: the file is empty (0 bytes)", "empty")
-        return _decode(io.BytesIO(source), name, reading)
+        return _decode(io.BytesIO(source), name, reading, noticed)
     if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
         said = f"wanted a path, the bytes of a file or a PIL image, got {type(source).__name__}"
         raise ImageError(f"{name or 'image'}: {said}; PIL.Image.fromarray(array) makes an image of an array", "format")
     with _opened(source, name) as (file, shown):
-        return _decode(file, shown, reading)
+        return _decode(file, shown, reading, noticed)
 
 
 @contextmanager
@@ -180,25 +187,27 @@ def look(path: str | os.PathLike[str] | BinaryIO, reading: Reading | None = None
     reading = reading or Reading()
     with _opened(path, name) as (file, name):
         image = _open(file, name)
-        orientation = _orientation(image, name)
-        stored = _stored_size(image)
-        turned = reading.exif == "apply" and orientation >= 5
         if reading.value_range is None:
             _type_range(image, name)
-        size = stored[::-1] if turned else stored
-        several = _has_several(image, file)
-        return Header(
-            size,
-            stored,
-            orientation,
-            image.mode,
-            image.format or "",
-            several,
-            _has_alpha(image),
-            has_more_channels(image),
-            _is_halved(image),
-            is_white_zero(image),
-        )
+        return _header(image, file, name, reading)
+
+
+def _header(image: Image, file: BinaryIO | None, name: str, reading: Reading) -> Header:
+    """Of an image that is not decoded yet; without a file it is one picture."""
+    orientation = _orientation(image, name)
+    stored = _stored_size(image)
+    return Header(
+        stored[::-1] if reading.exif == "apply" and orientation >= 5 else stored,
+        stored,
+        orientation,
+        image.mode,
+        image.format or "",
+        file is not None and _has_several(image, file),
+        _has_alpha(image),
+        has_more_channels(image),
+        _is_halved(image),
+        is_white_zero(image),
+    )
 
 
 def check_image(path: str | os.PathLike[str], reading: Reading | None = None) -> tuple[int, int]:
@@ -398,18 +407,27 @@ def _loaded(image: Image, name: str, reading: Reading) -> Image:
         return turned
 
 
-def _decode(file: BinaryIO, name: str, reading: Reading) -> Image:
-    return _converted(_open(file, name), name, reading)
+def _decode(file: BinaryIO, name: str, reading: Reading, noticed: Noticed | None) -> Image:
+    return _converted(_open(file, name), name, reading, file, noticed)
 
 
-def _converted(opened: Image, name: str, reading: Reading) -> Image:
+def _converted(opened: Image, name: str, reading: Reading, file: BinaryIO | None, noticed: Noticed | None) -> Image:
     value_range = reading.value_range or _type_range(opened, name)
+    header = None
+    if noticed is not None:
+        # where the decoder goes on
+        position = file.tell() if file is not None else 0
+        header = _header(opened, file, name, reading)
+        if file is not None:
+            file.seek(position)
     # of 8 bits the library does it
     inverted = is_deep(opened.mode) and is_white_zero(opened)
     image = _loaded(opened, name, reading)
     with _library(name):
-        grey = to_8_bit(image, value_range, name)
-        return grey.point(range(255, -1, -1)) if inverted else grey
+        read = to_8_bit(image, value_range, name)
+    if noticed is not None and header is not None:
+        noticed.add(name, header, image, read, value_range)
+    return read.point(range(255, -1, -1)) if inverted else read
 
 
 def is_deep(mode: str) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from involution.data.box_files import size_complaint, tell_frames, tell_headers
+from involution.data.box_files import size_complaint
 from involution.data.contents import number_of
 from involution.data.errors import DataError, printable
 from involution.data.findings import Findings, some
@@ -20,6 +20,7 @@ from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, loo
 from involution.data.label_code import IGNORED, Colour, LabelCode, palette
 from involution.data.labelled import tell_alike, tell_numbered
 from involution.data.leftovers import tell_leftovers
+from involution.data.noticed import tell_frames, tell_headers
 from involution.data.records import DataSet
 from involution.data.registry import Options
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset
 
 from involution.data.addresses import StorageError, is_remote, open_parts, read_range, stamp
-from involution.data.box_files import tell_headers
 from involution.data.contents import Stored
 from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.images import CHECK_LIMIT, EXTENSIONS, Header, ImageError, Reading, look, read_image
+from involution.data.noticed import tell_headers
 from involution.data.paths import why_unreadable
 from involution.data.walk import is_rubbish
 

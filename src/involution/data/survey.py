@@ -8,6 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,19 @@ from involution.data.contents import Stored, equal_contents, pixel_number
 from involution.data.errors import DataError, printable
 from involution.data.families import families, is_plain
 from involution.data.findings import some
-from involution.data.images import Header, ImageError, Reading, is_deep, look, open_pixels
+from involution.data.images import Header, ImageError, Reading, is_deep, look, open_pixels, read_image
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
 from involution.data.labelled import labels_of
+from involution.data.noticed import USED, Noticed
 from involution.data.parts import files_of, image_of, reading_of, short_name, stored_of
 from involution.data.records import DataSet
 from involution.data.splits import words_of
 
 # images whose pixels are looked at for the range of their values
 _FIRST = 16
-# of a type's range that is used less than this share is surely not the range that was meant
-_USED = 0.1
+# the same of an evaluation, from all over its images
+_LOOKED = 64
 # areas in pixels that COCO calls small and medium up to
 _SMALL, _MEDIUM = 32**2, 96**2
 # more classes are not listed one by one
@@ -321,14 +323,18 @@ def _shared_warnings(data: DataSet[Any]) -> list[str]:
 
 
 def deep_warnings(places: Sequence[Stored], reading: Reading, what: str) -> list[str]:
-    """The warnings of those of the first images that have more than 8 bits: no other needs decoding."""
-
-    def deep(place: Stored) -> bool:
+    """The warnings of images of more than 8 bits, of which some from all over are looked at."""
+    noticed = Noticed()
+    chosen = places[:: max(1, len(places) // _LOOKED)]
+    for place in chosen:
         # no value of the pixels is needed, so any range will do
         header = _header(place, Reading(value_range=(0, 1)))
-        return header is not None and is_deep(header.mode)
-
-    return range_warnings([place for place in places[:_FIRST] if deep(place)], reading, what)
+        if header is not None and (is_deep(header.mode) or header.halved):
+            # what can't be read is told by others
+            with suppress(ImageError, OSError):
+                read_image(place.open(), name=place.file.name, reading=reading, noticed=noticed)
+    of = what if len(chosen) == len(places) else f"{len(chosen)} of {len(places):,} {what}"
+    return [f"{of}: {line}" for line in noticed.warnings(reading)]
 
 
 def range_warnings(places: Sequence[Stored], reading: Reading, what: str, setting: str = "") -> list[str]:
@@ -343,7 +349,7 @@ def range_warnings(places: Sequence[Stored], reading: Reading, what: str, settin
     warnings = []
     for (low, high), least, most, count in _ranges(places, reading):
         room = (reading.value_range if high - low > 255 else None) or (low, high)
-        if most - least < _USED * (room[1] - room[0]):
+        if most - least < USED * (room[1] - room[0]):
             told = f"; {setting} {least:g} {most:g} would use it" if setting and high - low > 255 else ""
             warnings.append(
                 f"the first {count} {what} of values from {room[0]:g} to {room[1]:g} use {least:g} to {most:g} alone"

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from involution.data.addresses import path_of
-from involution.data.box_files import tell_channels, tell_frames
 from involution.data.errors import printable
 from involution.data.findings import Findings, some
-from involution.data.images import Header, ImageError, Reading, look, read_image
+from involution.data.images import ImageError, Reading, read_image
+from involution.data.noticed import Noticed
 from involution.data.walk import images_below
 from involution.engine.devices import find_device
 from involution.engine.files import check_folder, check_output, is_ours
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from involution.engine.checkpoint import ModelCard
-
-# of formats that may have more than one picture in a file
-_WITH_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".avif", ".png", ".apng", ".jp2", ".bmp")
 
 
 class PredictError(ValueError):
@@ -251,6 +248,7 @@ class Predictor(ABC, Generic[R]):
         images: Iterable[str | Path | Image | Encoded | SkippedImage],
         *,
         batch_size: int | None = None,
+        noticed: Noticed | None = None,
         **options: Any,
     ) -> Iterator[R | SkippedImage]:
         """Use the network on images in the given order, keeping one batch in memory.
@@ -258,6 +256,7 @@ class Predictor(ABC, Generic[R]):
         Args:
             images: Paths, PIL images or contents of files, of any number; what is known to be no image stays as it is.
             batch_size: Images that are read at a time.
+            noticed: Told what is worth telling of the images as they are read; `Noticed.lines` has it in words.
             **options: Those of `run`.
 
         Yields:
@@ -271,7 +270,7 @@ class Predictor(ABC, Generic[R]):
         numbered = enumerate(images)
         while batch := list(islice(numbered, size)):
             start = time.perf_counter()
-            items = [_read(image, f"image {index}", self.reading) for index, image in batch]
+            items = [_read(image, f"image {index}", self.reading, noticed) for index, image in batch]
             pictures = [item for item in items if not isinstance(item[1], SkippedImage)]
             results = iter(self._run_all(pictures, **options))
             seconds = (time.perf_counter() - start) / max(len(pictures), 1)
@@ -359,14 +358,16 @@ class Predictor(ABC, Generic[R]):
         """
 
 
-def _read(image: str | Path | Image | Encoded | SkippedImage, name: str, reading: Reading) -> tuple[str, Any]:
+def _read(
+    image: str | Path | Image | Encoded | SkippedImage, name: str, reading: Reading, noticed: Noticed | None
+) -> tuple[str, Any]:
     if isinstance(image, SkippedImage):
         return image.file, image
     source: str | Path | Image | bytes
     name, source = (image.name, image.content) if isinstance(image, Encoded) else (name, image)
     name = str(image) if isinstance(image, str | Path) else name
     try:
-        return name, read_image(source, name=name, reading=reading)
+        return name, read_image(source, name=name, reading=reading, noticed=noticed)
     except ImageError as error:
         return name, SkippedImage(name, str(error).removeprefix(printable(f"{name}: ")), error.kind)
 
@@ -376,9 +377,7 @@ def drawn_factor(height: int, width: int) -> int:
     return max(1, min(round(480 / min(height, width)), 2000 // max(height, width)))
 
 
-def find_images(
-    sources: Iterable[str | Path], findings: Findings | None = None, *, look_inside: bool = True
-) -> tuple[list[Path], list[str]]:
+def find_images(sources: Iterable[str | Path], findings: Findings | None = None) -> tuple[list[Path], list[str]]:
     """Turn files, folders and glob patterns into a list of files.
 
     A folder stands for all image files in and below it, by their content and sorted; a file is taken whatever it
@@ -387,8 +386,7 @@ def find_images(
 
     Args:
         sources: files, folders and patterns.
-        findings: told which files of folders were not taken, and why, and of which the first frame alone is read.
-        look_inside: read headers for the latter, which takes a minute for a million files.
+        findings: told which files of folders were not taken, and why.
 
     Returns:
         The files, and the sources that matched nothing.
@@ -411,21 +409,6 @@ def find_images(
         files.update(dict.fromkeys(found))
         if not found:
             unmatched.append(str(source))
-    if findings is not None and look_inside:
-        headers = [(file, header) for file in files if (header := _header(file))]
-        tell_frames(headers, findings)
-        tell_channels(headers, findings)
     if findings is not None and named:
         findings.note(f"taken by name, though made by an earlier prediction or command: {some(list(map(str, named)))}")
     return list(files), unmatched
-
-
-def _header(file: Path) -> Header | None:
-    """The header of a file that may have several frames, by its name; None for others and for broken ones."""
-    if file.suffix.lower() not in _WITH_FRAMES:
-        return None
-    try:
-        # no value of the pixels is needed, so any range will do
-        return look(file, Reading(value_range=(0, 1)))
-    except ImageError:
-        return None

@@ -22,6 +22,7 @@ from .errors import ExplainError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from involution.data.noticed import Noticed
     from involution.engine.predictor import Look
 
 
@@ -189,16 +190,17 @@ class Subject:
 
         return replace(_registered(create_network(name, {}, 10, 3), name), untrained=True)
 
-    def view(self, image: str | os.PathLike[str] | Image) -> View:
+    def view(self, image: str | os.PathLike[str] | Image, noticed: Noticed | None = None) -> View:
         """Show it an image, read as for a prediction.
 
         Args:
             image: A path or PIL image.
+            noticed: Told what is worth telling of it.
 
         Raises:
             ImageError: If it can't be read.
         """
-        image = read_image(image, reading=self.reading)
+        image = read_image(image, reading=self.reading, noticed=noticed)
         device = next(self.network.parameters()).device
         with torch.no_grad():
             seen = self.look(image)

@@ -7,6 +7,7 @@ import hashlib
 import os
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from involution.data.errors import printable
 from involution.data.findings import Findings
 from involution.data.shards import shard_images
 from involution.engine.predictor import PredictError, find_images
+from involution.predict.manifest import PART, read
 from involution.predict.tables import find_column
 
 _TABLE, _SHARD = "parquet", "webdataset"
@@ -150,10 +152,12 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
     unmatched = []
     for spec in words:
         kind, path = _kind(spec)
-        found = _expand(kind, path) if kind else find_images([spec], findings, look_inside=False)[0]
+        found: Sequence[str | Path]
         if kind:
+            found = _without_parts(path, _expand(kind, path), findings)
             places.update(((kind, os.path.abspath(place)), None) for place in found)
         else:
+            found = find_images([spec], findings)[0]
             files.update((os.path.abspath(file), None) for file in found)
         unmatched += [] if found else [spec]
     if unmatched:
@@ -199,6 +203,22 @@ def _expand(kind: str, path: str) -> list[str]:
         # one that is missing is told as such
         return list(expand_urls(path))
     return sorted(glob.glob(path, recursive=True))
+
+
+def _without_parts(named: str, files: list[str], findings: Findings | None) -> list[str]:
+    """Of the tables that a folder or a pattern stands for those that `predict --parts` did not write."""
+    made: dict[str, bool] = {}
+    for folder in {os.path.dirname(file) for file in files}:
+        # what can't be read is no record
+        with suppress(PredictError, OSError):
+            made[folder] = read(folder) is not None
+    parts = [file for file in files if made.get(os.path.dirname(file)) and PART.fullmatch(os.path.basename(file))]
+    # by its own name a table is taken, whatever it is
+    if not parts or named in parts:
+        return files
+    if findings is not None:
+        findings.ignore("parts of an earlier prediction", *parts)
+    return [file for file in files if file not in set(parts)]
 
 
 def _table(file: str, column: str | None) -> _Source:

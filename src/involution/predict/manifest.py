@@ -12,12 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from involution.data.noticed import Noticed
 from involution.engine.files import atomic_path, check_folder, make_folder
 from involution.engine.folder_lock import NAME as LOCK
 from involution.engine.folder_lock import FolderLock
 from involution.engine.predictor import PredictError
 
 NAME = "_manifest.jsonl"
+# names of the files of parts
+PART = re.compile(r"part-\d{6,}\.\w+")
 _TEMPORARY = re.compile(r"\.(part-|_manifest).+\.tmp")
 # what must be the same to go on, and how it is told
 _SAME = ("command", "checkpoint", "inputs", "settings")
@@ -73,6 +76,14 @@ class Manifest:
     def errors(self) -> Counter[str]:
         """How many rows of the finished parts have an error, by its kind."""
         return sum((Counter(line["errors"]) for line in self.finished.values()), Counter())
+
+    def noticed(self) -> Noticed:
+        """What was noticed of the images of all finished parts."""
+        found = Noticed()
+        for number in sorted(self.finished):
+            # what an earlier version wrote has none
+            found.merge(Noticed.from_dict(self.finished[number].get("noticed", Noticed().to_dict())))
+        return found
 
     def _clear(self) -> None:
         """Remove what processes were writing that were killed."""
@@ -157,8 +168,13 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[dict[str,
 
 def _is_line(line: Any) -> bool:
     wanted = {"part": int, "file": str, "rows": int, "bytes": int, "errors": dict}
-    right = isinstance(line, dict) and all(isinstance(line.get(name), kind) for name, kind in wanted.items())
-    return right and all(isinstance(count, int) for count in line["errors"].values())
+    if not isinstance(line, dict) or not all(isinstance(line.get(name), kind) for name, kind in wanted.items()):
+        return False
+    try:
+        Noticed.from_dict(line.get("noticed", Noticed().to_dict()))
+    except ValueError:
+        return False
+    return all(isinstance(count, int) for count in line["errors"].values())
 
 
 def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import involution
 from involution.data.addresses import in_text
 from involution.data.findings import Findings
+from involution.data.noticed import OF_TRAINING
 from involution.engine.files import network_origin
 from involution.engine.loading import load_predictor
 from involution.engine.predictor import PredictError
@@ -39,6 +40,7 @@ class ManyResult:
         errors: how many have no result, by the kind of error.
         done: images that were predicted this time.
         seconds: that this took, without finding the images and reading the network.
+        notes: what is worth telling of the images, such as that some were turned by EXIF.
     """
 
     folder: Path
@@ -47,6 +49,7 @@ class ManyResult:
     errors: Mapping[str, int]
     done: int
     seconds: float
+    notes: Sequence[str] = ()
 
 
 @dataclass
@@ -130,6 +133,7 @@ def predict_many(
     settings = {option.name: option.default for option in predictor.options} | options
     settings.pop("batch_size", None)
     predictor.check_options(**settings)
+    reading = predictor.reading
     parts = inputs.parts(part_rows)
     sha256 = file_sha256(locate(checkpoint))
     job = {
@@ -173,4 +177,7 @@ def predict_many(
                 progress.say(f"{folder}: {finished}; the same command goes on")
             raise
         seconds = time.perf_counter() - start
-        return ManyResult(Path(folder), inputs.count, len(parts), dict(manifest.errors()), done, seconds)
+        notes = manifest.noticed().lines(reading, setting=OF_TRAINING)
+        for said in notes:
+            progress.say(said)
+        return ManyResult(Path(folder), inputs.count, len(parts), dict(manifest.errors()), done, seconds, notes)

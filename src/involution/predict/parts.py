@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from involution.data.errors import DataError
+from involution.data.noticed import Noticed
 from involution.data.shards import shard_images
 from involution.engine.files import atomic_path
 from involution.engine.predictor import Encoded, Predictor, SkippedImage
@@ -58,17 +59,19 @@ class PartRunner:
         name = file_name(part.number, self.format)
         types = {**_FIRST, **self.predictor.row_types, **_LAST}
         errors: Counter[str] = Counter()
+        noticed = Noticed()
         images = (image for piece in part.pieces for image in self._images(piece))
         with (
             atomic_path(self.folder / name, replace=True) as temporary,
             FORMATS[self.format](temporary, types) as write,
         ):
-            results = self.predictor.stream(images, **self.options)
+            results = self.predictor.stream(images, noticed=noticed, **self.options)
             for index, result in zip(range(part.start, part.start + part.count), results, strict=True):
                 write(self._row(index, result, types))
                 errors.update([result.kind] if isinstance(result, SkippedImage) else [])
         size = (self.folder / name).stat().st_size
-        return {"part": part.number, "file": name, "rows": part.count, "bytes": size, "errors": dict(errors)}
+        line = {"part": part.number, "file": name, "rows": part.count, "bytes": size, "errors": dict(errors)}
+        return {**line, "noticed": noticed.to_dict()}
 
     def _images(self, piece: Piece) -> Iterator[str | Encoded | SkippedImage]:
         if piece.files:

@@ -1,0 +1,98 @@
+"""What is told of images as they are read."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from involution.data.images import Reading, read_image
+from involution.data.noticed import Noticed
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+
+
+def noticed(*files, reading=None):
+    found = Noticed()
+    for file in files:
+        read_image(file, reading=reading, noticed=found)
+    return found
+
+
+def deep(path, *values):
+    Image.fromarray(np.array([values], np.uint16)).save(path)
+    return path
+
+
+def deep_colours(path, value):
+    # the library writes none
+    pixels = struct.pack("<H", value) * 12
+    entries = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 3, 200), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 208)]
+    entries += [(277, 3, 1, 3), (278, 3, 1, 2), (279, 4, 1, 24)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    path.write_bytes((head + bytes(4)).ljust(200, b"\0") + struct.pack("<HHHH", 16, 16, 16, 0) + pixels)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["a.jpg", "a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize(
+    ("exif", "said"),
+    [("apply", "turned upright by their EXIF orientation: 5"), ("ignore", "EXIF orientation ignored: 5")],
+)
+def test_turned_images_are_told_once(tmp_path, kind, exif, said):
+    file = tmp_path / kind
+    Image.new("RGB", (4, 2)).save(file, exif=TURNED)
+    reading = Reading(exif=exif)
+    content = file.read_bytes()
+    with Image.open(file) as opened:
+        found = noticed(file, file, file, content, opened, reading=reading)
+    (line,) = found.lines(reading)
+    assert line.startswith(f"{said} ({kind}, {kind}, {kind}, …)")
+    assert read_image(file, reading=reading).size == ((2, 4) if exif == "apply" else (4, 2))
+
+
+def test_every_image_that_uses_little_of_its_range_is_told(tmp_path):
+    files = [deep(tmp_path / f"{number:02}.png", 0, 65535) for number in range(20)]
+    files += [deep(tmp_path / "twelve.png", 16, 4095), deep(tmp_path / "low.png", 3, 3000)]
+    (line,) = noticed(*files).lines(Reading())
+    assert line.startswith(
+        "warning: images that use less than a tenth of the range of their type: 2 (twelve.png, low.png); they have "
+        "3 to 4095, and --data.value_range in the training"
+    )
+    ranged = Reading(value_range=(0, 4095))
+    (line,) = noticed(files[-2], deep(tmp_path / "white.png", *[60000] * 20), reading=ranged).lines(ranged)
+    assert line.startswith("warning: images with more than nine tenths of their pixels outside of 0 to 4095")
+    assert line.endswith(": 1 (white.png)")
+
+
+def test_colours_of_16_bits_are_told_whatever_the_setting(tmp_path):
+    files = [deep_colours(tmp_path / "dark.tif", 4095)]
+    Image.new("L", (3, 3)).save(tmp_path / "plain.png")
+    ranged = Reading(value_range=(0, 4095))
+    lines = noticed(*files, tmp_path / "plain.png", reading=ranged).lines(ranged)
+    assert lines[0] == (
+        "images with colours of 16 bits, of which the upper 8 are read; data.value_range does not apply: 1 (dark.tif)"
+    )
+    assert lines[1] == "data.value_range does not apply: no image is read with more than 8 bits"
+    assert lines[2].startswith("warning: images with colours of 16 bits that use less than a tenth of them")
+    assert lines[2].endswith(": 1 (dark.tif)")
+
+
+def test_what_several_processes_noticed_is_one(tmp_path):
+    files = [deep(tmp_path / f"{number}.png", number, 9) for number in range(4)]
+    parts = [noticed(*files[:1]), Noticed(), noticed(*files[1:])]
+    whole = Noticed()
+    for part in parts:
+        whole.merge(Noticed.from_dict(json.loads(json.dumps(part.to_dict()))))
+    assert whole == noticed(*files)
+    assert "4 (0.png, 1.png, 2.png, …); they have 0 to 9" in whole.lines(Reading())[0]
+
+
+@pytest.mark.parametrize(
+    "plain", [None, [], {}, {"counts": 1, "names": {}, "values": []}, {"counts": {"a": "b"}, "names": {}, "values": []}]
+)
+def test_what_is_no_record_is_refused(plain):
+    with pytest.raises(ValueError, match=r"wanted counts|invalid literal"):
+        Noticed.from_dict(plain)

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from involution.cli.help import add_names
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,31 +34,34 @@ def add_arguments(parser: Any) -> None:
         "--output", metavar="FOLDER", help="folder for sheet.png and data.json; by default nothing is written"
     )
     parser.add_argument("--quick", action="store_true", help="check only what training checks, which is faster")
-    parser = parser.add_argument_group("how the data is read, as in training")
-    parser.add_argument(
+    group = parser.add_argument_group("how the data is read, as in training")
+    group.add_argument(
         "--split-seed", type=int, default=0, help="seed for drawing splits that the data set does not have"
     )
-    parser.add_argument(
+    group.add_argument(
         "--split-copies",
         choices=["together", "apart"],
         default="together",
         help="whether drawn splits keep altered copies of one image, by their names, and equal files together",
     )
-    parser.add_argument("--classes", metavar="FILE", help="file with the class names")
-    parser.add_argument("--masks", action="store_true", help="for detection, also check and draw the masks")
-    parser.add_argument("--allow-empty", action="store_true", help="allow classes without training images")
-    parser.add_argument(
+    group.add_argument("--classes", metavar="FILE", help="file with the class names")
+    group.add_argument("--masks", action="store_true", help="for detection, also check and draw the masks")
+    group.add_argument("--allow-empty", action="store_true", help="allow classes without training images")
+    group.add_argument(
         "--exif", choices=["apply", "ignore"], default="apply", help="whether to apply the EXIF orientation of images"
     )
-    parser.add_argument(
+    group.add_argument(
         "--value-range",
         nargs=2,
         type=float,
         metavar=("LOW", "HIGH"),
         help="values shown as black and white, for more than 8 bits",
     )
-    parser.add_argument("--ignore-index", type=int, default=255, help="value in label maps that is ignored")
-    parser.add_argument("--values", type=dict, help="class of each value of label maps: '{0: background, 255: lesion}'")
+    group.add_argument("--ignore-index", type=int, default=255, help="value in label maps that is ignored")
+    group.add_argument("--values", type=dict, help="class of each value of label maps: '{0: background, 255: lesion}'")
+    # as the settings of training, which messages name
+    given = ("split_seed", "split_copies", "classes", "exif", "value_range", "ignore_index", "values")
+    add_names(parser, {f"--data.{name}": name for name in given})
 
 
 def run(args: Any) -> int:

@@ -123,6 +123,6 @@ def size_complaint(file: Path, size: Size | None, header: Header, reading: Readi
         doing, other = ("turns", "ignore") if reading.exif == "apply" else ("would turn", "apply")
         return (
             f"{file.name} has {shown} pixels, but its annotations are for {wanted}: EXIF orientation "
-            f"{header.orientation} {doing} it; fix the annotations, or set --data.exif {other}"
+            f"{header.orientation} {doing} it; fix the annotations, or train with --data.exif {other}"
         )
     return f"{file.name} has {shown} pixels, not {wanted}"

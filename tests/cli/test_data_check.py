@@ -30,6 +30,19 @@ def test_says_what_is_there_and_writes_a_sheet(tmp_path, capsys):
         assert sheet.size[0] > 500
 
 
+def test_settings_have_the_names_that_messages_use(tmp_path, capsys):
+    image_folder(tmp_path / "pets", splits=("train", "val"))
+    (tmp_path / "names.txt").write_text("one\ntwo\nthree\n")
+    words = ["data", "check", f"imagefolder:{tmp_path / 'pets'}", "--quick"]
+    assert main([*words, "--classes", str(tmp_path / "names.txt")]) == 2
+    said = capsys.readouterr().err
+    assert main([*words, "--data.classes", str(tmp_path / "names.txt")]) == 2
+    assert capsys.readouterr().err == said
+    assert main([*words, "--data.exif", "ignore"]) == 0
+    assert main([*words, "--data.on_problem", "skip"]) == 2
+    assert "unknown option --data.on_problem" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("task", ["classify", "detect", "segment"])
 def test_images_that_break_when_decoded_are_told_and_not_drawn(scenes, tmp_path, capsys, task):
     root = tmp_path / "data"

@@ -25,6 +25,18 @@ def test_a_file_or_the_settings_themselves(parser, tmp_path):
     assert parser.parse_args(["--config", str(file), "--optimizer.lr", "3"]).optimizer.lr == 3
 
 
+def test_a_part_of_an_option_that_has_none_is_unknown():
+    parser = make_parser()
+    parser.add_argument("--data")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--model.args", type=dict[str, int])
+    assert parser.parse_args(["--data", "a", "--model.args.rate", "3"]).model.args == {"rate": 3}
+    # not another --data
+    for words in (["--data.classes", "b"], ["--data.classes=b"], ["--steps.few", "3"]):
+        with pytest.raises(ArgumentError, match=f"unrecognized arguments: {words[0]}"):
+            parser.parse_args(["--data", "a", *words])
+
+
 @pytest.mark.parametrize("name", ["a:", "{a}", "yes", "1.0", "*x", "&x", "2020-01-01", "`", "null"])
 def test_a_name_is_what_was_typed(parser, name):
     assert parser.parse_args(["--name", name]).name == name

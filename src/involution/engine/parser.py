@@ -21,12 +21,34 @@ def make_parser(**settings: Any) -> ArgumentParser:
     Args:
         **settings: Of jsonargparse's parser.
     """
-    from jsonargparse import ArgumentParser, set_loader
+    from jsonargparse import set_loader
 
     set_loader(_MODE, _value, (YamlError,))
-    return ArgumentParser(
+    return _parser_class()(
         parser_mode=_MODE, exit_on_error=False, allow_abbrev=False, print_config="--print-config", **settings
     )
+
+
+@cache
+def _parser_class() -> type[ArgumentParser]:
+    import argparse
+
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def _parse_optional(self, arg_string: str) -> Any:
+            name = arg_string.partition("=")[0]
+            if name.startswith("--") and "." in name and name not in self._option_string_actions:
+                above = name.rpartition(".")[0]
+                while above and above not in self._option_string_actions:
+                    above = above.rpartition(".")[0]
+                kind = getattr(self._option_string_actions.get(above), "_typehint", None)
+                # only of a dict it is a part; --data.classes would be taken for --data
+                if above and "dict" not in str(kind):
+                    return argparse.ArgumentParser._parse_optional(self, arg_string)
+            return super()._parse_optional(arg_string)
+
+    return Parser
 
 
 @cache

@@ -32,7 +32,11 @@ def test_train_then_eval(tmp_path, capsys):
     assert f"involution classify eval --checkpoint {best}" in capsys.readouterr().out
     report = tmp_path / "report.json"
     assert main(["classify", "eval", "--checkpoint", str(best), "--output", str(report)]) == 0
-    assert "360" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "360" in shown
+    # a row for each class below
+    assert re.search(r"class +. images . precision % . recall % . F1 %", shown)
+    assert len(re.findall(r"^. \d +.( +[\d.]+ .){4}$", shown, re.MULTILINE)) == 10
     figures = json.loads(report.read_text())
     assert (figures["split"], figures["num_images"], len(figures["confusion"])) == ("test", 360, 10)
     assert (

@@ -341,7 +341,6 @@ def test_predictor_leaves_out_uncertain_objects(trained, root):
         ({"model__norm": "group", "model__freeze": True}, "for training from scratch"),
         ({"data__min_size": []}, "data.min_size"),
         ({"data__min_size": [300], "data__max_size": 200}, "sizes from 1 to data.max_size"),
-        ({"data__batch_size": 100}, "only 24"),
         ({"data__on_problem": "ignore"}, "data.on_problem must be refuse or skip, got 'ignore'"),
         ({"augment__flip": 2.0}, "augment.flip must be from 0 to 1"),
         ({"trainer__label_smoothing": 0.1}, "label_smoothing is for classification"),

@@ -227,7 +227,6 @@ def test_weights_of_the_backbone_train_on(make_config, tmp_path):
         ({"augment__shear": 90.0}, "augment.shear must be from 0 to 89"),
         ({"augment__class_limit": 0.0}, "augment.class_limit must be greater than 0"),
         ({"augment__crop": (0, 5)}, "augment.crop must be"),
-        ({"data__batch_size": 99}, "only 16"),
     ],
 )
 def test_refuses(make_config, changes, message, tmp_path):

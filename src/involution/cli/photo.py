@@ -68,8 +68,8 @@ def run(args: Any) -> int:
         )
     if found:
         rows = table.rows(plan, found)
-        for one in table.tables(rows):
-            show(console, one)
+        for shown in table.tables(rows):
+            show(console, shown)
         for line in table.notes(rows):
             _say(console, line)
         written = write_study(output, "photo", rows, table.markdown(rows), plots.photo_figure(rows))

@@ -120,6 +120,7 @@ NEEDED_BY = {
     "pyarrow": [["classify", "predict", "--checkpoint", "a.ckpt", "i.png", "--parts", "rows"]],
     **{name: [["export", "a.ckpt", "--format", "onnx"]] for name in ("onnx", "onnxscript", "onnxruntime")},
     "openvino": [["export", "a.ckpt", "--format", "openvino"]],
+    "nncf": [["export", "a.ckpt", "--format", "openvino", "--int8"]],
     "gradio": [["app", "--checkpoint", "a.ckpt"]],
     "starlette": [["app", "--checkpoint", "a.ckpt"]],
 }

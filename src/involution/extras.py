@@ -39,7 +39,7 @@ EXTRAS = {
     "mlflow": Extra("--logger mlflow", ("mlflow",)),
     "ray": Extra("Parquet tables, and predictions by Ray Data", ("ray", "pyarrow")),
     "export": Extra("export to ONNX, and ONNX Runtime", ("onnx", "onnxscript", "onnxruntime")),
-    "openvino": Extra("export to OpenVINO", ("openvino",)),
+    "openvino": Extra("export to OpenVINO, and NNCF for 8 bits", ("openvino", "nncf")),
     "demo": Extra("the web page", ("gradio", "starlette")),
 }
 

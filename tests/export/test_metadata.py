@@ -46,7 +46,15 @@ def test_it_is_read_as_it_was_written():
 def test_the_documented_object_is_the_schema():
     keys = set(re.findall(r'"(\w+)":', module.__doc__))
     found = json.loads(made().to_json())
-    assert keys == {*found, *found["preprocessing"], *found["inputs"][0], "involution", "torch"}
+    assert keys == {*found, *found["preprocessing"], *found["precision"], *found["inputs"][0], "involution", "torch"}
+
+
+def test_a_file_that_says_nothing_of_its_precision_has_float32():
+    found = json.loads(made().to_json())
+    del found["precision"]
+    assert read_metadata(json.dumps(found), "a.onnx") == made()
+    with pytest.raises(ExportError, match="has precision"):
+        read_metadata(changed(precision={"type": "int3"}), "a.onnx")
 
 
 @pytest.mark.parametrize("task", ["classify", "grey", "segment"])

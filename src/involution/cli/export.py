@@ -17,6 +17,7 @@ examples = ("involution export runs/classify/best.ckpt --format onnx",)
 
 def add_arguments(parser: Any) -> None:
     """Add the network, the format and its options."""
+    from involution.export.metadata import IMAGES, WEIGHTS
     from involution.export.registry import formats
 
     known = formats()
@@ -46,6 +47,20 @@ def add_arguments(parser: Any) -> None:
             help="onnx: standard ones run anywhere, those of this package's library are faster; by default standard",
         )
     parser.add_argument(
+        "--int8", action="store_true", help="onnx and openvino: quantise to 8 bits, calibrated on real images"
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="SPEC|FOLDER",
+        help="images to calibrate on: a folder, or a data set as in training; by default the checkpoint's own",
+    )
+    parser.add_argument(
+        "--calibration-images", type=int, default=IMAGES, metavar="N", help="how many of them; by default 300"
+    )
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, help="onnx and openvino: type that the weights are stored as; by default float32"
+    )
+    parser.add_argument(
         "--images", nargs="+", help="images to compare on, at most 8 of them; by default embedded ones of the task"
     )
     parser.add_argument("--license", help="of the weights, for the metadata; known for published ones")
@@ -68,6 +83,10 @@ def run(args: Any) -> int:
             opset=args.get("opset"),
             operators=args.get("operators"),
             images=args.images,
+            int8=args.int8,
+            calibration=args.calibration,
+            calibration_images=args.calibration_images,
+            weights=args.weights,
             license=args.license,
             tell=status.update,
         )

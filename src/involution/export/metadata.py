@@ -25,6 +25,8 @@
       },
       "inputs": [{"name": "images", "dtype": "float32", "shape": ["batch", 3, 224, 224]}],
       "outputs": ["logits"],
+      "precision": {"type": "int8",            float32; int8; or float16 or bfloat16: of the stored weights alone
+                    "calibration": "..."},     of int8, what it was calibrated on; else null
       "license": "apache-2.0",                 of the weights; null: not known
       "source": "rednet50.paddle_in1k",        file or published name that it was made from
       "versions": {"involution": "0.1.0", "torch": "2.14.1"}
@@ -35,7 +37,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from involution.data.images import Reading
@@ -51,6 +53,15 @@ KEY = "involution"
 MOST_BYTES = 2**24
 STEPS = ("resize", "crop", "pad", "normalise", "softmax", "picture_size")
 """What a graph may do itself of what comes before and after a network."""
+
+FLOAT32 = {"type": "float32", "calibration": None}
+"""The precision of a file that says nothing of it."""
+
+IMAGES = 300
+"""How many images a file is calibrated on by default."""
+
+WEIGHTS = ("float32", "float16", "bfloat16")
+"""Types that weights can be stored as."""
 
 _DTYPES = ("float32", "uint8", "int64")
 
@@ -69,6 +80,7 @@ class Metadata:
     license: str | None
     source: str
     versions: dict[str, str]
+    precision: dict[str, Any] = field(default_factory=lambda: dict(FLOAT32))
 
     def to_json(self) -> str:
         """The JSON object."""
@@ -151,6 +163,7 @@ def read_metadata(text: str | None, path: Any, task: str | None = None) -> Metad
         raise ExportError(
             f"{path}: written by a newer involution: schema {found['schema']}, this version reads up to {SCHEMA}"
         )
+    found.setdefault("precision", dict(FLOAT32))
     complaint = _complaint(found)
     if complaint:
         raise ExportError(f"{path}: what it says of itself {complaint}")
@@ -205,6 +218,7 @@ _SCHEMA = {
     "license": lambda value: value is None or isinstance(value, str),
     "source": lambda value: isinstance(value, str),
     "versions": lambda value: isinstance(value, dict),
+    "precision": lambda value: isinstance(value, dict) and value.get("type") in (*WEIGHTS, "int8"),
 }
 _PREPROCESSING = {
     "in_graph": lambda value: _words(value) and set(value) <= set(STEPS),

@@ -30,12 +30,16 @@ class Settings:
         size: height and width of the images; None leaves them open where a task's images differ in size.
         opset: version of ONNX's operators; None for the one that is tested.
         operators: of ONNX: `standard` ones run anywhere, those of the `library` are faster.
+        weights: type that they are stored as; what is computed stays float32.
+        int8: what the graph is called with for each image that 8-bit numbers are calibrated on; None for float32.
     """
 
     with_preprocessing: bool = False
     size: tuple[int, int] | None = None
     opset: int | None = None
     operators: str = "standard"
+    weights: str = "float32"
+    int8: Sequence[tuple[Tensor, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Format:
         description: one line for the help.
         runtime: what runs its files, as `predict --runtime` has it.
         packages: that writing and running need, besides torch.
+        quantisers: what 8 bits need besides.
         write: writes the graph, with the JSON of its metadata, to a file.
         metadata: the JSON in a file, None where there is none; runs nothing that is in the file.
         load: makes a function that runs a file.
@@ -71,10 +76,11 @@ class Format:
     check: Callable[[Settings], None] = lambda settings: None
     beside: tuple[str, ...] = ()
     remark: Callable[[Path, Graph], str] = lambda path, graph: ""
+    quantisers: tuple[str, ...] = ()
 
-    def require(self) -> None:
+    def require(self, int8: bool = False) -> None:
         """Raise `MissingExtra` for a package that is not installed."""
-        require(*self.packages)
+        require(*self.packages, *(self.quantisers if int8 else ()))
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,20 @@ from involution.engine.files import Origin, atomic_path, check_output, made_of, 
 from involution.engine.loading import load
 from involution.engine.predictor import Predictor
 from involution.engine.task import get_task as engine_task
+from involution.export.calibration import (
+    Labelled,
+    Pictures,
+    find_labelled,
+    find_pictures,
+    graph_inputs,
+    measured,
+)
 from involution.export.check import milliseconds, real_images
 from involution.export.errors import ExportError
 from involution.export.graph import Graph, input_shapes
 from involution.export.load import predictor_of
-from involution.export.metadata import Metadata, preprocessing
-from involution.export.registry import Format, Settings, TaskExport, get_format, get_task
+from involution.export.metadata import FLOAT32, IMAGES, WEIGHTS, Metadata, preprocessing
+from involution.export.registry import Format, Settings, TaskExport, formats, get_format, get_task
 from involution.models.fuse import fuse
 from involution.models.weights import named
 
@@ -74,6 +83,10 @@ def export_checkpoint(
     opset: int | None = None,
     operators: str | None = None,
     images: Sequence[str] | None = None,
+    int8: bool = False,
+    calibration: str | None = None,
+    calibration_images: int = IMAGES,
+    weights: str | None = None,
     license: str | None = None,
     tell: Callable[[str], object] = lambda stage: None,
 ) -> Exported:
@@ -92,6 +105,11 @@ def export_checkpoint(
         opset: version of ONNX's operators.
         operators: of ONNX: ``standard`` or ``library``.
         images: files, folders and patterns of images to compare on; by default embedded ones of the task.
+        int8: quantise to 8 bits; the accuracy before and after is measured where there are labelled images.
+        calibration: a folder of images, or a data set as in training, that the ranges are measured on; by default the
+            checkpoint's own training data.
+        calibration_images: how many of them.
+        weights: type that they are stored as: float32, float16 or bfloat16.
         license: of the weights; known for published ones.
         tell: called with a word for each stage that takes time.
 
@@ -105,19 +123,24 @@ def export_checkpoint(
         OSError: if the file can't be written, or must not be replaced.
     """
     chosen = get_format(format)
-    settings = _settings(chosen, with_preprocessing, size, opset, operators)
+    if (calibration is not None or calibration_images != IMAGES) and not int8:
+        raise ExportError("--calibration is for --int8")
+    settings = _settings(chosen, with_preprocessing, size, opset=opset, operators=operators, weights=weights, int8=int8)
     target = _target(chosen, checkpoint, output)
     origin = Origin(f"export --format {chosen.name}", (), network_origin(checkpoint))
     with made_of(origin):
         for place in _places(chosen, target):
             check_output(place)
-    chosen.require()
+    chosen.require(int8)
     tell("reading")
     network, card = load(checkpoint)
     task = get_task(card.task)
     predictor = engine_task(card.task).predictor(network, card)
     inside = task.inside(card) if with_preprocessing else ()
     pictures = real_images(predictor, images, "resize" in inside)
+    calibrated = find_pictures(predictor, checkpoint, calibration, calibration_images) if int8 else None
+    # a file that takes pictures is not called with what an evaluation prepares
+    labelled = find_labelled(card, checkpoint) if int8 and not inside else None
     wanted = [_run(task, predictor, picture) for picture in pictures]
     multiple_of = task.multiple_of(network)
     fuse(network)
@@ -133,11 +156,18 @@ def export_checkpoint(
         outputs=list(graph.outputs),
         license=license or (published.license if published else None),
         source=published.name if published else Path(checkpoint).name,
-        versions=_versions(chosen),
+        versions=_versions(chosen, int8),
+        precision=(
+            {"type": "int8", "calibration": calibrated.source}
+            if calibrated
+            else {"type": settings.weights, "calibration": None}
+        ),
     )
+    if calibrated:
+        settings = replace(settings, int8=graph_inputs(task, metadata, calibrated))
     with tempfile.TemporaryDirectory(prefix="involution-export-") as folder:
         written = Path(folder) / f"model{chosen.suffix}"
-        tell("compiling" if chosen.name == "aoti" else "writing")
+        tell("compiling" if chosen.name == "aoti" else "calibrating" if calibrated else "writing")
         chosen.write(graph, metadata.to_json(), written, settings)
         tell("comparing with PyTorch")
         found = predictor_of(chosen, written)
@@ -147,13 +177,17 @@ def export_checkpoint(
             reason = " ".join(str(error).split())[:300]
             raise ExportError(f"{chosen.runtime} can't run what was written: {reason}; nothing was written") from error
         difference, most, words = task.agreement(wanted, results, "resize" in inside)
-        if not difference <= most:
+        # 8 bits and half types differ by what is told
+        if not difference <= (most if metadata.precision == FLOAT32 else math.inf):
             raise ExportError(
                 f"{chosen.name} does not compute what PyTorch does: differences up to {difference:.2g}, {words}; "
                 "nothing was written"
             )
         ours, theirs = milliseconds(*(_call(one, task.prepare(one, pictures[0])) for one in (found, predictor)))
         remark = chosen.remark(written, graph)
+        if calibrated:
+            tell("measuring")
+            remark = "; ".join(filter(None, (remark, *_quantised(calibrated, labelled, predictor, found))))
         with made_of(origin):
             # what lies beside it first: the file itself says that all is there
             for place in reversed(_places(chosen, target)):
@@ -175,16 +209,31 @@ def _run(task: TaskExport, predictor: Predictor[Any], picture: Any) -> tuple[tor
     return task.outputs(predictor, picture, _call(predictor, task.prepare(predictor, picture))())
 
 
-def _settings(
-    chosen: Format, inside: bool, size: tuple[int, int] | None, opset: int | None, operators: str | None
-) -> Settings:
-    given = {name: value for name, value in (("opset", opset), ("operators", operators)) if value is not None}
+def _quantised(
+    calibrated: Pictures, labelled: Labelled | None, predictor: Predictor[Any], found: Predictor[Any]
+) -> list[str]:
+    """What 8 bits were calibrated on and what they cost."""
+    said = [f"calibrated on {calibrated.source}"]
+    if labelled is not None:
+        before, after = (measured(one.model, predictor.card, labelled) for one in (predictor, found))
+        measure = engine_task(predictor.task).measure
+        said.append(f"{measure} {100 * after:.2f} %, in PyTorch {100 * before:.2f} % ({labelled.name})")
+    return said
+
+
+def _settings(chosen: Format, inside: bool, size: tuple[int, int] | None, **options: Any) -> Settings:
+    given = {name: value for name, value in options.items() if value}
     for name in given:
         if name not in chosen.options:
-            raise ExportError(f"--{name} is not for --format {chosen.name}")
+            able = " or ".join(found.name for found in formats().values() if name in found.options)
+            raise ExportError(f"--{name} is not for --format {chosen.name}; wanted {able}")
+    if given.get("weights", "float32") not in WEIGHTS:
+        raise ExportError(f"wanted weights as {', '.join(WEIGHTS)}, got {given['weights']!r}")
+    if given.pop("int8", False) and "weights" in given:
+        raise ExportError("--int8 and --weights exclude each other: the weights get 8 bits")
     if size is not None and min(size) < 1:
         raise ExportError(f"wanted a size of 1 pixel or more, got {size[0]}x{size[1]}")
-    settings = Settings(inside, size, **given)  # type: ignore[arg-type]
+    settings = Settings(inside, size, **given)
     chosen.check(settings)
     return settings
 
@@ -209,9 +258,9 @@ def _inputs(graph: Graph) -> list[dict[str, Any]]:
     ]
 
 
-def _versions(chosen: Format) -> dict[str, str]:
+def _versions(chosen: Format, int8: bool) -> dict[str, str]:
     return {
         "involution": __version__,
         "torch": torch.__version__,
-        **{package: version(package) for package in chosen.packages},
+        **{package: version(package) for package in (*chosen.packages, *(chosen.quantisers if int8 else ()))},
     }

@@ -39,6 +39,14 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
     from involution.export.onnx_program import to_onnx
 
     model = to_onnx(trace(graph), graph, settings.opset or _OPSET)
+    if settings.int8 is not None:
+        from involution.export.onnx_int8 import quantise
+
+        model = quantise(model, settings.int8)
+    elif settings.weights != "float32":
+        from involution.export.onnx_weights import store_as
+
+        store_as(model, settings.weights)
     if settings.operators == "standard" and any(one.domain == DOMAIN for one in model.opset_import):
         from involution.export.standard_onnx import expand
 
@@ -116,7 +124,7 @@ register(
         metadata=_metadata,
         load=_load,
         recognises=lambda path: path.suffix == ".onnx",
-        options=("opset", "operators"),
+        options=("opset", "operators", "int8", "weights"),
         check=_check,
         remark=_remark,
     )

@@ -37,10 +37,19 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
     core = _core(any(one.domain == DOMAIN for one in model.opset_import))
     try:
         converted = core.read_model(between)
+        if settings.int8 is not None:
+            from involution.export.openvino_int8 import quantise
+
+            converted = quantise(converted, settings.int8)
         converted.set_rt_info(metadata, [KEY])
-        openvino.save_model(converted, path, compress_to_fp16=False)
+        openvino.save_model(converted, path, compress_to_fp16=settings.weights == "float16")
     except RuntimeError as error:
         raise ExportError(f"OpenVINO can't take this network: {' '.join(str(error).split())[:300]}") from error
+
+
+def _check(settings: Settings) -> None:
+    if settings.weights == "bfloat16":
+        raise ExportError("OpenVINO's files can't store weights as bfloat16; wanted float16 or float32")
 
 
 def _core(with_extension: bool) -> Any:
@@ -109,6 +118,9 @@ register(
         metadata=_metadata,
         load=_load,
         recognises=lambda path: path.suffix == ".xml",
+        options=("int8", "weights"),
         beside=(".bin",),
+        check=_check,
+        quantisers=("nncf",),
     )
 )

@@ -1,0 +1,189 @@
+"""Real images for 8-bit numbers: what a file is calibrated on, and how accurate it is before and after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from involution.data.errors import DataError
+from involution.data.images import read_image
+from involution.data.registry import Options, formats, open_data
+from involution.engine.card import ModelCard
+from involution.engine.checkpoint import read_recipe
+from involution.engine.predictor import Predictor, find_images
+from involution.engine.settings import ConfigError
+from involution.engine.task import get_task as engine_task
+from involution.export.errors import ExportError
+from involution.export.metadata import Metadata
+from involution.export.registry import TaskExport
+from involution.models.errors import CheckpointError
+
+# evaluated before and after, at most
+_MEASURED = 2000
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images to calibrate on.
+
+    Attributes:
+        of: reads each, as a PIL image.
+        source: what they are, in words.
+    """
+
+    of: Sequence[Callable[[], Any]]
+    source: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with labels to measure on.
+
+    Attributes:
+        config: settings of the training.
+        part: the images.
+        name: of the data set and its split.
+    """
+
+    config: Any
+    part: Any
+    name: str
+
+
+def find_pictures(
+    predictor: Predictor[Any], checkpoint: str | os.PathLike[str], given: str | None, count: int
+) -> Pictures:
+    """The images to calibrate on.
+
+    Args:
+        predictor: whose network will see them.
+        checkpoint: whose training data is taken by default.
+        given: a folder, or a data set as in training, of which the training images are taken.
+        count: how many at most, evenly over all.
+
+    Raises:
+        ExportError: if there are none.
+        DataError: if a data set can't be used.
+    """
+    if count < 1:
+        raise ExportError(f"wanted 1 image or more to calibrate on, got {count}")
+    task = predictor.task
+    if given is None:
+        return _of_part(_own(predictor.card, checkpoint, "train"), count)
+    if given.partition(":")[0] in {found.name for found in formats(task)}:
+        reading = predictor.reading
+        options = Options(only="train", allow_empty=True, exif=reading.exif, value_range=reading.value_range)
+        return _of_part(Labelled(None, open_data(task, given, options).train, f"{given}, train"), count)
+    files, _ = find_images([given])
+    if not files:
+        raise ExportError(f"no images to calibrate on found in {given}")
+    chosen = [files[place] for place in _spread(len(files), count)]
+    readers = [partial(read_image, file, reading=predictor.reading) for file in chosen]
+    return Pictures(readers, f"{len(chosen)} images of {given}")
+
+
+def find_labelled(card: ModelCard, checkpoint: str | os.PathLike[str]) -> Labelled | None:
+    """The validation images of the checkpoint's own data; None where they are not at hand."""
+    try:
+        return _own(card, checkpoint, "val")
+    except ExportError:
+        return None
+
+
+def _own(card: ModelCard, checkpoint: str | os.PathLike[str], split: str) -> Labelled:
+    from involution.engine import run
+
+    spec = engine_task(card.task)
+    wanted = "give a folder of images or a data set by --calibration"
+    try:
+        config: Any = read_recipe(card, checkpoint, spec.config)
+        # an empty recipe has the settings' defaults, and says nothing of the network's own data
+        if not card.recipe.get("data", {}).get("spec"):
+            raise ExportError(f"8-bit numbers are calibrated on images, and this checkpoint names no data: {wanted}")
+        # classes without an image are no fault of what is calibrated
+        fitting = {"cache": False} | ({} if hasattr(config.data, "values") else {"allow_empty": True})
+        config = replace(config, data=replace(config.data, **fitting))
+        part = run.open_data(spec, config, only=split).split(split)
+    except (DataError, CheckpointError, ConfigError, OSError) as error:
+        raise ExportError(f"the checkpoint's own data can't be read: {error}; {wanted}") from error
+    return Labelled(config, part, f"{config.data.spec}, {split}")
+
+
+def _spread(available: int, count: int) -> list[int]:
+    count = min(available, count)
+    return [place * available // count for place in range(count)]
+
+
+def _of_part(found: Labelled, count: int) -> Pictures:
+    places = _spread(len(found.part), count)
+    return Pictures([partial(_picture, found.part, place) for place in places], f"{len(places)} images of {found.name}")
+
+
+def _picture(part: Any, place: int) -> Any:
+    import torchvision.transforms.v2.functional as F
+
+    image = part[place][0]
+    return F.to_pil_image(image) if isinstance(image, Tensor) else image
+
+
+class _Recorded(Exception):
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.inputs = tuple(inputs)
+
+
+def graph_inputs(task: TaskExport, metadata: Metadata, pictures: Pictures) -> Sequence[tuple[Tensor, ...]]:
+    """What the graph of a file is called with for each picture; read when it is asked for."""
+
+    def record(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        raise _Recorded(inputs)
+
+    network = task.network(record, metadata)
+    predictor = engine_task(task.task).predictor(network, metadata.card())
+
+    class Inputs(Sequence[tuple[Tensor, ...]]):
+        def __len__(self) -> int:
+            return len(pictures.of)
+
+        def __getitem__(self, place: Any) -> Any:
+            try:
+                # a sequence ends with this IndexError
+                network(task.prepare(predictor, pictures.of[place]()))
+            except _Recorded as found:
+                return found.inputs
+            raise ExportError(f"a network of the task {task.task!r} can't be calibrated")
+
+    return Inputs()
+
+
+def measured(network: nn.Module, card: ModelCard, found: Labelled) -> float:
+    """The task's measure on labelled images, 0 to 1; of very many, on some.
+
+    Args:
+        network: a network, or an exported file that is called like one.
+        card: its card.
+        found: the images.
+    """
+    from involution.data.findings import Findings
+    from involution.engine.callbacks import LeftOut
+    from involution.engine.loader import EvalBatches, make_loader
+    from involution.engine.trainer import make_eval_trainer, quiet
+
+    spec = engine_task(card.task)
+    config = replace(found.config, devices=1, trainer=replace(found.config.trainer, accelerator="cpu"))
+    images: Any = spec.eval_set(config, found.part)
+    if len(images) > _MEASURED:
+        images = torch.utils.data.Subset(images, _spread(len(images), _MEASURED))
+    count = len(images)
+    with quiet():
+        trainer = make_eval_trainer(config, False, LeftOut(Findings(), count, False))
+        batches = EvalBatches(count, spec.eval_batch_size, 0, 1)
+        module: Any = spec.module(network, config, card, 1, found.part)
+        trainer.test(module, make_loader(images, batches, 0, False, spec.collate, None), verbose=False)
+    return float(module.val_figures()[module.monitor])

@@ -1,0 +1,123 @@
+"""8-bit files: the guide's commands, what they lose in accuracy, what they are calibrated on, what is refused."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from involution.cli import main
+from involution.engine.run import train
+from involution.engine.tasks.classify.config import ClassifyConfig
+from involution.export import LibraryError, export_checkpoint, openvino_library
+from involution.export.registry import get_format
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+GUIDE = Path(__file__).parents[2] / "docs/guides/deployment.md"
+
+
+def need(format):
+    if format == "openvino":
+        pytest.importorskip("nncf")
+        try:
+            openvino_library()
+        except LibraryError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    changes = {"output": str(folder), "name": "digits", "trainer.epochs": 15, "trainer.accelerator": "cpu"}
+    return train(ClassifyConfig.load("digits", changes), progress=False).best
+
+
+def commands():
+    text = GUIDE.read_text(encoding="utf-8").partition("## 8 bits")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line.split()[1:] for line in block.splitlines()]
+
+
+def run_in(folder, checkpoint, words, capsys):
+    place = folder / "runs/digits/best.ckpt"
+    place.parent.mkdir(parents=True)
+    shutil.copy(checkpoint, place)
+    assert main(words) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    return line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_the_guides_commands_lose_no_half_point(words, digits, tmp_path, monkeypatch, capsys):
+    format = words[words.index("--format") + 1]
+    need(format)
+    monkeypatch.chdir(tmp_path)
+    line = run_in(tmp_path, digits, words, capsys)
+    said = re.search(r"accuracy ([\d.]+) %, in PyTorch ([\d.]+) % \(digits, val\)", line)
+    assert float(said[2]) - float(said[1]) <= 0.5
+    assert float(said[2]) > 80
+    assert f"calibrated on {words[words.index('--calibration-images') + 1]} images of digits, train" in line
+    (written,) = Path().glob("best.xml" if format == "openvino" else "best.onnx")
+    found = json.loads(get_format(format).metadata(written))
+    assert found["precision"]["type"] == "int8"
+    assert found["precision"]["calibration"].endswith("images of digits, train")
+    kinds = written.read_text() if format == "openvino" else {node.op_type for node in onnx.load(written).graph.node}
+    assert ("FakeQuantize" if format == "openvino" else "QuantizeLinear") in kinds
+
+
+@pytest.mark.parametrize(("format", "name"), [("onnx", "a.onnx"), ("openvino", "a.xml")])
+def test_a_folder_of_images_calibrates(format, name, checkpoints, photos, tmp_path):
+    need(format)
+    options = {"int8": True, "calibration": str(photos), "images": [str(photos)]}
+    written = export_checkpoint(checkpoints["classify"], format, tmp_path / name, **options)
+    assert written.metadata.precision == {"type": "int8", "calibration": f"2 images of {photos}"}
+    # no labels are known
+    assert "accuracy" not in str(written)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half_types_halve_the_weights(kind, checkpoints, tmp_path):
+    whole = export_checkpoint(checkpoints["grey"], "onnx", tmp_path / "a.onnx", opset=20)
+    half = export_checkpoint(checkpoints["grey"], "onnx", tmp_path / "b.onnx", weights=kind)
+    assert half.metadata.precision == {"type": kind, "calibration": None}
+    assert half.file.stat().st_size < 0.75 * whole.file.stat().st_size
+    assert half.difference < 0.05
+
+
+WRONG = {
+    ("grey", "--format", "pt2", "--int8"): "--int8 is not for --format pt2; wanted onnx or openvino",
+    ("grey", "--format", "aoti", "--int8"): "--int8 is not for --format aoti; wanted onnx or openvino",
+    ("grey", "--format", "pt2", "--weights", "float16"): "--weights is not for --format pt2; wanted onnx or openvino",
+    ("grey", "--format", "onnx", "--int8"): "this checkpoint names no data: give a folder of images or a data set by",
+    ("grey", "--format", "onnx", "--calibration", "digits"): "--calibration is for --int8",
+    ("grey", "--format", "onnx", "--int8", "--calibration", "nowhere"): "no images to calibrate on found in nowhere",
+    (
+        "grey",
+        "--format",
+        "onnx",
+        "--int8",
+        "--calibration-images",
+        "0",
+    ): "wanted 1 image or more to calibrate on, got 0",
+    ("grey", "--format", "onnx", "--int8", "--weights", "float16"): "--int8 and --weights exclude each other",
+}
+
+
+@pytest.mark.parametrize("case", WRONG, ids=" ".join)
+def test_what_is_wrong_is_told_in_one_line(case, checkpoints, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    checkpoint, *options = case
+    assert main(["export", str(checkpoints[checkpoint]), *options]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert WRONG[case] in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_openvino_refuses_bfloat16_weights(checkpoints, tmp_path, capsys):
+    words = ["export", str(checkpoints["grey"]), "--format", "openvino", "--weights", "bfloat16"]
+    assert main(words) == 2
+    assert "OpenVINO's files can't store weights as bfloat16; wanted float16 or float32" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import warnings
 
 import pytest
 import timm
@@ -490,6 +491,8 @@ def test_compiled_and_computed_twice(data, tmp_path, strategy):
         # what the graphs hold, without minutes of C++
         original = torch.nn.Module.compile
         torch.nn.Module.compile = lambda self: original(self, backend="aot_eager")
+        # torch hides this one itself, but an error can't be hidden
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
 
     same = {"trainer__strategy": strategy, "trainer__epochs": 1}
     plain = settings(data, tmp_path, name="plain", **same)

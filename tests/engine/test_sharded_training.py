@@ -490,7 +490,7 @@ def test_compiled_and_computed_twice(data, tmp_path, strategy):
     def capture(rank):
         # what the graphs hold, without minutes of C++
         original = torch.nn.Module.compile
-        torch.nn.Module.compile = lambda self: original(self, backend="aot_eager")
+        torch.nn.Module.compile = lambda self, **kwargs: original(self, backend="aot_eager", **kwargs)
         # torch hides this one itself, but an error can't be hidden
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
 

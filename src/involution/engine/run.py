@@ -427,11 +427,22 @@ def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: i
     if config.trainer.activation_checkpointing:
         recompute_blocks(network)
     if config.compile:
-        spec.compiled(network).compile()
+        _compile(spec.compiled(network), in_parts=config.trainer.strategy == "fsdp")
     card = make_card(config, data.classes, category_ids(data))
     module = spec.module(network, config, card, steps_per_epoch, data.split("val"))
     module.see_training_images(data.train)
     return module
+
+
+def _compile(network: Any, *, in_parts: bool) -> None:
+    """Let torch.compile have a network; in parts, each block, whose weights are gathered first, is a graph of its own."""
+    if not in_parts:
+        network.compile()
+        return
+    # blocks of one class have as many forms as there are stages, in training and evaluation. With sizes left open, as
+    # the second form would have them, inductor fails: "Cannot convert expression to float"
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    network.compile(dynamic=False)
 
 
 def make_loaders(

@@ -76,12 +76,12 @@ def run(args: Any) -> int:
         _show(console, study, ablation_table.rows(study, {}))
         return 0
     ablation_runs.claim_folder(study, output)
-    records, interrupted = _train(console, study, output, args.jobs)
+    done, interrupted = _train(console, study, output, args.jobs)
     if interrupted:
-        number = f"{len(records)} of {len(study.runs())} training runs"
+        number = f"{len(done)} of {len(study.runs())} training runs"
         print(f"interrupted, {number} are done; repeat the command to resume", file=sys.stderr)
-    if records:
-        rows = ablation_table.rows(study, records)
+    if done:
+        rows = ablation_table.rows(study, done)
         _show(console, study, rows)
         _say(console, _write(study, rows, output))
     return 130 if interrupted else 0

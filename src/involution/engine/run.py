@@ -435,7 +435,7 @@ def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: i
 
 
 def _compile(network: Any, *, in_parts: bool) -> None:
-    """Let torch.compile have a network; in parts, each block, whose weights are gathered first, is a graph of its own."""
+    """Let torch.compile have a network; in parts, each block is a graph by itself: its weights are gathered first."""
     if not in_parts:
         network.compile()
         return

@@ -6,6 +6,7 @@ import pytest
 from generated import image_folder
 
 from involution.data.errors import DataError
+from involution.data.findings import Findings
 from involution.data.labelled import name_classes
 from involution.data.registry import Options, open_data
 
@@ -55,6 +56,10 @@ def test_a_json_object_names_each_class_by_its_own_name(tmp_path):
     file = tmp_path / "names.json"
     file.write_text(json.dumps({"b": "rat", "a": " mouse "}))
     assert name_classes(["a", "b"], file, "x") == ["mouse", "rat"]
+    file.write_text(json.dumps({"b": "rat", "a": "mouse", "c": "bird"}))
+    findings = Findings()
+    assert name_classes(["a", "b"], file, "x", findings=findings) == ["mouse", "rat"]
+    assert findings.notes == ["names.json also names classes that there are none of: 1 (c)"]
     for content, message in (
         ({"a": "mouse"}, "does not name the class 'b' of x; wanted a text, got None"),
         ({"a": "mouse", "b": 3}, "wanted a text, got 3"),

@@ -127,6 +127,20 @@ def test_a_range_that_is_hardly_used_is_told(tmp_path, values, dtype, told):
         assert told.warnings == []
 
 
+def test_a_range_that_leaves_most_pixels_outside_is_told(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), classes=("ant", "bee"), per_class=1)
+    for number in range(2):
+        pixels = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "train" / "ant" / f"{number}.png")
+    data = open_data("classify", f"imagefolder:{tmp_path}", Options(value_range=(0, 4095)))
+    assert survey(data, quick=True).warnings == [
+        "2 of the first 2 images of train have more than nine tenths of their pixels outside of 0 to 4095; they have "
+        "0 to 65535, and --data.value_range says what becomes black and white"
+    ]
+    data = open_data("classify", f"imagefolder:{tmp_path}", Options(value_range=(0, 30000)))
+    assert survey(data, quick=True).warnings == []
+
+
 def test_equal_pixels_in_files_of_other_formats_are_told(tmp_path):
     image_folder(tmp_path, splits=("train", "val"), per_class=2)
     for suffix, options in (("png", {}), ("bmp", {}), ("webp", {"lossless": True})):

@@ -49,6 +49,16 @@ def test_parts_are_cut_across_places(photos, tmp_path):
     assert Part.from_dict(parts[1].to_dict()).to_dict() == parts[1].to_dict()
 
 
+def test_members_of_shards_that_are_no_images_are_told(tmp_path):
+    members = {"0.png": png(0), "0.cls": b"1", "0.seg.png": png(1), "1.v2.png": png(2), "._1.png": b"x"}
+    for name in ("a.tar", "b.tar"):
+        shard(tmp_path / name, members)
+    findings = Findings()
+    assert find_inputs([f"{tmp_path}/*.tar"], findings=findings).count == 2
+    kinds = ".cls (2), .seg.png (2), .v2.png (2), left by an operating system (2)"
+    assert findings.notes == [f"tar files: members that are not read: {kinds}"]
+
+
 def test_parts_of_earlier_predictions_are_no_tables(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder, record in (("out", '{"parts": 1}\n'), ("mine", "no record"), ("data", None)):

@@ -29,6 +29,8 @@ _SHARE = 0.2
 _WHOLE = 0.98
 # intersection over union from which two boxes have one place
 _SAME = 0.95
+# objects that detectors find in an image by default, and that COCO's figures count
+_MOST = 100
 
 
 class BoxDataset(Dataset[Any]):
@@ -222,6 +224,16 @@ def _with_background(train: BoxDataset, findings: Findings, options: Options) ->
     return train.with_objects()
 
 
+def _tell_many(split: str, record: BoxRecord, findings: Findings) -> None:
+    """Say which images have more objects than are found in one."""
+    many = [scene.file.name for scene in record.scenes if sum(not box.crowd for box in scene.boxes) > _MOST]
+    if many:
+        findings.note(
+            f"{split}: images with more than {_MOST} objects, while detectors find {_MOST} in an image by default, and "
+            f"COCO's figures count no more: {some(many)}"
+        )
+
+
 def detection_data(
     spec: str, where: Path, records: dict[str, BoxRecord], findings: Findings, options: Options, stray: str
 ) -> DetectionData:
@@ -252,6 +264,7 @@ def detection_data(
             )
     for split, record in records.items():
         _tell_objects(split, record, findings, options.allow_empty)
+        _tell_many(split, record, findings)
         shared = {scene.file for scene in record.scenes} & {scene.file for scene in first[1].scenes}
         if split != first[0] and shared:
             findings.note(f"{split}: images that are also in {first[0]}: {some(sorted(file.name for file in shared))}")

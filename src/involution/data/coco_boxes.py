@@ -18,7 +18,7 @@ _Corners = tuple[float, float, float, float]
 
 
 def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: Findings) -> None:
-    """Say which boxes lie elsewhere than their polygons, or are turned by an angle that tools write beside them.
+    """Say which boxes lie elsewhere than their polygons, are turned by an angle beside them, or have a score.
 
     Args:
         file: the annotation file.
@@ -32,6 +32,7 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
     plain = corners = 0
     apart: list[str] = []
     turned: list[str] = []
+    scored: list[str] = []
     for item in items:
         box = item.get("bbox") if isinstance(item, dict) else None
         if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
@@ -40,6 +41,7 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
         angle = attributes.get("rotation") if isinstance(attributes, dict) else None
         name = f"annotation {item.get('id')}"
         turned += [name] if isinstance(angle, int | float) and angle % 360 else []
+        scored += [name] if "score" in item else []
         x, y, width, height = box
         hull = _hull(item.get("segmentation"))
         if hull is not None:
@@ -56,6 +58,8 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
             f"{file}: bbox is left, top, width and height in COCO's format, but by the areas and polygons of {corners} "
             "annotations these are left, top, right and bottom; subtract left and top from the last two"
         )
+    if scored:
+        findings.note(f"{split}: annotations with a score, as detections have, all taken as objects: {some(scored)}")
     if apart:
         findings.note(f"{split}: boxes that do not fit their polygons: {some(apart)}")
     if turned:

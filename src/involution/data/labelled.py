@@ -49,7 +49,7 @@ def classification_data(
         findings.saw(options.classes)
     if root is not None:
         tell_leftovers(root, findings, "images outside the class folders", options.only)
-    given = name_classes(classes, Path(options.classes), spec) if options.classes else classes
+    given = name_classes(classes, Path(options.classes), spec, findings=findings) if options.classes else classes
     return DataSet(spec, given, parts, findings)
 
 
@@ -92,7 +92,9 @@ def tell_missing(
         findings.note(f"{split}: no images of {', '.join(missing[:5])}")
 
 
-def name_classes(own: Sequence[str], file: Path, spec: str, by_place: bool = False) -> list[str]:
+def name_classes(
+    own: Sequence[str], file: Path, spec: str, by_place: bool = False, findings: Findings | None = None
+) -> list[str]:
     """The names that a file gives to the classes of a data set, in the data set's order.
 
     A JSON object names each class by its own name (a folder's); a list must hold the same names in any order, or the
@@ -103,12 +105,16 @@ def name_classes(own: Sequence[str], file: Path, spec: str, by_place: bool = Fal
         file: one name a line, a JSON list, or a JSON object from own name to name.
         spec: the data set, for messages.
         by_place: the order of the own names is that of every such list, as ImageNet's is.
+        findings: told of names in a JSON object for classes that there are none of.
 
     Raises:
         DataError: for a file that does not fit.
     """
     content = read_json(file) if file.suffix.lower() == ".json" else None
     if isinstance(content, dict):
+        others = [key for key in map(nfc, content) if key not in own]
+        if others and findings is not None:
+            findings.note(f"{file.name} also names classes that there are none of: {some(others)}")
         return _by_own_name(own, content, file, spec)
     names = read_names(file)
     if len(names) != len(own):

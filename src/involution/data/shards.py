@@ -79,9 +79,7 @@ class ShardDataset(Dataset[tuple[Any, int]]):
         if not self.entries:
             raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls")
         self._check(findings)
-        if others:
-            kinds = ", ".join(f"{kind} ({count:,})" for kind, count in others.most_common(5))
-            findings.note(f"{self.shards[0].name} and similar: members that are not read: {kinds}")
+        tell_others(others, f"{self.shards[0].name} and similar", findings)
 
     def _check(self, findings: Findings) -> None:
         """Look at the headers of the images, so that a broken one shows before the training."""
@@ -158,14 +156,12 @@ def _index(shard: Path, num_classes: int) -> _Index:
     labels: dict[str, int] = {}
     others: Counter[str] = Counter()
     for archive, member in _members(shard):
-        if any(is_rubbish(part) for part in PurePosixPath(member.name).parts):
-            others["left by an operating system"] += 1
+        other = _other(member, (*_IMAGES, "cls"))
+        if other:
+            others[other] += 1
             continue
         key, extension = base_plus_ext(member.name)
-        kind = "" if key is None else extension.lower()
-        if not member.isfile() or (kind not in _IMAGES and kind != "cls"):
-            others["folders and links" if not member.isfile() else f".{kind}" if kind else "no suffix"] += 1
-            continue
+        kind = extension.lower()
         if member.issparse():
             raise DataError(f"{shard}: {member.name} is stored sparse, which can't be read; pack it again")
         if key in (images if kind in _IMAGES else labels):
@@ -200,23 +196,45 @@ class ShardImage:
     size: int
 
 
-def shard_images(shard: Path, start: int = 0) -> Iterator[ShardImage]:
+def shard_images(shard: Path, start: int = 0, others: Counter[str] | None = None) -> Iterator[ShardImage]:
     """The images of a shard in their order, whatever lies beside them.
 
     Args:
         shard: a tar file.
         start: the `header` of the first one.
+        others: counts the members that are none, by kind.
 
     Raises:
         DataError: for a file that is none, or broken anywhere.
     """
+    for _, member in _members(shard, start):
+        other = _other(member, _IMAGES) or ("stored sparse" if member.issparse() else "")
+        if not other:
+            yield ShardImage(member.name, member.offset, member.offset_data, member.size)
+        elif others is not None:
+            others[other] += 1
+
+
+def tell_others(others: Counter[str], where: str, findings: Findings) -> None:
+    """Say which kinds of members are not read, and of how many there are."""
+    if others:
+        kinds = [f"{kind} ({count:,})" for kind, count in others.most_common(5)]
+        kinds += [f"{len(others) - 5:,} further kinds"] if len(others) > 5 else []
+        findings.note(f"{where}: members that are not read: {', '.join(kinds)}")
+
+
+def _other(member: tarfile.TarInfo, wanted: Sequence[str]) -> str:
+    """What a member is of none of these suffixes, or nothing."""
     from webdataset.tariterators import base_plus_ext
 
-    for _, member in _members(shard, start):
-        key, extension = base_plus_ext(member.name)
-        wanted = key is not None and extension.lower() in _IMAGES and member.isfile() and not member.issparse()
-        if wanted and not any(is_rubbish(part) for part in PurePosixPath(member.name).parts):
-            yield ShardImage(member.name, member.offset, member.offset_data, member.size)
+    if any(is_rubbish(part) for part in PurePosixPath(member.name).parts):
+        return "left by an operating system"
+    if not member.isfile():
+        return "folders and links"
+    key, extension = base_plus_ext(member.name)
+    if key is None or not extension:
+        return "no suffix"
+    return "" if extension.lower() in wanted else f".{extension.lower()}"
 
 
 def _members(shard: Path, start: int = 0) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:

@@ -236,7 +236,7 @@ def _split(part: Any, classes: Sequence[str], quick: bool) -> Split:
         found.kinds = dict(Counter(f"{item.kind} {item.mode}" for item in headers).most_common())
         found.channels = dict(Counter(_channels(item.mode) for item in headers).most_common())
         found.values = {
-            f"{low:g} to {high:g}": [least, most] for (low, high), least, most, _ in _ranges(places, reading)
+            f"{low:g} to {high:g}": [least, most] for (low, high), least, most, _, _ in _ranges(places, reading)
         }
         _measure([item.size for item in headers], found)
     elif isinstance(part, BoxDataset):
@@ -291,20 +291,32 @@ def _channels(mode: str) -> int:
     return 1 if mode.startswith(("I;", "F;")) else len(PIL.ImageMode.getmode(mode).bands)
 
 
-def _ranges(places: Sequence[Stored], reading: Reading) -> list[tuple[tuple[int, int], float, float, int]]:
-    """Of the first images: the range of their type, their lowest and highest value, and how many they are."""
-    found: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+def _ranges(places: Sequence[Stored], reading: Reading) -> list[tuple[tuple[int, int], float, float, int, int]]:
+    """Of the first images: the range of their type, lowest and highest value, how many, and how many are outside.
+
+    Outside are those with most of their pixels out of the values that are told to become black and white.
+    """
+    found: dict[tuple[int, int], list[tuple[float, float, bool]]] = defaultdict(list)
     for place in places[:_FIRST]:
         try:
             with open_pixels(place.open(), reading) as image:
                 pixels = np.asarray(image)
                 if image.mode not in ("F", "P", "1") and pixels.max(initial=0) <= 65535:
                     whole = (-32768, 32767) if pixels.min() < 0 else (0, 65535) if is_deep(image.mode) else (0, 255)
-                    found[whole].append((float(pixels.min()), float(pixels.max())))
+                    room = (reading.value_range if whole != (0, 255) else None) or whole
+                    outside = bool(((pixels < room[0]) | (pixels > room[1])).mean() > 1 - USED)
+                    found[whole].append((float(pixels.min()), float(pixels.max()), outside))
         except (ImageError, OSError):
             continue
     return [
-        (whole, min(low for low, _ in seen), max(high for _, high in seen), len(seen)) for whole, seen in found.items()
+        (
+            whole,
+            min(low for low, _, _ in seen),
+            max(high for _, high, _ in seen),
+            len(seen),
+            sum(out for *_, out in seen),
+        )
+        for whole, seen in found.items()
     ]
 
 
@@ -338,7 +350,7 @@ def deep_warnings(places: Sequence[Stored], reading: Reading, what: str) -> list
 
 
 def range_warnings(places: Sequence[Stored], reading: Reading, what: str, setting: str = "") -> list[str]:
-    """A warning where the first of some images use little of what their type can hold.
+    """A warning where the first of some images use little of what their type can hold, or have most outside.
 
     Args:
         places: the images.
@@ -347,13 +359,19 @@ def range_warnings(places: Sequence[Stored], reading: Reading, what: str, settin
         setting: the option that tells another range; "" where there is none.
     """
     warnings = []
-    for (low, high), least, most, count in _ranges(places, reading):
+    for (low, high), least, most, count, outside in _ranges(places, reading):
         room = (reading.value_range if high - low > 255 else None) or (low, high)
         if most - least < USED * (room[1] - room[0]):
             told = f"; {setting} {least:g} {most:g} would use it" if setting and high - low > 255 else ""
             warnings.append(
                 f"the first {count} {what} of values from {room[0]:g} to {room[1]:g} use {least:g} to {most:g} alone"
                 f"{told}"
+            )
+        if outside:
+            warnings.append(
+                f"{outside} of the first {count} {what} have more than nine tenths of their pixels outside of "
+                f"{room[0]:g} to {room[1]:g}; they have {least:g} to {most:g}, and {setting or 'data.value_range'} "
+                "says what becomes black and white"
             )
     return warnings
 

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 from involution.data.errors import printable
 from involution.data.findings import Findings
-from involution.data.shards import shard_images
+from involution.data.shards import shard_images, tell_others
 from involution.engine.predictor import PredictError, find_images
 from involution.predict.manifest import PART, read
 from involution.predict.tables import find_column
@@ -163,7 +164,10 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
     if unmatched:
         raise PredictError(f"no images found in {', '.join(map(printable, unmatched[:_SHOWN]))}")
     sources = [_Source(Piece("", 0, len(files), tuple(files)))] if files else []
-    sources += [_table(place, column) if kind == _TABLE else _shard(place) for kind, place in places]
+    others: Counter[str] = Counter()
+    sources += [_table(place, column) if kind == _TABLE else _shard(place, others) for kind, place in places]
+    if findings is not None:
+        tell_others(others, "tar files", findings)
     inputs = Inputs([_absolute(word) for word in words], sources)
     if not inputs.count:
         raise PredictError(f"no images found in {', '.join(map(printable, words[:_SHOWN]))}")
@@ -226,7 +230,7 @@ def _table(file: str, column: str | None) -> _Source:
     return _Source(Piece(file, 0, rows, column=name), f"{file} {os.stat(file).st_size} {rows} {name}")
 
 
-def _shard(file: str) -> _Source:
+def _shard(file: str, others: Counter[str]) -> _Source:
     # eight bytes for each of a million
-    headers = array("q", (image.header for image in shard_images(Path(file))))
+    headers = array("q", (image.header for image in shard_images(Path(file), others=others)))
     return _Source(Piece(file, 0, len(headers)), f"{file} {os.stat(file).st_size} {len(headers)}", headers)

@@ -565,6 +565,29 @@ def test_what_is_marked_to_be_ignored_is_no_object(root):
         open_root(root)
 
 
+def test_annotations_with_a_score_are_told(tmp_path):
+    pictures(tmp_path / "images", range(1, 5))
+    found = small(4)
+    found["annotations"][1]["score"] = 0.02
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    told = "all: annotations with a score, as detections have, all taken as objects: 1 (annotation 2)"
+    assert told in open_root(tmp_path).findings.notes
+
+
+def test_images_with_more_objects_than_are_found_are_told(tmp_path):
+    pictures(tmp_path / "images", range(1, 5))
+    found = small(4)
+    boxes = [annotation(10 + i, 2, 1, [i % 50, i % 37, 9, 9], []) for i in range(99)]
+    found["annotations"] += boxes
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    told = "images with more than 100 objects, while detectors find 100 in an image by default, and COCO's figures"
+    assert not [note for note in open_root(tmp_path).findings.notes if told in note]
+    found["annotations"].append(annotation(200, 2, 1, [0, 9, 9, 9], []))
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    (note,) = [note for note in open_root(tmp_path).findings.notes if told in note]
+    assert note.endswith("count no more: 1 (2.png)")
+
+
 def test_key_points_are_told(tmp_path):
     pictures(tmp_path / "images", range(1, 5))
     found = small(4)

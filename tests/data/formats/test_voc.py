@@ -247,6 +247,21 @@ def test_a_size_that_is_missing_is_told(root, size):
     assert data.train.record.scenes[1].width == 40
 
 
+@pytest.mark.parametrize(
+    ("element", "several", "message"),
+    [
+        ("<bndbox>", "<bndbox></bndbox><bndbox>", r"object 1 has 2 elements <bndbox>; wanted an object for each"),
+        ("<name>", "<name>puppy</name><name>", r"object 1 has 2 elements <name>; wanted an object for each"),
+        ("<filename>", "<filename>0.png</filename><filename>", r"000001\.xml: has 2 elements <filename>"),
+    ],
+)
+def test_several_elements_where_one_is_read_are_problems(root, element, several, message):
+    file = root / "Annotations" / "000001.xml"
+    file.write_text(file.read_text().replace(element, several, 1))
+    with pytest.raises(DataError, match=message):
+        open_root(root)
+
+
 def test_turned_boxes_of_their_own_element_are_refused(root):
     file = root / "Annotations" / "000002.xml"
     file.write_text(file.read_text().replace("bndbox", "robndbox"))

@@ -149,6 +149,11 @@ def test_members_that_are_not_read_are_told(tmp_path):
     assert notes == [
         "train-0.tar and similar: members that are not read: left by an operating system (2), .json (1), no suffix (1)"
     ]
+    with tarfile.open(tmp_path / "train-0.tar", "a") as archive:
+        for kind in "abcde":
+            add(archive, f"00000.{kind}", b"")
+    (note,) = open_data("classify", f"webdataset:{tmp_path}").findings.notes
+    assert note.endswith(".json (1), no suffix (1), .a (1), .b (1), 3 further kinds")
 
 
 def test_a_class_without_images_is_refused_or_allowed(tmp_path):

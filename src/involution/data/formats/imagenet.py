@@ -29,7 +29,10 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     findings.saw(root / "meta.bin", *([file] if file else []))
     opened = open_split_folders(spec, root, replace(options, classes=None), ("train", "val"), findings)
     # every list of its names is in the order of its folders' names
-    classes = name_classes(opened.classes, Path(file), spec, by_place=True) if file else _names(root, opened.classes)
+    if file:
+        classes = name_classes(opened.classes, Path(file), spec, by_place=True, findings=findings)
+    else:
+        classes = _names(root, opened.classes)
     return replace(opened, classes=classes)
 
 

@@ -163,6 +163,8 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
         return f"broken XML ({error})"
     if root.tag != "annotation":
         return f"wanted an <annotation>, got <{root.tag}>"
+    if twice := _twice(root, "filename", "size"):
+        return f"has {twice}"
     called = (root.findtext("filename") or "").strip()
     image = _image(file, called, folders)
     size = tuple(_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
@@ -176,6 +178,8 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
             # LabelMe keeps what was taken back
             deleted += 1
             continue
+        if twice := _twice(item, "name", "bndbox", "difficult"):
+            return f"object {place} has {twice}; wanted an object for each"
         corners = tuple(_number(item.findtext(f"bndbox/{name}")) for name in ("xmin", "ymin", "xmax", "ymax"))
         name = nfc((item.findtext("name") or "").strip())
         if item.find("robndbox") is not None and item.find("bndbox") is None:
@@ -191,6 +195,12 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
     parts = root.find("object/part") is not None
     sides: Any = tuple(int(side) for side in size) if whole else None  # type: ignore[arg-type]
     return _Page(file, called, image, sides, turned, parts, deleted > 0, objects)
+
+
+def _twice(item: ElementTree.Element, *names: str) -> str:
+    """Which of these elements there are several of, of which one alone would be read."""
+    counts = ((len(item.findall(name)), name) for name in names)
+    return next((f"{count} elements <{name}>" for count, name in counts if count > 1), "")
 
 
 def _image(file: Path, name: str, folders: Sequence[Path]) -> Path | None:

@@ -304,12 +304,36 @@ def test_predicted_results_are_measured_by_pycocotools_with_the_users_own_ids(tr
             {"images": [{"id": "one", "file_name": "000000.png"}]},
             "wanted images with a whole number as id",
         ),
-        ({"images": content["images"] * 2}, "000000.png: 2 images of this name in "),
+        ({"images": content["images"] * 2}, "2 images have the id "),
+        (
+            {"images": [*content["images"], {**content["images"][0], "id": 99}]},
+            f"{content['images'][0]['file_name']}: 2 images of this name in ",
+        ),
+        ({"categories": [*content["categories"], {"id": 99, "name": "0"}]}, "2 categories of the name 0; wanted one"),
+        (
+            {"images": [{**image, "width": 999} for image in content["images"]]},
+            "others.json: 000000.png has ",
+        ),
     ):
         other.write_text(json.dumps({**content, **change}))
         capsys.readouterr()
         assert main([*words, "--output", str(tmp_path / "no.json"), "--annotations", str(other)]) == 2
         assert message in capsys.readouterr().err
+    # a folder with an image of the same name
+    (tmp_path / "copy").mkdir()
+    shutil.copy(root / "val" / "000000.png", tmp_path / "copy")
+    capsys.readouterr()
+    both = [
+        *words[:3],
+        str(tmp_path / "copy"),
+        *words[3:],
+        "--output",
+        str(tmp_path / "no.json"),
+        "--annotations",
+        str(truth),
+    ]
+    assert main(both) == 2
+    assert "000000.png are both image " in capsys.readouterr().err
     PIL.Image.new("RGB", (40, 40)).save(tmp_path / "other.png")
     words[2] = str(tmp_path / "other.png")
     capsys.readouterr()

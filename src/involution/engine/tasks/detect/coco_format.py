@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from involution.data.box_files import size_complaint
 from involution.data.errors import DataError
+from involution.data.images import ImageError, Reading, look
 from involution.data.text import nfc, read_json
 
 
@@ -41,8 +45,8 @@ def coco_results(
     return results
 
 
-def image_ids(file: str | Path) -> Callable[[str], int]:
-    """From the path of an image to its id in a COCO file, by the end of the path.
+def image_entries(file: str | Path) -> Callable[[str], dict[str, Any]]:
+    """From the path of an image to its entry in a COCO file, by the end of the path.
 
     Args:
         file: a file with ``images``.
@@ -53,14 +57,14 @@ def image_ids(file: str | Path) -> Callable[[str], int]:
     Raises:
         DataError: for a file that is not COCO's.
     """
-    known: dict[str, list[int]] = {}
-    by_name: dict[str, list[int]] = {}
+    known: dict[str, list[dict[str, Any]]] = {}
+    by_name: dict[str, list[dict[str, Any]]] = {}
     for image in _items(file, "images", "file_name"):
         name = nfc(image["file_name"].replace("\\", "/"))
         for names, key in ((known, name), (by_name, name.rpartition("/")[2])):
-            names.setdefault(key, []).append(image["id"])
+            names.setdefault(key, []).append(image)
 
-    def find(path: str) -> int:
+    def find(path: str) -> dict[str, Any]:
         parts = nfc(Path(path).as_posix()).split("/")
         whole = (known["/".join(parts[start:])] for start in range(len(parts)) if "/".join(parts[start:]) in known)
         found = next(whole, by_name.get(parts[-1], []))
@@ -69,6 +73,34 @@ def image_ids(file: str | Path) -> Callable[[str], int]:
         return found[0]
 
     return find
+
+
+def check_images(
+    file: str | Path, find: Callable[[str], dict[str, Any]], images: Iterable[str | Path], reading: Reading
+) -> None:
+    """Refuse images that a COCO file can't be of.
+
+    Args:
+        file: the COCO file.
+        find: what `image_entries` returned for it.
+        images: paths of image files; what can't be read is left to others.
+        reading: how they are read.
+
+    Raises:
+        DataError: for an image without an entry of its own, or of another size than its entry says.
+    """
+    owners: dict[int, str | Path] = {}
+    for image in images:
+        entry = find(str(image))
+        other = owners.setdefault(entry["id"], image)
+        if other != image:
+            raise DataError(f"{other} and {image} are both image {entry['id']} in {file}, by their names")
+        size: Any = (entry.get("width"), entry.get("height"))
+        if None not in size:
+            with suppress(ImageError, OSError):
+                header = look(Path(image), reading)
+                if complaint := size_complaint(Path(image), size, header, reading):
+                    raise DataError(f"{file}: {complaint}")
 
 
 def category_ids(file: str | Path, classes: Sequence[str]) -> list[int] | None:
@@ -80,6 +112,10 @@ def category_ids(file: str | Path, classes: Sequence[str]) -> list[int] | None:
     found = _items(file, "categories", "name")
     if not found:
         return None
+    names = Counter(nfc(item["name"].strip()) for item in found)
+    twice = next((name for name in classes if names[nfc(name)] > 1), None)
+    if twice is not None:
+        raise DataError(f"{file}: {names[nfc(twice)]} categories of the name {twice}; wanted one")
     ids = {nfc(item["name"].strip()): item["id"] for item in found}
     missing = [name for name in classes if nfc(name) not in ids]
     if missing:
@@ -101,4 +137,7 @@ def _items(file: str | Path, key: str, name: str) -> list[dict[str, Any]]:
     for item in found:
         if not isinstance(item, dict) or type(item.get("id")) is not int or not isinstance(item.get(name), str):
             raise DataError(f"{file}: wanted {key} with a whole number as id and a {name}, got {str(item)[:80]}")
+    number, count = next(iter(Counter(item["id"] for item in found).most_common(1)), (0, 0))
+    if count > 1:
+        raise DataError(f"{file}: {count} {key} have the id {number}; wanted ids of their own")
     return found

@@ -31,7 +31,7 @@ from involution.engine.predictor import (
     SkippedImage,
     drawn_factor,
 )
-from involution.engine.tasks.detect.coco_format import category_ids, coco_results, image_ids
+from involution.engine.tasks.detect.coco_format import category_ids, check_images, coco_results, image_entries
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -190,18 +190,17 @@ class DetectionPredictor(Predictor[DetectionResult]):
 
         Args:
             path: ends in .json.
-            images: files that will be added, so that those without an id are refused at once.
+            images: files that will be added, so that those without an entry of their size are refused at once.
             format: one of the two.
             annotations: a COCO file whose ids of images and categories are taken, by file name and name; without,
                 images are numbered from 1, and categories are those of the training.
         """
         self.check_output(path)
-        find_id = image_ids(annotations) if annotations else None
+        find = image_entries(annotations) if annotations else None
         own = (category_ids(annotations, self.card.classes) if annotations else None) or self.card.category_ids
         theirs = dict(zip(self.card.classes, own, strict=True))
-        if find_id is not None:
-            for image in images:
-                find_id(str(image))
+        if annotations and find is not None:
+            check_images(annotations, find, images, self.reading)
         written: list[dict[str, Any]] = []
         with atomic_path(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
             between = iter(["\n"])
@@ -214,7 +213,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
                     return
                 height, width = result.size
                 number += 1
-                key = number if find_id is None else find_id(result.file)
+                key = number if find is None else find(result.file)["id"]
                 if format == "dataset":
                     written.append({"id": key, "file_name": result.file, "width": width, "height": height})
                 ids = [theirs[label] for label in result.labels]

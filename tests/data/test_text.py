@@ -94,7 +94,17 @@ def test_a_heading_is_refused(tmp_path, line):
     assert read_names(tmp_path / "classes.json")[0] == line
 
 
-@pytest.mark.parametrize("line", ["red", "class 1", "classic", "id", "label a", "number plate", "1"])
+@pytest.mark.parametrize("line", ["# my classes", "## animals", "// animals"])
+def test_a_comment_is_refused(tmp_path, line):
+    file = tmp_path / "classes.txt"
+    file.write_text(f"cat\n{line}\ndog\n")
+    with pytest.raises(DataError, match=f"line 2, '{line}', is surely a comment, but positions are labels; remove it"):
+        read_names(file)
+    (tmp_path / "classes.json").write_text(json.dumps([line, "cat"]))
+    assert read_names(tmp_path / "classes.json")[0] == line
+
+
+@pytest.mark.parametrize("line", ["red", "class 1", "classic", "id", "label a", "number plate", "1", "#1", "c#", "//"])
 def test_a_name_is_no_heading(tmp_path, line):
     (tmp_path / "classes.txt").write_text(f"{line}\ncat\n")
     assert read_names(tmp_path / "classes.txt") == [line, "cat"]

@@ -147,6 +147,12 @@ def read_names(file: Path, least: int = 2, most: int | None = None) -> list[str]
                 f"{file}: line 1, {found[0][:80]!r}, is surely a heading, but positions are labels; remove it, or, if "
                 "it is a class, write the names as a JSON list, classes.json"
             )
+        comment = next((number for number, line in enumerate(found, 1) if re.match(r"(#+|//)\s", line)), None)
+        if comment:
+            raise DataError(
+                f"{file}: line {comment}, {found[comment - 1][:80]!r}, is surely a comment, but positions are labels; "
+                "remove it, or, if it is a class, write the names as a JSON list, classes.json"
+            )
     names: list[str] = []
     for number, name in enumerate(found, 1):
         if not isinstance(name, str):

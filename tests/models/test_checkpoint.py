@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import re
@@ -14,6 +15,7 @@ from involution.models import CheckpointError, convert_checkpoint, load_checkpoi
 from involution.models.checkpoint import identify
 from involution.models.keys import timm_name, to_timm_layout
 from involution.models.layouts import VARIANTS
+from involution.models.readers import read_metadata
 
 AUTHORS = [
     ("conv1.0.", "stem.0.conv."),
@@ -247,6 +249,32 @@ def test_several_networks_in_one_file(authors, tmp_path):
     torch.save(state, tmp_path / "two.pth")
     with pytest.raises(CheckpointError, match=r"several networks in this file, under 'student\.backbone\.', 'teacher"):
         load_checkpoint(nano(), tmp_path / "two.pth")
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "note"),
+    [
+        ({"class_to_idx": {"d": 3, "c": 1, "b": 0, "a": 2}}, list("bcad"), None),
+        ({"classes": list("wxyz")}, list("wxyz"), None),
+        (
+            {"class_names": ("w", "x", "y", "z"), "class_to_idx": dict(zip("wxyz", range(4), strict=True))},
+            list("wxyz"),
+            None,
+        ),
+        (
+            {"classes": list("xwyz"), "class_to_idx": dict(zip("wxyz", range(4), strict=True))},
+            None,
+            "classes, class_to_idx differ",
+        ),
+        ({"classes": list("xyz")}, None, "3 for 4 classes"),
+        ({"classes": 4, "class_to_idx": {"a": 1, "b": "2"}}, None, None),
+    ],
+)
+def test_class_names_of_other_trainings(tmp_path, names, classes, note):
+    torch.save({"state_dict": nano().state_dict(), **names}, tmp_path / "a.pth")
+    report = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert report.notes == ([f"the class names in the file are not used: {note}"] if note else [])
+    assert json.loads(read_metadata(tmp_path / "a.safetensors").get("classes", "null")) == classes
 
 
 def test_head_for_other_classes(authors, source, tmp_path):

@@ -174,16 +174,24 @@ def _read(path: str | Path) -> tuple[MappedState, CheckpointReport, Weights]:
         source=state.source,
         entries=len(state.tensors),
         left_out=state.left_out,
-        notes=notes_of(weights),
+        notes=[*notes_of(weights), *_unfit_names(weights, classes[0] if classes else 0)],
     )
     return state, report, weights
 
 
 def notes_of(weights: Weights) -> list[str]:
     """Return what a reader should know of how a file was read."""
-    if not weights.average:
+    notes = [weights.doubt] if weights.doubt else []
+    if weights.average:
+        notes.append(f"used the moving average of the weights ({weights.entry}), not the plain ones next to it")
+    return notes
+
+
+def _unfit_names(weights: Weights, num_classes: int) -> list[str]:
+    # those of a detector are not its backbone's
+    if not weights.classes or len(weights.classes) == num_classes or not num_classes:
         return []
-    return [f"used the moving average of the weights ({weights.entry}), not the plain ones next to it"]
+    return [f"the class names in the file are not used: {len(weights.classes)} for {num_classes} classes"]
 
 
 def _stem_kernel(tensors: Mapping[str, torch.Tensor]) -> int | None:

@@ -36,6 +36,8 @@ _LARGEST_INDEX = 3_000_000
 _LONGEST_NAME, _MOST_ENTRIES = 500, 50_000
 # where a training keeps its weights; like timm, a moving average is preferred
 _ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
+# where trainings keep the names of their classes, in the order of the labels
+_NAMES = ("class_names", "classes", "CLASSES")
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _DTYPES |= {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
@@ -49,6 +51,7 @@ class Weights:
         entry: The part of the file that they come from, such as ``state_dict_ema``; empty where they are all of it.
         average: Whether a moving average was preferred to the plain weights beside it.
         classes: Class names, where the file has them.
+        doubt: What to say of class names that are not used; empty for nothing.
         model: Name of the network, where the file tells it.
         card: What a training by this package says of its network.
     """
@@ -57,6 +60,7 @@ class Weights:
     entry: str = ""
     average: bool = False
     classes: list[str] | None = None
+    doubt: str = ""
     model: str | None = None
     card: dict[str, Any] | None = None
 
@@ -86,7 +90,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     named += [content.get("arch")] if isinstance(content, Mapping) else []
     if card is None and "card" in metadata:
         card = _json(metadata["card"])
-    classes, entry, beside = _classes(content, metadata), "", False
+    (classes, doubt), entry, beside = _classes(content, metadata), "", False
     shards = Shards.of(content, file)
     if isinstance(content, Mapping):
         found = [name for name in _ENTRIES if isinstance(content.get(name), Mapping)]
@@ -100,6 +104,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         entry=entry,
         average=beside and entry.endswith("_ema"),
         classes=classes,
+        doubt=doubt,
         model=next((name for name in named if isinstance(name, str)), None),
         card=card if isinstance(card, dict) else None,
     )
@@ -291,12 +296,25 @@ def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _classes(content: Any, metadata: Mapping[str, str]) -> list[str] | None:
-    meta = content.get("meta") if isinstance(content, Mapping) else None
-    names = meta.get("CLASSES") if isinstance(meta, Mapping) else _json(metadata.get("classes", "null"))
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
-        return None
-    return list(names)
+def _classes(content: Any, metadata: Mapping[str, str]) -> tuple[list[str] | None, str]:
+    """The class names in a file, and what to say of those that contradict each other and are not used."""
+    plain: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
+    meta = plain.get("meta")
+    listed = {"meta": meta.get("CLASSES") if isinstance(meta, Mapping) else _json(metadata.get("classes", "null"))}
+    listed |= {key: plain.get(key) for key in _NAMES}
+    places = plain.get("class_to_idx")
+    if isinstance(places, Mapping) and all(type(place) is int for place in places.values()):
+        # of torchvision's folders, from name to label
+        by_place = sorted(places, key=places.__getitem__)
+        listed["class_to_idx"] = by_place if sorted(places.values()) == list(range(len(places))) else None
+    found = {
+        key: list(names)
+        for key, names in listed.items()
+        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names)
+    }
+    if any(names != next(iter(found.values())) for names in found.values()):
+        return None, f"the class names in the file are not used: {', '.join(found)} differ"
+    return next(iter(found.values()), None), ""
 
 
 def _json(text: str) -> Any:

@@ -128,7 +128,7 @@ def test_columns_are_found_by_name_and_type(tmp_path):
     columns = {"number": [1], "name": pyarrow.array(["x"]).dictionary_encode(), "raw": [png(0)], "hf": both}
     file = str(table(tmp_path / "a.parquet", columns))
     for name in ("name", "raw", "hf"):
-        assert find_column(file, name) == (name, 1)
+        assert find_column(file, name) == (name, 1, [other for other in columns if other != name])
     with pytest.raises(DataError, match=r"no column 'nam'; did you mean name\? \(it has number, name, raw, hf\)"):
         find_column(file, "nam")
     with pytest.raises(DataError, match=r"no column named image, bytes, .* --column \(it has number, name, raw, hf\)"):
@@ -136,7 +136,10 @@ def test_columns_are_found_by_name_and_type(tmp_path):
     with pytest.raises(DataError, match="the column 'number' holds int64; wanted paths"):
         find_column(file, "number")
     other = table(tmp_path / "b.parquet", {"number": [1], "path": ["a"], "bytes": [b"a"]})
-    assert find_column(str(other)) == ("bytes", 1)
+    assert find_column(str(other)) == ("bytes", 1, ["number", "path"])
+    findings = Findings()
+    find_inputs([other, table(tmp_path / "c.parquet", {"number": [2], "path": ["a"]})], findings=findings)
+    assert findings.notes == ["tables: columns that are not read: number (2), path (1)"]
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"", "empty"), (b"PAR1 nonsense PAR1", "not a readable Parquet file")])

@@ -18,10 +18,10 @@ from involution.data.findings import Findings, some
 from involution.data.images import ImageError, Reading, read_image
 from involution.data.labelled import tell_alike
 from involution.data.leftovers import tell_leftovers
-from involution.data.records import DataSet
+from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Options
 from involution.data.run_lengths import decode_mask
-from involution.data.splits import cut, cut_by, val_of_train
+from involution.data.splits import cut, cut_by, no_split, val_of_train, words_of
 
 # of images that come without val
 _SHARE = 0.2
@@ -112,8 +112,12 @@ class DetectionData(DataSet[BoxDataset]):
 def complete_splits(records: dict[str, BoxRecord], findings: Findings, options: Options) -> dict[str, BoxRecord]:
     """The splits of a data set that brings one set of images, or none for val: these are cut, 80 / 20.
 
-    Where one split alone is wanted, a set without splits is it as a whole.
+    Where one split alone is wanted, a set without splits is it as a whole. Images that say their split are in it.
+
+    Raises:
+        DataError: for images whose splits can't be told, or too few.
     """
+    records = _by_own_splits(records, findings, options)
     if options.only:
         return {options.only: records["all"]} if "all" in records else records
     if "val" in records:
@@ -133,6 +137,37 @@ def complete_splits(records: dict[str, BoxRecord], findings: Findings, options: 
     pieces = zip(("train", "val"), cut(names, (_SHARE,), options, findings, stored=stored), strict=True)
     whole = {split: replace(record, scenes=[record.scenes[i] for i in places]) for split, places in pieces}
     return {**whole, **{split: found for split, found in records.items() if split not in ("all", "train")}}
+
+
+def _by_own_splits(records: dict[str, BoxRecord], findings: Findings, options: Options) -> dict[str, BoxRecord]:
+    """One set of images in the splits that they say themselves; of sets with names these that say another are told."""
+    for split, record in records.items():
+        others = [scene.file.name for scene in record.scenes if scene.split and words_of(scene.split).split != split]
+        if others and split != "all":
+            findings.note(f"{split}: images that say they are of another split, taken all the same: {some(others)}")
+    record = records.get("all")
+    if record is None or not any(scene.split for scene in record.scenes):
+        return records
+    splits = [words_of(scene.split).split for scene in record.scenes]
+    strange = [
+        f"{scene.file.name}: {scene.split or 'none'}"
+        for scene, own in zip(record.scenes, splits, strict=True)
+        if not own
+    ]
+    if strange:
+        raise DataError(
+            f"{record.source}: wanted train, val or test as split of every image, got others for {some(strange)}; "
+            "correct them, or remove all to have the images split by chance"
+        )
+    counts = {split: splits.count(split) for split in SPLITS if split in splits}
+    if (options.only or "train") not in counts:
+        raise no_split(record.source, options.only or "train", counts)
+    findings.note(f"{record.source}: splits as its images say")
+    whole = {
+        split: replace(record, scenes=[scene for scene, own in zip(record.scenes, splits, strict=True) if own == split])
+        for split in counts
+    }
+    return {options.only: whole[options.only]} if options.only else whole
 
 
 def _below(file: Path, source: Path) -> str:

@@ -41,6 +41,7 @@ class Scene:
         width: in pixels.
         height: in pixels.
         boxes: the objects.
+        split: what the source says its split is; empty where it says nothing.
     """
 
     id: int
@@ -48,6 +49,7 @@ class Scene:
     width: int
     height: int
     boxes: tuple[Box, ...]
+    split: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from involution.data.addresses import StorageError, is_remote, open_parts, read_range, stamp
 from involution.data.contents import Stored
 from involution.data.errors import DataError
+from involution.data.fields import tell_unread
 from involution.data.findings import Findings
 from involution.data.images import CHECK_LIMIT, EXTENSIONS, Header, ImageError, Reading, look, read_image
 from involution.data.noticed import tell_headers
@@ -79,7 +80,7 @@ class ShardDataset(Dataset[tuple[Any, int]]):
         if not self.entries:
             raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls")
         self._check(findings)
-        tell_others(others, f"{self.shards[0].name} and similar", findings)
+        tell_unread(others, "members", f"{self.shards[0].name} and similar", findings)
 
     def _check(self, findings: Findings) -> None:
         """Look at the headers of the images, so that a broken one shows before the training."""
@@ -213,14 +214,6 @@ def shard_images(shard: Path, start: int = 0, others: Counter[str] | None = None
             yield ShardImage(member.name, member.offset, member.offset_data, member.size)
         elif others is not None:
             others[other] += 1
-
-
-def tell_others(others: Counter[str], where: str, findings: Findings) -> None:
-    """Say which kinds of members are not read, and of how many there are."""
-    if others:
-        kinds = [f"{kind} ({count:,})" for kind, count in others.most_common(5)]
-        kinds += [f"{len(others) - 5:,} further kinds"] if len(others) > 5 else []
-        findings.note(f"{where}: members that are not read: {', '.join(kinds)}")
 
 
 def _other(member: tarfile.TarInfo, wanted: Sequence[str]) -> str:

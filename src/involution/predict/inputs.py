@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from involution.data.errors import printable
+from involution.data.fields import tell_unread
 from involution.data.findings import Findings
-from involution.data.shards import shard_images, tell_others
+from involution.data.shards import shard_images
 from involution.engine.predictor import PredictError, find_images
 from involution.predict.manifest import PART, read
 from involution.predict.tables import find_column
@@ -165,9 +166,11 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
         raise PredictError(f"no images found in {', '.join(map(printable, unmatched[:_SHOWN]))}")
     sources = [_Source(Piece("", 0, len(files), tuple(files)))] if files else []
     others: Counter[str] = Counter()
-    sources += [_table(place, column) if kind == _TABLE else _shard(place, others) for kind, place in places]
+    columns: Counter[str] = Counter()
+    sources += [_table(place, column, columns) if kind == _TABLE else _shard(place, others) for kind, place in places]
     if findings is not None:
-        tell_others(others, "tar files", findings)
+        tell_unread(others, "members", "tar files", findings)
+        tell_unread(columns, "columns", "tables", findings)
     inputs = Inputs([_absolute(word) for word in words], sources)
     if not inputs.count:
         raise PredictError(f"no images found in {', '.join(map(printable, words[:_SHOWN]))}")
@@ -225,8 +228,9 @@ def _without_parts(named: str, files: list[str], findings: Findings | None) -> l
     return [file for file in files if file not in set(parts)]
 
 
-def _table(file: str, column: str | None) -> _Source:
-    name, rows = find_column(file, column)
+def _table(file: str, column: str | None, others: Counter[str]) -> _Source:
+    name, rows, rest = find_column(file, column)
+    others.update(rest)
     return _Source(Piece(file, 0, rows, column=name), f"{file} {os.stat(file).st_size} {rows} {name}")
 
 

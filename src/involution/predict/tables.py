@@ -19,8 +19,8 @@ _SHOWN = 10
 _ROWS = 64
 
 
-def find_column(file: str, column: str | None = None) -> tuple[str, int]:
-    """The column with the images, and the number of rows.
+def find_column(file: str, column: str | None = None) -> tuple[str, int, list[str]]:
+    """The column with the images, the number of rows, and the other columns.
 
     Args:
         file: a Parquet file.
@@ -40,7 +40,7 @@ def find_column(file: str, column: str | None = None) -> tuple[str, int]:
     kind = schema.field(name).type
     if not _is_text(kind) and not _is_bytes(kind) and not _is_both(kind):
         raise DataError(f"{file}: the column {name!r} holds {kind}; wanted paths (text) or contents of files (bytes)")
-    return name, opened.metadata.num_rows
+    return name, opened.metadata.num_rows, [other for other in schema.names if other != name]
 
 
 def _open(file: str) -> Any:

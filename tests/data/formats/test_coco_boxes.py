@@ -152,3 +152,57 @@ def test_key_points_are_told(tmp_path):
         item["keypoints"] = [3, 4, 2]
     (tmp_path / "result.json").write_text(json.dumps(found))
     assert "all: key points are not used: 2 (annotation 1, annotation 2)" in open_root(tmp_path).findings.notes
+
+
+def test_fields_that_are_not_read_are_told(tmp_path):
+    def more(item):
+        item |= {"track_id": 7, "attributes": {"occluded": item["id"] > 2, "rotation": 0}, "num_keypoints": 0}
+
+    flat(tmp_path, more)
+    found = json.loads((tmp_path / "result.json").read_text())
+    found |= {"info": {"year": 2026}, "videos": [{"id": 1}]}
+    found["images"][0] |= {"license": 1, "weather": "rain"}
+    found["categories"][0] |= {"supercategory": "animal", "isthing": 1}
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    notes = open_root(tmp_path).findings.notes
+    assert notes[:4] == [
+        "all: fields of the file that are not read: videos (1)",
+        "all: fields of images that are not read: weather (1)",
+        "all: fields of annotations that are not read: track_id (4), attributes.occluded (2)",
+        "all: fields of categories that are not read: isthing (1)",
+    ]
+
+
+def test_boxes_of_another_mode_are_malformed(tmp_path):
+    flat(tmp_path, lambda item: item.update(bbox_mode=item["id"] % 2))
+    with pytest.raises(DataError, match=r"2 problems: all annotation 2: bbox_mode 0: wanted left, top, width"):
+        open_root(tmp_path)
+
+
+def test_the_splits_that_images_name_are_taken(tmp_path):
+    flat(tmp_path, lambda item: None, count=6)
+    found = json.loads((tmp_path / "result.json").read_text())
+    for image, split in zip(found["images"], ("train", "train", "validation", "test", "train2017", "val"), strict=True):
+        image["split"] = split
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    data = open_root(tmp_path)
+    assert data.findings.used == {"train": 3, "val": 2, "test": 1}
+    assert f"{tmp_path / 'result.json'}: splits as its images say" in data.findings.notes
+    assert [scene.id for scene in open_root(tmp_path, only="test").test.record.scenes] == [4]
+    found["images"][3]["split"] = "val"
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    with pytest.raises(DataError, match=r"has no test split; it has train, val"):
+        open_root(tmp_path, only="test")
+    found["images"][0]["split"] = "restval"
+    del found["images"][3]["split"]
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    with pytest.raises(DataError, match=r"as split of every image, got others for 2 \(1\.png: restval, 4\.png: none\)"):
+        open_root(tmp_path)
+
+
+def test_images_of_another_split_than_their_file_are_told(root):
+    data = content("train")
+    data["images"][1]["split"] = "val"
+    write(root, "train", data)
+    told = "train: images that say they are of another split, taken all the same: 1 (1.png)"
+    assert told in open_root(root).findings.notes

@@ -284,3 +284,14 @@ def test_deleted_objects_are_not_used_and_told(root):
     data = open_root(root)
     assert "train: objects marked as deleted are not used, in 1 (000002.xml)" in data.findings.notes
     assert [len(scene.boxes) for scene in data.train.record.scenes] == [2, 1, 2]
+
+
+def test_elements_that_are_not_read_are_told(root):
+    for i in (1, 2):
+        file = root / "Annotations" / f"00000{i}.xml"
+        text = file.read_text().replace("<filename>", "<folder>pets</folder><weather>rain</weather><filename>")
+        more = "<pose>Left</pose><truncated>1</truncated><occluded>0</occluded><point><x>3</x></point>"
+        cvat = "<attributes><attribute><name>sick</name><value>true</value></attribute></attributes></object>"
+        file.write_text(text.replace("</object>", more + cvat))
+    told = "train: elements that are not read: truncated (4), point (4), attributes.sick (4), weather (2)"
+    assert told in open_root(root).findings.notes

@@ -429,3 +429,14 @@ def test_an_image_that_a_list_has_twice_is_told(root):
     settings(root, train="train.txt", val="images/val")
     with pytest.raises(DataError, match=r"1 problem: train 1\.png: is named twice"):
         open_root(root)
+
+
+def test_settings_that_are_not_read_are_told(root):
+    own = {"path": ".", "train": "images/train", "val": "images/val", "nc": 2, "roboflow": {"project": "pets"}}
+    settings(root, **own, download="https://example.com/pets.zip", channels=1, single_cls=False, fraction=0.5)
+    findings = open_root(root).findings
+    assert findings.ignored == {"settings of data.yaml": ["download", "fraction"]}
+    assert "data.yaml: channels is 1, but images are read in colour, with 3" in findings.notes
+    settings(root, **own, single_cls=True)
+    with pytest.raises(DataError, match=r"data\.yaml: single_cls makes one class of all; give names one name"):
+        open_root(root)

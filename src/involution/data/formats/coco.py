@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,30 @@ from involution.data.box_files import ImageNames, check_files
 from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.coco_boxes import tell_strange_boxes
 from involution.data.errors import DataError
+from involution.data.fields import tell_unread, unread
 from involution.data.findings import Findings, some
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.run_lengths import is_number, mask_complaint
 from involution.data.text import nfc, read_json
+
+# what is read of each part of a file, and what changes nothing: where images come from, how classes are drawn and named
+# in other ways, and what belongs to key points, which are told of by themselves
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "file": ("images", "annotations", "categories", "info", "licenses", "type"),
+    "images": (
+        *("id", "file_name", "width", "height", "split"),
+        *("license", "date_captured", "flickr_url", "coco_url"),
+    ),
+    "annotations": (
+        *("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore", "segmentation", "score", "bbox_mode"),
+        *("keypoints", "num_keypoints", "attributes.rotation"),
+    ),
+    "categories": (
+        *("id", "name", "supercategory", "color", "keypoints", "skeleton"),
+        *("synset", "synonyms", "def", "image_count", "instance_count", "frequency"),
+    ),
+}
 
 
 def open_coco_folder(spec: str, path: Path, options: Options) -> DataSet[Any]:
@@ -52,6 +72,7 @@ def read_split(file: Path, names: ImageNames, split: str, findings: Findings, op
     categories = _categories(file, content["categories"])
     order = sorted(categories)
     label_of = {category: label for label, category in enumerate(order)}
+    _tell_fields(content, split, findings)
     scenes = _images(content["images"], names, split, findings, options)
     boxes: dict[int, list[Box]] = {key: [] for key in scenes}
     left_out = {_id(item) for item in content["images"] if _id(item) not in scenes}
@@ -69,6 +90,15 @@ def read_split(file: Path, names: ImageNames, split: str, findings: Findings, op
             boxes[item["image_id"]].append(_box(item, label_of, options.masks))
     whole = [replace(scene, boxes=tuple(boxes[key])) for key, scene in scenes.items()]
     return BoxRecord(file, [categories[key] for key in order], order, whole)
+
+
+def _tell_fields(content: Mapping[str, Any], split: str, findings: Findings) -> None:
+    """Say which fields of the file and of its entries are not read."""
+    for part, known in _KNOWN.items():
+        counts: Counter[str] = Counter()
+        for item in [content] if part == "file" else content[part]:
+            counts.update(unread(item, known))
+        tell_unread(counts, f"fields of {'the file' if part == 'file' else part}", split, findings)
 
 
 def _box(item: Mapping[str, Any], label_of: Mapping[int, int], masks: bool) -> Box:
@@ -116,7 +146,8 @@ def _id(item: Any) -> Any:
 def _images(items: list[Any], names: ImageNames, split: str, findings: Findings, options: Options) -> dict[int, Scene]:
     """The images that can be used by their ids, still without boxes."""
     files: list[tuple[str, Path, tuple[int, int] | None]] = []
-    ids: list[int] = []
+    # ids and splits
+    ids: list[tuple[int, str]] = []
     owner: dict[Path, int] = {}
     known: set[int] = set()
     unsized: list[str] = []
@@ -134,7 +165,7 @@ def _images(items: list[Any], names: ImageNames, split: str, findings: Findings,
             size = (item["width"], item["height"]) if item.get("width") is not None else None
             unsized += [] if size else [found.name]
             files.append((f"{split} image {item['id']}", found, size))
-            ids.append(item["id"])
+            ids.append((item["id"], str(item.get("split") or "")))
             known.add(item["id"])
     names.tell(findings, split)
     if unsized:
@@ -143,8 +174,8 @@ def _images(items: list[Any], names: ImageNames, split: str, findings: Findings,
         )
     sizes = check_files(files, options.reading, findings, split)
     return {
-        key: Scene(key, file, *size, ())
-        for key, (_, file, _), size in zip(ids, files, sizes, strict=True)
+        key: Scene(key, file, *size, (), own)
+        for (key, own), (_, file, _), size in zip(ids, files, sizes, strict=True)
         if size is not None
     }
 
@@ -184,6 +215,9 @@ def _complaint(
     flags = (item.get("iscrowd", 0), item.get("ignore", 0))
     if not is_number(item.get("area", 0)) or not all(flag in (0, 1) for flag in flags):
         return "wanted a number as area, and 0 or 1 as iscrowd and ignore"
+    # as Detectron2 has it, where 1 is what COCO's format means
+    if item.get("bbox_mode", 1) not in (1, "XYWH_ABS"):
+        return f"bbox_mode {item['bbox_mode']!r}: wanted left, top, width and height in pixels as bbox"
     box = item.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
         return f"bbox wants four numbers, got {str(box)[:80]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -15,6 +16,7 @@ from involution.data.box_files import check_files
 from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.coco_boxes import TAKEN
 from involution.data.errors import DataError
+from involution.data.fields import tell_unread, unread
 from involution.data.findings import Findings, some
 from involution.data.images import EXTENSIONS
 from involution.data.paths import as_stored, need_folder
@@ -25,6 +27,12 @@ from involution.data.text import nfc, one_list, read_lines, read_names, read_tex
 from involution.data.walk import subfolders
 
 _IMAGES = ("jpegimages", "images")
+# elements of a file and of its objects that are read, or that change nothing
+_KNOWN = ("filename", "size", "object", "folder", "path", "relpath", "source", "owner", "segmented", "verified")
+_OF_OBJECTS = (
+    *("name", "bndbox", "difficult", "deleted", "part", "attributes.rotation"),
+    *("pose", "id", "type", "date", "verified"),
+)
 # what difficult may be, in lower case
 _YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
 
@@ -44,6 +52,8 @@ class _Page:
     parts: bool
     # whether objects are marked as deleted, as LabelMe keeps them
     deleted: bool
+    # fields that are not read, of the file and of its objects
+    others: Counter[str]
     # class, corners, difficult
     objects: list[tuple[str, tuple[float, float, float, float], bool]]
 
@@ -194,7 +204,17 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
     turned = any(angle and angle % 360 for angle in angles)
     parts = root.find("object/part") is not None
     sides: Any = tuple(int(side) for side in size) if whole else None  # type: ignore[arg-type]
-    return _Page(file, called, image, sides, turned, parts, deleted > 0, objects)
+    others = unread(_fields(root), _KNOWN)
+    for item in root.findall("object"):
+        others.update(unread(_fields(item), _OF_OBJECTS))
+    return _Page(file, called, image, sides, turned, parts, deleted > 0, others, objects)
+
+
+def _fields(item: ElementTree.Element) -> dict[str, Any]:
+    """An element's own ones by name: their text, or how many are inside; the attributes of CVAT by their names."""
+    found: dict[str, Any] = {inner.tag: (inner.text or "").strip() or len(inner) for inner in item}
+    named = {inner.findtext("name") or "": inner.findtext("value") for inner in item.findall("attributes/attribute")}
+    return found | {"attributes": named}
 
 
 def _twice(item: ElementTree.Element, *names: str) -> str:
@@ -290,6 +310,7 @@ def _record(
     deleted = [page.file.name for page in pages if page.deleted]
     if deleted:
         findings.note(f"{split}: objects marked as deleted are not used, in {some(deleted)}")
+    tell_unread(sum((page.others for page in pages), Counter()), "elements", split, findings)
     other = [page.file.name for page, image in found if _names_another(page, image)]
     if other:
         findings.note(f"{split}: XML files that name another image than that of their own name: {some(other)}")

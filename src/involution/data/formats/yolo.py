@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from involution.data.box_files import check_files
 from involution.data.boxes import Box, BoxRecord, Scene, box_complaint
 from involution.data.errors import DataError
+from involution.data.fields import unread
 from involution.data.findings import Findings, some
 from involution.data.pair_folders import PairFolders, find_pairs
 from involution.data.paths import ARCHIVES, as_stored, need_folder
@@ -22,6 +23,11 @@ from involution.data.walk import images_below
 from involution.data.yaml import YamlError, parse_yaml
 
 _NAMES = ("classes.txt", "obj.names", "names.txt", "labels.txt", "classes.json")
+# settings of data.yaml and obj.data that are read besides the splits, or that change nothing
+_SETTINGS = (
+    *("path", "names", "nc", "kpt_shape", "flip_idx", "classes", "backup", "results", "eval"),
+    *("roboflow", "author", "description", "date", "version", "license", "url", "docs"),
+)
 # shares may reach this far out of the image, as rounding makes them
 _SLACK = 0.01
 
@@ -112,6 +118,24 @@ def _settings(file: Path) -> dict[str, Any]:
     return content
 
 
+def _tell_settings(content: dict[str, Any], file: Path, findings: Findings) -> None:
+    """Say which settings are not read.
+
+    Raises:
+        DataError: for one that makes other labels of those in the files.
+    """
+    if content.get("single_cls"):
+        raise DataError(
+            f"{file}: single_cls makes one class of all; give names one name and every label the number 0, or remove it"
+        )
+    channels = content.get("channels", 3)
+    if channels != 3:
+        findings.note(f"{file.name}: channels is {channels}, but images are read in colour, with 3")
+    known = (*_SETTINGS, "channels", *(str(key) for key in content if words_of(str(key)).split))
+    if others := unread(content, known):
+        findings.ignore(f"settings of {file.name}", *others)
+
+
 def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str], dict[str, _Split]]:
     content = _settings(file)
     base, given = root, content.get("path")
@@ -120,6 +144,7 @@ def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str
         base = root / str(given)
     elif given:
         findings.note(f"{file.name}: its path {given} is no folder here; {root} is taken instead")
+    _tell_settings(content, file, findings)
     splits: dict[str, _Split] = {}
     by_name = _by_name(root)
     for split in SPLITS:

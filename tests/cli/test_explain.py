@@ -63,8 +63,10 @@ def test_turned_images_are_told_once(here, capsys):
 
 
 def test_layers_are_listed(here, capsys):
-    assert main(["explain", "--checkpoint", "a.ckpt", "--list-layers"]) == 0
-    assert capsys.readouterr().out.split()[:2] == ["conv1.3", "layer1.0.conv2"]
+    assert main(["explain", "--checkpoint", "a.ckpt", "--list-layers", "--frames", "9"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split()[:2] == ["conv1.3", "layer1.0.conv2"]
+    assert err == "--frames has no effect with --list-layers\n"
 
 
 def test_without_a_checkpoint_it_takes_the_demos(here, capsys):

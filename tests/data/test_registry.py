@@ -127,6 +127,19 @@ def test_options_are_taken_from_settings_of_the_same_names():
         Options(on_problem="ignore")
 
 
+def test_options_of_splits_that_are_not_drawn_are_told(tmp_path):
+    image_folder(tmp_path)
+    for spec, only, told in (
+        ("digits", None, ["data.split_by"]),
+        (f"imagefolder:{tmp_path / 'train'}", None, []),
+        (f"imagefolder:{tmp_path}", None, ["data.split_seed", "data.split_by"]),
+        (f"imagefolder:{tmp_path}", "val", []),
+    ):
+        notes = open_data("classify", spec, Options(split_seed=3, split_by="draw", only=only)).findings.notes
+        found = [note for note in notes if note.endswith(f" has no effect: no splits of {spec} are drawn by it")]
+        assert [note.split()[0] for note in found] == told
+
+
 def test_splits_by_name():
     data = DataSet("here", ["a"], {"train": [1], "val": [2]}, Findings())
     assert (data.train, data.val, data.test, data.split("val")) == ([1], [2], None, [2])

@@ -4,7 +4,8 @@ A sub-command is a module of this package with `add_arguments(parser)`, which fi
 `run(args) -> int`, which returns the exit code. It is imported only when it is called. Optionally
 `prepare(argv) -> list[str]` rewrites the arguments before they are parsed, and `for_task(task)` returns an object with
 these functions if several tasks share them. `takes_addresses = True` says that its options may be addresses such as
-s3://bucket/runs, and `examples` are command lines for its help. Options in a group are listed by `--help-all` alone.
+s3://bucket/runs, `conditions` when options are used, and `examples` are command lines for its help. Options in a group
+are listed by `--help-all` alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from involution.after import after_import
+from involution.cli.conditions import given_options, without_effect
 from involution.cli.failures import DONE, INTERRUPTED, USAGE, WrongUsage, complain, exit_code, no_output, usage
 from involution.cli.limits import check_room
 from involution.cli.process import Interrupts, as_process, end_output
@@ -132,7 +134,10 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
         allow_arguments(argv, f"involution {' '.join(command)}", getattr(module, "takes_addresses", False))
         if hasattr(module, "prepare"):
             argv = module.prepare(argv)
-        return int(module.run(parser.instantiate(parser.parse_args(argv))))
+        args = parser.instantiate(parser.parse_args(argv))
+        for line in without_effect(getattr(module, "conditions", ()), args, given_options(parser, argv)):
+            print(line, file=sys.stderr)
+        return int(module.run(args))
     except ArgumentError as error:
         raise WrongUsage(usage(str(error), parser)) from error
 

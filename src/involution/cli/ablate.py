@@ -16,9 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from involution.cli.conditions import Condition
 from involution.extras import require
 
 examples = ("involution ablate --cost-only", "involution ablate --data imagefolder:photos --seeds 2")
+conditions = (
+    Condition("seeds jobs output", lambda args: not args.cost_only, "with --cost-only"),
+    Condition("data recipe set seeds jobs output cost_only", lambda args: not args.print_study, "with --print-study"),
+)
 
 
 def add_arguments(parser: Any) -> None:

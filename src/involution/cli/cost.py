@@ -15,12 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from involution.cli import cost_scale
+from involution.cli.conditions import Condition
 from involution.cli.help import add_names
 from involution.extras import require
 
 examples = (
     "involution cost --models rednet50 rednet50_conv --batch-size 1 8",
     "involution cost --scale 8 64 --step-ms 120 --batch-size 64",
+)
+
+conditions = (
+    Condition(
+        "seconds dtype fold threads batch_size",
+        lambda args: not args.no_measure or args.scale is not None,
+        "with --no-measure",
+    ),
 )
 
 

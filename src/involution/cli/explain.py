@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from involution.cli.conditions import Condition
 from involution.data.errors import printable
 from involution.explain.errors import ExplainError
 from involution.extras import require
@@ -29,6 +30,28 @@ _DEMO = Path("runs/demo/rednet_nano-seed0/best.ckpt")
 _DEMO_TWIN = Path("runs/demo/rednet_nano_conv-seed0/best.ckpt")
 _WHAT = ("kernels", "heatmap", "stages", "animation", "receptive-field")
 _FORMATS = ("png", "svg", "pdf")
+
+
+def _for(*pictures: str) -> Any:
+    """What says whether one of these pictures, or without any a still one, is drawn."""
+    return lambda args: bool(set(args.what or _WHAT).intersection(pictures or _WHAT[:3] + _WHAT[4:]))
+
+
+def _no_list(args: Any) -> bool:
+    return not args.list_layers
+
+
+conditions = (
+    Condition("at", _for("kernels", "receptive-field"), "without kernels or receptive-field in --what"),
+    Condition("group", _for("kernels", "heatmap", "animation"), "without kernels, heatmap or animation in --what"),
+    Condition("average", _for("receptive-field"), "without receptive-field in --what"),
+    Condition("frames", _for("animation"), "without animation in --what"),
+    Condition("twin", _for("animation", "receptive-field"), "without animation or receptive-field in --what"),
+    Condition("layer", lambda args: set(args.what or _WHAT) != {"stages"}, "on the stages, whose layers are their own"),
+    Condition("format", _for(), "on the animation, which is GIF and MP4"),
+    Condition("device", lambda args: not args.untrained, "with --untrained, which runs on the CPU"),
+    Condition("layer at group average frames what style format output twin", _no_list, "with --list-layers"),
+)
 
 
 def add_arguments(parser: Any) -> None:
@@ -103,6 +126,9 @@ def run(args: Any) -> int:
     layer = find_layer(subject.network, args.layer or layers[len(layers) // 2])
     if not args.what and not stage_layers(subject.network):
         what.remove("stages")
+        print(f"no stages are drawn: {subject.name} has none with involutions", file=sys.stderr)
+    if what == ["animation"] and len(args.group or []) > 1:
+        print(f"the animation shows group {args.group[0]} alone", file=sys.stderr)
     twin = Subject.from_checkpoint(twin_file, find_device(args.device)) if twin_file else None
     pictures = Pictures(
         folder=Path(args.output),

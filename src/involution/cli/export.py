@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from involution.cli.conditions import Condition
 from involution.cli.failures import WrongUsage
 
 examples = ("involution export runs/classify/best.ckpt --format onnx",)
+conditions = (Condition("calibration_images", lambda args: args.int8, "without --int8"),)
 
 
 def add_arguments(parser: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from involution.cli import predict_many
+from involution.cli.conditions import Condition
 from involution.cli.sinks import FileSink, FolderPlan, FolderSink, drawing
 from involution.data.addresses import path_of
 from involution.data.errors import printable
@@ -51,6 +52,12 @@ class PredictCommand:
         output = {"FILE": "found.json", "FOLDER": "found"}[get_task(self.task).predictor.output[0]]
         run = f"involution {self.task} predict --checkpoint runs/{self.task}/best.ckpt photos --output {output}"
         return *published, run
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """When options are used."""
+        names = " ".join(option.name for option in get_task(self.task).predictor.output_options)
+        return *predict_many.conditions, Condition(names, lambda args: bool(args.output), "without --output")
 
     def add_arguments(self, parser: Any) -> None:
         """Add the options of the prediction."""

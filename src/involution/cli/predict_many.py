@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from involution.cli.conditions import Condition
 from involution.data.errors import printable
 from involution.engine.predictor import PredictError
 from involution.engine.task import get_task
-from involution.predict.inputs import holds_tables
+from involution.predict.inputs import holds_parquet, holds_tables
 from involution.predict.many import PART_ROWS, ManyResult, Progress, predict_many
 from involution.predict.parts import FORMATS
 from involution.predict.workers import ENGINES, Workers
+
+conditions = (
+    Condition("parts_format part_rows", lambda args: bool(args.parts), "without --parts"),
+    Condition("column", lambda args: not args.parts or holds_parquet(args.images), "without Parquet tables"),
+)
 
 
 def add_arguments(parser: Any) -> None:

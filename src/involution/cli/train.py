@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shlex
 import sys
 from dataclasses import dataclass
 from typing import Any
 
+from involution.cli.conditions import Condition
 from involution.cli.help import basics
 from involution.data.addresses import in_text
 from involution.data.errors import printable
@@ -48,6 +50,42 @@ _EXAMPLES = {
 }
 
 
+def _decays(*kinds: str) -> Any:
+    return lambda args: args.schedule.decay in kinds
+
+
+_CONDITIONS = (
+    Condition("schedule.milestones schedule.gamma", _decays("step"), "without --schedule.decay step"),
+    Condition("schedule.power", _decays("poly"), "without --schedule.decay poly"),
+    Condition(
+        "schedule.final schedule.update",
+        lambda args: args.schedule.decay != "constant",
+        "with --schedule.decay constant",
+    ),
+    Condition(
+        "schedule.warmup_start",
+        lambda args: args.schedule.warmup_epochs + args.schedule.warmup_steps > 0,
+        "without --schedule.warmup_epochs or --schedule.warmup_steps",
+    ),
+    Condition("trainer.epochs", lambda args: args.trainer.steps is None, "with --trainer.steps"),
+    Condition(
+        "trainer.sync_batchnorm",
+        lambda args: args.devices > 1 or "WORLD_SIZE" in os.environ,
+        "on a single device; see --devices",
+    ),
+)
+_OF_TASKS = {
+    "classify": (
+        Condition(
+            "augment.randaugment_magnitude", lambda args: args.augment.randaugment > 0, "without --augment.randaugment"
+        ),
+    ),
+    "segment": (
+        Condition("augment.class_limit", lambda args: args.augment.crop is not None, "without --augment.crop"),
+    ),
+}
+
+
 @dataclass(frozen=True)
 class TrainCommand:
     """The `train` command of a task.
@@ -66,6 +104,11 @@ class TrainCommand:
             "Every setting of a recipe can be changed by its name with dots; some have short names, listed first. "
             "Values are YAML; null is for none."
         )
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """When options are used."""
+        return *_CONDITIONS, *_OF_TASKS.get(self.task, ())
 
     @property
     def examples(self) -> tuple[str, ...]:

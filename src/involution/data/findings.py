@@ -37,6 +37,7 @@ class Findings:
         used: images of each split.
         ignored: names of what was not used though nothing is wrong with it, by reason.
         problems: what is malformed, and left out if the user said so.
+        drawn_by: options by which images were drawn into splits.
         seen: absolute paths of the files that were used or told of; the rest of a data set is told of in the end.
     """
 
@@ -44,6 +45,7 @@ class Findings:
     used: dict[str, int] = field(default_factory=dict)
     ignored: dict[str, list[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    drawn_by: set[str] = field(default_factory=set, repr=False, compare=False)
     seen: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def saw(self, *files: str | os.PathLike[str]) -> None:
@@ -86,7 +88,7 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """All of it in plain types, whole lists of names included."""
         found = asdict(self)
-        del found["seen"]
+        del found["seen"], found["drawn_by"]
         return found
 
     def _problems(self) -> str:

@@ -152,7 +152,16 @@ def open_data(task: str, spec: str, options: Options | None = None) -> DataSet[A
     """
     chosen, path = _chosen(task, spec)
     # a shell leaves the ~ behind a colon as it is
-    return chosen.open(spec, os.path.expanduser(path), options or Options())
+    options = options or Options()
+    found = chosen.open(spec, os.path.expanduser(path), options)
+    for name in ("split_seed", "split_by", "split_copies"):
+        if (
+            options.only is None
+            and name not in found.findings.drawn_by
+            and getattr(options, name) != getattr(Options, name)
+        ):
+            found.findings.note(f"data.{name} has no effect: no splits of {spec} are drawn by it")
+    return found
 
 
 def eval_split(task: str, spec: str) -> str | None:

@@ -251,6 +251,7 @@ def cut(
         stored: where the contents of the images are, for those that are equal.
         called: names by which altered copies are known, if these are others.
     """
+    findings.drawn_by |= {"split_seed", "split_by", "split_copies"}
     units = [[index] for index in range(len(names))]
     if options.split_copies == "together":
         units = _units(called or names, labels, stored, len(shares) + 1, findings)

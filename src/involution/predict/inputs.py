@@ -182,6 +182,11 @@ def holds_tables(specs: Iterable[str | Path]) -> str | None:
     return next((spec for spec in map(str, specs) if _kind(spec)[0]), None)
 
 
+def holds_parquet(specs: Iterable[str | Path]) -> bool:
+    """Whether one of these stands for tables."""
+    return any(_kind(str(spec))[0] == _TABLE for spec in specs)
+
+
 def _kind(spec: str) -> tuple[str, str]:
     """Whether a word stands for tables or tar files, and where; ``""`` for images."""
     kind, colon, path = spec.partition(":")

@@ -44,7 +44,7 @@ def _open(spec: str, path: str, options: Options, kind: str) -> DataSet[Any]:
     everything, test, classes = read_cifar(kind, Path(path))
     train, val = stratified_split(everything.labels.tolist(), VAL_SHARE, options.split_seed)
     parts = {"train": everything.subset(train), "val": everything.subset(val), "test": test}
-    layout, findings = _LAYOUTS[kind], Findings()
+    layout, findings = _LAYOUTS[kind], Findings(drawn_by={"split_seed"})
     for split, part in parts.items():
         tell_missing(part.labels.tolist(), classes, split, spec, findings, options)
     root = _root(layout, Path(path))

@@ -15,7 +15,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
 
     train, val, test = digits_splits(options.split_seed)
     parts = {"train": train, "val": val, "test": test}
-    return classification_data(spec, [str(i) for i in range(10)], parts, Findings(), options)
+    return classification_data(spec, [str(i) for i in range(10)], parts, Findings(drawn_by={"split_seed"}), options)
 
 
 register(Format("digits", "classify", "digits", "built in, 1,797 handwritten digits", _open))

@@ -96,3 +96,29 @@ def test_what_several_processes_noticed_is_one(tmp_path):
 def test_what_is_no_record_is_refused(plain):
     with pytest.raises(ValueError, match=r"wanted counts|invalid literal"):
         Noticed.from_dict(plain)
+
+
+@pytest.mark.parametrize("kind", ["mpo", "gif", "png", "tiff", "webp", "avif"])
+def test_of_several_pictures_in_a_file_the_first_is_used_and_told(tmp_path, kind):
+    first, second = Image.new("RGB", (8, 8), "black"), Image.new("RGB", (8, 8), "white")
+    first.save(tmp_path / "a", format=kind, save_all=True, append_images=[second])
+    first.save(tmp_path / "b", format="jpeg" if kind == "mpo" else kind)
+    found = noticed(tmp_path / "a", tmp_path / "b")
+    assert found.lines(Reading()) == ["files with several frames or pages, of which the first is used: 1 (a)"]
+    assert max(read_image(tmp_path / "a").convert("L").getdata()) < 20
+
+
+def test_what_results_and_annotations_leave_out_is_told():
+    found = Noticed()
+    for kind in ("full", "unpredicted"):
+        found.count(kind, "x/a.png")
+    full, unpredicted = Noticed.from_dict(found.to_dict()).lines(Reading())
+    assert full.startswith("images with as many objects as the detector finds in one at most, so that others may be")
+    assert full.endswith(": 1 (a.png)")
+    assert unpredicted == "images of --annotations that are not predicted: 1 (a.png)"
+
+
+def test_inks_of_print_are_told(tmp_path):
+    Image.new("RGB", (8, 8), "red").convert("CMYK").save(tmp_path / "a.jpg")
+    (line,) = noticed(tmp_path / "a.jpg").lines(Reading())
+    assert line == "images in the inks of print (CMYK), read as RGB without their profile: 1 (a.jpg)"

@@ -115,7 +115,8 @@ def _objects(image: Image, result: DetectionResult) -> str:
     )
     what = "boxes" if result.masks is None else "boxes and masks"
     drawn = _image(draw_detections(image, result), f"The image with {what}: {found}")
-    return _both(drawn, f'<p>Found: {escape(found)}</p><ol class="bars">{rows}</ol>')
+    full = f" – as many as the detector finds at most, {result.most}; others may be missing" if result.full else ""
+    return _both(drawn, f'<p>Found: {escape(found)}{full}</p><ol class="bars">{rows}</ol>')
 
 
 def _map(image: Image, result: SegmentationResult) -> str:

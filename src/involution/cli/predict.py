@@ -144,7 +144,7 @@ class PredictCommand:
             stack.callback(tell)
             sinks: list[FileSink | FolderSink] = []
             if args.output and "--output" not in folders:
-                opened = predictor.open_output(args.output, images=files, **output_options)
+                opened = predictor.open_output(args.output, images=files, noticed=noticed, **output_options)
                 sinks.append(stack.enter_context(FileSink(opened, whole, attempts)))
             for plan in plans:
                 pictured = plan.option == "--pictures"

@@ -111,6 +111,7 @@ class Header:
         more: whether there are channels beside those that are read, such as near infrared.
         halved: whether it is in colour of 16 bits, of which the upper 8 are read.
         white_zero: whether its 0 is stored as white.
+        inks: whether it is in the inks of print (CMYK), of which plain RGB is made without their profile.
     """
 
     size: tuple[int, int]
@@ -123,6 +124,7 @@ class Header:
     more: bool = False
     halved: bool = False
     white_zero: bool = False
+    inks: bool = False
 
 
 def read_image(
@@ -207,6 +209,7 @@ def _header(image: Image, file: BinaryIO | None, name: str, reading: Reading) ->
         has_more_channels(image),
         _is_halved(image),
         is_white_zero(image),
+        image.mode == "CMYK",
     )
 
 
@@ -339,8 +342,9 @@ def _has_several(image: Image, file: BinaryIO) -> bool:
     """Whether an image that is not decoded yet has more frames or pages than its first."""
     if image.format == "GIF":
         return _gif_has_several(file)
-    # a second picture in a JPEG is a preview
-    return image.format in ("TIFF", "PNG", "WEBP", "AVIF") and bool(getattr(image, "is_animated", False))
+    # a JPEG with further pictures, such as the other eye's, is MPO to the library
+    several = ("TIFF", "PNG", "WEBP", "AVIF", "MPO", "HEIF")
+    return image.format in several and bool(getattr(image, "is_animated", False))
 
 
 def _gif_has_several(file: BinaryIO) -> bool:

@@ -54,7 +54,7 @@ class LabelCode:
             ImageError: for a file that can't be read, or that holds something else.
         """
         with open_pixels(file, reading) as image:
-            if image.format == "JPEG":
+            if image.format in ("JPEG", "MPO"):
                 raise ImageError(f"{file}: a label map saved as JPEG, which changes values; save it as PNG")
             if self.colours is not None:
                 return self._of_colours(np.asarray(image.convert("RGB")), file)

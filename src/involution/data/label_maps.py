@@ -216,6 +216,9 @@ def _check(
         findings.ignore(f"label maps of {split} in which no pixel counts", *void)
     tell_headers(headers[::2], reading, findings, split, "label maps are")
     tell_frames(headers[1::2], findings, split)
+    alpha = [file.name for file, header in headers[1::2] if header.alpha and code.colours is not None]
+    if alpha:
+        findings.note(f"{split}: label maps with an alpha channel, which is not read: {some(alpha)}")
     return whole + files[CHECK_LIMIT:], total, two
 
 

@@ -44,13 +44,14 @@ class Noticed:
             "alpha": header.alpha,
             "more": header.more,
             "halved": header.halved,
+            "inks": header.inks,
             "turned": header.orientation > 1,
             "deep": is_deep(header.mode),
             "plain": not is_deep(header.mode),
         }
         for kind, true in kinds.items():
             if true:
-                self._count(kind, name)
+                self.count(kind, name)
 
     def add(
         self, name: str, header: Header, stored: Image, read: Image, value_range: tuple[float, float] | None
@@ -72,15 +73,15 @@ class Noticed:
             least, most = float(values.min()), float(values.max())
             low, high = value_range
             if ((values < low) | (values > high)).mean() > 1 - USED:
-                self._count(_OUTSIDE, name)
+                self.count(_OUTSIDE, name)
             elif min(most, high) - max(least, low) < USED * (high - low):
-                self._count(_NARROW, name)
+                self.count(_NARROW, name)
                 self.values = [min([least, *self.values]), max([most, *self.values])]
         elif header.halved:
             bounds: Any = read.getextrema()
             pairs = bounds if isinstance(bounds[0], tuple) else [bounds]
             if max(high for _, high in pairs) - min(low for low, _ in pairs) < USED * 255:
-                self._count(_DIM, name)
+                self.count(_DIM, name)
 
     def merge(self, other: Noticed) -> None:
         """Add what was noticed elsewhere."""
@@ -129,6 +130,7 @@ class Noticed:
             "alpha": "transparent parts are read as white",
             "more": "channels beside the colours are not read",
             "halved": "of 16 bits of colour the upper 8 are read",
+            "inks": "its inks of print (CMYK) are read as RGB without their profile",
             "turned": "turned upright by its EXIF orientation",
             _NARROW: "its values are {:g} to {:g}, less than a tenth of what becomes black to white".format(
                 *self.values
@@ -161,6 +163,9 @@ class Noticed:
         if self.counts["deep"] and self.counts["plain"]:
             kept = ", to which data.value_range does not apply" if reading.value_range else ""
             yield f"images of more than 8 bits, {self._some('deep')}, next to others{kept}: {self._some('plain')}"
+        for kind, said in _OF_RESULTS.items():
+            if self.counts[kind]:
+                yield f"{said}: {self._some(kind)}"
         for warning in self.warnings(reading):
             yield f"warning: {warning}"
 
@@ -191,7 +196,8 @@ class Noticed:
     def _some(self, kind: str) -> str:
         return counted(self.counts[kind], self.names[kind])
 
-    def _count(self, kind: str, name: str) -> None:
+    def count(self, kind: str, name: str) -> None:
+        """Count an image as of a kind."""
         self.counts[kind] += 1
         names = self.names.setdefault(kind, [])
         if len(names) < _SHOWN:
@@ -203,6 +209,12 @@ _FROM_HEADERS: Mapping[str, str] = {
     "alpha": "images with an alpha channel, whose transparent parts are read as white",
     "more": "images with channels that are not read, beside the colours",
     "halved": "images with colours of 16 bits, of which the upper 8 are read",
+    "inks": "images in the inks of print (CMYK), read as RGB without their profile",
+}
+_OF_RESULTS: Mapping[str, str] = {
+    "full": "images with as many objects as the detector finds in one at most, so that others may be missing (in the "
+    "training, --model.args '{box_detections_per_img: 300}', of retinanet detections_per_img, allows more)",
+    "unpredicted": "images of --annotations that are not predicted",
 }
 
 

@@ -26,7 +26,7 @@ from involution.models.arguments import check_arguments, named_arguments
 from involution.models.pyramid import Backbone, FeaturePyramid, Kind, check_kind, parameters_outside
 from involution.nn import Involution2d
 
-__all__ = ["Conventions", "faster_rcnn", "first_label", "mask_rcnn", "retinanet"]
+__all__ = ["Conventions", "faster_rcnn", "first_label", "mask_rcnn", "most_objects", "retinanet"]
 
 # whose rules for anchors and sampling a detector follows
 Conventions = Literal["torchvision", "mmdetection"]
@@ -198,6 +198,20 @@ def first_label(model: nn.Module) -> int:
         0
     """
     return 1 if isinstance(model, torchvision_detection.FasterRCNN) else 0
+
+
+def most_objects(model: nn.Module) -> int | None:
+    """Return how many objects a detector finds in an image at most; None where it does not say.
+
+    Example:
+        >>> most_objects(retinanet(3, "rednet26", detections_per_img=7))
+        7
+    """
+    found: Any = model
+    if isinstance(model, torchvision_detection.FasterRCNN):
+        found = model.roi_heads
+    most = getattr(found, "detections_per_img", None)
+    return most if isinstance(most, int) else None
 
 
 def _check_further(what: str, cls: type[nn.Module], given: dict[str, Any]) -> None:

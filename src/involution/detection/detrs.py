@@ -42,6 +42,11 @@ class Detr(nn.Module):
         self.transform = transform
 
     @property
+    def detections_per_img(self) -> int:
+        """How many objects are found in an image at most."""
+        return int(self.network.config.num_queries)
+
+    @property
     def backbone(self) -> nn.Module:
         """The network's backbone."""
         backbone: nn.Module = self.network.model.backbone.model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -87,6 +88,11 @@ class Result(ABC):
     def found(self) -> int:
         """How many things were found."""
         return 1
+
+    @property
+    def full(self) -> bool:
+        """Whether as many things were found as can be, so that others may be missing."""
+        return False
 
     def row(self) -> dict[str, Any]:
         """The result in plain types, with the names of `Predictor.row_types`."""
@@ -279,6 +285,8 @@ class Predictor(ABC, Generic[R]):
                 if isinstance(result, SkippedImage):
                     yield result
                 else:
+                    if noticed is not None and result.full:
+                        noticed.count("full", result.file)
                     yield replace(result, seconds=seconds, reading=self.reading)
 
     def _run_all(self, pictures: Sequence[tuple[str, Image]], **options: Any) -> Sequence[R | SkippedImage]:
@@ -350,7 +358,8 @@ class Predictor(ABC, Generic[R]):
         Args:
             path: A file or a folder, by `output`.
             *args: None.
-            **options: `images`, the files that will be added, and those of `output_options`.
+            **options: `images`, the files that will be added, `noticed`, which is told what is worth telling of them,
+                and those of `output_options`.
 
         Raises:
             PredictError: For an unsuitable path.
@@ -391,7 +400,7 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
     Returns:
         The files, and the sources that matched nothing.
     """
-    files: dict[Path, None] = {}
+    files: dict[str, Path] = {}
     unmatched = []
     named: list[Path] = []
     for source in sources:
@@ -406,9 +415,10 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
             if findings is not None and ours:
                 findings.ignore("made by an earlier prediction or command", *ours)
             found = [file for file in found if file not in set(ours)]
-        files.update(dict.fromkeys(found))
+        for file in found:
+            files.setdefault(os.path.abspath(file), file)
         if not found:
             unmatched.append(str(source))
     if findings is not None and named:
         findings.note(f"taken by name, though made by an earlier prediction or command: {some(list(map(str, named)))}")
-    return list(files), unmatched
+    return list(files.values()), unmatched

@@ -27,6 +27,7 @@
       "outputs": ["logits"],
       "precision": {"type": "int8",            float32; int8; or float16 or bfloat16: of the stored weights alone
                     "calibration": "..."},     of int8, what it was calibrated on; else null
+      "most": null,                            of a detector: how many objects it finds in an image at most
       "license": "apache-2.0",                 of the weights; null: not known
       "source": "rednet50.paddle_in1k",        file or published name that it was made from
       "versions": {"involution": "0.1.0", "torch": "2.14.1"}
@@ -81,6 +82,7 @@ class Metadata:
     source: str
     versions: dict[str, str]
     precision: dict[str, Any] = field(default_factory=lambda: dict(FLOAT32))
+    most: int | None = None
 
     def to_json(self) -> str:
         """The JSON object."""
@@ -164,6 +166,7 @@ def read_metadata(text: str | None, path: Any, task: str | None = None) -> Metad
             f"{path}: written by a newer involution: schema {found['schema']}, this version reads up to {SCHEMA}"
         )
     found.setdefault("precision", dict(FLOAT32))
+    found.setdefault("most", None)
     complaint = _complaint(found)
     if complaint:
         raise ExportError(f"{path}: what it says of itself {complaint}")
@@ -218,6 +221,7 @@ _SCHEMA = {
     "license": lambda value: value is None or isinstance(value, str),
     "source": lambda value: isinstance(value, str),
     "versions": lambda value: isinstance(value, dict),
+    "most": _side,
     "precision": lambda value: isinstance(value, dict) and value.get("type") in (*WEIGHTS, "int8"),
 }
 _PREPROCESSING = {

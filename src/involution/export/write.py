@@ -157,6 +157,7 @@ def export_checkpoint(
         license=license or (published.license if published else None),
         source=published.name if published else Path(checkpoint).name,
         versions=_versions(chosen, int8),
+        most=getattr(predictor, "most", None),
         precision=(
             {"type": "int8", "calibration": calibrated.source}
             if calibrated

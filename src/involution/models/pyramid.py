@@ -106,8 +106,11 @@ class Backbone(nn.Module):
         except (IndexError, AssertionError) as error:
             every: Any = timm.create_model(name, features_only=True, **(model_args or {}))
             count = len(every.feature_info)
+            # as many, and as coarse as there are
+            able = list(range(count))[-len(levels) :]
             raise ValueError(
-                f"levels of {name} go from 0 to {count - 1} ({count} features), got {list(levels)}"
+                f"levels of {name} go from 0 to {count - 1} ({count} features), got {list(levels)}; in a training: "
+                f"--model.levels '{able}'"
             ) from error
         self.body = body
         self.settings: dict[str, Any] = {

@@ -211,6 +211,8 @@ def test_maps_in_colour(tmp_path, name, mode):
     assert data.classes == classes
     assert (data.train[0][1][:, 4:] == 1).all()
     assert (data.train[0][1][:, :4] == 0).all()
+    told = "train: label maps with an alpha channel, which is not read: 1 (a.png)"
+    assert (told in data.findings.notes) == (mode == "RGBA")
     pixels[0, 0] = (1, 2, 3)
     save(tmp_path / "labels" / "train" / "a.png", pixels)
     with pytest.raises(DataError, match=r"1 colours are no class's, such as \(1, 2, 3\)"):
@@ -221,7 +223,12 @@ def test_a_map_saved_as_jpeg_says_why(tmp_path):
     binary(tmp_path, [0, 1])
     (tmp_path / "labels" / "train" / "a.png").unlink()
     noise = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
-    save(tmp_path / "labels" / "train" / "a.jpg", noise)
+    file = tmp_path / "labels" / "train" / "a.jpg"
+    save(file, noise)
+    with pytest.raises(DataError, match="saved as JPEG, which changes values; save it as PNG"):
+        open_root(tmp_path)
+    image = PIL.Image.fromarray(noise)
+    image.save(file, format="MPO", save_all=True, append_images=[image])
     with pytest.raises(DataError, match="saved as JPEG, which changes values; save it as PNG"):
         open_root(tmp_path)
 

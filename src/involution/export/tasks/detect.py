@@ -68,6 +68,7 @@ class DetectorFile(nn.Module):
         divisible = found["multiple_of"] or 1
         self.transform = GeneralizedRCNNTransform(*sides, found["mean"], found["std"], size_divisible=divisible).eval()
         self.run, self.shape, self.in_graph = run, metadata.inputs[0]["shape"], metadata.in_graph
+        self.detections_per_img = metadata.most
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Return boxes, scores, labels and perhaps masks of each image."""

@@ -283,6 +283,7 @@ def test_predicted_results_are_measured_by_pycocotools_with_the_users_own_ids(tr
     out = tmp_path / "found.json"
     words = ["detect", "predict", str(root / "val"), "--checkpoint", str(trained.best), "--score", "0"]
     assert main([*words, "--output", str(out), "--annotations", str(truth)]) == 0
+    assert "not predicted" not in capsys.readouterr().err
     figures = evaluate(trained.best).bbox
     for name, value in by_hand(root, json.loads(out.read_text()), "bbox").items():
         assert value == (-1 if np.isnan(figures[name]) else pytest.approx(figures[name], abs=1e-4)), name
@@ -298,6 +299,12 @@ def test_predicted_results_are_measured_by_pycocotools_with_the_users_own_ids(tr
     names = {item["id"]: item["name"] for item in content["categories"]}
     again = json.loads((tmp_path / "again.json").read_text())
     assert [names[item["category_id"]] for item in again] == found
+    content["images"].append({"id": 12345, "file_name": "more.png"})
+    other.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main([*words, "--output", str(tmp_path / "more.json"), "--annotations", str(other)]) == 0
+    assert "images of --annotations that are not predicted: 1 (more.png)" in capsys.readouterr().err
+    content["images"].pop()
     for change, message in (
         ({"categories": [{"id": 1, "name": "cat"}]}, "no category 0, 1, 2, 3, 4; it has cat, the checkpoint 0, 1"),
         (
@@ -340,6 +347,28 @@ def test_predicted_results_are_measured_by_pycocotools_with_the_users_own_ids(tr
     assert main([*words, "--output", str(tmp_path / "no.json"), "--annotations", str(truth)]) == 2
     assert f"other.png: no images of this name in {truth}" in capsys.readouterr().err
     assert not (tmp_path / "no.json").exists()
+
+
+def test_images_with_as_many_objects_as_can_be_found_are_told(trained, root, tmp_path, capsys, monkeypatch):
+    predictor = DetectionPredictor.from_checkpoint(trained.best)
+    image = root / "val" / "000000.png"
+    assert predictor.most == 100
+    monkeypatch.setattr("involution.engine.tasks.detect.predictor.most_objects", lambda model: 1)
+    words = ["detect", "predict", str(image), "--checkpoint", str(trained.best), "--score", "0"]
+    for more in ([], ["--parts", str(tmp_path / "parts")]):
+        capsys.readouterr()
+        assert main([*words, *more]) == 0
+        assert "images with as many objects as the detector finds in one at most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("min_size", "told"), [(800, True), (64, False)])
+def test_levels_that_are_too_fine_for_large_images_are_told(capsys, min_size, told):
+    changes = {"model.backbone": "rednet_nano", "model.levels": [0, 1, 2, 3], "data.batch_size": 2}
+    config = DetectConfig.load(overrides={**changes, "data.min_size": [min_size]})
+    create_detector(config, 3, weights=True)
+    line = capsys.readouterr().err
+    assert ("warning: the finest of the levels has a position for every" in line) == told
+    assert ("--model.levels, smaller --data.min_size" in line) == told
 
 
 def test_predictor_leaves_out_uncertain_objects(trained, root):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,62 +45,61 @@ def coco_results(
     return results
 
 
-def image_entries(file: str | Path) -> Callable[[str], dict[str, Any]]:
-    """From the path of an image to its entry in a COCO file, by the end of the path.
+class ImageEntries:
+    """The entries of a COCO file's images; called with the path of an image it finds its entry by the path's end.
 
     Args:
         file: a file with ``images``.
 
-    Returns:
-        A function that raises `DataError` for an image that is not in the file, or could be several.
-
     Raises:
         DataError: for a file that is not COCO's.
     """
-    known: dict[str, list[dict[str, Any]]] = {}
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for image in _items(file, "images", "file_name"):
-        name = nfc(image["file_name"].replace("\\", "/"))
-        for names, key in ((known, name), (by_name, name.rpartition("/")[2])):
-            names.setdefault(key, []).append(image)
 
-    def find(path: str) -> dict[str, Any]:
+    def __init__(self, file: str | Path) -> None:
+        self.file = file
+        self.entries = _items(file, "images", "file_name")
+        self._known: dict[str, list[dict[str, Any]]] = {}
+        self._by_name: dict[str, list[dict[str, Any]]] = {}
+        for image in self.entries:
+            name = nfc(image["file_name"].replace("\\", "/"))
+            for names, key in ((self._known, name), (self._by_name, name.rpartition("/")[2])):
+                names.setdefault(key, []).append(image)
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        """The entry of an image; raises `DataError` for one that is not in the file, or could be several."""
         parts = nfc(Path(path).as_posix()).split("/")
-        whole = (known["/".join(parts[start:])] for start in range(len(parts)) if "/".join(parts[start:]) in known)
-        found = next(whole, by_name.get(parts[-1], []))
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        found = next((self._known[end] for end in ends if end in self._known), self._by_name.get(parts[-1], []))
         if len(found) != 1:
-            raise DataError(f"{path}: {len(found) or 'no'} images of this name in {file}")
+            raise DataError(f"{path}: {len(found) or 'no'} images of this name in {self.file}")
         return found[0]
 
-    return find
+    def check(self, images: Iterable[str | Path], reading: Reading) -> list[str]:
+        """Refuse images that the file can't be of.
 
+        Args:
+            images: paths of image files; what can't be read is left to others.
+            reading: how they are read.
 
-def check_images(
-    file: str | Path, find: Callable[[str], dict[str, Any]], images: Iterable[str | Path], reading: Reading
-) -> None:
-    """Refuse images that a COCO file can't be of.
+        Returns:
+            Names of the file's images that are none of these.
 
-    Args:
-        file: the COCO file.
-        find: what `image_entries` returned for it.
-        images: paths of image files; what can't be read is left to others.
-        reading: how they are read.
-
-    Raises:
-        DataError: for an image without an entry of its own, or of another size than its entry says.
-    """
-    owners: dict[int, str | Path] = {}
-    for image in images:
-        entry = find(str(image))
-        other = owners.setdefault(entry["id"], image)
-        if other != image:
-            raise DataError(f"{other} and {image} are both image {entry['id']} in {file}, by their names")
-        size: Any = (entry.get("width"), entry.get("height"))
-        if None not in size:
-            with suppress(ImageError, OSError):
-                header = look(Path(image), reading)
-                if complaint := size_complaint(Path(image), size, header, reading):
-                    raise DataError(f"{file}: {complaint}")
+        Raises:
+            DataError: for an image without an entry of its own, or of another size than its entry says.
+        """
+        owners: dict[int, str | Path] = {}
+        for image in images:
+            entry = self(str(image))
+            other = owners.setdefault(entry["id"], image)
+            if other != image:
+                raise DataError(f"{other} and {image} are both image {entry['id']} in {self.file}, by their names")
+            size: Any = (entry.get("width"), entry.get("height"))
+            if None not in size:
+                with suppress(ImageError, OSError):
+                    header = look(Path(image), reading)
+                    if complaint := size_complaint(Path(image), size, header, reading):
+                        raise DataError(f"{self.file}: {complaint}")
+        return [entry["file_name"] for entry in self.entries if entry["id"] not in owners]
 
 
 def category_ids(file: str | Path, classes: Sequence[str]) -> list[int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from involution.data.errors import nearest
 from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, RunConfig
+from involution.engine.process import tell
 from involution.engine.settings import LARGEST_SIDE, MOST, ConfigError, ranged
 from involution.engine.weights import tell_loaded
 from involution.models.pyramid import Kind
@@ -16,6 +18,9 @@ from involution.models.pyramid import Kind
 DETECTORS = ("retinanet", "faster_rcnn", "mask_rcnn", "detr", "conditional_detr")
 # without pyramid and proposals
 _DETRS = ("detr", "conditional_detr")
+# bytes of the pyramid's maps from which on a fine level is told of, and how many maps of a level a training keeps:
+# before and after the output layer, and in the heads
+_MUCH, _MAPS = 2e9, 4
 
 
 @dataclass
@@ -126,6 +131,23 @@ def check(config: DetectConfig) -> None:
         raise ConfigError("trainer.label_smoothing is for classification: a detector's loss has none")
 
 
+def _size_complaint(config: DetectConfig, strides: Sequence[int]) -> str:
+    """That a level of the pyramid is surely too fine for the size of the images; empty for nothing to say."""
+    data, stride = config.data, min(strides)
+    images = max(1, data.batch_size // (config.devices * config.trainer.accumulate))
+    sides = (max(data.min_size), data.max_size)
+    positions = sides[0] * sides[1] // stride**2
+    need = float(images * positions * config.model.args.get("out_channels", 256) * 4 * _MAPS)
+    if stride > 2 or need < _MUCH:
+        return ""
+    return (
+        f"the finest of the levels has a position for every {stride} x {stride} pixels: up to {positions:,} of an "
+        f"image of {sides[0]} x {sides[1]}, each with anchors, and about {need / 1e9:.0f} GB for {images} image"
+        f"{'s' if images > 1 else ''} at once; coarser --model.levels, smaller --data.min_size and --data.max_size, or "
+        "a smaller --batch-size need less"
+    )
+
+
 def create_detector(config: DetectConfig, num_classes: int, weights: bool) -> nn.Module:
     """Make the detector that the settings describe.
 
@@ -178,4 +200,6 @@ def create_detector(config: DetectConfig, num_classes: int, weights: bool) -> nn
         if type(error).__module__.startswith("involution."):
             raise
         raise ConfigError(f"{model.name} on {model.backbone} can't be built: {error}") from error
+    if weights and (size := _size_complaint(config, backbone.strides)):
+        tell(f"warning: {size}")
     return detector

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from involution.detection import first_label
+from involution.detection.detectors import first_label, most_objects
 from involution.engine.files import atomic_path
 from involution.engine.predictor import (
     Add,
@@ -31,11 +31,12 @@ from involution.engine.predictor import (
     SkippedImage,
     drawn_factor,
 )
-from involution.engine.tasks.detect.coco_format import category_ids, check_images, coco_results, image_entries
+from involution.engine.tasks.detect.coco_format import ImageEntries, category_ids, coco_results
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from involution.data.noticed import Noticed
     from involution.engine.checkpoint import ModelCard
 
 
@@ -52,6 +53,7 @@ class DetectionResult(Result):
         scores: 0..1.
         boxes: x1, y1, x2, y2 in pixels.
         masks: Pixels [n, H, W] (bool) of each object, None for a detector without masks.
+        most: How many objects the detector finds in an image at most, None if it does not say.
     """
 
     size: tuple[int, int]
@@ -60,11 +62,17 @@ class DetectionResult(Result):
     scores: tuple[float, ...]
     boxes: tuple[tuple[float, float, float, float], ...]
     masks: Tensor | None = field(default=None, repr=False, compare=False)
+    most: int | None = field(default=None, repr=False, compare=False)
 
     @property
     def found(self) -> int:
         """How many objects were found."""
         return len(self.labels)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many objects were found as can be, so that others may be missing."""
+        return self.most is not None and self.found >= self.most
 
     def cells(self) -> list[str]:
         """The objects by name, counted."""
@@ -127,6 +135,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__(model, card)
         self._first = first_label(model)
+        self.most = most_objects(model)
 
     @property
     def body(self) -> nn.Module:
@@ -171,6 +180,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
             scores=tuple(found["scores"][keep].tolist()),
             boxes=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in found["boxes"][keep].tolist()),
             masks=(found["masks"][keep][:, 0] > 0.5).cpu() if "masks" in found else None,
+            most=self.most,
         )
 
     @contextmanager
@@ -179,6 +189,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
         path: str | Path,
         *,
         images: Sequence[str | Path] = (),
+        noticed: Noticed | None = None,
         format: str = "results",
         annotations: str | None = None,
     ) -> Iterator[Add]:
@@ -191,16 +202,19 @@ class DetectionPredictor(Predictor[DetectionResult]):
         Args:
             path: ends in .json.
             images: files that will be added, so that those without an entry of their size are refused at once.
+            noticed: told which entries of the annotations are of none of them.
             format: one of the two.
             annotations: a COCO file whose ids of images and categories are taken, by file name and name; without,
                 images are numbered from 1, and categories are those of the training.
         """
         self.check_output(path)
-        find = image_entries(annotations) if annotations else None
+        find = ImageEntries(annotations) if annotations else None
         own = (category_ids(annotations, self.card.classes) if annotations else None) or self.card.category_ids
         theirs = dict(zip(self.card.classes, own, strict=True))
-        if annotations and find is not None:
-            check_images(annotations, find, images, self.reading)
+        if find is not None:
+            for missing in find.check(images, self.reading) if images else []:
+                if noticed is not None:
+                    noticed.count("unpredicted", missing)
         written: list[dict[str, Any]] = []
         with atomic_path(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
             between = iter(["\n"])

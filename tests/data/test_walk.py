@@ -50,3 +50,14 @@ def test_links_to_folders_are_followed_once(tmp_path):
     assert findings.ignored == {"links to folders that are read already": ["link/circle"]}
     with pytest.raises(DataError, match="none: can't be opened"):
         images_below(tmp_path / "none")
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
+    (tmp_path / "cats" / "all").symlink_to(tmp_path)
+    (tmp_path / "cats" / "again").symlink_to("..")
+    findings = Findings()
+    assert images_below(tmp_path / "cats", findings) == [tmp_path / "cats" / "a.png"]
+    assert findings.ignored == {"links to folders that are read already": ["again", "all"]}

@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import pickle
@@ -275,6 +276,13 @@ def test_class_names_of_other_trainings(tmp_path, names, classes, note):
     report = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors")
     assert report.notes == ([f"the class names in the file are not used: {note}"] if note else [])
     assert json.loads(read_metadata(tmp_path / "a.safetensors").get("classes", "null")) == classes
+
+
+def test_how_another_training_prepared_its_images_is_told(tmp_path):
+    args = argparse.Namespace(lr=0.1, mean=None, std=[0.5, 0.5, 0.5], img_size=288, interpolation="")
+    torch.save({"state_dict": nano().state_dict(), "args": args}, tmp_path / "a.pth")
+    report = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert report.notes == ["how its training prepared images is not read: std [0.5, 0.5, 0.5], img_size 288"]
 
 
 def test_head_for_other_classes(authors, source, tmp_path):

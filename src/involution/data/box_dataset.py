@@ -145,9 +145,9 @@ def _by_own_splits(records: dict[str, BoxRecord], findings: Findings, options: O
         others = [scene.file.name for scene in record.scenes if scene.split and words_of(scene.split).split != split]
         if others and split != "all":
             findings.note(f"{split}: images that say they are of another split, taken all the same: {some(others)}")
-    record = records.get("all")
-    if record is None or not any(scene.split for scene in record.scenes):
+    if "all" not in records or not any(scene.split for scene in records["all"].scenes):
         return records
+    record = records["all"]
     splits = [words_of(scene.split).split for scene in record.scenes]
     strange = [
         f"{scene.file.name}: {scene.split or 'none'}"

@@ -31,6 +31,7 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
     """
     plain = corners = 0
     apart: list[str] = []
+    areas: list[str] = []
     turned: list[str] = []
     scored: list[str] = []
     for item in items:
@@ -43,6 +44,8 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
         turned += [name] if isinstance(angle, int | float) and angle % 360 else []
         scored += [name] if "score" in item else []
         x, y, width, height = box
+        area = item.get("area")
+        areas += [name] if is_number(area) and not 0 < area <= 1.01 * (width + 1) * (height + 1) else []
         hull = _hull(item.get("segmentation"))
         if hull is not None:
             fits, fits_corners = _overlap((x, y, x + width, y + height), hull), _overlap((x, y, width, height), hull)
@@ -62,6 +65,11 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
         findings.note(f"{split}: annotations with a score, as detections have, all taken as objects: {some(scored)}")
     if apart:
         findings.note(f"{split}: boxes that do not fit their polygons: {some(apart)}")
+    if areas:
+        findings.note(
+            f"{split}: areas of 0, or larger than the box, by which COCO's figures count small and large objects: "
+            f"{some(areas)}"
+        )
     if turned:
         findings.note(f"{split}: boxes turned by an angle, {TAKEN}: {some(turned)}")
 

@@ -38,6 +38,7 @@ def find_files(root: Path, findings: Findings, wanted: str | None) -> dict[str, 
     """
     need_folder(root)
     found = _beside_images(root, findings)
+    files: list[Path] = []
     if "all" in found:
         return found
     if not found:
@@ -67,7 +68,7 @@ def find_files(root: Path, findings: Findings, wanted: str | None) -> dict[str, 
     if "train" not in missing and not any(words_of(name).split == "val" for name in folders):
         missing = []
     if wanted == "train" and missing:
-        names = ", ".join(file.file.name for file in found.values()) or "none"
+        names = ", ".join(file.file.name for file in found.values()) or ", ".join(file.name for file in files) or "none"
         raise DataError(
             f"{root}: wanted annotations/instances_{missing[0]}*.json, found {names}; images without splits want one "
             "file, such as annotations/instances_default.json"

@@ -98,7 +98,17 @@ def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Pat
         except OSError:
             below = False
         if below and not entry.name.startswith(".") and not is_rubbish(entry.name):
-            if deep:
+            if _leads_up(entry.path):
+                yield Path(entry.path)
+            elif deep:
                 yield from _files(Path(entry.path), seen, deep)
         else:
             yield Path(entry.path)
+
+
+def _leads_up(folder: str) -> bool:
+    """Whether a link leads to a folder that it is in: what lies there beside it is no content of its own folder."""
+    if not os.path.islink(folder):
+        return False
+    here, there = os.path.realpath(os.path.dirname(folder)), os.path.realpath(folder)
+    return Path(here).is_relative_to(there)

@@ -182,6 +182,8 @@ def _read(path: str | Path) -> tuple[MappedState, CheckpointReport, Weights]:
 def notes_of(weights: Weights) -> list[str]:
     """Return what a reader should know of how a file was read."""
     notes = [weights.doubt] if weights.doubt else []
+    if weights.images:
+        notes.append(f"how its training prepared images is not read: {weights.images}")
     if weights.average:
         notes.append(f"used the moving average of the weights ({weights.entry}), not the plain ones next to it")
     return notes

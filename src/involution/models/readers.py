@@ -38,6 +38,8 @@ _LONGEST_NAME, _MOST_ENTRIES = 500, 50_000
 _ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
 # where trainings keep the names of their classes, in the order of the labels
 _NAMES = ("class_names", "classes", "CLASSES")
+# what timm's and torchvision's training scripts keep of how they prepared images
+_IMAGES = ("mean", "std", "img_size", "input_size", "crop_pct", "interpolation", "val_resize_size", "val_crop_size")
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _DTYPES |= {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
@@ -52,6 +54,7 @@ class Weights:
         average: Whether a moving average was preferred to the plain weights beside it.
         classes: Class names, where the file has them.
         doubt: What to say of class names that are not used; empty for nothing.
+        images: How the training prepared images, as far as the file tells; it is not followed.
         model: Name of the network, where the file tells it.
         card: What a training by this package says of its network.
     """
@@ -61,6 +64,7 @@ class Weights:
     average: bool = False
     classes: list[str] | None = None
     doubt: str = ""
+    images: str = ""
     model: str | None = None
     card: dict[str, Any] | None = None
 
@@ -91,6 +95,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     if card is None and "card" in metadata:
         card = _json(metadata["card"])
     (classes, doubt), entry, beside = _classes(content, metadata), "", False
+    images = _images(content)
     shards = Shards.of(content, file)
     if isinstance(content, Mapping):
         found = [name for name in _ENTRIES if isinstance(content.get(name), Mapping)]
@@ -105,6 +110,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
         average=beside and entry.endswith("_ema"),
         classes=classes,
         doubt=doubt,
+        images=images,
         model=next((name for name in named if isinstance(name, str)), None),
         card=card if isinstance(card, dict) else None,
     )
@@ -294,6 +300,14 @@ def _complaint(tensor: torch.Tensor) -> str | None:
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split())[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _images(content: Any) -> str:
+    """How a training prepared images, in words, by the arguments that it kept; empty where nothing was chosen."""
+    args = content.get("args") if isinstance(content, Mapping) else None
+    given = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
+    said = [f"{name} {shown(given[name])}" for name in _IMAGES if given.get(name) not in (None, "", [], ())]
+    return ", ".join(said)
 
 
 def _classes(content: Any, metadata: Mapping[str, str]) -> tuple[list[str] | None, str]:

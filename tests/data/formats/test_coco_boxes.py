@@ -206,3 +206,9 @@ def test_images_of_another_split_than_their_file_are_told(root):
     write(root, "train", data)
     told = "train: images that say they are of another split, taken all the same: 1 (1.png)"
     assert told in open_root(root).findings.notes
+
+
+def test_areas_that_fit_no_box_are_told(tmp_path):
+    flat(tmp_path, lambda item: item.update(area=[600, 0, 900, 616][item["id"] - 1]))
+    said = "all: areas of 0, or larger than the box, by which COCO's figures count small and large objects: "
+    assert f"{said}2 (annotation 2, annotation 3)" in open_root(tmp_path).findings.notes

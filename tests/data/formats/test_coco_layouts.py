@@ -147,3 +147,11 @@ def test_a_json_file_of_something_else_is_not_recognised(tmp_path):
     (tmp_path / "notes.json").write_text("{}")
     with pytest.raises(DataError, match="is not in a recognised format"):
         open_data("detect", str(tmp_path))
+
+
+def test_several_files_of_unknown_splits_are_named(tmp_path):
+    pictures(tmp_path / "images", range(1, 5))
+    for name in ("result.json", "more.json"):
+        (tmp_path / name).write_text(json.dumps(small(4)))
+    with pytest.raises(DataError, match=r"found more\.json, result\.json; images without splits want one file"):
+        open_root(tmp_path)

@@ -37,6 +37,8 @@ CASES = [
     (["detect", "train", "--schedule.gamma", "0.5"], "--schedule.gamma has no effect without --schedule.decay step"),
     (["export", "a.ckpt", "--format", "onnx", "--calibration-images", "9"], "--calibration-images has no effect witho"),
     (["cost", "--no-measure", "--dtype", "bfloat16"], "--dtype has no effect with --no-measure"),
+    (["bench", "operator", "--compile"], "--compile has no effect in other suites than cpu and gpu"),
+    (["bench", "scale", "--seconds", "3"], "--seconds has no effect in the suites gpu and scale"),
     (["ablate", "--cost-only", "--seeds", "2"], "--seeds has no effect with --cost-only"),
 ]
 
@@ -75,6 +77,7 @@ def test_what_has_no_effect_is_told(words, line):
         ["classify", "predict", "a.parquet", "--checkpoint", "c", "--parts", "p", "--column", "x", "--part-rows", "5"],
         ["classify", "train", "--epochs", "3", "--schedule.decay", "poly", "--schedule.power", "2"],
         ["cost", "--no-measure", "--scale", "8", "--batch-size", "9"],
+        ["bench", "cpu", "--compile", "--seconds", "3"],
     ],
 )
 def test_what_has_an_effect_is_not(words):

@@ -12,10 +12,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from involution.cli.conditions import Condition
 from involution.cli.help import add_names
 from involution.extras import require
 
 examples = ("involution bench cpu --quick", "involution bench gpu --only operator")
+
+
+def _in(*suites: str) -> Any:
+    """What says whether the suite is one of these."""
+
+    def used(args: Any) -> bool:
+        from involution.studies.suites import default
+
+        return (args.suite or default()) in suites
+
+    return used
+
+
+conditions = (
+    Condition("compile", _in("cpu", "gpu"), "in other suites than cpu and gpu"),
+    Condition(
+        "seconds", _in("operator", "cpu", "deployment", "detection"), "in the suites gpu and scale; see --rounds"
+    ),
+)
 
 
 def add_arguments(parser: Any) -> None:

@@ -292,6 +292,6 @@ def test_elements_that_are_not_read_are_told(root):
         text = file.read_text().replace("<filename>", "<folder>pets</folder><weather>rain</weather><filename>")
         more = "<pose>Left</pose><truncated>1</truncated><occluded>0</occluded><point><x>3</x></point>"
         cvat = "<attributes><attribute><name>sick</name><value>true</value></attribute></attributes></object>"
-        file.write_text(text.replace("</object>", more + cvat))
-    told = "train: elements that are not read: truncated (4), point (4), attributes.sick (4), weather (2)"
-    assert told in open_root(root).findings.notes
+        file.write_text(text.replace("</object>", more + cvat).replace("</bndbox>", "<angle>0.3</angle></bndbox>", 1))
+    counts = "truncated (4), point (4), attributes.sick (4), weather (2), bndbox.angle (2)"
+    assert f"train: elements that are not read: {counts}" in open_root(root).findings.notes

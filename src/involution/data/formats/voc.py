@@ -30,7 +30,8 @@ _IMAGES = ("jpegimages", "images")
 # elements of a file and of its objects that are read, or that change nothing
 _KNOWN = ("filename", "size", "object", "folder", "path", "relpath", "source", "owner", "segmented", "verified")
 _OF_OBJECTS = (
-    *("name", "bndbox", "difficult", "deleted", "part", "attributes.rotation"),
+    *("name", "bndbox.xmin", "bndbox.ymin", "bndbox.xmax", "bndbox.ymax", "difficult", "deleted", "part"),
+    "attributes.rotation",
     *("pose", "id", "type", "date", "verified"),
 )
 # what difficult may be, in lower case
@@ -211,10 +212,11 @@ def _page(file: Path, folders: Sequence[Path]) -> _Page | str:
 
 
 def _fields(item: ElementTree.Element) -> dict[str, Any]:
-    """An element's own ones by name: their text, or how many are inside; the attributes of CVAT by their names."""
+    """An element's own ones by name: their text, or how many are inside; those of boxes and CVAT's attributes, too."""
     found: dict[str, Any] = {inner.tag: (inner.text or "").strip() or len(inner) for inner in item}
     named = {inner.findtext("name") or "": inner.findtext("value") for inner in item.findall("attributes/attribute")}
-    return found | {"attributes": named}
+    boxes = {inner.tag: (inner.text or "").strip() for inner in item.findall("bndbox/*")}
+    return found | {"attributes": named} | ({"bndbox": boxes} if boxes else {})
 
 
 def _twice(item: ElementTree.Element, *names: str) -> str:

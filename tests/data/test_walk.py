@@ -5,7 +5,7 @@ from PIL import Image
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
-from involution.data.walk import images_below
+from involution.data.walk import images_below, subfolders
 
 KINDS = {"a.jpg": "JPEG", "b.JPG": "JPEG", "c.jfif": "JPEG", "d.avif": "AVIF", "e": "PNG", "f.dat": "WEBP"}
 KINDS |= {"g.JPG~": "JPEG", "deep/er/h.png": "PNG"}
@@ -61,3 +61,6 @@ def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
     findings = Findings()
     assert images_below(tmp_path / "cats", findings) == [tmp_path / "cats" / "a.png"]
     assert findings.ignored == {"links to folders that are read already": ["again", "all"]}
+    assert subfolders(tmp_path / "cats") == []
+    (tmp_path / "self").symlink_to(".")
+    assert subfolders(tmp_path) == ["cats", "dogs"]

@@ -160,8 +160,10 @@ def _by_own_splits(records: dict[str, BoxRecord], findings: Findings, options: O
             "correct them, or remove all to have the images split by chance"
         )
     counts = {split: splits.count(split) for split in SPLITS if split in splits}
-    if (options.only or "train") not in counts:
-        raise no_split(record.source, options.only or "train", counts)
+    if options.only and options.only not in counts:
+        raise no_split(record.source, options.only, counts)
+    if not options.only and "train" not in counts:
+        raise DataError(f"{record.source}: none of its images says it is of train, but of {' and '.join(counts)}")
     findings.note(f"{record.source}: splits as its images say")
     whole = {
         split: replace(record, scenes=[scene for scene, own in zip(record.scenes, splits, strict=True) if own == split])

@@ -74,11 +74,11 @@ def images_below(
 
 
 def subfolders(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones and those that operating systems leave."""
+    """Names of the folders in a folder, sorted, without hidden ones, those of operating systems and links upwards."""
     return sorted(
         entry.name
         for entry in root.iterdir()
-        if not entry.name.startswith(".") and not is_rubbish(entry.name) and is_folder(entry)
+        if not entry.name.startswith(".") and not is_rubbish(entry.name) and is_folder(entry) and not _leads_up(entry)
     )
 
 
@@ -106,7 +106,7 @@ def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Pat
             yield Path(entry.path)
 
 
-def _leads_up(folder: str) -> bool:
+def _leads_up(folder: str | os.PathLike[str]) -> bool:
     """Whether a link leads to a folder that it is in: what lies there beside it is no content of its own folder."""
     if not os.path.islink(folder):
         return False

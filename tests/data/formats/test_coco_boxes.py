@@ -193,6 +193,11 @@ def test_the_splits_that_images_name_are_taken(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(found))
     with pytest.raises(DataError, match=r"has no test split; it has train, val"):
         open_root(tmp_path, only="test")
+    for image in found["images"]:
+        image["split"] = "val"
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    with pytest.raises(DataError, match=r"none of its images says it is of train, but of val"):
+        open_root(tmp_path)
     found["images"][0]["split"] = "restval"
     del found["images"][3]["split"]
     (tmp_path / "result.json").write_text(json.dumps(found))

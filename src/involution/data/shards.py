@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _IMAGES = tuple(suffix[1:] for suffix in EXTENSIONS)
 _BLOCK = 512
+# what may follow the last member: tar files are filled up to records, of 10 kB by default
+_TAIL = 2**18
 # bytes of a shard at an address that are read at once for its index: a header, a label and the next header
 _PART = 4096
 _AT_ONCE = 16
@@ -234,13 +236,14 @@ def _members(shard: Path, start: int = 0) -> Iterator[tuple[tarfile.TarFile, tar
     """The members of a tar file, from a header to its very end.
 
     Raises:
-        DataError: for a file that is none, or broken anywhere: the library ends in silence at a broken header.
+        DataError: for a file that is none, or broken anywhere: the library ends in silence at a broken header, at an
+            empty block, whatever follows it, and where a file is cut off between two members.
     """
     why = why_unreadable(shard)
     if why:
         raise DataError(f"{shard}: {why}")
     length, _ = stamp(shard)
-    end = 0
+    end, whole = 0, True
     try:
         with open_parts(shard, _PART) as file, _archive(file, start) as archive:
             for member in archive:
@@ -253,7 +256,7 @@ def _members(shard: Path, start: int = 0) -> Iterator[tuple[tarfile.TarFile, tar
                 yield archive, member
                 # the library would keep a kilobyte of each
                 archive.members.clear()  # type: ignore[attr-defined]
-        rest = read_range(shard, end, max(0, min(_BLOCK, length - end)))
+        rest = read_range(shard, end, max(0, min(_TAIL, length - end)))
     except StorageError as error:
         raise DataError(f"{shard}: {error.strerror}") from error
     except DataError as error:
@@ -261,8 +264,28 @@ def _members(shard: Path, start: int = 0) -> Iterator[tuple[tarfile.TarFile, tar
     except Exception as error:
         # whatever the library makes of hostile headers
         raise DataError(f"{shard}: not a readable, uncompressed tar file ({error})") from error
-    if end and whole and rest.strip(b"\0"):
-        raise DataError(f"{shard}: a broken header at byte {end:,}, after {member.name}")
+    why = _why_not_ended(rest, end, length) if whole else ""
+    if why:
+        raise DataError(f"{shard}: {why}")
+
+
+def _why_not_ended(rest: bytes, end: int, length: int) -> str:
+    """What is wrong with what follows the last member of a tar file of this length; "" for nothing."""
+    if rest[:_BLOCK].strip(b"\0"):
+        return f"a broken header at byte {end:,}, behind the last member that can be read"
+    place = len(rest) - len(rest.lstrip(b"\0"))
+    if place < len(rest):
+        return (
+            f"more follows at byte {end + place:,}, behind the end of the archive: tar files that were joined are read "
+            "to the end of the first; keep them apart, or unpack all (tar --ignore-zeros) and pack them again"
+        )
+    if length - end > _TAIL:
+        return (
+            f"ends with {length - end:,} empty bytes, as a file whose download was broken off; fetch or pack it again"
+        )
+    if len(rest) < _BLOCK:
+        return "lacks the empty blocks that a tar file ends with: it may be cut off; fetch or pack it again"
+    return ""
 
 
 def _archive(file: io.BufferedIOBase, start: int) -> tarfile.TarFile:

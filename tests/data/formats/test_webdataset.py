@@ -111,6 +111,12 @@ HOSTILE = {
     "broken header": (b"x" * 512 + END, "a broken header at byte"),
     "cut": (header("b.jpg", 4000) + bytes(100), "claims 4,000 bytes, more than the file has left"),
     "empty": (header("b.jpg", 0) + END, r"b\.jpg is empty"),
+    "joined": (
+        END + SAMPLE + END,
+        "more follows at byte .*, behind the end of the archive: tar files that were joined",
+    ),
+    "unfinished": (bytes(2**18 + 512), "ends with .* empty bytes, as a file whose download was broken off"),
+    "cut between members": (b"", "lacks the empty blocks that a tar file ends with"),
     "twice": (header("a.png", len(JPEG)) + padded(JPEG) + END, "two images of the sample a"),
 }
 

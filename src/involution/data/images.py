@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from involution.data.errors import DataError, printable
 from involution.data.paths import why_unreadable
-from involution.data.tiff import has_more_channels, has_signed_bytes, is_preview, is_white_zero
+from involution.data.tiff import has_more_channels, has_signed_bytes, is_preview, is_white_zero, lossy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +43,8 @@ _FORMATS = {
     "JPEG2000": "jpg_2000",
 }
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+# of a file, in which JPEG 2000 tells how it is coded
+_HEAD = 4096
 # the library joins the parts of a comment one by one
 _MAX_GIF_WORDS = 1_000_000
 _ORIENTATION = 0x0112
@@ -173,14 +175,19 @@ def read_image(
 def open_pixels(path: str | os.PathLike[str] | BinaryIO, reading: Reading | None = None) -> Iterator[Image]:
     """An image file, or an open stream of one, decoded as it is, in the mode that it has, turned as `read_image` does.
 
+    Its ``info["lossy"]`` tells in words how it was stored if that does not keep values.
+
     Raises:
         ImageError: as `read_image`.
     """
     with _opened(path, None) as (file, name):
         opened = _open(file, name)
+        position = file.tell()
+        file.seek(0)
+        loss = lossy(opened, file.read(_HEAD))
+        file.seek(position)
         image = _loaded(opened, name, reading or Reading())
-        # a turned copy does not know its file's format any more
-        image.format = opened.format
+        image.info["lossy"] = loss
         yield image
 
 

@@ -54,8 +54,9 @@ class LabelCode:
             ImageError: for a file that can't be read, or that holds something else.
         """
         with open_pixels(file, reading) as image:
-            if image.format in ("JPEG", "MPO"):
-                raise ImageError(f"{file}: a label map saved as JPEG, which changes values; save it as PNG")
+            if image.info["lossy"]:
+                said = f"a label map saved as {image.info['lossy']}, which changes values; save it as PNG"
+                raise ImageError(f"{file}: {said}")
             if self.colours is not None:
                 return self._of_colours(np.asarray(image.convert("RGB")), file)
             if image.mode not in ("L", "P", "1") and not (is_deep(image.mode) and image.mode != "F"):

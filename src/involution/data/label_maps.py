@@ -280,7 +280,9 @@ def _tell_classes(
         pairs = zip((0, options.ignore_index), code.classes, strict=False)
         wanted = "{" + ", ".join(f"{value}: {name}" for value, name in pairs) + "}"
         # a published table takes no other values
-        hint = f"if it is a class, say so: --data.values '{wanted}'; " if code.ignores_one else ""
+        hint = (
+            f"if it is a class, say so: --data.values '{wanted}'; " if code.ignores_one and options.ignore_index else ""
+        )
         raise DataError(
             f"{root}: in {split} {', and '.join(filter(None, said))}; {hint}if everything is correct: "
             "--data.allow_empty true"

@@ -1,4 +1,4 @@
-"""What TIFF files say of their pixels that the image library passes over."""
+"""What TIFF and JPEG 2000 files say of their pixels that the image library passes over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ if TYPE_CHECKING:
 
 # tags of TIFF, and the bit of the first for a picture of lower resolution
 _KIND, _REDUCED = 254, 1
-_BITS, _PHOTOMETRIC, _SAMPLES, _SIGN = 258, 262, 277, 339
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _SIGN = 258, 259, 262, 277, 339
+# kinds of compression
+_JPEG = (6, 7, 34892)
+# of JPEG 2000: the marker of how the image is coded, and where behind it 0 stands for a transform that rounds
+_CODING, _TRANSFORM = b"\xff\x52", 13
 
 
 def is_preview(image: Image, head: bytes) -> bool:
@@ -35,6 +39,21 @@ def is_white_zero(image: Image) -> bool:
 def has_more_channels(image: Image) -> bool:
     """Whether there are more channels than the library reads, such as near infrared beside RGB."""
     return image.format == "TIFF" and int(_tags(image).get(_SAMPLES, 1)) > len(image.getbands())
+
+
+def lossy(image: Image, head: bytes) -> str:
+    """How an image was stored that does not keep its values, in words; "" for one that keeps them.
+
+    Args:
+        image: opened, not decoded.
+        head: the first kilobytes of its file.
+    """
+    if image.format in ("JPEG", "MPO"):
+        return "JPEG"
+    if image.format == "TIFF":
+        return "TIFF with JPEG's compression" if _tags(image).get(_COMPRESSION) in _JPEG else ""
+    coding = head.find(_CODING) if image.format == "JPEG2000" else -1
+    return "JPEG 2000 with loss" if coding >= 0 and head[coding + _TRANSFORM : coding + _TRANSFORM + 1] == b"\0" else ""
 
 
 def _tags(image: Image) -> Any:

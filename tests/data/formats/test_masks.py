@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import PIL.features
 import PIL.Image
 import pytest
 import torch
@@ -231,6 +232,37 @@ def test_a_map_saved_as_jpeg_says_why(tmp_path):
     image.save(file, format="MPO", save_all=True, append_images=[image])
     with pytest.raises(DataError, match="saved as JPEG, which changes values; save it as PNG"):
         open_root(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "said"),
+    [
+        (".tif", {"compression": "jpeg", "quality": 75}, "TIFF with JPEG's compression"),
+        (".jp2", {"irreversible": True, "quality_layers": [20]}, "JPEG 2000 with loss"),
+        (".tif", {"compression": "tiff_lzw"}, ""),
+        (".jp2", {}, ""),
+    ],
+)
+def test_other_files_that_do_not_keep_values(tmp_path, suffix, options, said):
+    if suffix == ".jp2" and not PIL.features.check("jpg_2000"):
+        pytest.skip("the image library has no JPEG 2000")
+    binary(tmp_path, [0, 1])
+    (tmp_path / "labels" / "train" / "a.png").unlink()
+    stripes = np.resize(np.array([0, 1], np.uint8), (8, 8))
+    PIL.Image.fromarray(stripes).save(tmp_path / "labels" / "train" / f"a{suffix}", **options)
+    if said:
+        with pytest.raises(DataError, match=f"a label map saved as {said}, which changes values; save it as PNG"):
+            open_root(tmp_path)
+    else:
+        assert open_root(tmp_path).train[0][1].tolist() == stripes.tolist()
+
+
+def test_an_ignored_zero_is_no_hint_for_a_class(tmp_path):
+    binary(tmp_path, [0, 1], "background\nlesion\n")
+    with pytest.raises(
+        DataError, match=r"background occurs nowhere; if everything is correct: --data\.allow_empty true"
+    ):
+        open_root(tmp_path, ignore_index=0)
 
 
 def test_maps_of_16_bits(tmp_path):

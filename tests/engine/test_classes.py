@@ -56,6 +56,16 @@ def test_other_classes_are_refused_by_name():
         match_classes(CARD, data(["bird", "cat", "dog"]), "best.ckpt")
 
 
+def test_names_that_two_classes_share_are_not_compared(tmp_path):
+    card = replace(CARD, classes=["crane", "tench", "crane"])
+    # as earlier versions named ImageNet's classes
+    names = ["crane (n02012849)", "tench", "crane (n03126707)"]
+    found, within, changed = match_classes(card, data(names), "best.ckpt")
+    assert (list(found.parts["test"]), within, changed.classes) == ([("a", 0), ("b", 1)], None, names)
+    with pytest.raises(ConfigError, match=r"best\.ckpt has classes of one name, crane: they can't be compared by name"):
+        match_classes(card, data(["tench", "crane"]), "best.ckpt")
+
+
 def test_numbered_classes_are_taken_by_place(capsys):
     card = replace(CARD, classes=["0", "1", "2"])
     found, within, _ = match_classes(card, data(["cat", "dog", "horse"]), "best.ckpt")

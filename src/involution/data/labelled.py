@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 
 # how much of the training images is set aside where a data set brings no validation images
 VAL_SHARE = 0.1
+
+
+def told_apart(names: Sequence[str], numbers: Sequence[str]) -> list[str]:
+    """Names of which those that several classes share have the number of each behind them.
+
+    Example:
+        >>> told_apart(["crane", "tench", "crane"], ["n02012849", "n01440764", "n03126707"])
+        ['crane (n02012849)', 'tench', 'crane (n03126707)']
+    """
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} ({number})" for name, number in zip(names, numbers, strict=True)]
 
 
 def classification_data(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,9 @@ from involution.engine.card import ModelCard
 from involution.engine.converted import imagenet_classes, in_imagenet
 from involution.engine.process import tell
 from involution.engine.settings import ConfigError
+
+# WordNet's, behind a name that two classes share
+_NUMBER = re.compile(r" \(n\d{8}\)$")
 
 
 def match_classes(
@@ -42,6 +46,13 @@ def match_classes(
     if record is None and list(card.classes) == imagenet_classes():
         # folders are named by WordNet's numbers
         theirs = in_imagenet(theirs)
+    if len(set(card.classes)) < len(card.classes):
+        if are_same(theirs, card.classes):
+            return data, None, replace(card, classes=theirs)
+        raise ConfigError(
+            f"{checkpoint} has classes of one name, {some(sorted(set(_twice(card.classes))))}: they can't be compared "
+            f"by name with those of {data.spec}; wanted the same classes in the same order"
+        )
     unknown = [name for name in theirs if name not in card.classes]
     numbered = len(unknown) == len(theirs) and list(card.classes) == [str(n) for n in range(len(unknown))]
     if unknown and not numbered:
@@ -75,6 +86,18 @@ def match_classes(
         ids = [own.get(place, free + place) for place in range(len(card.classes))]
     matched = relabel(data, places, list(card.classes), ids)
     return matched, sorted(places) if fewer else None, replace(card, category_ids=ids)
+
+
+def are_same(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether the classes of data are those of a checkpoint in their order.
+
+    In checkpoints of earlier versions, names that two classes of ImageNet share have no number behind them.
+    """
+    return list(ours) == list(theirs) or [_NUMBER.sub("", name) for name in ours] == list(theirs)
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    return [name for place, name in enumerate(names) if name in names[:place]]
 
 
 def some(names: Sequence[str]) -> str:

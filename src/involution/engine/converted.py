@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from involution.data.labelled import told_apart
 from involution.engine.card import FORMAT
 from involution.models.errors import CheckpointError
 from involution.models.readers import check_tensors, shown
@@ -108,10 +108,7 @@ def imagenet_classes() -> list[str]:
 
     info = ImageNetInfo()
     first = [info.index_to_description(label).partition(",")[0] for label in range(_IMAGENET)]
-    counts = Counter(first)
-    return [
-        name if counts[name] == 1 else f"{name} ({info.index_to_label_name(label)})" for label, name in enumerate(first)
-    ]
+    return told_apart(first, [info.index_to_label_name(label) for label in range(_IMAGENET)])
 
 
 def in_imagenet(names: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ from involution.engine import plan
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
 from involution.engine.checkpoint import CheckpointError, read_checkpoint, read_recipe
 from involution.engine.checks import check_config
-from involution.engine.classes import match_classes, some
+from involution.engine.classes import are_same, match_classes, some
 from involution.engine.config import RunConfig
 from involution.engine.faults import CannotWrite, RunFailed, TrainingDiverged, loader_killed
 from involution.engine.files import atomic_path, is_ours, made_of
@@ -116,7 +116,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         images = spec.train_set(config, data)
         num_images = len(images)  # type: ignore[arg-type]
         asked, (config, notes) = config, plan.fitted(config, num_images, processes(config))
-        if start.card is not None and list(data.classes) != start.card.classes:
+        if start.card is not None and not are_same(data.classes, start.card.classes):
             raise ConfigError(
                 f"{start.checkpoint} was trained on other classes ({some(start.card.classes)}) than {config.data.spec}"
             )

@@ -23,6 +23,13 @@ def test_imagenet_uses_meta_names_but_never_unpickles(tmp_path):
         open_data("classify", f"imagenet:{root / 'train'}")
 
 
+def test_names_that_two_classes_share_have_their_number(tmp_path):
+    root = image_folder(tmp_path, splits=("train", "val"), classes=("n01", "n02"))
+    torch.save(({"n01": ("crane",), "n02": ("tench",), "n03": ("crane", "machine")}, []), root / "meta.bin")
+    # of all that the file names, so that a class is called the same in a part of ImageNet
+    assert open_data("classify", f"imagenet:{root}").classes == ["crane (n01)", "tench"]
+
+
 class Evil:
     def __init__(self, path):
         self.path = path

@@ -9,7 +9,7 @@ from typing import Any
 from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.formats.imagefolder import open_split_folders
-from involution.data.labelled import name_classes
+from involution.data.labelled import name_classes, told_apart
 from involution.data.paths import need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
@@ -37,7 +37,10 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
 
 
 def _names(root: Path, wnids: list[str]) -> list[str]:
-    """Readable names from torchvision's meta.bin where it is there, else the folder names."""
+    """Readable names from torchvision's meta.bin where it is there, else the folder names.
+
+    ImageNet has two cranes, a bird and a machine: what two classes share has WordNet's number behind it.
+    """
     import torch
 
     meta = root / "meta.bin"
@@ -45,7 +48,9 @@ def _names(root: Path, wnids: list[str]) -> list[str]:
         return wnids
     try:
         to_names: Any = torch.load(meta, weights_only=True)[0]
-        return [", ".join(to_names[wnid][:1]) for wnid in wnids]
+        first = told_apart([", ".join(names[:1]) for names in to_names.values()], list(to_names))
+        named = dict(zip(to_names, first, strict=True))
+        return [named[wnid] for wnid in wnids]
     except Exception as error:
         # whatever the cause, a pickle that would run code or a missing class: it is not that file
         raise DataError(f"{meta}: not torchvision's class list; remove it ({type(error).__name__})") from error

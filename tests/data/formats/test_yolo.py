@@ -283,6 +283,29 @@ def test_key_points_are_no_polygons(tmp_path, kind):
         assert len(open_root(tmp_path).train[0][1]["boxes"]) == 6
 
 
+def test_tracked_boxes_are_no_triangles(tmp_path):
+    lines = "\n".join(f"1 0.{3 + i} 0.5 0.2 0.3 0.9{i} 1" for i in range(3))
+    fill(tmp_path, "train", (1, 2), lines=lines)
+    fill(tmp_path, "val", (3,), lines=lines)
+    settings(tmp_path, train="images/train", val="images/val")
+    with pytest.raises(DataError, match="look like a class, a box, its score and the number of a track"):
+        open_root(tmp_path)
+    # a corner that is not at the border
+    fill(tmp_path, "val", (3,), lines=lines.replace("0.92 1", "0.92 0.8"))
+    assert len(open_root(tmp_path).train) == 2
+
+
+def test_a_path_that_leads_out_of_the_folder_is_told(tmp_path):
+    for name in ("old", "new"):
+        fill(tmp_path / name, "train", (1, 2))
+        fill(tmp_path / name, "val", (3,))
+    settings(tmp_path / "new", path=str(tmp_path / "old"), train="images/train", val="images/val")
+    data = open_root(tmp_path / "new")
+    said = f"data.yaml: its path {tmp_path / 'old'} is taken, so that images and labels are those there"
+    assert said in data.findings.notes
+    assert data.train.record.scenes[0].file.is_relative_to(tmp_path / "old")
+
+
 def test_quadrangles_all_over_the_image_are_polygons(tmp_path):
     corners = [(0.1, 0.1), (0.7, 0.1), (0.7, 0.8), (0.1, 0.8), (0.45, 0.45), (0.3, 0.6)]
     lines = "\n".join(f"0 {x} {y} {x + 0.2} {y} {x + 0.2} {y + 0.2} {x} {y + 0.2}" for x, y in corners)

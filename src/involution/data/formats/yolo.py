@@ -30,6 +30,8 @@ _SETTINGS = (
 )
 # shares may reach this far out of the image, as rounding makes them
 _SLACK = 0.01
+# fewer lines may be triangles by chance
+_LEAST_TRACKED = 3
 
 
 class _Split(NamedTuple):
@@ -142,6 +144,8 @@ def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str
     # a path on the machine of the export is passed over
     if given and (root / str(given)).is_dir():
         base = root / str(given)
+        if not base.resolve().is_relative_to(root.resolve()):
+            findings.note(f"{file.name}: its path {given} is taken, so that images and labels are those there")
     elif given:
         findings.note(f"{file.name}: its path {given} is no folder here; {root} is taken instead")
     _tell_settings(content, file, findings)
@@ -394,6 +398,8 @@ class _KeyPoints:
         self.lines = 0
         self.lengths: set[int] = set()
         self.possible = {kind for kind, _ in self.kinds}
+        # whether the two numbers behind every box can be its score and the number of a track
+        self.tracks = True
 
     def see(self, lines: Sequence[Sequence[str]]) -> None:
         """Look at the lines of a file."""
@@ -402,9 +408,16 @@ class _KeyPoints:
                 self.lines += 1
                 self.lengths.add(len(words))
                 self.possible = {kind for kind in self.possible if len(self.lengths) == 1 and _has_points(words, kind)}
+                self.tracks = self.tracks and len(words) == 7 and words[6].isdigit() and _has_points(words[:5], 2)
 
     def refuse(self, root: Path) -> None:
-        """Raise `DataError` where all lines that are no boxes look like key points."""
+        """Raise `DataError` where all lines that are no boxes look like key points, or like boxes that were tracked."""
+        if self.tracks and self.lines >= _LEAST_TRACKED:
+            raise DataError(
+                f"{root}: its lines look like a class, a box, its score and the number of a track, as predictions of "
+                "videos have them; keep the first 5 numbers of each line, or, if they are triangles, say "
+                "kpt_shape: null in data.yaml"
+            )
         for kind, least in self.kinds:
             if kind in self.possible and self.lines >= least:
                 count = (next(iter(self.lengths)) - 5) // kind

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from involution.data.box_dataset import _tell_objects
+from involution.data.box_dataset import _tell_masks, _tell_objects
 from involution.data.boxes import Box, BoxRecord, Scene
 from involution.data.findings import Findings
 
@@ -17,3 +17,23 @@ def test_a_place_that_has_two_classes_is_told(other, told):
     _tell_objects("train", record, findings, False)
     said = "train: boxes that have the place of one of another class, which may be right: 1 (train 0.png)"
     assert findings.notes == [said] * told
+
+
+def test_masks_without_a_pixel_or_elsewhere_than_their_boxes_are_told():
+    def scene(number, mask):
+        return Scene(number, Path(f"{number}.png"), 40, 30, (Box(0, (5, 5, 10, 10), mask=mask),))
+
+    masks = [
+        [[5, 5, 15, 5, 15, 15, 5, 15]],
+        [[5.1, 5.1, 5.2, 5.1, 5.2, 5.2]],
+        {"size": [30, 40], "counts": [30 * 40]},
+        {"size": [30, 40], "counts": [30 * 30, 30 * 10]},
+        {"size": [30, 40], "counts": [30 * 5, 30 * 10, 30 * 25]},
+    ]
+    scenes = [scene(number, mask) for number, mask in enumerate(masks)]
+    findings = Findings()
+    _tell_masks("train", BoxRecord(Path("train.json"), ["car"], [1], scenes), findings)
+    assert findings.notes == [
+        "train: objects whose mask has no pixel, which are learnt as such: 2 (train 1.png, train 2.png)",
+        "train: boxes that do not fit their masks: 2 (train 3.png, train 4.png)",
+    ]

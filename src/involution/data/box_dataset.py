@@ -12,15 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from involution.data.boxes import Box, BoxRecord, Scene
+from involution.data.coco_boxes import overlap
 from involution.data.contents import Stored
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
-from involution.data.images import ImageError, Reading, read_image
+from involution.data.images import CHECK_LIMIT, ImageError, Reading, read_image
 from involution.data.labelled import tell_alike
 from involution.data.leftovers import tell_leftovers
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Options
-from involution.data.run_lengths import decode_mask
+from involution.data.run_lengths import decode_mask, mask_bounds
 from involution.data.splits import cut, cut_by, no_split, val_of_train, words_of
 
 # of images that come without val
@@ -29,6 +30,8 @@ _SHARE = 0.2
 _WHOLE = 0.98
 # intersection over union from which two boxes have one place
 _SAME = 0.95
+# and below which a mask is not that of its box
+_APART = 0.5
 # objects that detectors find in an image by default, and that COCO's figures count
 _MOST = 100
 
@@ -271,6 +274,24 @@ def _tell_many(split: str, record: BoxRecord, findings: Findings) -> None:
         )
 
 
+def _tell_masks(split: str, record: BoxRecord, findings: Findings) -> None:
+    """Say which masks have no pixel, and which run lengths lie elsewhere than their boxes, as polygons are told."""
+    void: list[str] = []
+    apart: list[str] = []
+    for scene in record.scenes:
+        for box in _objects(scene):
+            bounds = mask_bounds(box.mask, scene.height, scene.width)
+            x, y, width, height = box.xywh
+            if bounds is None:
+                void.append(f"{split} {scene.file.name}")
+            elif isinstance(box.mask, dict) and overlap(bounds, (x, y, x + width, y + height)) < _APART:
+                apart.append(f"{split} {scene.file.name}")
+    if void:
+        findings.note(f"{split}: objects whose mask has no pixel, which are learnt as such: {some(void)}")
+    if apart:
+        findings.note(f"{split}: boxes that do not fit their masks: {some(apart)}")
+
+
 def detection_data(
     spec: str, where: Path, records: dict[str, BoxRecord], findings: Findings, options: Options, stray: str
 ) -> DetectionData:
@@ -302,6 +323,8 @@ def detection_data(
     for split, record in records.items():
         _tell_objects(split, record, findings, options.allow_empty)
         _tell_many(split, record, findings)
+        if options.masks and len(record.scenes) <= CHECK_LIMIT:
+            _tell_masks(split, record, findings)
         shared = {scene.file for scene in record.scenes} & {scene.file for scene in first[1].scenes}
         if split != first[0] and shared:
             findings.note(f"{split}: images that are also in {first[0]}: {some(sorted(file.name for file in shared))}")

@@ -14,7 +14,7 @@ from involution.data.run_lengths import is_number
 _LEAST = 3
 # of turned boxes
 TAKEN = "which is not used: taken are the upright boxes of the same middle, width and height"
-_Corners = tuple[float, float, float, float]
+Corners = tuple[float, float, float, float]
 
 
 def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: Findings) -> None:
@@ -48,7 +48,7 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
         areas += [name] if is_number(area) and not 0 < area <= 1.01 * (width + 1) * (height + 1) else []
         hull = _hull(item.get("segmentation"))
         if hull is not None:
-            fits, fits_corners = _overlap((x, y, x + width, y + height), hull), _overlap((x, y, width, height), hull)
+            fits, fits_corners = overlap((x, y, x + width, y + height), hull), overlap((x, y, width, height), hull)
             apart += [name] if fits < 0.5 else []
             plain, corners = plain + (fits > fits_corners), corners + (fits < fits_corners > 0.9)
         # that of a mask is smaller than its box
@@ -74,7 +74,7 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
         findings.note(f"{split}: boxes turned by an angle, {TAKEN}: {some(turned)}")
 
 
-def _hull(polygons: Any) -> _Corners | None:
+def _hull(polygons: Any) -> Corners | None:
     """The corners of the box around polygons, None for what is none."""
     if not isinstance(polygons, list) or not polygons or not all(isinstance(polygon, list) for polygon in polygons):
         return None
@@ -85,7 +85,7 @@ def _hull(polygons: Any) -> _Corners | None:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def _overlap(one: _Corners, other: _Corners) -> float:
+def overlap(one: Corners, other: Corners) -> float:
     """Intersection over union of two boxes, widened by a pixel so that thin ones count."""
     shared = 1.0
     areas = [1.0, 1.0]

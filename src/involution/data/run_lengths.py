@@ -12,14 +12,29 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray[Any, A
     """A mask [H, W] of 0 and 1 from COCO's polygons, or its plain or compressed run lengths."""
     from pycocotools import mask as run_lengths
 
-    if isinstance(segmentation, list):
-        encoded = run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        encoded = run_lengths.frPyObjects(segmentation, height, width)
-    else:
-        encoded = {"size": [height, width], "counts": segmentation["counts"].encode("ascii")}
-    mask: np.ndarray[Any, Any] = run_lengths.decode(encoded)
+    mask: np.ndarray[Any, Any] = run_lengths.decode(_encoded(segmentation, height, width))
     return mask
+
+
+def mask_bounds(segmentation: Any, height: int, width: int) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of the pixels of a mask, None where it has none."""
+    from pycocotools import mask as run_lengths
+
+    encoded = _encoded(segmentation, height, width)
+    if not run_lengths.area(encoded):
+        return None
+    left, top, box_width, box_height = map(float, run_lengths.toBbox(encoded))
+    return left, top, left + box_width, top + box_height
+
+
+def _encoded(segmentation: Any, height: int, width: int) -> Any:
+    from pycocotools import mask as run_lengths
+
+    if isinstance(segmentation, list):
+        return run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return run_lengths.frPyObjects(segmentation, height, width)
+    return {"size": [height, width], "counts": segmentation["counts"].encode("ascii")}
 
 
 def is_number(value: Any) -> bool:

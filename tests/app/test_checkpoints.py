@@ -30,6 +30,16 @@ def test_all_of_runs_by_default(here):
     assert told[0].startswith("left out: runs/broken/best.ckpt is not a checkpoint")
 
 
+def test_links_to_runs_are_followed_and_each_is_offered_once(here):
+    (here / "elsewhere").mkdir()
+    (here / "runs").mkdir()
+    save_checkpoint(here / "elsewhere/best.ckpt")
+    for name in ("a", "b"):
+        (here / "runs" / name).symlink_to(here / "elsewhere")
+    (here / "elsewhere/back").symlink_to(here / "runs")
+    assert [item.label for item in find_checkpoints([])] == ["rednet_nano · a"]
+
+
 def test_those_given_and_no_others(here):
     save_checkpoint(here / "a.ckpt")
     (here / "b").mkdir()

@@ -103,6 +103,14 @@ def test_tables_and_shards_by_ending_by_word_and_below_folders(tmp_path):
         return [piece.source.removeprefix(f"{tmp_path}/") for piece in find_inputs(specs).parts(100)[0].pieces]
 
     assert sources(f"webdataset:{tmp_path}") == ["deep/y.tar", "x.tar"]
+    outside = tmp_path.with_name(f"{tmp_path.name}-outside")
+    outside.mkdir()
+    shard(outside / "v.tar", {"0.png": png(0)})
+    for link in (tmp_path / "link", tmp_path / "second", outside / "back"):
+        link.symlink_to(outside if link.parent == tmp_path else tmp_path)
+    assert sources(f"webdataset:{tmp_path}") == ["deep/y.tar", "link/v.tar", "x.tar"]
+    for link in (tmp_path / "link", tmp_path / "second"):
+        link.unlink()
     assert sources(f"{tmp_path}/**/*.tar") == ["deep/y.tar", "x.tar"]
     assert sources(f"{tmp_path}/{{x,deep/y}}.tar") == ["x.tar", "deep/y.tar"]
     assert sources(f"parquet:{tmp_path}", f"{tmp_path}/x.tar") == ["deep/t.parquet", "x.tar"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from involution.app.errors import AppError
 from involution.data.images import Reading
+from involution.data.walk import files_below
 
 _RUNS = Path("runs")
 _TWIN = "_conv"
@@ -105,7 +106,8 @@ def find_checkpoints(
     if given:
         return [Checkpoint.read(path) for path in dict.fromkeys(map(Path, given))]
     found = []
-    for path in sorted(folder.rglob("best.ckpt")):
+    files = files_below(folder, "best.ckpt") if folder.is_dir() else []
+    for path in (file for file in files if file.name == "best.ckpt"):
         try:
             found.append(Checkpoint.read(path))
         except CheckpointError as error:

@@ -82,6 +82,16 @@ def subfolders(root: Path) -> list[str]:
     )
 
 
+def files_below(folder: Path, suffix: str) -> list[Path]:
+    """The files in and below a folder whose names end so, in any case, sorted; links to folders as in `images_below`.
+
+    Raises:
+        DataError: for a folder that can't be read.
+    """
+    found = (path for path in _files(folder, set(), True) if path.name.lower().endswith(suffix))
+    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+
+
 def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Path]:
     try:
         key = os.stat(folder)

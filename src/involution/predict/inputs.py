@@ -17,6 +17,7 @@ from involution.data.errors import printable
 from involution.data.fields import tell_unread
 from involution.data.findings import Findings
 from involution.data.shards import shard_images
+from involution.data.walk import files_below
 from involution.engine.predictor import PredictError, find_images
 from involution.predict.manifest import PART, read
 from involution.predict.tables import find_column
@@ -205,8 +206,8 @@ def _expand(kind: str, path: str) -> list[str]:
     suffix = next(suffix for suffix, its in _SUFFIXES.items() if its == kind)
     root = Path(path)
     if root.is_dir():
-        below = (file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() == suffix)
-        return sorted(str(root / file) for file in below if not any(part[0] in "._" for part in file.parts))
+        files = files_below(root, suffix)
+        return [str(file) for file in files if not any(part[0] == "_" for part in file.relative_to(root).parts)]
     if root.exists() or "://" in path:
         return [path] if root.exists() else []
     if kind == _SHARD and "{" in path:

@@ -56,6 +56,14 @@ def test_nothing_of_the_users_is_overwritten(task, options, checkpoints, photos,
     assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("words", [[], ["--parts", "{out}", "--parts-format", "jsonl"]])
+def test_scores_that_a_detector_leaves_out_are_told(checkpoints, photos, tmp_path, capsys, words):
+    words = [word.format(out=tmp_path / "out") for word in words]
+    words = ["detect", "predict", str(photos / "x"), "--checkpoint", str(checkpoints["detect"]), *words, "--score"]
+    assert main([*words, "0.01"]) == 0
+    assert "score 0.01 finds objects of 0.05 and more: the detector itself leaves out" in capsys.readouterr().err
+
+
 def test_maps_and_pictures_go_to_different_folders(checkpoints, photos, tmp_path, capsys):
     words = ["segment", "predict", str(photos), "--checkpoint", str(checkpoints["segment"])]
     assert main([*words, "--output", str(tmp_path / "out"), "--pictures", f"{tmp_path}/./out"]) == 2

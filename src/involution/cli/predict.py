@@ -131,6 +131,8 @@ class PredictCommand:
         def say(line: str) -> None:
             errors.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
+        for line in predictor.remarks(**options):
+            say(line)
         attempts, noticed = Attempts(say), Noticed()
 
         def tell() -> None:

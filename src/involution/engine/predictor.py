@@ -306,6 +306,10 @@ class Predictor(ABC, Generic[R]):
     def check_options(self, *args: Any, **options: Any) -> None:
         """Raise `PredictError` for invalid options."""
 
+    def remarks(self, **options: Any) -> list[str]:
+        """What this network can't do of what the options ask for, a line each."""
+        return []
+
     @abstractmethod
     def run(self, names: Sequence[str], images: Sequence[Image], *args: Any, **options: Any) -> list[R]:
         """The results of a batch of 8-bit images."""

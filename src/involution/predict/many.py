@@ -133,6 +133,8 @@ def predict_many(
     settings = {option.name: option.default for option in predictor.options} | options
     settings.pop("batch_size", None)
     predictor.check_options(**settings)
+    for said in predictor.remarks(**settings):
+        progress.say(said)
     reading = predictor.reading
     parts = inputs.parts(part_rows)
     sha256 = file_sha256(locate(checkpoint))

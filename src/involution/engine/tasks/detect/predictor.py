@@ -147,6 +147,20 @@ class DetectionPredictor(Predictor[DetectionResult]):
         if not 0 <= score <= 1:
             raise PredictError(f"wanted a score from 0 to 1, got {score}")
 
+    def remarks(self, *, score: float = 0.5, **options: Any) -> list[str]:
+        """Say so where the detector itself leaves out objects of the wanted scores."""
+        heads = getattr(self.model, "roi_heads", self.model)
+        args = self.card.recipe.get("model", {}).get("args") or {}
+        # of exported files the settings of the training tell it; torchvision's is 0.05
+        known = args.get("box_score_thresh", args.get("score_thresh", 0.0 if "detr" in self.card.model else 0.05))
+        least = float(getattr(heads, "score_thresh", known))
+        if score >= least:
+            return []
+        return [
+            f"score {score:g} finds objects of {least:g} and more: the detector itself leaves out those below, by "
+            "score_thresh or box_score_thresh of model.args in its training"
+        ]
+
     def columns(self, **options: Any) -> list[str]:
         """One column."""
         return ["found"]

@@ -13,6 +13,9 @@
 # When a process dies, torchrun ends the others and starts all anew, up to --max-restarts times; --resume auto goes on
 # from the last checkpoint, so --trainer.checkpoint_every says how much is done again. SIGTERM and Ctrl-C are passed on:
 # the step is finished and saved within --shutdown-timeout seconds.
+
+# without it, processes that are started again on several machines would wait for those that died (PyTorch issue 135712)
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec torchrun --nnodes "${NODES:-1}" --nproc-per-node "${GPUS:-8}" --max-restarts 3 --shutdown-timeout 100 \
     --rdzv-backend c10d --rdzv-endpoint "${HOST:-localhost}:${PORT:-29500}" --rdzv-id "${RUN:-rednet50}" \
     -m involution classify train --recipe imagenet --name rednet50 --output /shared/runs \

@@ -16,6 +16,7 @@ from involution.engine.divergence import NonFinite
 from involution.engine.faults import lenient, quiet_threads
 from involution.engine.freezing import Freezing
 from involution.engine.loggers import make_logger
+from involution.engine.process import tell
 from involution.engine.progress import ProgressBar
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task
@@ -122,6 +123,7 @@ def _trainer(config: RunConfig, where: dict[str, Any], **options: Any) -> Any:
         raise ConfigError(
             f"trainer.precision {config.trainer.precision} does not work on this device; choose {trainer.precision}"
         )
+    _meet_anew(trainer.strategy.root_device)
     return trainer
 
 
@@ -168,6 +170,33 @@ def processes(config: RunConfig) -> int:
 
 def _by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _meet_anew(device: Any) -> None:
+    """Let processes that torchrun started again meet each other, and not those that died.
+
+    torchrun's agent keeps one store for all of its attempts (PyTorch issue 135712): the addresses of dead processes are
+    still in it, and whoever reads them waits for half an hour. On one machine the attempts are numbered alike in all
+    processes, so each gets a part of the store to itself.
+
+    Raises:
+        ConfigError: on several machines, which number the attempts each for itself.
+    """
+    import torch.distributed as dist
+
+    if not _by_torchrun() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
+        return
+    attempt, several = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["GROUP_WORLD_SIZE"]) > 1
+    remedy = "start torchrun with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of each machine"
+    if several and attempt:
+        raise ConfigError(f"torchrun started this process again with addresses of dead ones: {remedy}")
+    if several and int(os.environ["TORCHELASTIC_MAX_RESTARTS"]):
+        tell(f"note: torchrun could not start these processes again after one has died: {remedy}")
+    if attempt:
+        address, port, world = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["WORLD_SIZE"])
+        store = dist.PrefixStore(f"attempt {attempt}", dist.TCPStore(address, port, world, is_master=False))
+        backend = dist.get_default_backend_for_device(device)
+        dist.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=world)
 
 
 def on_gpu(trainer: Any) -> bool:

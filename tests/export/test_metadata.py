@@ -90,6 +90,25 @@ WRONG = {
     "inputs": (changed(inputs=[]), r"has inputs \[\]$"),
     "preprocessing": (changed(preprocessing={}), r"has no preprocessing\.in_graph$"),
     "mean": (changed(preprocessing={**made().preprocessing, "mean": [1]}), r"what it says of itself has 1 means and"),
+    "true": (changed(schema=True), r"is no object with a schema"),
+    "long": (" " * (module.MOST_BYTES + 1), r"has 16,777,217 characters; at most 16,777,216 are read$"),
+    "no crop": (
+        changed(preprocessing={**made().preprocessing, "crop": None}),
+        r"has no preprocessing\.crop, which classify needs$",
+    ),
+    "detector without a size": (
+        changed(task="detect", category_ids=[1, 2]),
+        r"has no preprocessing\.longest, which det",
+    ),
+    "range": (
+        changed(preprocessing={**made().preprocessing, "value_range": ["a", None]}),
+        r"has preprocessing\.value_range \['a', None\]$",
+    ),
+    "two inputs": (
+        changed(inputs=2 * made().inputs),
+        r"has inputs \[.*\], which classify has not$|, which classify has not$",
+    ),
+    "flat": (changed(inputs=[{**made().inputs[0], "shape": ["batch", 3]}]), r", which classify has not$"),
     "huge": (
         changed(preprocessing={**made().preprocessing, "resize": 10**9, "crop": 10**9}),
         r"wanted sides from 1 to",

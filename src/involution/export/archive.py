@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
+from involution.export.errors import ExportError
 from involution.export.metadata import KEY, MOST_BYTES
 
 _COMPILED = "/data/aotinductor/"
@@ -24,7 +26,7 @@ def read_entry(path: Path) -> str | None:
             return _read(path, name)
         if _COMPILED in name and name.endswith("_metadata.json"):
             try:
-                found = json.loads(_read(path, name) or "")
+                found = json.loads(_read(path, name))
             except ValueError:
                 continue
             if isinstance(found, dict) and isinstance(found.get(KEY), str):
@@ -41,8 +43,12 @@ def _names(path: Path) -> list[str]:
     return names if any(name.endswith("/archive_format") for name in names) else []
 
 
-def _read(path: Path, name: str) -> str | None:
+def _read(path: Path, name: str) -> str:
     with zipfile.ZipFile(path) as archive:
-        if archive.getinfo(name).file_size > MOST_BYTES:
-            return None
-        return archive.read(name).decode("utf-8", errors="replace")
+        size = archive.getinfo(name).file_size
+        if size > MOST_BYTES:
+            raise ExportError(f"{path}: what it says of itself has {size:,} bytes; at most {MOST_BYTES:,} are read")
+        try:
+            return archive.read(name).decode("utf-8", errors="replace")
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise ExportError(f"{path}: damaged: {error}") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,8 @@ def predictor_of(chosen: Format, file: Path, task: str | None = None) -> Predict
     chosen.require()
     metadata = read_metadata(chosen.metadata(file), file, task)
     try:
-        run = chosen.load(file)
+        with _torch_quiet():
+            run = chosen.load(file)
     except (ValueError, ImportError):
         raise
     # runtimes tell of a damaged file in many ways, with pages of text
@@ -72,6 +75,20 @@ def predictor_of(chosen: Format, file: Path, task: str | None = None) -> Predict
         raise ExportError(f"{file}: damaged, or not for the installed {chosen.runtime}: {reason}") from error
     network = get_task(metadata.task).network(_checked(run, metadata), metadata)
     return engine_task(metadata.task).predictor(network, metadata.card())
+
+
+@contextmanager
+def _torch_quiet() -> Iterator[None]:
+    """Leave out what PyTorch logs of a file that it can't load, in pages, besides what it raises."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._inductor")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _checked(run: Run, metadata: Metadata) -> Run:

@@ -155,11 +155,15 @@ def read_metadata(text: str | None, path: Any, task: str | None = None) -> Metad
     """
     if text is None:
         raise ExportError(f"{path}: says nothing about its classes and images; wanted a file of `involution export`")
+    if len(text) > MOST_BYTES:
+        raise ExportError(
+            f"{path}: what it says of itself has {len(text):,} characters; at most {MOST_BYTES:,} are read"
+        )
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ExportError(f"{path}: what it says of itself is not JSON: {shown(text)}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("schema"), int):
+    if not isinstance(found, dict) or type(found.get("schema")) is not int:
         raise ExportError(f"{path}: what it says of itself is no object with a schema: {shown(text)}")
     if found["schema"] > SCHEMA:
         raise ExportError(
@@ -188,6 +192,13 @@ def _complaint(found: Mapping[str, Any]) -> str | None:
         inner = found["preprocessing"]
         if name not in inner or not right(inner[name]):
             return f"has preprocessing.{name} {shown(inner[name])}" if name in inner else f"has no preprocessing.{name}"
+    for name in _SIZES[found["task"]]:
+        if found["preprocessing"][name] is None:
+            return f"has no preprocessing.{name}, which {found['task']} needs"
+    # a detector's size before it was filled up comes beside its image
+    wanted = 2 if found["task"] == "detect" and not found["preprocessing"]["in_graph"] else 1
+    if len(found["inputs"]) != wanted or len(found["inputs"][0]["shape"]) != 4:
+        return f"has inputs {shown(found['inputs'])}, which {found['task']} has not"
     return None
 
 
@@ -209,6 +220,16 @@ def _input(value: Any) -> bool:
     )
 
 
+def _range(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
+    )
+
+
+# what of its images' sizes a task must know
+_SIZES = {"classify": ("resize", "crop"), "detect": ("resize", "longest"), "segment": ()}
 # names -> whether a value is right; what a card has is checked by the card
 _SCHEMA = {
     "task": lambda value: value in ("classify", "segment", "detect"),
@@ -235,5 +256,5 @@ _PREPROCESSING = {
     "mean": lambda value: isinstance(value, list),
     "std": lambda value: isinstance(value, list),
     "exif": lambda value: value in ("apply", "ignore"),
-    "value_range": lambda value: value is None or (isinstance(value, list) and len(value) == 2),
+    "value_range": _range,
 }

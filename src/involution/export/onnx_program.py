@@ -63,6 +63,7 @@ def to_onnx(program: ExportedProgram, graph: Graph, opset: int) -> ModelProto:
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     model: ModelProto = exported.model_proto  # type: ignore[union-attr]
+    _take_shapes(model)
     _name_sizes(model, graph)
     return model
 
@@ -118,6 +119,32 @@ def _generated(
 ) -> Any:
     geometry = {"stride": list(stride), "padding": list(padding), "dilation": list(dilation)}
     return _node(DYNAMIC_INVOLUTION, input, reduced, span_weight, span_bias, scale, shift, **geometry, relu=int(relu))
+
+
+def _take_shapes(model: ModelProto) -> None:
+    """Resize what is added to a tensor to the shape of that tensor, in place.
+
+    The sizes are equal, but where the graph itself computes an image's size, OpenVINO 2026.4 reads them before they are
+    there.
+    """
+    makers = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
+    sizes = {one.name: one.type.tensor_type.shape.SerializeToString() for one in model.graph.value_info}
+    before: dict[int, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if node.op_type != "Add":
+            continue
+        for resized, other in (node.input, reversed(node.input)):
+            place = makers.get(resized, -1)
+            found = model.graph.node[place]
+            there = 0 <= makers.get(other, -1) < place and sizes.get(other, 0) == sizes.get(resized, 1)
+            if there and found.op_type == "Resize" and len(found.input) > 3:
+                shape = onnx.helper.make_node("Shape", [other], [f"{resized}_shape"])
+                before.setdefault(place, []).append(shape)
+                found.input[3] = shape.output[0]
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for place, node in enumerate(nodes):
+        model.graph.node.extend([*before.get(place, ()), node])
 
 
 def _name_sizes(model: ModelProto, graph: Graph) -> None:

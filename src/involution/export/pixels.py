@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from involution.engine.card import ModelCard
 from involution.engine.predictor import Predictor
+from involution.export.errors import ExportError
 from involution.export.graph import Graph, Input, Run
 from involution.export.metadata import Metadata
 from involution.export.resample import ShorterSide
@@ -64,15 +65,18 @@ class DenseFile(nn.Module):
     Args:
         run: runs the file.
         takes_pixels: the attribute.
+        classes: how many there are.
     """
 
-    def __init__(self, run: Run, takes_pixels: bool) -> None:
+    def __init__(self, run: Run, takes_pixels: bool, classes: int) -> None:
         super().__init__()
-        self.run, self.takes_pixels = run, takes_pixels
+        self.run, self.takes_pixels, self.classes = run, takes_pixels, classes
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits; those of a softmax have lost what is the same for all classes."""
         (found,) = self.run([images.cpu()])
+        if found.ndim < 2 or found.shape[1] != self.classes:
+            raise ExportError(f"the file names {self.classes} classes and computes {' x '.join(map(str, found.shape))}")
         return found.log() if self.takes_pixels else found
 
 
@@ -111,7 +115,7 @@ def dense_graph(
 
 def dense_file(run: Run, metadata: Metadata) -> nn.Module:
     """What runs the file of a classifier or segmenter, called like its network."""
-    return DenseFile(run, metadata.in_graph)
+    return DenseFile(run, metadata.in_graph, len(metadata.classes))
 
 
 def most_apart(resized: bool) -> float:

@@ -97,6 +97,8 @@ class TaskExport:
             difference and what it should be below, and to words about what was found.
         multiple_of: what a network's inputs are filled up to a multiple of; None if to nothing.
         inside: from a card to what `with_preprocessing` puts into the graph, by the words of `metadata.STEPS`.
+        opens: sizes of its images that are left open: batch, height, width.
+        fixes: those that a size fixes.
     """
 
     task: str
@@ -107,6 +109,8 @@ class TaskExport:
     agreement: Callable[[Sequence[tuple[Tensor, ...]], Sequence[tuple[Tensor, ...]], bool], tuple[float, float, str]]
     multiple_of: Callable[[nn.Module], int | None] = lambda network: None
     inside: Callable[[ModelCard], tuple[str, ...]] = lambda card: ()
+    opens: tuple[str, ...] = ("batch", "height", "width")
+    fixes: tuple[str, ...] = ("height", "width")
 
 
 _FORMATS: dict[str, Format] = {}
@@ -160,15 +164,25 @@ def get_format(name: str) -> Format:
     return known[name]
 
 
+def tasks() -> list[str]:
+    """The tasks that export.
+
+    Example:
+        >>> tasks()
+        ['classify', 'detect', 'segment']
+    """
+    _load("tasks")
+    return sorted(_TASKS)
+
+
 def get_task(task: str) -> TaskExport:
     """What a task exports.
 
     Raises:
         ExportError: if it exports nothing.
     """
-    _load("tasks")
-    if task not in _TASKS:
-        raise ExportError(f"a network of the task {task!r} can't be exported; wanted {', '.join(sorted(_TASKS))}")
+    if task not in tasks():
+        raise ExportError(f"a network of the task {task!r} can't be exported; wanted {', '.join(tasks())}")
     return _TASKS[task]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,11 +32,13 @@ from involution.export.calibration import (
 from involution.export.check import milliseconds, real_images
 from involution.export.errors import ExportError
 from involution.export.graph import Graph, input_shapes
-from involution.export.load import predictor_of
+from involution.export.load import is_exported, predictor_of
 from involution.export.metadata import FLOAT32, IMAGES, WEIGHTS, Metadata, preprocessing
 from involution.export.registry import Format, Settings, TaskExport, formats, get_format, get_task
 from involution.models.fuse import fuse
 from involution.models.weights import named
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,9 @@ def export_checkpoint(
         OSError: if the file can't be written, or must not be replaced.
     """
     chosen = get_format(format)
+    exported = is_exported(checkpoint)
+    if exported is not None:
+        raise ExportError(f"{checkpoint} is a file of the format {exported.name}; wanted the checkpoint of it")
     if (calibration is not None or calibration_images != IMAGES) and not int8:
         raise ExportError("--calibration is for --int8")
     settings = _settings(chosen, with_preprocessing, size, opset=opset, operators=operators, weights=weights, int8=int8)
@@ -138,6 +145,9 @@ def export_checkpoint(
     predictor = engine_task(card.task).predictor(network, card)
     inside = task.inside(card) if with_preprocessing else ()
     pictures = real_images(predictor, images, "resize" in inside)
+    if size is not None and not images and card.task != "classify":
+        # the only size that a segmenter's file then takes
+        pictures = [one.resize(size[::-1]) for one in pictures]
     calibrated = find_pictures(predictor, checkpoint, calibration, calibration_images) if int8 else None
     # a file that takes pictures is not called with what an evaluation prepares
     labelled = find_labelled(card, checkpoint) if int8 and not inside else None
@@ -166,8 +176,8 @@ def export_checkpoint(
     )
     if calibrated:
         settings = replace(settings, int8=graph_inputs(task, metadata, calibrated))
-    with tempfile.TemporaryDirectory(prefix="involution-export-") as folder:
-        written = Path(folder) / f"model{chosen.suffix}"
+    with _temporary() as folder:
+        written = folder / f"model{chosen.suffix}"
         tell("compiling" if chosen.name == "aoti" else "calibrating" if calibrated else "writing")
         chosen.write(graph, metadata.to_json(), written, settings)
         tell("comparing with PyTorch")
@@ -189,13 +199,37 @@ def export_checkpoint(
         if calibrated:
             tell("measuring")
             remark = "; ".join(filter(None, (remark, *_quantised(calibrated, labelled, predictor, found))))
-        with made_of(origin):
-            # what lies beside it first: the file itself says that all is there
-            for place in reversed(_places(chosen, target)):
-                with atomic_path(place) as partial:
-                    shutil.copyfile(written.with_suffix(place.suffix), partial)
+        with made_of(origin), ExitStack() as all_whole:
+            for place in _places(chosen, target):
+                shutil.copyfile(written.with_suffix(place.suffix), all_whole.enter_context(atomic_path(place)))
     megabytes = sum(place.stat().st_size for place in _places(chosen, target)) / 1e6
     return Exported(target, metadata, megabytes, difference, words, ours, theirs, remark)
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    """A folder for what is not known to be right yet; where it has no room that is said, and what chooses another."""
+    place = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(prefix="involution-export-", dir=place) as folder:
+        try:
+            yield Path(folder)
+        # writers hide it behind errors of their own
+        except Exception as error:
+            full = _no_room(error)
+            # a file that is named lies elsewhere
+            if full is None or (full.filename and not Path(str(full.filename)).is_relative_to(place)):
+                raise
+            why = f"{full.strerror}; TMPDIR chooses another folder for temporary files"
+            raise OSError(full.errno, why, place) from error
+
+
+def _no_room(error: BaseException | None) -> OSError | None:
+    """The error behind an error that says that a disk is full, if there is one."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _call(predictor: Predictor[Any], prepared: Any) -> Callable[[], Any]:
@@ -223,7 +257,7 @@ def _quantised(
 
 
 def _settings(chosen: Format, inside: bool, size: tuple[int, int] | None, **options: Any) -> Settings:
-    given = {name: value for name, value in options.items() if value}
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
     for name in given:
         if name not in chosen.options:
             able = " or ".join(found.name for found in formats().values() if name in found.options)

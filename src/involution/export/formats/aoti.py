@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from involution.export.graph import Graph, Run, trace
 from involution.export.metadata import KEY
 from involution.export.registry import Format, Settings, register
 from involution.models.compiled import without_word_of_cuda
+from involution.models.readers import check_archive
 
 
 def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
@@ -24,20 +27,26 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
     # weights become constants in the order that their convolutions want
     options = {"freezing": True, "aot_inductor.metadata": {KEY: metadata}}
     program = trace(graph)
+    # where the disk is full, PyTorch's own writer of files ends the process
+    archive = io.BytesIO()
     try:
-        with torch.no_grad(), without_word_of_cuda():
-            aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
-    except InvalidCxxCompiler as error:
-        raise ExportError("aoti needs a C++ compiler, and none was found; install g++ or set CXX") from error
+        with torch.no_grad(), without_word_of_cuda(), warnings.catch_warnings():
+            # of libraries about their own parts
+            warnings.simplefilter("ignore")
+            aoti_compile_and_package(program, package_path=archive, inductor_configs=options)
     # it fails in many ways, with pages of text
     except Exception as error:
+        if InvalidCxxCompiler.__name__ in str(error) or isinstance(error, InvalidCxxCompiler):
+            raise ExportError("aoti needs a C++ compiler, and none was found; install g++ or set CXX") from error
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(f"AOTInductor can't compile this network: {first[:300]}") from error
+    path.write_bytes(archive.getbuffer())
 
 
 def _load(path: Path) -> Run:
     from torch._inductor import aoti_load_package
 
+    check_archive(path)
     module = aoti_load_package(str(path))
 
     @torch.inference_mode()

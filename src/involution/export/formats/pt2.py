@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,18 @@ from involution.export.archive import is_archive, read_entry
 from involution.export.graph import Graph, Run, trace
 from involution.export.metadata import KEY
 from involution.export.registry import Format, Settings, register
+from involution.models.readers import check_archive
 
 
 def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
-    torch.export.save(trace(graph), path, extra_files={f"{KEY}.json": metadata})
+    # where the disk is full, PyTorch's own writer of files ends the process
+    archive = io.BytesIO()
+    torch.export.save(trace(graph), archive, extra_files={f"{KEY}.json": metadata})
+    path.write_bytes(archive.getbuffer())
 
 
 def _load(path: Path) -> Run:
+    check_archive(path)
     module = torch.export.load(path).module()
 
     @torch.inference_mode()

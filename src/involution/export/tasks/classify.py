@@ -44,5 +44,7 @@ register_task(
         log_probabilities,
         _agreement,
         inside=lambda card: ("resize", "crop", "normalise", "softmax"),
+        opens=("batch",),
+        fixes=(),
     )
 )

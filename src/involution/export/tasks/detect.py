@@ -67,6 +67,7 @@ class DetectorFile(nn.Module):
         sides = found["resize"], found["longest"]
         divisible = found["multiple_of"] or 1
         self.transform = GeneralizedRCNNTransform(*sides, found["mean"], found["std"], size_divisible=divisible).eval()
+        self.classes = len(metadata.classes)
         self.run, self.shape, self.in_graph = run, metadata.inputs[0]["shape"], metadata.in_graph
         self.detections_per_img = metadata.most
 
@@ -86,6 +87,10 @@ class DetectorFile(nn.Module):
 
     def _result(self, outputs: Sequence[Tensor], size: tuple[int, int], own: tuple[int, int]) -> dict[str, Tensor]:
         """What was found in an image of a size, at its own size."""
+        if len(outputs) < 3 or (outputs[2] >= self.classes).any():
+            raise ExportError(
+                f"the file computes something else than boxes, scores and labels of {self.classes} classes"
+            )
         found = dict(zip(("boxes", "scores", "labels"), outputs, strict=False))
         if len(outputs) > 3:
             found["masks"] = outputs[3][:, None]
@@ -149,4 +154,16 @@ def _inside(card: ModelCard) -> tuple[str, ...]:
     return ("normalise", "resize", "pad", "picture_size")
 
 
-register_task(TaskExport("detect", _graph, DetectorFile, _prepare, _outputs, _agreement, _multiple_of, _inside))
+register_task(
+    TaskExport(
+        "detect",
+        _graph,
+        DetectorFile,
+        _prepare,
+        _outputs,
+        _agreement,
+        _multiple_of,
+        _inside,
+        opens=("height", "width"),
+    )
+)

@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import commands
 import data_formats
+import export_formats
 import results
 from pygments.lexers.special import TextLexer
 
@@ -21,7 +22,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 # figures of the measured tables come from the files of results, the formats from those that are registered
 myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
-myst_substitutions = {**results.tables(), "data_formats": data_formats.table()}
+myst_substitutions = {
+    **results.tables(),
+    "data_formats": data_formats.table(),
+    "export_formats": export_formats.formats_table(),
+    "export_tasks": export_formats.tasks_table(),
+}
 
 # `name` in a docstring is a link where there is such a thing, and code where there is none
 default_role = "py:obj"

@@ -80,6 +80,14 @@ def test_warm_calls_are_not_timed(clock):
     assert len(calls) == 1 + 2 * (3 + 1)
 
 
+def test_a_pause_goes_before_the_warm_calls(clock, monkeypatch):
+    calls, pauses = [], []
+    monkeypatch.setattr(clock, "sleep", lambda seconds: pauses.append((seconds, len(calls))), raising=False)
+    harness.interleaved({"a": clock.taking([25] * 9, calls)}, seconds=0, rounds=2, warm=True, pause=0.1)
+    # one call first, then in each round a warm one and one that is timed
+    assert pauses == [(0.1, 1), (0.1, 3)]
+
+
 def test_percentiles():
     values = [float(n) for n in range(11)]
     assert harness.percentiles(values, "ms", 2) == {"p20_ms": 2, "p50_ms": 5, "p80_ms": 8}

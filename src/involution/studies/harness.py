@@ -185,6 +185,7 @@ def measure(
     seconds: float = 1.0,
     rounds: int = 7,
     warm: bool = False,
+    pause: float = 0.0,
     calls: int = 1,
     device: str = "cpu",
     **columns: Any,
@@ -194,9 +195,10 @@ def measure(
     Args:
         candidates: Functions by name.
         base: The name of the one whose time is 1.
-        seconds: As in `interleaved`; rounds and warm, too.
+        seconds: As in `interleaved`; rounds, warm and pause, too.
         rounds: See there.
         warm: See there.
+        pause: See there.
         calls: How many calls are timed as one; for calls of microseconds.
         device: A GPU, for its own clock; else the wall clock measures.
         columns: What all rows have in common: measure, layer, batch and so on.
@@ -218,7 +220,7 @@ def measure(
             yield {**columns, "candidate": name, "note": _reason(error)}
         if device != "cpu":
             getattr(torch, device).empty_cache()
-    samples = interleaved(fit, seconds=seconds, rounds=rounds, warm=warm, device=device)
+    samples = interleaved(fit, seconds=seconds, rounds=rounds, warm=warm, pause=pause, device=device)
     for name, times in samples.items():
         row = {**columns, "candidate": name, "base": base, "peak_bytes": held[name]}
         row |= percentiles([value / calls for value in times], "ms", 5)
@@ -228,7 +230,13 @@ def measure(
 
 
 def interleaved(
-    candidates: Candidates, *, seconds: float = 1.0, rounds: int = 7, warm: bool = False, device: str = "cpu"
+    candidates: Candidates,
+    *,
+    seconds: float = 1.0,
+    rounds: int = 7,
+    warm: bool = False,
+    pause: float = 0.0,
+    device: str = "cpu",
 ) -> dict[str, list[float]]:
     """Return the milliseconds of every call of several functions in turn, so that a disturbance hits all alike.
 
@@ -238,6 +246,7 @@ def interleaved(
         rounds: But there are at least so many.
         warm: Up to three calls that aren't timed, in 20 ms, go before each one that is: the caches then hold the
             candidate's own data, not those of the candidate before.
+        pause: Seconds of rest before them, for the threads of the candidate before, which may go on spinning.
         device: A GPU's type: its own clock times the calls, each with a cold L2 cache.
     """
     for function in candidates.values():
@@ -251,6 +260,8 @@ def interleaved(
     done = 0
     while done < rounds or time.perf_counter() < end:
         for name, function in candidates.items():
+            if pause:
+                time.sleep(pause)
             if warm:
                 _warm_up(function)
             _synchronize()

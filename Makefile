@@ -115,7 +115,7 @@ test-abi: wheel ## the wheel's C++ kernels with another torch than they were bui
 	$(ABI_VENV)/bin/python -m pip install --quiet --no-deps dist/*.whl
 	$(ABI_VENV)/bin/torch-abi-audit --check torch $(ABI_VENV)/lib/python*/site-packages/involution/ops/libinvolution_cpu.so
 	cd $(ABI_VENV) && INVOLUTION_NATIVE=1 OMP_NUM_THREADS=1 bin/python -m pytest -q -n 2 -m "not slow" -c /dev/null \
-		--rootdir ../.. -p no:cacheprovider $(addprefix ../../tests/ops/test_,native.py affine.py functional.py)
+		--rootdir ../.. -p no:cacheprovider $(addprefix ../../tests/ops/test_,native.py affine.py functional.py library_alone.py)
 	rm -rf $(ABI_VENV)
 
 test-aarch64: ## the C++ kernels compiled for aarch64, by emulation

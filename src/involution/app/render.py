@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from involution.app.networks import Prediction, StageKernels
+from involution.data.colours import RGB, hexadecimal
 from involution.explain.kernels import kernel_limit
 from involution.explain.style import STYLES
 from involution.predict import (
@@ -23,7 +24,6 @@ from involution.predict import (
     SegmentationResult,
     draw_detections,
     draw_segmentation,
-    palette,
 )
 
 if TYPE_CHECKING:
@@ -120,14 +120,15 @@ def _objects(image: Image, result: DetectionResult) -> str:
 
 
 def _map(image: Image, result: SegmentationResult) -> str:
-    colours = dict(zip(result.classes, palette(len(result.classes)), strict=True))
-    rows = [
-        _bar(name, share, f'<i class=swatch style="background:rgb{colours[name]}"></i>')
-        for name, share in list(result.shares.items())[:_MOST_ROWS]
-    ]
+    colours = dict(result.legend())
+    rows = [_bar(name, share, _swatch(colours[name])) for name, share in list(result.shares.items())[:_MOST_ROWS]]
     found = ", ".join(f"{name} {_percent(share)}" for name, share in list(result.shares.items())[:_MOST_ROWS])
     drawn = _image(draw_segmentation(image, result), f"The image with the classes' colours: {found}")
     return _both(drawn, f'<ol class="bars">{"".join(rows)}</ol>')
+
+
+def _swatch(colour: RGB | None) -> str:
+    return f'<i class=swatch style="background:{hexadecimal(colour)}"></i>' if colour else "<i class=swatch></i>"
 
 
 def _both(drawn: str, rows: str) -> str:

@@ -115,6 +115,6 @@ def drawing(folder: Path) -> Iterator[Add]:
 
     def add(result: Any, name: str) -> None:
         with atomic_path(folder / f"{name}.png") as temporary:
-            result.draw(result.file).save(temporary, format="PNG")
+            result.draw_explained(result.file).save(temporary, format="PNG")
 
     yield add

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +10,11 @@ import torch
 from torch import Tensor
 
 from involution.data.box_dataset import BoxDataset
-from involution.data.errors import printable
+from involution.data.colours import OKABE_ITO, hexadecimal, is_background, palette
 from involution.data.images import ImageError
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
+from involution.data.legend import LINE, font_file, legend, write_line
 from involution.data.parts import files_of
 from involution.data.records import DataSet, item_name
 from involution.data.transforms import to_channels
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
 
 _SIDE = 256
 _RIM = 4
-_LINE = 20
-# bright colours that differ for colour-blind eyes (Okabe and Ito)
-_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-# classes that a legend has room for
-_LEGEND = 40
 
 
 def draw_sheet(
@@ -88,7 +82,11 @@ def _in_two_columns(rows: list[np.ndarray[Any, Any]], part: Any, classes: Sequen
     ]
     sheet = np.concatenate(filled, axis=1)
     if isinstance(part, LabelMaps):
-        sheet = np.concatenate([sheet, _legend(classes, sheet.shape[1])], axis=0)
+        entries = [
+            (name, None if is_background(name) else colour)
+            for name, colour in zip(classes, palette(classes), strict=True)
+        ]
+        sheet = np.concatenate([sheet, np.asarray(legend(entries, sheet.shape[1], _SIDE))], axis=0)
     return PIL.Image.fromarray(sheet)
 
 
@@ -98,6 +96,7 @@ def _drawn(image: Tensor, target: Any, part: Any, classes: Sequence[str]) -> Ten
     from torchvision.transforms.v2 import functional as F
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+    colours = palette(classes)
     image = image.expand(3, -1, -1) if image.shape[0] == 1 else image
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).as_subclass(Tensor)
     factor = _SIDE / max(pixels.shape[1:])
@@ -107,44 +106,31 @@ def _drawn(image: Tensor, target: Any, part: Any, classes: Sequence[str]) -> Ten
     pixels = F.resize(pixels, size, nearest if factor > 1 else InterpolationMode.BILINEAR)
     if isinstance(part, LabelMaps):
         labels = F.resize(target.as_subclass(Tensor)[None], size, nearest)[0]
-        present = [label for label in labels.unique().tolist() if label != IGNORED]
+        present = [
+            label for label in labels.unique().tolist() if label != IGNORED and not is_background(classes[label])
+        ]
         if not present:
             return pixels
-        shown: Any = [_colour(label) for label in present]
+        shown: Any = [hexadecimal(colours[label]) for label in present]
         return draw_segmentation_masks(pixels, torch.stack([labels == label for label in present]), 0.5, shown)
     if isinstance(part, BoxDataset):
         if not len(target["labels"]):
             return pixels
-        colours = [_colour(label) for label in target["labels"].tolist()]
+        chosen: Any = [hexadecimal(colours[label]) for label in target["labels"].tolist()]
         if "masks" in target:
             masks = F.resize(target["masks"].as_subclass(Tensor), size, nearest).bool()
-            pixels = draw_segmentation_masks(pixels, masks, 0.5, colours)
+            pixels = draw_segmentation_masks(pixels, masks, 0.5, chosen)
         names = [classes[label] for label in target["labels"].tolist()]
         boxes = target["boxes"].as_subclass(Tensor) * factor
         # a line that is wider than its box would hide it
-        return draw_bounding_boxes(pixels, boxes, names, colours, width=2, **_font())
+        return draw_bounding_boxes(pixels, boxes, names, chosen, width=2, **_font())
     height, width = pixels.shape[1:]
     everything = torch.tensor([[0, 0, width - 1, height - 1]])
-    return draw_bounding_boxes(pixels, everything, [classes[target]], "#E69F00", **_font())
-
-
-def _colour(label: int) -> str:
-    """A colour for each class: those for colour-blind eyes first, then others far apart on the wheel."""
-    if label < len(_COLOURS):
-        return _COLOURS[label]
-    red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1, 0.45 + 0.5 * (label % 2), 0.95)
-    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
-
-
-def _font_file() -> str:
-    import matplotlib
-
-    # the one font that is installed anyway
-    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf")
+    return draw_bounding_boxes(pixels, everything, [classes[target]], OKABE_ITO[0], **_font())
 
 
 def _font() -> dict[str, Any]:
-    return {"font": _font_file(), "font_size": 10, "label_colors": "black", "fill_labels": True}
+    return {"font": font_file(), "font_size": 10, "label_colors": "black", "fill_labels": True}
 
 
 def _tile(pixels: Tensor, caption: str) -> np.ndarray[Any, Any]:
@@ -154,38 +140,7 @@ def _tile(pixels: Tensor, caption: str) -> np.ndarray[Any, Any]:
 
     picture = PIL.Image.fromarray(pixels.permute(1, 2, 0).numpy())
     side = _SIDE + 2 * _RIM
-    tile = PIL.Image.new("RGB", (side, side + _LINE), "white")
+    tile = PIL.Image.new("RGB", (side, side + LINE), "white")
     tile.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    _write(PIL.ImageDraw.Draw(tile), caption, _RIM, side, side - 2 * _RIM)
+    write_line(PIL.ImageDraw.Draw(tile), caption, _RIM, side, side - 2 * _RIM)
     return np.asarray(tile)
-
-
-def _legend(classes: Sequence[str], width: int) -> np.ndarray[Any, Any]:
-    """A picture [H, W, 3] of the classes' colours and names."""
-    import PIL.Image
-    import PIL.ImageDraw
-
-    across = max(1, width // _SIDE)
-    shown = [*classes[:_LEGEND], *([f"and {len(classes) - _LEGEND} more"] if len(classes) > _LEGEND else [])]
-    picture = PIL.Image.new("RGB", (width, -(-len(shown) // across) * _LINE + _RIM), "white")
-    draw = PIL.ImageDraw.Draw(picture)
-    for label, name in enumerate(shown):
-        x, y = label % across * _SIDE + _RIM, label // across * _LINE
-        if label < _LEGEND:
-            draw.rectangle((x, y + 2, x + 14, y + 16), fill=_colour(label), outline="black")
-        _write(draw, name, x + 20, y, _SIDE - 30)
-    return np.asarray(picture)
-
-
-def _write(draw: Any, text: str, x: int, y: int, room: int) -> None:
-    """Write a line, its middle left out where it is too long."""
-    import PIL.ImageFont
-
-    font = PIL.ImageFont.truetype(_font_file(), 12)
-    text = printable(text)
-    kept = len(text)
-    shown = text
-    while kept > 4 and draw.textlength(shown, font) > room:
-        kept -= 1
-        shown = f"{text[: kept // 2]}…{text[-(kept // 2) :]}"
-    draw.text((x, y + 2), shown, "black", font)

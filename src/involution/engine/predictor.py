@@ -120,6 +120,10 @@ class Result(ABC):
         """A copy of the image, a path or PIL image, with the result drawn on it."""
         raise NotImplementedError(f"{type(self).__name__} has no picture")
 
+    def draw_explained(self, image: str | Path | Image) -> Image:
+        """The same with a legend below it, where colours need one."""
+        return self.draw(image)
+
 
 R = TypeVar("R", bound=Result)
 

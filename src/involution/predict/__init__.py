@@ -1,5 +1,6 @@
 """Using trained checkpoints: typed results, in batches, with unreadable files set aside."""
 
+from involution.data.colours import palette
 from involution.engine.devices import find_device
 from involution.engine.loading import load_predictor
 from involution.engine.predictor import (
@@ -17,7 +18,6 @@ from involution.engine.tasks.segment.predictor import (
     SegmentationPredictor,
     SegmentationResult,
     draw_segmentation,
-    palette,
     write_label_map,
 )
 from involution.predict.many import ManyResult, Progress, predict_many

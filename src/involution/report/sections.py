@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from involution.data.colours import hexadecimal, is_background, palette
 from involution.data.errors import printable
 from involution.data.records import item_name
 from involution.engine.run import Measured
@@ -225,7 +226,7 @@ def _true_boxes(predictor: Any, scene: Any, picture: Image) -> Any:
 
 def _segment(measured: Measured) -> Section:
     from involution.data.label_code import IGNORED
-    from involution.engine.tasks.segment.predictor import SegmentationResult, draw_segmentation, palette
+    from involution.engine.tasks.segment.predictor import SegmentationResult, draw_segmentation
 
     found: SegmentationFigures = measured.figures
     pixels = found.confusion.sum(1)
@@ -240,11 +241,9 @@ def _segment(measured: Measured) -> Section:
     for place in _order(found, MOST_PAIRS):
         picture, labels = picture_of(measured.images, place), torch.as_tensor(measured.images[place][1])
         (result,) = predictor.run([""], [picture])
-        # what does not count is shown as the picture is
-        truth = SegmentationResult(
-            "", 0.0, tuple(found.classes), {}, labels.where(labels != IGNORED, 0).to(torch.uint8)
-        )
-        seen |= {*truth.labels.unique().tolist(), *result.labels.unique().tolist()}
+        # what does not count is of no class, and shown as the picture is
+        truth = SegmentationResult("", 0.0, tuple(found.classes), {}, labels.to(torch.uint8))
+        seen |= {*labels.unique().tolist(), *result.labels.unique().tolist()} - {IGNORED}
         pairs.append(
             {
                 "truth": embedded(draw_segmentation(picture, truth))["picture"],
@@ -255,8 +254,12 @@ def _segment(measured: Measured) -> Section:
                 "file": name_of(measured.images, place),
             }
         )
-    colours = palette(len(found.classes))
-    legend = [(found.classes[label], "#{:02x}{:02x}{:02x}".format(*colours[label])) for label in sorted(seen)]
+    colours = palette(found.classes)
+    legend = [
+        (f"{name} (not coloured)", "transparent") if is_background(name) else (name, hexadecimal(colours[label]))
+        for label, name in enumerate(found.classes)
+        if label in seen
+    ]
     text = f"The images with the lowest mean IoU of their classes. {_shown(len(pairs), found)}"
     hardest = {"text": text, "pairs": pairs, "cards": [], "legend": legend[:MOST_ROWS]}
     return Section([_confusion(found, pixels=True)], table, hardest if pairs else None)

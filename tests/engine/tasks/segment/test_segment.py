@@ -92,7 +92,10 @@ def test_eval_agrees_with_a_direct_count_of_what_predict_writes(trained, root, t
     assert len(list(pictures.glob("*.png"))) == 6
     with PIL.Image.open(maps / "000000.png") as image:
         assert image.mode == "P"
-        assert image.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+        assert image.getpalette()[:9] == [0, 0, 0, 230, 159, 0, 86, 180, 233]
+    with PIL.Image.open(next(iter(pictures.glob("*.png")))) as image:
+        # a legend below
+        assert image.height > image.width
 
 
 def test_intersection_over_union():

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from involution.data.colours import OKABE_ITO
+from involution.data.legend import font_file
 from involution.detection.detectors import first_label, most_objects
 from involution.engine.files import atomic_path
 from involution.engine.predictor import (
@@ -276,7 +278,6 @@ def draw_detections(image: str | Path | Image, result: DetectionResult, scores: 
         ImageError: If it can't be read.
         PredictError: If it is not of the size that the result is for.
     """
-    import matplotlib
     import torchvision.transforms.v2.functional as F
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
@@ -286,7 +287,7 @@ def draw_detections(image: str | Path | Image, result: DetectionResult, scores: 
     pixels = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     if not result.labels:
         return F.to_pil_image(pixels)
-    colours = [_COLOURS[category % len(_COLOURS)] for category in result.category_ids]
+    colours = [OKABE_ITO[category % len(OKABE_ITO)] for category in result.category_ids]
     if result.masks is not None:
         masks = result.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
         pixels = draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colours)
@@ -300,15 +301,10 @@ def draw_detections(image: str | Path | Image, result: DetectionResult, scores: 
         names,
         colors=colours,
         width=max(2, side // 200),
-        # the one font that is installed anyway
-        font=str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"),
+        font=font_file(),
         font_size=max(10, side // 24),
         label_colors="black",
         label_background_colors=colours,
         fill_labels=True,
     )
     return F.to_pil_image(pixels)
-
-
-# bright colours that differ for colour-blind eyes (Okabe and Ito)
-_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from involution.cli import main
+from involution.demo.conclusion import conclusion
 from involution.demo.kernels import notable_positions
 from involution.demo.report import hardest, model_row
 from involution.demo.run import MARKER, DemoError, DemoResult, ModelRuns, SeedRun, prepare_folder
@@ -115,7 +116,9 @@ def test_report_stands_alone(demo):
     assert page.fetched
     assert all(value.startswith(("data:", "#")) for value in page.fetched)
     assert not re.search(r"@import|url\((?!#|&quot;data:|data:)", text)
-    assert "script" not in page.tags
+    # one script, of this package, and what it needs is in the page
+    assert page.tags.count("script") == 1
+    assert text.count("data-touch=") == 1
     assert len(text) < 2_000_000
 
 
@@ -126,8 +129,8 @@ def test_report_tells_what_was_measured(demo, summary):
         assert f"{100 * model['runs'][0]['test_top1']:.2f}" in words
         assert f"{model['parameters'] / 1e3:.1f}" in words
         assert f"{model['macs'] / 1e6:.2f}" in words
-    # charts: two of tiles, two mosaics, two curves, two confusion matrices
-    assert page.tags.count("svg") == 8
+    # charts: two of tiles and two mosaics on light and on dark, two curves, two confusion matrices
+    assert page.tags.count("svg") == 12
     for label in ("accuracy (%)", "epoch", "true digit", "predicted digit", "kernel weight", "group 2"):
         assert label in words
     # the folder's name came through quoted, for HTML and for the shell
@@ -215,6 +218,36 @@ def test_several_seeds_give_mean_and_standard_deviation(tmp_path):
     assert row["seconds"] == "11.0 ± 1.0"
     assert (row["parameters"], row["macs"]) == ("12.3", "7.50")
     assert model_row(ModelRuns("involution", "rednet_nano", 1, 1.0, runs[:1]))["accuracy"] == "97.00"
+
+
+def test_the_conclusion_says_who_wins_and_what_may_be_chance(tmp_path):
+    def models(ours, twin, parameters=(60, 100)):
+        pairs = zip(("involution", "convolution"), (ours, twin), parameters, strict=True)
+        made = [ModelRuns(kind, kind, size, 1.0, [seed_run(tmp_path, i, top) for i, top in enumerate(tops)])
+                for kind, tops, size in pairs]  # fmt: skip
+        for model in made:
+            for run in model.runs:
+                object.__setattr__(run.test, "num_images", 400)
+        return made
+
+    same = conclusion(models([0.99], [0.99]))
+    assert same.startswith("RedNet-nano reads as many of the 400 test images as its convolution twin, 99.00 %, and has")
+    assert "40 % fewer parameters and as many multiply-adds" in same
+    assert "equally fast" in same
+    chance = conclusion(models([0.99], [0.985]))
+    assert "2 more of the 400 test images" in chance
+    assert "99.00 % against 98.50 % (which may be chance: one seed)" in chance
+    clear = conclusion(models([0.90], [0.99], (100, 60)))
+    assert "36 fewer of the 400 test images than its convolution twin, 90.00 % against 99.00 %, and" in clear
+    assert "67 % more parameters" in clear
+    seeds = conclusion(models([0.97, 0.99], [0.96, 0.98]))
+    assert "(which is within what 2 seeds differ by)" in seeds
+    assert "seeds" not in conclusion(models([0.99, 0.991], [0.95, 0.951]))
+    ours, twin = models([0.99], [0.99])
+    object.__setattr__(twin.runs[0].train, "images_per_second", 160.0)
+    object.__setattr__(twin.runs[0].test, "images_per_second", 40.0)
+    told = conclusion([ours, twin])
+    assert told.endswith("It answered 1.2 times as fast. On this machine the twin trained 1.6 times as fast.")
 
 
 def test_hardest_are_those_with_the_least_probability_of_the_truth(tmp_path):

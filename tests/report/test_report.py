@@ -1,5 +1,7 @@
 """The page of a run and of an evaluation: it stands alone, is bounded and tells what was measured, for every task."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -16,6 +18,7 @@ from involution.data.scenes import make_digit_scenes
 from involution.engine.run import Measured
 from involution.engine.tasks.classify.figures import ClassificationFigures
 from involution.engine.tasks.detect.coco_metrics import judge
+from involution.explain.touch import touch_script
 from involution.predict import ClassificationResult
 from involution.report import figures, page, sections
 
@@ -27,12 +30,13 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.words, self.tags, self.fetched = [], [], []
+        self.words, self.tags, self.fetched, self.touched = [], [], [], []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
+        self.touched += [json.loads(value) for name, value in attributes if name == "data-touch"]
         self.fetched += [value for name, value in attributes if name in ("src", "href", "xlink:href", "srcset")]
 
     def handle_data(self, data):
@@ -44,7 +48,11 @@ def read(path):
     text = path.read_text(encoding="utf-8")
     found = Page(text)
     assert all(value.startswith(("data:", "#")) for value in found.fetched)
-    assert "script" not in found.tags
+    # the one script of this package, which the page's policy names
+    assert found.tags.count("script") == 1
+    digest = base64.b64encode(hashlib.sha256(touch_script().encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+    assert f"<script>{touch_script()}</script>" in text
     assert not re.search(r"@import|url\((?!#|&quot;data:|data:)", text)
     assert len(text) < 3_000_000
     return " ".join(" ".join(found.words).split()), found
@@ -69,8 +77,11 @@ def run(tmp_path_factory):
 
 def test_a_run_leaves_a_report_and_its_matrix(run):
     words, found = read(run / "report.html")
-    # curves of figures and of loss, matrix, filters and their sums
-    assert found.tags.count("svg") == 5
+    # curves of figures and of loss, matrix; filters and their sums on light and on dark
+    assert found.tags.count("svg") == 7
+    # each layer can be touched
+    assert len(found.touched) == 1
+    assert len(found.touched[0]["scenes"][0]["layers"]) >= 2
     # the validation images, hardest first
     count = json.loads((run / "data.json").read_text())["splits"]["val"]["images"]
     assert found.tags.count("img") == count
@@ -173,13 +184,14 @@ def test_names_are_quoted_in_the_template():
         "charts": [],
         "kernel": None,
         "warnings": [NASTY],
+        "conclusion": NASTY,
     }
     variables |= {"table": {"header": [NASTY], "rows": [[NASTY, {"text": NASTY, "share": 3}]], "note": NASTY}}
     card = {"truth": NASTY, "said": NASTY, "right": False, "small": True, "picture": "data:,", "file": NASTY}
     variables["hardest"] = {"text": NASTY, "cards": [{**card, "bars": [(NASTY, 1, NASTY)]}]}
     text = page.render("run.html.j2", variables)
     assert "<img src=x" not in text
-    assert text.count("&lt;img src=x onerror=alert(1)&gt;") == 26
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;") == 27
 
 
 def test_pictures_are_made_smaller_and_keep_their_shape():

@@ -148,6 +148,22 @@ def test_click_shows_the_kernels_of_that_pixel(server, open_page):
         assert Image.open(io.BytesIO(drawn.read())).tobytes() == picture(image, (2, 9)).tobytes()
 
 
+def test_positions_can_be_touched(open_page):
+    page = open_page()
+    stage = page.locator("#touch .touch-stage")
+    stage.wait_for()
+    for kind in ("involution", "convolution"):
+        assert page.locator(f"#touch .touch-side.{kind} canvas").count() == 4
+    stage.focus()
+    before = page.locator("#touch .touch-text").first.inner_text()
+    page.keyboard.press("Home")
+    page.wait_for_function("before => document.querySelector('#touch .touch-text').innerText != before", arg=before)
+    # another image is another picture to touch
+    shown = stage.locator("img").get_attribute("src")
+    choose(page, as_file(noise(9)))
+    page.wait_for_function("before => document.querySelector('#touch img')?.src != before", arg=shown)
+
+
 def test_places_outside_are_told(open_page):
     page = open_page()
     page.get_by_label("Row").fill("99")

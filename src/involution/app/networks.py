@@ -15,6 +15,7 @@ from involution.app.checkpoints import Checkpoint
 from involution.app.errors import AppError
 from involution.app.reader import Upload
 from involution.explain import Subject, View, involution_layers, layer_map
+from involution.explain.touch import touch_html
 from involution.predict import Predictor, Result, find_device, load_predictor
 
 # groups of kernels that are shown, and as many of a convolution's filters
@@ -102,6 +103,31 @@ def stage_kernels(
             is over.
         ExplainError: If the pixel is outside what the network sees, or its weights are untrained.
     """
+    title, view, twin = _shown(first, second, upload)
+    inside = view.input_pixel(pixel[1], pixel[0])
+    layers = last_of_each_stage(involution_layers(view.network))
+    return title, [_at(view, name, layer, inside, twin.network if twin else None) for name, layer in layers]
+
+
+def to_touch(first: Checkpoint, second: Checkpoint | None, upload: Upload) -> str:
+    """The element with which each position can be tried, as HTML; nothing where no layer is coarse enough.
+
+    Args:
+        first: Network to look into; if it has no involutions, `second` is.
+        second: Its twin or another network.
+        upload: The image.
+
+    Raises:
+        AppError: As `stage_kernels` does.
+        ExplainError: As `stage_kernels` does.
+    """
+    _, view, twin = _shown(first, second, upload)
+    layers = [layer for _, layer in last_of_each_stage(involution_layers(view.network))]
+    return touch_html([("the image", view, twin.view(upload.seen(first.reading)) if twin else None)], layers)
+
+
+def _shown(first: Checkpoint, second: Checkpoint | None, upload: Upload) -> tuple[str, View, Subject | None]:
+    """The network with involutions, its view, and the other network."""
     chosen = [checkpoint for checkpoint in (first, second) if checkpoint]
     subjects = [_subject(checkpoint.path) for checkpoint in chosen]
     with_involutions = [place for place, subject in enumerate(subjects) if involution_layers(subject.network)]
@@ -112,12 +138,7 @@ def stage_kernels(
     image = upload.seen(chosen[place].reading)
     if image.size != upload.seen(first.reading).size:
         raise AppError(f"{chosen[place].title} was trained on images turned otherwise: choose it as Checkpoint")
-    view = subjects[place].view(image)
-    inside = view.input_pixel(pixel[1], pixel[0])
-    layers = last_of_each_stage(involution_layers(view.network))
-    return chosen[place].title, [
-        _at(view, title, layer, inside, twin.network if twin else None) for title, layer in layers
-    ]
+    return chosen[place].title, subjects[place].view(image), twin
 
 
 def last_of_each_stage(layers: list[str]) -> list[tuple[str, str]]:

@@ -14,9 +14,10 @@ from involution.app import limits
 from involution.app.checkpoints import Checkpoint, twin_of
 from involution.app.errors import AppError
 from involution.app.examples import example_images
-from involution.app.networks import predict, stage_kernels
+from involution.app.networks import predict, stage_kernels, to_touch
 from involution.app.reader import Upload, read_apart
 from involution.app.render import data_url, enlargement, example_style, kernels_html, notice, picture, predictions_html
+from involution.explain.touch import touch_style
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,6 +106,7 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
             with gr.Column(scale=3, min_width=300):
                 results = gr.HTML(elem_id="results")
                 kernels = gr.HTML(elem_id="kernels")
+                touch = gr.HTML(elem_id="touch")
 
         def example(shown_image: Image) -> Upload:
             return Upload(dict.fromkeys(readings, shown_image))
@@ -118,12 +120,18 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
         def at_pixel(upload: Upload | None, row: float, column: float, *keys: str | None) -> tuple[Any, str]:
             return _at_pixel(upload, (row, column), *(by_key.get(key or "") for key in keys))
 
+        def touchable(upload: Upload | None, *keys: str | None) -> str:
+            return _touchable(upload, *(by_key.get(key or "") for key in keys))
+
         def clicked(upload: Upload | None, key: str, event: gr.SelectData) -> tuple[int, int]:
             return _clicked(upload, by_key[key].reading, event)
 
         def ask(after: Callable[..., Any]) -> None:
             answered = after(predictions, [image, *chosen], results, show_progress="minimal", **_NETWORK)
-            answered.then(at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK)
+            seen = answered.then(
+                at_pixel, [image, *place, *chosen], [shown, kernels], show_progress="hidden", **_NETWORK
+            )
+            seen.then(touchable, [image, *chosen], touch, show_progress="hidden", **_NETWORK)
 
         def everything(trigger: Callable[..., Any], *read: Any) -> None:
             """Show a new image: read it, then ask the networks, then look at its middle."""
@@ -136,7 +144,7 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
             everything(button.click, lambda number=number: _fresh(example(examples[number][2])), [])
         start = next((number for number, item in enumerate(examples) if offered[0].task in item[0]), 0)
         everything(page.load, lambda: _fresh(example(examples[start][2])), [])
-        shown.clear(lambda: (None, "", ""), None, [image, results, kernels], **_READING)
+        shown.clear(lambda: (None, "", "", ""), None, [image, results, kernels, touch], **_READING)
 
         # a click gives the place in the picture as it is shown
         shown.select(
@@ -149,7 +157,7 @@ def build_page(offered: Sequence[Checkpoint]) -> tuple[gr.Blocks, str]:
         ask(second.input)
     page.queue(max_size=limits.QUEUE, api_open=False)
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return page, f"{style}\n{example_style(item[2] for item in examples)}"
+    return page, f"{style}\n{touch_style()}\n{example_style(item[2] for item in examples)}"
 
 
 def _twin_key(first: Checkpoint, offered: Sequence[Checkpoint]) -> str:
@@ -223,6 +231,19 @@ def _at_pixel(
     except ValueError as error:
         html = _told(error, (first, second))
     return picture(image, (row, column)), html
+
+
+def _touchable(upload: Upload | None, first: Checkpoint | None, second: Checkpoint | None) -> str:
+    if upload is None or first is None:
+        return ""
+    try:
+        with limits.time_limit(limits.SECONDS):
+            made = to_touch(first, second, upload)
+    except ValueError as error:
+        _told(error, (first, second))
+        # the kernels tell why
+        return ""
+    return f"<section class=kernels><h2>Touch it: window × kernel = output</h2>{made}</section>" if made else ""
 
 
 def _told(error: ValueError, chosen: Sequence[Checkpoint | None]) -> str:

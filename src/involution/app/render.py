@@ -184,12 +184,9 @@ def _tiles(kernels: Tensor, alt: str, caption: str, kind: str = "generated") -> 
 
 
 def _tile(kernel: Tensor, limit: float, style: str) -> str:
-    import matplotlib
     import PIL.Image
 
-    colours = STYLES[style].signed_map
-    colours = matplotlib.colormaps[colours] if isinstance(colours, str) else colours
-    pixels = colours((kernel.numpy() / limit + 1) / 2, bytes=True)[..., :3]
+    pixels = STYLES[style].signed_colours((kernel.numpy() / limit + 1) / 2, bytes=True)[..., :3]
     return f'<img class=on-{style} src="{data_url(PIL.Image.fromarray(pixels))}" alt="">'
 
 

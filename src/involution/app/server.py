@@ -47,6 +47,7 @@ def serving(
 
         from involution.app.guard import Guard
         from involution.app.page import build_page
+        from involution.explain.touch import touch_script
 
         _quiet_gradio()
         page, style = build_page(offered)
@@ -63,6 +64,7 @@ def serving(
                 max_file_size=limits.MAX_BYTES,
                 theme=gr.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"]),
                 css=style,
+                head=f"<script>{touch_script()}</script>",
                 footer_links=[],
                 run_history=False,
                 enable_monitoring=False,

@@ -41,15 +41,15 @@ def legend(entries: Sequence[tuple[str, RGB | None]], width: int, column: int = 
     column = width // across
     left_out = len(entries) - _MOST
     lines = -(-(min(len(entries), _MOST) + (left_out > 0)) // across)
-    picture = PIL.Image.new("RGB", (width, lines * LINE + 2 * _RIM), "white")
+    picture = PIL.Image.new("RGB", (width, lines * LINE + _RIM), "white")
     draw = PIL.ImageDraw.Draw(picture)
     for place, (name, colour) in enumerate(entries[:_MOST]):
-        x, y = place % across * column + _RIM, place // across * LINE + _RIM
+        x, y = place % across * column + _RIM, place // across * LINE
         draw.rectangle((x, y + 2, x + 14, y + 16), fill=colour or "white", outline="black")
         write_line(draw, name if colour else f"{name} (not coloured)", x + 20, y, column - 30)
     if left_out > 0:
         place = _MOST
-        x, y = place % across * column + _RIM, place // across * LINE + _RIM
+        x, y = place % across * column + _RIM, place // across * LINE
         write_line(draw, f"and {left_out} more", x, y, column - 10)
     return picture
 

@@ -16,27 +16,34 @@ if TYPE_CHECKING:
 
 # two groups at the digits' own 8x8 pixels for the tiles; the stem, closest to the image, for the mosaics
 TILE_LAYER, MOSAIC_LAYER = "layer2.1.conv2", "conv1.3"
+# the finest with a 7×7 window, so that there is much to touch
+TOUCH_LAYER = "layer1.1.conv2"
 DIGITS = ("3", "0")
 
 
 def kernel_pictures(result: DemoResult) -> dict[str, Any]:
     """The filters that the RedNet generates for two test images, next to the fixed ones of its twin."""
+    from markupsafe import Markup
+
     from involution.engine import load
+    from involution.explain import Subject
     from involution.explain.kernels import generated_kernels, plot_kernels, plot_mosaic
-    from involution.predict import ClassificationPredictor
+    from involution.explain.touch import touch_html, touch_layers
 
     rednet, twin = (model.runs[0].train.best for model in result.models)
-    classifier = ClassificationPredictor.from_checkpoint(rednet, "cpu")
-    inputs = [classifier.prepare(example_of(result, digit))[None] for digit in DIGITS]
-    tiles = generated_kernels(classifier.model, inputs[0], TILE_LAYER)
-    mosaics = [generated_kernels(classifier.model, image, MOSAIC_LAYER) for image in inputs]
-    picture = inputs[0][0, 0] * classifier.card.std[0] + classifier.card.mean[0]
+    subjects = [Subject.from_checkpoint(path) for path in (rednet, twin)]
+    views = [[subject.view(example_of(result, digit)) for subject in subjects] for digit in DIGITS]
+    network, picture = subjects[0].network, views[0][0].picture
+    tiles = generated_kernels(network, views[0][0].input, TILE_LAYER)
+    mosaics = [generated_kernels(network, view.input, MOSAIC_LAYER) for view, _ in views]
     groups, k_h, k_w, h_o, w_o = tiles.shape
     places = notable_positions(picture, (h_o, w_o))
     weight = load(twin)[0].get_parameter(f"{TILE_LAYER}.weight").detach()
     # a convolution is a kernel map that is the same at every position
     fixed = torch.stack([weight[channel, channel] for channel in range(groups)])[..., None, None]
+    scenes = [(f"a {digit}", view, other) for digit, (view, other) in zip(DIGITS, views, strict=True)]
     return {
+        "touch": Markup(touch_html(scenes, touch_layers(network), TOUCH_LAYER)),
         "label": DIGITS[0],
         "layer": TILE_LAYER,
         "size": f"{k_h}×{k_w}",
@@ -45,21 +52,21 @@ def kernel_pictures(result: DemoResult) -> dict[str, Any]:
         "fixed_size": "×".join(str(side) for side in weight.shape[2:]),
         "fixed_count": f"{weight.shape[0] * weight.shape[1]:,}",
         "mosaic_layer": MOSAIC_LAYER,
-        "tiles": figures.to_svg(
-            lambda: plot_kernels(picture, tiles, places),
+        "tiles": figures.on_light_and_dark(
+            lambda colors: plot_kernels(picture, tiles, places, colors=colors),
             "A digit with lettered positions, and the filters that the involution generates there",
         ),
-        "fixed": figures.to_svg(
-            lambda: plot_kernels(
-                picture, fixed.expand(-1, -1, -1, h_o, w_o), places, [f"filter {i + 1}" for i in range(groups)]
+        "fixed": figures.on_light_and_dark(
+            lambda colors: plot_kernels(
+                picture, fixed.expand(-1, -1, -1, h_o, w_o), places, [f"filter {i + 1}" for i in range(groups)], colors
             ),
             "The same digit and positions, and the convolution's filters, which are the same at all of them",
         ),
         "mosaics": [
             {
                 "digit": digit,
-                "svg": figures.to_svg(
-                    partial(plot_mosaic, kernels),
+                "svg": figures.on_light_and_dark(
+                    partial(plot_mosaic, kernels, 0),
                     f"The filters at every position of a {digit}, laid out like the image",
                 ),
             }

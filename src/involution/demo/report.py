@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from involution.data.images import read_image
+from involution.demo.conclusion import conclusion
 from involution.demo.kernels import kernel_pictures
 from involution.demo.photo import photo_section
 from involution.demo.run import DemoResult, ModelRuns, write
@@ -60,6 +61,7 @@ def context(result: DemoResult, command: str) -> dict[str, Any]:
     train, val, _ = digits_splits(card.recipe["data"]["split_seed"])
     versions = {"Python": platform.python_version(), **card.versions}
     return {
+        "conclusion": conclusion(result.models),
         "models": [model_row(model) for model in result.models],
         "measures": MEASURES,
         "seeds": len(runs),

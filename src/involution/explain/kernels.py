@@ -108,7 +108,11 @@ def kernel_mosaic(kernels: Tensor, group: int = 0) -> Tensor:
 
 
 def plot_kernels(
-    image: Tensor, kernels: Tensor, positions: Sequence[tuple[int, int]], labels: Sequence[str] | None = None
+    image: Tensor,
+    kernels: Tensor,
+    positions: Sequence[tuple[int, int]],
+    labels: Sequence[str] | None = None,
+    colors: Any = KERNEL_COLORS,
 ) -> Figure:
     """Draw the kernels that one layer uses at some positions of an image.
 
@@ -120,6 +124,7 @@ def plot_kernels(
         kernels: Kernel map `[G, K_h, K_w, H_o, W_o]`, for instance from `generated_kernels`.
         positions: (row, column) in the kernel map.
         labels: Names of the groups, "group 1", ... by default.
+        colors: Colour map from negative to positive.
     """
     from matplotlib.figure import Figure
 
@@ -133,7 +138,7 @@ def plot_kernels(
     tiles = bottom.subplots(groups, len(positions), squeeze=False)
     for group in range(groups):
         for column in range(len(positions)):
-            drawn = draw_tile(tiles[group][column], chosen[group, column], limit)
+            drawn = draw_tile(tiles[group][column], chosen[group, column], limit, colors)
             if group == 0:
                 tiles[group][column].set_title(chr(ord("A") + column), fontweight="bold")
         tiles[group][0].set_ylabel(labels[group])
@@ -142,15 +147,16 @@ def plot_kernels(
     return figure
 
 
-def plot_mosaic(kernels: Tensor, group: int = 0) -> Figure:
+def plot_mosaic(kernels: Tensor, group: int = 0, colors: Any = KERNEL_COLORS) -> Figure:
     """Draw every position's kernel in its place: the whole kernel map of one group in one picture."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 5.0), layout="constrained")
     axes = figure.subplots()
-    drawn = draw_tile(axes, kernel_mosaic(kernels, group), kernel_limit(kernels[group]))
-    # the gaps between tiles are white, like a kernel of zeros, even on a dark page
-    axes.set_facecolor("white")
+    drawn = draw_tile(axes, kernel_mosaic(kernels, group), kernel_limit(kernels[group]), colors)
+    # the gaps between tiles are like a kernel of zeros
+    axes.set_facecolor((matplotlib.colormaps[colors] if isinstance(colors, str) else colors)(0.5))
     legend = figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.7, aspect=30)
     legend.set_label("kernel weight")
     return figure

@@ -48,6 +48,13 @@ class Style:
             return self.signed
         return LinearSegmentedColormap.from_list("signed", self.signed)
 
+    @property
+    def signed_colours(self) -> Any:
+        """The same as a function from places, 0 to 1, to colours."""
+        import matplotlib
+
+        return matplotlib.colormaps[self.signed] if isinstance(self.signed, str) else self.signed_map
+
 
 _ON_DARK = ("#e3dcff", "#9d86f5", "#6248c4", "#1d1d26", "#bd6a12", "#f5a742", "#ffe7bd")
 STYLES = {

@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -75,6 +76,24 @@ def to_svg(draw: Callable[[], Figure], description: str) -> Markup:
     tag = rf'<svg xmlns:xlink="http://www.w3.org/1999/xlink" \1 role="img" aria-label="{escape(description)}">'
     # matplotlib escapes the texts of its charts
     return Markup(re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', tag, svg, count=1))
+
+
+def on_light_and_dark(draw: Callable[[Any], Figure], description: str) -> Markup:
+    """Draw a figure of signed values twice; the style sheet shows the one that fits the page.
+
+    Args:
+        draw: Makes the figure, given a colour map.
+        description: What the picture shows, for those who can't see it.
+    """
+    from markupsafe import Markup
+
+    from involution.explain.style import STYLES
+
+    drawn = [
+        Markup('<div class="on-{}">{}</div>').format(name, to_svg(partial(draw, look.signed_map), description))
+        for name, look in STYLES.items()
+    ]
+    return Markup("").join(drawn)
 
 
 def learning_curves(
@@ -180,15 +199,15 @@ def precision_recall(precision: Sequence[float], color: str) -> Figure:
     return figure
 
 
-def heat_map(picture: Tensor, values: Tensor) -> Figure:
-    """Draw a map `[H_o, W_o]` beside the picture `[H, W]` or `[H, W, 3]` that it belongs to."""
+def heat_map(picture: Tensor, values: Tensor, colors: Any) -> Figure:
+    """Draw a map `[H_o, W_o]` in a map of colours beside the picture `[H, W]` or `[H, W, 3]` that it belongs to."""
     from matplotlib.figure import Figure
 
     limit = max(values.abs().max().item(), 1e-12)
     figure = Figure(figsize=(4.6, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
-    drawn = right.imshow(values.numpy(), cmap="PuOr_r", vmin=-limit, vmax=limit, interpolation="none")
+    drawn = right.imshow(values.numpy(), cmap=colors, vmin=-limit, vmax=limit, interpolation="none")
     for axes in (left, right):
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)

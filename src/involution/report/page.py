@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import platform
 from collections.abc import Mapping
@@ -18,8 +19,14 @@ _LARGEST, _SMALL = 480, 64
 
 
 def render(template: str, variables: Mapping[str, Any], package: str = "involution.report") -> str:
-    """Fill a template of a package; what is put in is escaped, except for the charts."""
+    """Fill a template of a package; what is put in is escaped, except for the charts.
+
+    The page may run the one script of this package and fetch nothing.
+    """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup
+
+    from involution.explain.touch import touch_script, touch_style
 
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name, ".") for name in (package, "involution.report")]),
@@ -28,7 +35,10 @@ def render(template: str, variables: Mapping[str, Any], package: str = "involuti
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(variables)
+    script = touch_script()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    shared = {"script": Markup(script), "script_hash": Markup(f"'sha256-{digest}'"), "style": Markup(touch_style())}
+    return environment.get_template(template).render({**shared, **variables})
 
 
 def embedded(image: Image) -> dict[str, Any]:

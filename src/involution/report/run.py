@@ -67,6 +67,8 @@ def write_run_report(result: TrainResult, config: RunConfig, command: str) -> Pa
         "tiles": [*tiles, _size(measured)],
         "curves": _curves(result.history),
     }
+    if ending := _ending(result):
+        variables["conclusion"] = f"{variables['conclusion']} {ending}".strip()
     path = result.log_dir / "report.html"
     _write(path, render("run.html.j2", variables))
     if hasattr(measured.figures, "confusion"):
@@ -109,6 +111,7 @@ def _variables(measured: Measured, checkpoint: str | os.PathLike[str], command: 
     versions = {"Python": platform.python_version(), **card.versions}
     return {
         "lead": f"{network}, {len(card.classes)} class{'' if len(card.classes) == 1 else 'es'}, trained on {spec}.",
+        "conclusion": shown.conclusion,
         "warnings": measured.warnings,
         "measured": f"{checkpoint} on the {found.num_images:,} {_SPLITS[found.split]} images.",
         "charts": shown.charts,
@@ -146,6 +149,18 @@ def _best_epoch(result: TrainResult) -> int:
     figures_of = {int(row["epoch"]): [row[name] for name in row if name.startswith("val_")] for row in result.history}
     epochs = [epoch for epoch, found in figures_of.items() if result.score in found]
     return epochs[-1] if epochs else len(result.history)
+
+
+def _ending(result: TrainResult) -> str:
+    """What the best epoch says of the length of the training."""
+    epochs, best = len(result.history), _best_epoch(result)
+    if not math.isfinite(result.score) or epochs < 4:
+        return ""
+    if best == epochs:
+        return "Its last epoch was its best: a longer training may do better."
+    if best <= epochs // 2:
+        return f"It was best in epoch {best} of {epochs} and did not improve after that."
+    return ""
 
 
 _NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "miou": "mean IoU"}
@@ -190,10 +205,13 @@ def _floor(lines: dict[str, torch.Tensor]) -> float:
 
 def _kernels(measured: Measured) -> dict[str, Any] | None:
     """The filters that an involution in the middle of the network writes for an image of middling difficulty."""
+    from markupsafe import Markup
+
     from involution.explain import layer_map
     from involution.explain.kernels import involution_layers, plot_kernels
     from involution.explain.layer import telling_positions
     from involution.explain.subject import Subject
+    from involution.explain.touch import touch_html, touch_layers
 
     predictor = measured.predictor
     layers = involution_layers(predictor.body)
@@ -202,7 +220,8 @@ def _kernels(measured: Measured) -> dict[str, Any] | None:
     order = sorted(range(len(measured.figures.difficulty)), key=lambda place: measured.figures.difficulty[place])
     place = order[len(order) // 2] if order else 0
     card = predictor.card
-    subject = Subject(predictor.body, "", predictor.channels, predictor.look, tuple(card.mean), tuple(card.std))
+    name = name_of(measured.images, place)
+    subject = Subject(predictor.body, card.model, predictor.channels, predictor.look, tuple(card.mean), tuple(card.std))
     view = subject.view(picture_of(measured.images, place))
     found = layer_map(view, layers[len(layers) // 2])
     picture = _smaller(view.picture)
@@ -216,14 +235,15 @@ def _kernels(measured: Measured) -> dict[str, Any] | None:
     )
     return {
         "layer": found.name,
-        "file": name_of(measured.images, place),
+        "file": name,
         "caption": caption,
-        "tiles": figures.to_svg(
-            lambda: plot_kernels(picture, found.kernels[:shown], telling_positions(found)),
+        "touch": Markup(touch_html([(name, view, None)], touch_layers(predictor.body), found.name)),
+        "tiles": figures.on_light_and_dark(
+            lambda colors: plot_kernels(picture, found.kernels[:shown], telling_positions(found), colors=colors),
             "The image with lettered positions, and the filters that the involution generates there",
         ),
-        "map": figures.to_svg(
-            lambda: figures.heat_map(picture, found.kernels[0].sum((0, 1))),
+        "map": figures.on_light_and_dark(
+            lambda colors: figures.heat_map(picture, found.kernels[0].sum((0, 1)), colors),
             "The image, and the sum of the filter at each of its positions",
         ),
     }

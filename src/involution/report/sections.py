@@ -38,11 +38,13 @@ class Section:
         charts: title, SVG and caption of each chart.
         table: header, rows, and a note.
         hardest: a sentence and the images that the network got most wrong, None where a task does not tell.
+        conclusion: a sentence for the top of the page, perhaps none.
     """
 
     charts: list[dict[str, Any]]
     table: dict[str, Any]
     hardest: dict[str, Any] | None = None
+    conclusion: str = ""
 
 
 def section(task: str, measured: Measured) -> Section:
@@ -137,7 +139,31 @@ def _classify(measured: Measured) -> Section:
         f"probability. {_shown(len(cards), found)}"
     )
     hardest = {"text": text, "cards": cards} if cards else None
-    return Section([_confusion(found, pixels=False)], table, hardest)
+    right = f"It is right about {found.num_images - wrong:,} of {found.num_images:,} images"
+    by_class = {row["name"]: row["f1"] for row in per_class}
+    return Section(
+        [_confusion(found, pixels=False)], table, hardest, f"{right}{_weakest(by_class, 'F1')}{_mixed_up(found)}."
+    )
+
+
+def _weakest(by_class: dict[str, float], measure: str) -> str:
+    """The class that a network does worst at, as the end of a sentence; nothing where none stands out."""
+    known = {name: value for name, value in by_class.items() if not math.isnan(value)}
+    if len(known) < 2 or len(set(known.values())) == 1:
+        return ""
+    name = min(known, key=lambda name: known[name])
+    return f"; it does worst at “{printable(name)}” ({measure} {100 * known[name]:.1f} %)"
+
+
+def _mixed_up(found: Any) -> str:
+    """The mistake that is made most often, as the end of a sentence."""
+    mistakes = found.confusion - found.confusion.diagonal().diag()
+    most = int(mistakes.max())
+    if most < 2:
+        return ""
+    true, said = divmod(int(mistakes.argmax()), len(found.classes))
+    names = [printable(found.classes[place]) for place in (true, said)]
+    return f" and most often takes “{names[0]}” for “{names[1]}” ({most:,} times)"
 
 
 def _card(measured: Measured, place: int) -> dict[str, Any]:
@@ -205,7 +231,10 @@ def _detect(measured: Measured) -> Section:
         "A mistake is an object that was missed, or a detection with a score of 50 % or more where there is no such "
         f"object. {_shown(len(pairs), found)}"
     )
-    return Section(charts, table, {"text": text, "pairs": pairs, "cards": [], "legend": []} if pairs else None)
+    weakest = _weakest(dict(zip(found.classes, found.class_ap, strict=True)), "AP")
+    conclusion = f"AP is {100 * found.bbox['ap']:.1f} %, AP50 {100 * found.bbox['ap50']:.1f} %{weakest}."
+    hardest = {"text": text, "pairs": pairs, "cards": [], "legend": []} if pairs else None
+    return Section(charts, table, hardest, conclusion)
 
 
 def _true_boxes(predictor: Any, scene: Any, picture: Image) -> Any:
@@ -262,4 +291,6 @@ def _segment(measured: Measured) -> Section:
     ]
     text = f"The images with the lowest mean IoU of their classes. {_shown(len(pairs), found)}"
     hardest = {"text": text, "pairs": pairs, "cards": [], "legend": legend[:MOST_ROWS]}
-    return Section([_confusion(found, pixels=True)], table, hardest if pairs else None)
+    weakest = _weakest(dict(zip(found.classes, found.iou, strict=True)), "IoU")
+    conclusion = f"It gives {found.accuracy:.1%} of the pixels their class, at a mean IoU of {found.miou:.1%}{weakest}."
+    return Section([_confusion(found, pixels=True)], table, hardest if pairs else None, conclusion)

@@ -50,7 +50,7 @@ def test_without_a_background_every_class_is_tinted(image):
 
 def test_a_legend_is_below_with_what_was_found(result, image):
     drawn = result.draw_explained(image)
-    assert drawn.size == (480, 480 + 48)
+    assert drawn.size == (480, 480 + 44)
     assert drawn.crop((0, 0, 480, 480)).tobytes() == result.draw(image).tobytes()
     assert result.legend() == [("road", ORANGE), ("background", None), ("sky", BLUE)]
-    assert drawn.getpixel((10, 492)) == ORANGE
+    assert drawn.getpixel((10, 488)) == ORANGE

@@ -44,7 +44,7 @@ def touch_html(scenes: Sequence[tuple[str, View, View | None]], layers: Sequence
         layers: Names of involutions, in the order of the network; those with very many positions are left out.
         first: The layer that is shown first.
     """
-    made = []
+    made: list[dict[str, Any]] = []
     for name, view, twin in scenes:
         found = [layer for one in layers if (layer := _layer(view, one, twin))]
         if found:

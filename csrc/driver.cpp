@@ -214,6 +214,61 @@ bool dynamic(Problem p, const Buffer& input, int seed) {
          dynamic_backward(p, span, reduced, weight, map, input, seed);
 }
 
+// the forward in 8 bits; two-dimensional
+bool quantised(Problem p, int seed) {
+  const auto count = [](const Activation& a) { return a.size[0] * a.size[1] * a.size[2] * a.size[3] * a.size[4]; };
+  const int64_t features = pick({1, 3, 4, 16, 17, 64, 68}), taps = p.map.size[1] * p.map.size[3] * p.map.size[4];
+  const int64_t h = p.output.size[3], w = p.output.size[4], pixels = h * w;
+  Span span{};
+  span.taps = taps;
+  const int64_t sizes[5] = {p.output.size[0], features, 1, h, w};
+  std::copy(sizes, sizes + 5, span.reduced.size);
+  layout(span.reduced, engine() % 2);
+  const auto bytes = [](int64_t size) {
+    std::vector<uint8_t> all(size);
+    for (uint8_t& one : all) one = engine() % 256;
+    return all;
+  };
+  std::vector<uint8_t> input = bytes(count(p.input)), reduced = bytes(count(span.reduced)),
+                       weight = bytes(taps * features);
+  for (uint8_t& one : weight) one = one == 128 ? 0 : one;
+  const auto level = [&](int64_t i) { return static_cast<int8_t>(weight[i]); };
+  std::vector<float> of_tap(taps), bias(taps);
+  for (float& one : of_tap) one = static_cast<float>(1 + engine() % 8) / static_cast<float>(1 << 16);
+  for (float& one : bias) one = (static_cast<float>(engine() % 17) - 8) / 8;
+  p.zero = static_cast<float>(pick({0, 0, 3, 128}));
+  strides(p.map.size, {0, 1, 2, 3, 4, 5, 6, 7}, p.map.stride);
+  std::vector<double> map(p.map.size[0] * taps * pixels), truth(count(p.output));
+  for (int64_t i = 0; i < static_cast<int64_t>(map.size()); ++i) {
+    const int64_t x = i % w, y = i / w % h, t = i / pixels % taps, n = i / pixels / taps;
+    for (int64_t r = 0; r < features; ++r) map[i] += level(t * features + r) * reduced[at(span.reduced, n, r, 0, y, x)];
+    map[i] = map[i] * of_tap[t] + bias[t];
+  }
+  definition(p, [&](int64_t i, int64_t m, int64_t o) { truth[o] += (input[i] - p.zero) * map[m]; });
+  double largest = 1;
+  for (const double one : truth) largest = std::max(largest, std::abs(one));
+  // some exceed the levels
+  std::vector<float> scale(p.output.size[1]), shift(p.output.size[1]);
+  for (float& one : scale) one = static_cast<float>((16 + engine() % 240) / largest);
+  for (float& one : shift) one = static_cast<float>(engine() % 256);
+  std::vector<uint8_t> output(truth.size());
+  p.input.data = input.data();
+  span.reduced.data = reduced.data();
+  span.weight = weight.data();
+  span.bias = bias.data();
+  span.scale = of_tap.data();
+  p.output.data = output.data();
+  tested->quantised_forward(p, span, {scale.data(), shift.data(), false}, {threads, nullptr, 2});
+  for (int64_t i = 0; i < static_cast<int64_t>(truth.size()); ++i) {
+    const int64_t c = p.output.stride[1] == 1 ? i % p.output.size[1] : i / pixels % p.output.size[1];
+    const double wanted = std::min(255.0, std::max(0.0, truth[i] * scale[c] + shift[c]));
+    if (std::abs(output[i] - wanted) <= 0.51) continue;
+    std::printf("seed %d: 8 bits are %d at %ld instead of %g\n", seed, output[i], long(i), wanted);
+    return false;
+  }
+  return true;
+}
+
 bool one(int seed) {
   engine.seed(seed);
   Problem p{};
@@ -272,7 +327,7 @@ bool one(int seed) {
     dw[m] += output.get(o) * input.get(i);
   });
   const bool volume_only = p.map.size[2] != 1 || p.input.size[2] != 1 || p.output.size[2] != 1;
-  const bool generated = volume_only || dynamic(p, input, seed);
+  const bool generated = volume_only || (dynamic(p, input, seed) && quantised(p, seed));
   return same(forward, y, "forward", seed) && same(grad_input, dx, "gradient of the input", seed) &&
          same(grad_map, dw, "gradient of the map", seed) && generated;
 }

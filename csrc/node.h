@@ -15,6 +15,8 @@ using Shape = std::vector<int64_t>;
 struct Attributes {
   int64_t stride[2] = {1, 1}, padding[2] = {0, 0}, dilation[2] = {1, 1};
   int64_t channels_last = 0, relu = 0;
+  // of the node in 8 bits: the input's level that means 0
+  int64_t zero = 0;
 };
 
 // an input or the output; an optional input is absent or has the shape [0]
@@ -27,6 +29,8 @@ struct Operand {
 };
 
 enum Input { kInput, kWeight, kReduced = 1, kSpanWeight, kSpanBias, kScale, kShift, kInputs };
+// of the node in 8 bits, which has all of them
+constexpr int kSpanScale = kInputs, kQuantisedInputs = kInputs + 1;
 
 inline std::string text(const Shape& shape) {
   std::string all = "[";
@@ -53,6 +57,7 @@ inline std::string wrong(const Attributes& a) {
     return "channels_last must be 0 or 1; got " + std::to_string(a.channels_last);
   }
   if (a.relu < 0 || a.relu > 1) return "relu must be 0 or 1; got " + std::to_string(a.relu);
+  if (a.zero < 0 || a.zero > 255) return "zero must be 0 to 255; got " + std::to_string(a.zero);
   return {};
 }
 
@@ -60,8 +65,12 @@ inline std::string wrong(const Attributes& a) {
 class Invocation {
  public:
   // inputs in the contract's order
-  Invocation(bool dynamic, const Attributes& attributes, const Operand* inputs)
-      : dynamic_(dynamic), attributes_(attributes), in_(inputs), last_(attributes.channels_last != 0) {}
+  Invocation(bool dynamic, const Attributes& attributes, const Operand* inputs, bool quantised = false)
+      : dynamic_(dynamic),
+        quantised_(quantised),
+        attributes_(attributes),
+        in_(inputs),
+        last_(attributes.channels_last != 0) {}
 
   std::string check() const {
     for (int i = 0; i < (dynamic_ ? 3 : 2); ++i) {
@@ -91,10 +100,10 @@ class Invocation {
              " must have the same R, 1 or more";
     }
     const Shape& span = in_[kSpanWeight].shape;
-    const Shape wanted[] = {{span[0], span[1], span[2]}, {x[1]}, {x[1]}};
-    for (int i = kSpanBias; i <= kShift; ++i) {
+    const Shape taps = {span[0], span[1], span[2]}, wanted[] = {taps, {x[1]}, {x[1]}, taps};
+    for (int i = kSpanBias; i < (quantised_ ? kQuantisedInputs : kInputs); ++i) {
       const Shape& right = wanted[i - kSpanBias];
-      if (in_[i].absent() || in_[i].shape == right) continue;
+      if ((in_[i].absent() && !quantised_) || in_[i].shape == right) continue;
       return std::string(name(i)) + " must be " + axes(i) + " = " + text(right) + ", or be left out; got " +
              text(in_[i].shape);
     }
@@ -132,8 +141,13 @@ class Invocation {
       }
       return kernels()->forward(p, parallel);
     }
-    const Span span = {activation(in_[kReduced].data, in_[kReduced].shape), in_[kSpanWeight].data, optional(kSpanBias),
-                       map[1] * map[2] * map[3]};
+    Span span = {activation(in_[kReduced].data, in_[kReduced].shape), in_[kSpanWeight].data, optional(kSpanBias),
+                 map[1] * map[2] * map[3]};
+    if (quantised_) {
+      p.zero = static_cast<float>(attributes_.zero);
+      span.scale = static_cast<const float*>(in_[kSpanScale].data);
+      return kernels()->quantised_forward(p, span, {optional(kScale), optional(kShift), false}, parallel);
+    }
     kernels()->dynamic_forward(p, span, {optional(kScale), optional(kShift), attributes_.relu != 0}, parallel);
   }
 
@@ -159,21 +173,21 @@ class Invocation {
   const void* optional(int i) const { return in_[i].absent() ? nullptr : in_[i].data; }
 
   const char* name(int i) const {
-    static const char* const names[2][kInputs] = {{"input", "weight"},
-                                                  {"input", "reduced", "span_weight", "span_bias", "scale", "shift"}};
+    static const char* const names[2][kQuantisedInputs] = {
+        {"input", "weight"}, {"input", "reduced", "span_weight", "span_bias", "scale", "shift", "span_scale"}};
     return names[dynamic_][i];
   }
 
   const char* axes(int i) const {
     static const char* const plain[2][2] = {{"[N, C, H, W]", "[N, G, K_h, K_w, H_o, W_o]"},
                                             {"[N, H, W, C]", "[N, H_o, W_o, G, K_h, K_w]"}};
-    static const char* const dynamic[2][kInputs] = {
-        {"[N, C, H, W]", "[N, R, H_o, W_o]", "[G, K_h, K_w, R]", "[G, K_h, K_w]", "[C]", "[C]"},
-        {"[N, H, W, C]", "[N, H_o, W_o, R]", "[G, K_h, K_w, R]", "[G, K_h, K_w]", "[C]", "[C]"}};
+    static const char* const dynamic[2][kQuantisedInputs] = {
+        {"[N, C, H, W]", "[N, R, H_o, W_o]", "[G, K_h, K_w, R]", "[G, K_h, K_w]", "[C]", "[C]", "[G, K_h, K_w]"},
+        {"[N, H, W, C]", "[N, H_o, W_o, R]", "[G, K_h, K_w, R]", "[G, K_h, K_w]", "[C]", "[C]", "[G, K_h, K_w]"}};
     return dynamic_ ? dynamic[last_][i] : plain[last_][i];
   }
 
-  const bool dynamic_;
+  const bool dynamic_, quantised_;
   const Attributes& attributes_;
   const Operand* const in_;
   const bool last_;

@@ -31,6 +31,8 @@ struct Problem {
   int64_t stride[3];
   int64_t padding[3];
   int64_t dilation[3];
+  // of 8 bits: the input's level that means 0
+  float zero = 0;
 };
 
 // what generates the map: map[n, taps of all groups, z] = Σ_r weight[tap, r] · reduced[n, r, z] + bias[tap]
@@ -40,6 +42,8 @@ struct Span {
   const void* weight;
   const void* bias;
   int64_t taps;
+  // of 8-bit weights, [G·K_h·K_w]: the map is scale[tap] · Σ_r weight[tap, r] · reduced[n, r, z] + bias[tap]
+  const float* scale = nullptr;
 };
 
 // what follows in inference: relu(scale[c] · out[n, c, z] + shift[c]); scale and shift have C elements or are null
@@ -76,6 +80,9 @@ struct Kernels {
   void (*dynamic_forward)(const Problem&, const Span&, const Epilogue&, const Parallel&);
   // the problem's output is the incoming gradient
   void (*dynamic_backward)(const Problem&, const Span&, const Gradients&, const Parallel&);
+  // The forward in 8 bits, without ReLU: input, reduced features and output are unsigned bytes, the span weights signed
+  // ones, and all else is float. The output is rounded to the nearest of 0 to 255, to the even one of two.
+  void (*quantised_forward)(const Problem&, const Span&, const Epilogue&, const Parallel&);
 };
 
 // the sets that this processor runs, the best first

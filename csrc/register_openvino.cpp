@@ -69,22 +69,33 @@ class Involution : public ov::op::Op {
     visitor.on_attribute("padding", padding_);
     visitor.on_attribute("dilation", dilation_);
     visitor.on_attribute("channels_last", last_);
-    if (dynamic()) visitor.on_attribute("relu", relu_);
+    if (quantised()) {
+      visitor.on_attribute("zero", zero_);
+    } else if (dynamic()) {
+      visitor.on_attribute("relu", relu_);
+    }
     return true;
   }
 
   void validate_and_infer_types() override {
-    const size_t least = dynamic() ? 3 : 2, most = dynamic() ? kInputs : 2, count = get_input_size();
+    const size_t least = quantised() ? kQuantisedInputs : dynamic() ? 3 : 2, count = get_input_size();
+    const size_t most = quantised() ? kQuantisedInputs : dynamic() ? kInputs : 2;
     NODE_VALIDATION_CHECK(this, count >= least && count <= most, "wanted ", least, " to ", most, " inputs; got ",
                           count);
     const std::string problem = wrong_attributes();
     NODE_VALIDATION_CHECK(this, problem.empty(), problem);
     ov::element::Type type = get_input_element_type(0);
-    for (size_t i = 1; i < count; ++i) {
+    for (size_t i = 0; quantised() && i < count; ++i) {
+      const ov::element::Type wanted = i < 2 ? ov::element::u8 : i == 2 ? ov::element::i8 : ov::element::f32;
+      NODE_VALIDATION_CHECK(this, get_input_element_type(i).compatible(wanted), "input ", i, " must be ", wanted,
+                            "; got ", get_input_element_type(i));
+    }
+    for (size_t i = 1; !quantised() && i < count; ++i) {
       NODE_VALIDATION_CHECK(this, ov::element::Type::merge(type, type, get_input_element_type(i)),
                             "all inputs must have one type; got ", type, " and ", get_input_element_type(i));
     }
-    NODE_VALIDATION_CHECK(this, type.is_dynamic() || computable(type), "wanted f16, bf16, f32 or f64; got ", type);
+    NODE_VALIDATION_CHECK(this, quantised() || type.is_dynamic() || computable(type),
+                          "wanted f16, bf16, f32 or f64; got ", type);
     // all that is known already: on one thread the CPU plugin drops what is thrown later
     const std::string wrong_shape = wrong_shapes();
     NODE_VALIDATION_CHECK(this, wrong_shape.empty(), wrong_shape);
@@ -97,18 +108,18 @@ class Involution : public ov::op::Op {
     set_output_type(0, type, output);
   }
 
-  bool has_evaluate() const override { return computable(get_input_element_type(0)); }
+  bool has_evaluate() const override { return quantised() || computable(get_input_element_type(0)); }
 
   bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& tensors) const override {
-    Operand inputs[kInputs];
-    for (size_t i = 0; i < tensors.size() && i < kInputs; ++i) {
+    Operand inputs[kQuantisedInputs];
+    for (size_t i = 0; i < tensors.size() && i < kQuantisedInputs; ++i) {
       const ov::Shape& shape = tensors[i].get_shape();
       inputs[i].given = true;
       inputs[i].shape.assign(shape.begin(), shape.end());
       if (tensors[i].get_size() > 0) inputs[i].data = const_cast<void*>(static_cast<const void*>(at(tensors[i])));
     }
     const Attributes a = attributes();
-    const Invocation node(dynamic(), a, inputs);
+    const Invocation node(dynamic(), a, inputs, quantised());
     const std::string problem = node.check();
     OPENVINO_ASSERT(problem.empty(), get_type_name(), ": ", problem);
     OPENVINO_ASSERT(kernels() != nullptr, "INVOLUTION_CPU names none of the instruction sets of this processor");
@@ -121,6 +132,16 @@ class Involution : public ov::op::Op {
 
  protected:
   virtual bool dynamic() const = 0;
+  // in 8 bits
+  virtual bool quantised() const { return false; }
+
+  void assign(const Involution& other) {
+    stride_ = other.stride_;
+    padding_ = other.padding_;
+    dilation_ = other.dilation_;
+    last_ = other.last_;
+    zero_ = other.zero_;
+  }
 
   template <class Derived>
   std::shared_ptr<ov::Node> clone(const ov::OutputVector& inputs) const {
@@ -140,8 +161,8 @@ class Involution : public ov::op::Op {
   // of the same name elsewhere, or with something that fits.
   std::string wrong_shapes() const {
     static const char* const plain[2][2] = {{"NCHW", "NGKLYX"}, {"NHWC", "NYXGKL"}};
-    static const char* const generated[2][kInputs] = {{"NCHW", "NRYX", "GKLR", "GKL", "C", "C"},
-                                                      {"NHWC", "NYXR", "GKLR", "GKL", "C", "C"}};
+    static const char* const generated[2][kQuantisedInputs] = {{"NCHW", "NRYX", "GKLR", "GKL", "C", "C", "GKL"},
+                                                               {"NHWC", "NYXR", "GKLR", "GKL", "C", "C", "GKL"}};
     const char* const* const axes = dynamic() ? generated[last_] : plain[last_];
     std::map<char, int64_t> sizes;
     for (size_t i = 0; i < get_input_size(); ++i) {
@@ -156,7 +177,7 @@ class Involution : public ov::op::Op {
     }
     for (const char name : std::string("NGHWYXKLR")) sizes.emplace(name, 1);
     sizes.emplace('C', sizes['G']);
-    Operand inputs[kInputs];
+    Operand inputs[kQuantisedInputs];
     for (size_t i = 0; i < get_input_size(); ++i) {
       const ov::PartialShape& shape = get_input_partial_shape(i);
       const std::string names = axes[i];
@@ -168,11 +189,11 @@ class Involution : public ov::op::Op {
       }
     }
     const Attributes a = attributes();
-    return Invocation(dynamic(), a, inputs).check();
+    return Invocation(dynamic(), a, inputs, quantised()).check();
   }
 
   Attributes attributes() const {
-    return {{stride_[0], stride_[1]}, {padding_[0], padding_[1]}, {dilation_[0], dilation_[1]}, last_, relu_};
+    return {{stride_[0], stride_[1]}, {padding_[0], padding_[1]}, {dilation_[0], dilation_[1]}, last_, relu_, zero_};
   }
 
   std::string wrong_attributes() const {
@@ -187,7 +208,7 @@ class Involution : public ov::op::Op {
   }
 
   Pair stride_{1, 1}, padding_{0, 0}, dilation_{1, 1};
-  int64_t last_ = 0, relu_ = 0;
+  int64_t last_ = 0, relu_ = 0, zero_ = 0;
 };
 
 class Involution2d : public Involution {
@@ -226,6 +247,24 @@ class DynamicInvolution2d : public Involution {
 
  protected:
   bool dynamic() const override { return true; }
+};
+
+// DynamicInvolution2d in 8 bits, which `involution export --int8` writes
+class QuantisedInvolution2d : public DynamicInvolution2d {
+ public:
+  OPENVINO_OP("QuantisedInvolution2d", "involution", DynamicInvolution2d);
+  QuantisedInvolution2d() = default;
+
+  std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override {
+    const auto copy = std::make_shared<QuantisedInvolution2d>();
+    copy->assign(*this);
+    copy->set_arguments(inputs);
+    copy->validate_and_infer_types();
+    return copy;
+  }
+
+ protected:
+  bool quantised() const override { return true; }
 };
 
 ov::Output<ov::Node> transposed(const ov::Output<ov::Node>& input, const Pair& order) {
@@ -300,7 +339,8 @@ ov::OutputVector from_torch(const ov::frontend::NodeContext& node) {
 
 std::vector<ov::Extension::Ptr> extensions() {
   std::vector<ov::Extension::Ptr> all = {std::make_shared<ov::OpExtension<Involution2d>>(),
-                                         std::make_shared<ov::OpExtension<DynamicInvolution2d>>()};
+                                         std::make_shared<ov::OpExtension<DynamicInvolution2d>>(),
+                                         std::make_shared<ov::OpExtension<QuantisedInvolution2d>>()};
   for (const char* name : {"Involution2d", "DynamicInvolution2d"}) {
     all.push_back(std::make_shared<ov::frontend::onnx::ConversionExtension>(name, "involution", from_onnx));
   }

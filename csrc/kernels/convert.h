@@ -21,6 +21,11 @@ struct Half {
   uint16_t bits;
 };
 
+// an 8-bit level; its scale is in what it is multiplied by
+struct UInt8 {
+  uint8_t level;
+};
+
 template <class T>
 struct Arithmetic {
   using type = T;
@@ -31,6 +36,10 @@ struct Arithmetic<BFloat16> {
 };
 template <>
 struct Arithmetic<Half> {
+  using type = float;
+};
+template <>
+struct Arithmetic<UInt8> {
   using type = float;
 };
 
@@ -106,13 +115,85 @@ INVOLUTION_INLINE Bits16<Lanes> narrow(Floats<Lanes> x, Half) {
   return out;
 }
 
+template <int Lanes>
+using Bytes = typename VectorOf<uint8_t, Lanes>::type;
+template <int Lanes>
+using Ints = typename VectorOf<int32_t, 4 * Lanes>::type;
+
+#if defined(__AVX512F__)
+// all lanes; without it GCC warns of what its own headers leave undefined
+constexpr __mmask16 kAll = 0xffff;
+#endif
+
+// GCC converts bytes one by one, so the native vectors have their own instructions
+template <int Lanes>
+INVOLUTION_INLINE Floats<Lanes> widen(Bytes<Lanes> x, UInt8) {
+#if defined(__AVX512F__)
+  if constexpr (Lanes == 16) {
+    return __builtin_convertvector((Ints<Lanes>)_mm512_maskz_cvtepu8_epi32(kAll, (__m128i)x), Floats<Lanes>);
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (Lanes == 8) {
+    int64_t bytes;
+    std::memcpy(&bytes, &x, 8);
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes)));
+  }
+#elif defined(__SSE2__)
+  if constexpr (Lanes == 4) {
+    int32_t bytes;
+    std::memcpy(&bytes, &x, 4);
+    const __m128i none = _mm_setzero_si128();
+    return _mm_cvtepi32_ps(_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), none), none));
+  }
+#endif
+  return __builtin_convertvector(__builtin_convertvector(x, Ints<Lanes>), Floats<Lanes>);
+}
+
+// round to nearest even, at most 255 and at least 0, which NaN becomes
+template <int Lanes>
+INVOLUTION_INLINE Bytes<Lanes> narrow(Floats<Lanes> x, UInt8) {
+#if defined(__AVX512F__)
+  if constexpr (Lanes == 16) {
+    const __m512 from_0 = _mm512_maskz_max_ps(kAll, x, Floats<Lanes>{});
+    const __m512i whole = _mm512_maskz_cvtps_epi32(kAll, _mm512_maskz_min_ps(kAll, from_0, Floats<Lanes>{} + 255));
+    return (Bytes<Lanes>)_mm512_maskz_cvtepi32_epi8(kAll, whole);
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (Lanes == 8) {
+    const __m256 inside = _mm256_min_ps(_mm256_max_ps(x, _mm256_setzero_ps()), _mm256_set1_ps(255));
+    const __m256i whole = _mm256_cvtps_epi32(inside);
+    const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    const int64_t bytes = _mm_cvtsi128_si64(_mm_packus_epi16(halves, halves));
+    Bytes<Lanes> out;
+    std::memcpy(&out, &bytes, 8);
+    return out;
+  }
+#endif
+  x = x > 0 ? x : Floats<Lanes>{};
+  x = x < 255 ? x : Floats<Lanes>{} + 255;
+  // the sum's last bit is 1
+  const Floats<Lanes> whole = x + 8388608.f;
+  return __builtin_convertvector(reinterpret_cast<Ints<Lanes>>(whole) & 255, Bytes<Lanes>);
+}
+
+template <class T, int Lanes>
+struct Stored {
+  using type = Bits16<Lanes>;
+};
+template <int Lanes>
+struct Stored<UInt8, Lanes> {
+  using type = Bytes<Lanes>;
+};
+
 // `Lanes` neighbouring elements as vector of the arithmetic type
 template <int Lanes, class T, class A = typename Arithmetic<T>::type>
 INVOLUTION_INLINE typename VectorOf<A, Lanes * sizeof(A)>::type load_as(const T* from) {
   if constexpr (sizeof(T) == sizeof(A)) {
     return load<typename VectorOf<A, Lanes * sizeof(A)>::type>(from);
   } else {
-    Bits16<Lanes> bits;
+    typename Stored<T, Lanes>::type bits;
     std::memcpy(&bits, from, sizeof(bits));
     return widen<Lanes>(bits, T());
   }
@@ -123,7 +204,7 @@ INVOLUTION_INLINE void store_as(T* to, typename VectorOf<A, Lanes * sizeof(A)>::
   if constexpr (sizeof(T) == sizeof(A)) {
     store(to, value);
   } else {
-    Bits16<Lanes> bits = narrow<Lanes>(value, T());
+    typename Stored<T, Lanes>::type bits = narrow<Lanes>(value, T());
     std::memcpy(to, &bits, sizeof(bits));
   }
 }
@@ -132,6 +213,8 @@ template <class T>
 INVOLUTION_INLINE typename Arithmetic<T>::type load_one(const T* from) {
   if constexpr (sizeof(T) == sizeof(typename Arithmetic<T>::type)) {
     return *from;
+  } else if constexpr (sizeof(T) == 1) {
+    return from->level;
   } else {
     return widen<8>(Bits16<8>{from->bits}, T())[0];
   }
@@ -141,6 +224,8 @@ template <class T>
 INVOLUTION_INLINE void store_one(T* to, typename Arithmetic<T>::type value) {
   if constexpr (sizeof(T) == sizeof(value)) {
     *to = value;
+  } else if constexpr (sizeof(T) == 1) {
+    to->level = narrow<8>(Floats<8>{value}, T())[0];
   } else {
     to->bits = narrow<8>(Floats<8>{value}, T())[0];
   }

@@ -6,6 +6,7 @@
 #include "convert.h"
 #include "gather_row.h"
 #include "generate.h"
+#include "generate_quantised.h"
 
 namespace involution {
 namespace {
@@ -23,6 +24,9 @@ struct Finish {
   bool relu = false;
 };
 
+template <class T>
+using GeneratorOf = std::conditional_t<std::is_same_v<T, UInt8>, QuantisedGenerator, Generator<T>>;
+
 template <class T, bool Transposed>
 class Gather {
   using A = typename Arithmetic<T>::type;
@@ -34,11 +38,12 @@ class Gather {
 
  public:
   // with a generator the problem's map has no memory: its rows are generated in scratch, pixel by pixel
-  Gather(const Problem& p, const Parallel& parallel, const Generator<T>* generator = nullptr,
+  Gather(const Problem& p, const Parallel& parallel, const GeneratorOf<T>* generator = nullptr,
          const Finish<A>& finish = {})
       : source_(Transposed ? p.output : p.input),
         target_(Transposed ? p.input : p.output),
         map_(p.map),
+        zero_(static_cast<A>(p.zero)),
         generator_(generator),
         finish_(finish),
         parallel_(parallel) {
@@ -51,7 +56,7 @@ class Gather {
     direct_rows_ = most<int64_t>(1, least(target_.size[3], direct_rows_));
     parts_ = least(map_.size[1], ceil_div(8 * parallel.threads * direct_rows_, rows));
     if (generator_ != nullptr) {
-      map_pitch_ = Generator<T>::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
+      map_pitch_ = GeneratorOf<T>::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
       const int64_t strides[8] = {0, group_taps_, 0, map_.size[4], 1, 0, 0, map_pitch_};
       for (int i = 0; i < 8; ++i) map_.stride[i] = strides[i];
     }
@@ -163,6 +168,7 @@ class Gather {
     r.target_step = p.step * target_column;
     r.count = p.count;
     r.relu = finish_.relu;
+    r.zero = zero_;
     r.prefetch = generator_ == nullptr && !convert_map_;
     r.stream = stream_;
     r.taps = p.taps;
@@ -327,6 +333,9 @@ class Gather {
         pack_plane(source_at(n, channel, planes.source + i * planes.source_step, begin), end - begin, lanes,
                    slab + i * plane_size);
       }
+      if (zero_ != 0) {
+        for (int64_t i = 0; i < planes.count * plane_size; ++i) slab[i] -= zero_;
+      }
       for (int64_t y = y0; y < y1; ++y) {
         const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
         const A* map = nullptr;
@@ -410,7 +419,8 @@ class Gather {
 
   Activation source_, target_;
   Map map_;
-  const Generator<T>* generator_;
+  const A zero_;
+  const GeneratorOf<T>* generator_;
   const Finish<A> finish_;
   const Parallel& parallel_;
   Axis axis_[3];
@@ -430,7 +440,9 @@ void gather(const Problem& p, const Parallel& parallel) {
 template <class T>
 void generated_gather(const Problem& p, const Span& span, const Epilogue& e, const Parallel& parallel) {
   using A = typename Arithmetic<T>::type;
-  Generator<T> generator(span);
+  // the type of the epilogue's numbers
+  using E = std::conditional_t<std::is_same_v<T, UInt8>, A, T>;
+  GeneratorOf<T> generator(span);
   generator.prepare(parallel);
   Finish<A> finish;
   Scratch memory;
@@ -439,8 +451,8 @@ void generated_gather(const Problem& p, const Span& span, const Epilogue& e, con
     A* scale = static_cast<A*>(memory.reserve(2 * size * int64_t(sizeof(A))));
     A* shift = scale + size;
     for (int64_t c = 0; c < size; ++c) {
-      scale[c] = e.scale != nullptr && c < channels ? load_one(static_cast<const T*>(e.scale) + c) : A(1);
-      shift[c] = e.shift != nullptr && c < channels ? load_one(static_cast<const T*>(e.shift) + c) : A(0);
+      scale[c] = e.scale != nullptr && c < channels ? load_one(static_cast<const E*>(e.scale) + c) : A(1);
+      shift[c] = e.shift != nullptr && c < channels ? load_one(static_cast<const E*>(e.shift) + c) : A(0);
     }
     finish = {scale, shift, e.relu};
   }
@@ -449,6 +461,10 @@ void generated_gather(const Problem& p, const Span& span, const Epilogue& e, con
 
 void dynamic_forward(const Problem& p, const Span& span, const Epilogue& e, const Parallel& parallel) {
   with_type(p.type, [&](auto type) { generated_gather<decltype(type)>(p, span, e, parallel); });
+}
+
+void quantised_forward(const Problem& p, const Span& span, const Epilogue& e, const Parallel& parallel) {
+  generated_gather<UInt8>(p, span, e, parallel);
 }
 
 }  // namespace

@@ -29,6 +29,8 @@ struct Row {
   // of this cache line of channels; null without an epilogue
   const A *scale, *shift;
   bool relu;
+  // of 8 bits: the level that means 0
+  A zero;
   // whether the map comes from farther than the nearest cache, and the target goes past the caches
   bool prefetch, stream;
   // from the first row to the one that the next row of targets reads for the first time; 0 where it is near
@@ -46,10 +48,11 @@ using RowFunction = void (*)(const Row<T>&);
 enum class Order { any, taps, targets, column, column2 };
 
 template <class T, class A = typename Arithmetic<T>::type>
-INVOLUTION_INLINE Block<A> load_source(const T* from) {
+INVOLUTION_INLINE Block<A> load_source(const T* from, A zero) {
   Block<A> block;
   unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA {
     block.part[i] = load_as<kNativeLanes<A>>(from + i * kNativeLanes<A>);
+    if constexpr (std::is_same_v<T, UInt8>) block.part[i] -= zero;
     pin(block.part[i]);
   });
   return block;
@@ -70,6 +73,7 @@ struct Columns {
   // where the next target's, column's or tap's elements begin
   const A* next;
   const int64_t map_target, map_tap;
+  const A zero;
   // running pointers of the targets, or of the taps
   const A* element[O == Order::targets ? K : N];
 
@@ -90,7 +94,7 @@ struct Columns {
   template <int C, int First, int... I>
   INVOLUTION_INLINE void into(std::integer_sequence<int, I...>) {
     if (kKnown || (C >= low && C < high)) {
-      const Block<A> x = load_source(source);
+      const Block<A> x = load_source(source, zero);
       (add<C, First + I>(x), ...);
     }
     if constexpr (O == Order::any) (advance(element[First + I]), ...);
@@ -139,7 +143,7 @@ INVOLUTION_INLINE void any_columns(Block<A> (&sum)[N], const Row<T>& r, const T*
     unrolled<N>([&](auto t) INVOLUTION_INLINE_LAMBDA {
       const int64_t c = t * r.stride + m;
       if (c >= low && c < high) {
-        multiply_add(sum[t], load_source(source + c * r.column), map[t * r.map_target + m * r.map_tap]);
+        multiply_add(sum[t], load_source(source + c * r.column, r.zero), map[t * r.map_target + m * r.map_tap]);
       }
     });
   }
@@ -183,7 +187,8 @@ __attribute__((noinline)) void tile(const Row<T>& r, int64_t t) {
         if constexpr (N == kTile) {
           if (r.prefetch) prefetch_map<T, K, N>(r, map, row);
         }
-        Columns<T, K, S, N, Low, High, O> columns{sum, source, r.column, low, high, map, r.map_target, r.map_tap, {}};
+        Columns<T, K, S, N, Low, High, O> columns{sum, source,       r.column,  low,    high,
+                                                  map, r.map_target, r.map_tap, r.zero, {}};
         columns.all(std::make_integer_sequence<int, (N - 1) * S + K>());
       } else {
         any_columns<T, N>(sum, r, source, map, low, high);
@@ -253,10 +258,10 @@ template <class T, int S>
 constexpr bool specialised(int64_t taps) {
 #if defined(INVOLUTION_FEW_SIZES)
   // one of each kind, for slow builds
-  return taps == 3 || (taps == 4 && sizeof(T) != 2 && S == 1);
+  return taps == 3 || (taps == 4 && sizeof(T) > 2 && S == 1);
 #else
   const bool usual = taps == 3 || taps == 5 || taps == 7;
-  return sizeof(T) == 2 || S == 2 ? usual : usual || taps == 1 || taps == 2 || taps == 4 || taps == 9 || taps == 11;
+  return sizeof(T) <= 2 || S == 2 ? usual : usual || taps == 1 || taps == 2 || taps == 4 || taps == 9 || taps == 11;
 #endif
 }
 

@@ -11,9 +11,14 @@
 namespace involution {
 
 extern const Kernels INVOLUTION_TABLE(INVOLUTION_NAME, training), INVOLUTION_TABLE(INVOLUTION_NAME, inference);
-const Kernels INVOLUTION_TABLE(INVOLUTION_NAME, training) = {
-    INVOLUTION_STRING(INVOLUTION_NAME), gather<false>, gather<true>, map_gradient, dynamic_forward, dynamic_backward};
+const Kernels INVOLUTION_TABLE(INVOLUTION_NAME, training) = {INVOLUTION_STRING(INVOLUTION_NAME),
+                                                             gather<false>,
+                                                             gather<true>,
+                                                             map_gradient,
+                                                             dynamic_forward,
+                                                             dynamic_backward,
+                                                             quantised_forward};
 const Kernels INVOLUTION_TABLE(INVOLUTION_NAME, inference) = {
-    INVOLUTION_STRING(INVOLUTION_NAME), gather<false>, nullptr, nullptr, dynamic_forward, nullptr};
+    INVOLUTION_STRING(INVOLUTION_NAME), gather<false>, nullptr, nullptr, dynamic_forward, nullptr, quantised_forward};
 
 }  // namespace involution

@@ -77,6 +77,7 @@ def test_a_folder_of_images_calibrates(format, name, checkpoints, photos, tmp_pa
     assert written.metadata.precision == {"type": "int8", "calibration": f"2 images of {photos}"}
     # no labels are known
     assert "accuracy" not in str(written)
+    assert ("7 of 7 involutions in 8 bits" in str(written)) == (format == "openvino")
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])

@@ -49,6 +49,15 @@ INVOLUTION = "Involution2d"
 DYNAMIC_INVOLUTION = "DynamicInvolution2d"
 """Generates the kernel map and applies it, with the norm and ReLU that follow."""
 
+QUANTISED_INVOLUTION = "QuantisedInvolution2d"
+"""DynamicInvolution2d in 8 bits, in OpenVINO alone: all its inputs, then ``span_scale`` of ``[G, K_h, K_w]``.
+
+Input, reduced features and output are unsigned bytes, the span weights signed ones, and all else is float32:
+``map[tap] = span_scale[tap] · Σ_r span_weight[tap, r] · reduced[r] + span_bias[tap]`` is applied to ``input - zero``,
+and ``scale · … + shift`` is rounded to the nearest of 0 to 255, to the even one of two. Reads outside of the input are
+``zero``, an attribute of 0 to 255. There is no ``relu``: the lowest level is what does it.
+"""
+
 INPUTS = {
     INVOLUTION: ("input", "weight"),
     DYNAMIC_INVOLUTION: ("input", "reduced", "span_weight", "span_bias", "scale", "shift"),

@@ -21,6 +21,8 @@ from involution.export.registry import Format, Settings, register
 # whatever the processor has: a file computes what PyTorch does
 _PRECISION = "f32"
 _OPSET = 20
+# name of the entry that says how many involutions are in 8 bits
+_REMARK = f"{KEY}_8_bits"
 # batch sizes for which a network is kept compiled
 _KEPT = 4
 
@@ -40,7 +42,8 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
         if settings.int8 is not None:
             from involution.export.openvino_int8 import quantise
 
-            converted = quantise(converted, settings.int8)
+            converted, remark = quantise(converted, settings.int8)
+            converted.set_rt_info(remark, [_REMARK])
         converted.set_rt_info(metadata, [KEY])
         openvino.save_model(converted, path, compress_to_fp16=settings.weights == "float16")
     except RuntimeError as error:
@@ -62,7 +65,15 @@ def _core(with_extension: bool) -> Any:
 
 
 def _metadata(path: Path) -> str | None:
-    entry = _parsed(path).find(f"rt_info/{KEY}")
+    return _entry(path, KEY)
+
+
+def _remark(path: Path, graph: Graph) -> str:
+    return _entry(path, _REMARK) or ""
+
+
+def _entry(path: Path, name: str) -> str | None:
+    entry = _parsed(path).find(f"rt_info/{name}")
     return None if entry is None else entry.get("value")
 
 
@@ -121,6 +132,7 @@ register(
         options=("int8", "weights"),
         beside=(".bin",),
         check=_check,
+        remark=_remark,
         quantisers=("nncf",),
     )
 )

@@ -60,16 +60,7 @@ def read_record(run: Run, folder: Path) -> dict[str, Any] | None:
     Raises:
         StudyError: If the record is of other settings, or can't be read.
     """
-    path = _record(run, folder)
-    if not path.is_file():
-        return None
-    found = records.read(path)
-    difference = records.difference(found.get("settings", {}), _compared(run.config)) or (
-        "" if found.get("seed") == run.config.seed else f"seed is {found.get('seed')} there"
-    )
-    if difference:
-        raise StudyError(f"{path} belongs to another study ({difference}); choose another folder with --output")
-    return found
+    return records.read_record(_record(run, folder), _compared(run.config), seed=run.config.seed)
 
 
 def run_all(study: Study, folder: Path, split: str, jobs: int) -> Iterator[tuple[Run, dict[str, Any]]]:

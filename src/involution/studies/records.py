@@ -71,6 +71,26 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_record(path: Path, settings: Mapping[str, Any], **more: Any) -> dict[str, Any] | None:
+    """Return what a run left when it ended, None where it did not end.
+
+    Args:
+        path: Of the record.
+        settings: Of the run; the record has them under ``settings``.
+        more: What else makes it this run; the record has it beside them.
+
+    Raises:
+        StudyError: If the record is of other settings, or can't be read.
+    """
+    if not path.is_file():
+        return None
+    found = read(path)
+    there = {**found.get("settings", {}), **{key: found[key] for key in more if key in found}}
+    if said := difference(there, {**settings, **more}):
+        raise StudyError(f"{path} belongs to another study ({said}); choose another folder with --output")
+    return found
+
+
 def write(path: Path, found: Mapping[str, Any]) -> None:
     """Write a record in place of an earlier one."""
     with atomic_path(path, replace=True) as temporary:

@@ -104,13 +104,7 @@ def read_record(run: Run, folder: Path) -> dict[str, Any] | None:
     Raises:
         StudyError: If the record is of other settings, or can't be read.
     """
-    path = _record(run, folder)
-    if not path.is_file():
-        return None
-    found = records.read(path)
-    if difference := records.difference(found.get("settings", {}), _settings(run)):
-        raise StudyError(f"{path} belongs to another study ({difference}); choose another folder with --output")
-    return found
+    return records.read_record(_record(run, folder), _settings(run))
 
 
 def run_all(plan: Plan, folder: Path, jobs: int) -> Iterator[tuple[Run, dict[str, Any]]]:

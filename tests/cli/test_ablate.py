@@ -78,7 +78,7 @@ def test_the_packaged_study_as_a_pattern(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--study", "papr"], "no study file papr (packaged studies: paper); did you mean paper?"),
+        (["--study", "papr"], "no study file papr (packaged studies: paper, envelope); did you mean paper?"),
         (["--jobs", "0"], "--jobs must be 1 or more, got 0"),
         (["--seeds", "0"], "seeds must be from 1 to 1000, got 0"),
         (["--set", "trainer.epoch=1"], "no setting named 'trainer.epoch'; did you mean trainer.epochs?"),

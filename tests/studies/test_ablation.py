@@ -139,7 +139,9 @@ def test_wrong_studies(tmp_path, old, new, message):
 
 
 def test_a_study_that_is_not_there():
-    with pytest.raises(StudyError, match=r"no study file papers \(packaged studies: paper\); did you mean paper"):
+    with pytest.raises(
+        StudyError, match=r"no study file papers \(packaged studies: paper, envelope\); did you mean paper"
+    ):
         study_path("papers")
 
 

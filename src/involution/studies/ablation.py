@@ -31,6 +31,8 @@ _ARGS = "model.args."
 _OWN = ("name", "output", "seed", "devices")
 _KEYS = ("title", "recipe", "settings", "cost", "axes", "seeds")
 _MOST = 1000
+# a packaged study of its own kind
+_ENVELOPE = "envelope"
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ def study_path(source: str | Path) -> Path:
     if str(source) in known:
         return Path(str(resources.files("involution.recipes") / "ablate" / f"{source}.yaml"))
     if not Path(source).is_file():
+        known = [*known, _ENVELOPE]
         raise StudyError(f"no study file {source} (packaged studies: {', '.join(known)}){nearest(str(source), known)}")
     return Path(source)
 

@@ -237,6 +237,7 @@ def interleaved(
     warm: bool = False,
     pause: float = 0.0,
     device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Return the milliseconds of every call of several functions in turn, so that a disturbance hits all alike.
 
@@ -248,6 +249,8 @@ def interleaved(
             candidate's own data, not those of the candidate before.
         pause: Seconds of rest before them, for the threads of the candidate before, which may go on spinning.
         device: A GPU's type: its own clock times the calls, each with a cold L2 cache.
+        clock: What times a call on the CPU: the wall's clock, or with one thread ``time.process_time``, which does not
+            count the work of others.
     """
     for function in candidates.values():
         function()
@@ -265,10 +268,10 @@ def interleaved(
             if warm:
                 _warm_up(function)
             _synchronize()
-            start = time.perf_counter()
+            start = clock()
             function()
             _synchronize()
-            samples[name].append((time.perf_counter() - start) * 1e3)
+            samples[name].append((clock() - start) * 1e3)
         done += 1
     return samples
 

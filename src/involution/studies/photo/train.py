@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +14,7 @@ from torch.nn import functional as F
 
 from involution.engine.image_quality import psnr, ssim
 from involution.studies.photo.networks import NETWORKS
+from involution.studies.workers import alone
 
 PHOTOS = ("china", "flower")
 NOISE = 25 / 255
@@ -89,7 +88,7 @@ def train(run: Run) -> tuple[nn.Module, dict[str, float]]:
     """
     entry = NETWORKS[run.network]
     clean = square(photo(run.train), run.side)
-    with _alone(run.seed):
+    with alone(run.seed):
         network = entry.build()
         optimizer = torch.optim.Adam(network.parameters(), entry.learning_rate)
         begin, steps = time.process_time(), 0
@@ -154,19 +153,6 @@ def _crops(clean: Tensor) -> Tensor:
 
 def _inside(image: Tensor) -> Tensor:
     return image[..., _EDGE:-_EDGE, _EDGE:-_EDGE]
-
-
-@contextmanager
-def _alone(seed: int) -> Iterator[None]:
-    """One thread and random numbers of this seed inside the block; the caller's own behind it."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 def record(run: Run) -> tuple[nn.Module, dict[str, Any]]:

@@ -9,7 +9,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import commands
 import data_formats
 import export_formats
-import results
 from pygments.lexers.special import TextLexer
 
 from involution import __version__
@@ -19,11 +18,10 @@ release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
 
-# figures of the measured tables come from the files of results, the formats from those that are registered
+# the formats come from those that are registered
 myst_enable_extensions = ["substitution"]
 myst_heading_anchors = 3
 myst_substitutions = {
-    **results.tables(),
     "data_formats": data_formats.table(),
     "export_formats": export_formats.formats_table(),
     "export_tasks": export_formats.tasks_table(),

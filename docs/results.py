@@ -1,4 +1,4 @@
-"""The tables that README and the site show, from the files of results."""
+"""The tables of measured figures that README and the site show, from the files of results."""
 
 import statistics
 from collections.abc import Sequence
@@ -45,6 +45,7 @@ def tables() -> dict[str, str]:
         "measured_scale_predicted": _scale_predicted(),
         "measured_photo_time": photo_table.time_table(rows("photo")),
         "measured_photo": photo_table.psnr_table(rows("photo")),
+        "measured_training": training(),
         "measured_ablate": ablation_table.table(ablation.load_study("paper"), rows("ablate")),
     }
     notes = "\n".join(f"- {line}" for line in photo_table.leads(rows("photo")))
@@ -54,6 +55,31 @@ def tables() -> dict[str, str]:
 def rows(study: str, machine: str = MACHINE) -> list[dict[str, Any]]:
     """Return the rows of a study's results on a machine."""
     return origin.read_csv(RESULTS / f"{study}_{machine}.csv")
+
+
+def bare(table: Table) -> str:
+    """Return a table in Markdown without its title."""
+    text = table.markdown()
+    return text[text.index("|") :].strip()
+
+
+def training() -> Table:
+    """Return what trainings on the built-in data came to, RedNets beside their twins."""
+    found = rows("training")
+    cells = []
+    for what, command in dict.fromkeys((row["what"], row["command"]) for row in found):
+        some = [row for row in found if row["what"] == what]
+        seeds = some[0]["seeds"]
+        line = [what, f"`{command}`" if command.startswith("involution") else command, str(seeds)]
+        for twin in (False, True):
+            line.append(", ".join(_figure(row) for row in some if row["twin"] == twin))
+        cells.append(line)
+    return Table("Training runs", ["what", "command", "seeds", "RedNet", "convolution twin"], cells, labels=5)
+
+
+def _figure(row: dict[str, Any]) -> str:
+    spread = f" ± {row['deviation']:{row['form']}}" if "deviation" in row else ""
+    return f"{row['measure']} {row['value']:{row['form']}}{spread}{row.get('unit', '')}"
 
 
 def _columns(table: Table, title: str, chosen: Sequence[int]) -> Table:

@@ -26,8 +26,6 @@ def test_tables_show_what_was_measured(results):
     assert f"| inference | RedNet-50, folded | ResNet-50, folded | 8 | {figure} |" in tables["measured_ratios"]
     cost = {row["model"]: row for row in results.rows("cost")}
     assert f"| {cost['rednet152']['p50_ms']:.1f} (" in tables["measured_time"]
-    page = (PATH.parent / "measured.md").read_text(encoding="utf-8")
-    assert [name for name in tables if f"{{{{ {name} }}}}" not in page] == []
 
 
 def test_a_figure_is_the_median_over_the_layers_of_ratios_within_rounds(results):

@@ -1,34 +1,49 @@
-"""Writes README's tables from the files in ``benchmarks/results/``: ``python docs/readme.py``."""
+"""Writes the tables of README and of the site's pages from the files of results: ``python docs/fill.py``."""
 
 import re
 from pathlib import Path
 from typing import Any
 
+import guides
 import results
 
 from involution.studies.tables import Table
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NECKS = {
     "RedNet, convolution neck": "convolution neck",
     "RedNet, involution neck": "involution neck",
     "RedNet, involution neck and head": "involution neck and head",
 }
+_PLACE = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def tables() -> dict[str, str]:
-    """Return each table of README, in Markdown, by the name that it has there."""
-    return {"networks": _networks(), "speed": _speed(), "detectors": _detectors()}
+    """Return each table, in Markdown, by the name that it has in a page."""
+    readme = {"networks": _networks(), "speed": _speed(), "detectors": _detectors()}
+    return {**readme, **results.tables(), **guides.tables()}
 
 
-def filled(text: str) -> str:
-    """Return README's text with its tables as the results have them now."""
-    for name, table in tables().items():
-        begin = f"<!-- table: {name} -->\n"
-        text, count = re.subn(f"{begin}.*?<!-- end -->", f"{begin}{table}\n<!-- end -->", text, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"README must have one place for the table {name!r}; it has {count}")
-    return text
+def places(text: str) -> list[str]:
+    """Return the names of the tables that a page has places for."""
+    return _PLACE.findall(text)
+
+
+def filled(text: str, tables: dict[str, str]) -> str:
+    """Return a page's text with its tables as the results have them now.
+
+    Args:
+        text: With a comment ``<!-- table: NAME -->`` before each table and ``<!-- end -->`` behind it.
+        tables: Of `tables`.
+
+    Raises:
+        ValueError: For a table that there is not.
+    """
+    for name in places(text):
+        if name not in tables:
+            raise ValueError(f"no table {name!r}; there are {', '.join(tables)}")
+    return _PLACE.sub(lambda found: f"<!-- table: {found[1]} -->\n\n{tables[found[1]].strip()}\n\n<!-- end -->", text)
 
 
 def _networks() -> str:
@@ -53,7 +68,7 @@ def _networks() -> str:
 
 def _speed() -> str:
     row = results.rows("cpu")[0]
-    return f"\n{_bare(results.short().markdown())}\n\n{_machine(row)}\n"
+    return f"{results.bare(results.short())}\n\n{_machine(row)}"
 
 
 def _detectors() -> str:
@@ -67,17 +82,14 @@ def _detectors() -> str:
 
 
 def _with_machine(table: Table, row: dict[str, Any], also: str) -> str:
-    return f"\n{_bare(table.markdown())}\n\n{_machine(row)}, {also}\n"
+    return f"{results.bare(table)}\n\n{_machine(row)}, {also}"
 
 
 def _machine(row: dict[str, Any]) -> str:
     return f"Measured on: {row['device']}, torch {row['torch']}"
 
 
-def _bare(markdown: str) -> str:
-    """Return a table without its title."""
-    return markdown[markdown.index("|") :].strip()
-
-
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    made = tables()
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8"), made), encoding="utf-8")

@@ -26,6 +26,7 @@ def tables() -> dict[str, str]:
     }
     found |= {
         "weights": _weights(),
+        "deployment_expand": _expanded(),
         "detection_published": _published(_FAMILIES, _NECKS_AND_HEAD, DETECTORS),
         "detection_parameters": _parameters(),
         "detection_macs": _macs(),
@@ -55,6 +56,22 @@ def _weights() -> Table:
     ]
     header = ["name", "parameters", "top-1, top-5 by the authors (%)", "by PaddleClas, of these files (%)"]
     return Table("Weights", header, cells)
+
+
+def _expanded() -> Table:
+    rows = results.rows("expand")
+    runtimes = list(dict.fromkeys(row["runtime"] for row in rows))
+    by = {(row["form"], row["runtime"]): row for row in rows}
+    cells = [
+        [form, *(_range(by[form, runtime]) if (form, runtime) in by else "–" for runtime in runtimes)]
+        for form in dict.fromkeys(row["form"] for row in rows)
+    ]
+    return Table("Standard operators", ["", *runtimes], cells)
+
+
+def _range(row: dict[str, Any]) -> str:
+    ends = dict.fromkeys(f"{row[key]:.{row['digits']}f}" for key in ("least_ratio", "most_ratio"))
+    return " to ".join(ends)
 
 
 def _published(networks: dict[str, str], necks: dict[str, str], found: dict[str, Any]) -> Table:

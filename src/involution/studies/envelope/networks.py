@@ -28,7 +28,7 @@ class DepthwiseBottleneck(Bottleneck):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        conv = self.conv2
+        conv: Any = self.conv2
         self.conv2 = nn.Conv2d(
             conv.in_channels, conv.out_channels, 7, conv.stride, 3, groups=conv.in_channels, bias=False
         )

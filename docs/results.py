@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from involution.studies import ablation, ablation_table, bench_table, cost_table, harness, origin, scaling_table, suites
+from involution.studies.envelope import table as envelope_table
 from involution.studies.photo import table as photo_table
 from involution.studies.scaling import Cluster, Link
 from involution.studies.tables import Table, spread
@@ -45,6 +46,8 @@ def tables() -> dict[str, str]:
         "measured_scale_predicted": _scale_predicted(),
         "measured_photo_time": photo_table.time_table(rows("photo")),
         "measured_photo": photo_table.psnr_table(rows("photo")),
+        "measured_envelope": envelope_table.accuracy_table(rows("envelope")),
+        "measured_envelope_gains": envelope_table.gain_table(rows("envelope")),
         "measured_training": training(),
         "measured_ablate": ablation_table.table(ablation.load_study("paper"), rows("ablate")),
     }

@@ -62,7 +62,6 @@ def test_costs_alone(tmp_path, capsys, words):
     [
         (["--jobs", "0"], "--jobs must be 1 or more, got 0"),
         (["--seeds", "0"], "seeds must be from 1 to 1000, got 0"),
-        (["--print-study"], "--print-study prints a study's YAML file, and envelope has none; choose another --study"),
     ],
 )
 def test_wrong_usage(tmp_path, capsys, words, more, message):
@@ -71,6 +70,12 @@ def test_wrong_usage(tmp_path, capsys, words, more, message):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_there_is_no_file_to_print(capsys):
+    assert main(["ablate", "--study", "envelope", "--print-study"]) == 2
+    wanted = "--print-study prints a study's YAML file, and envelope has none; choose another --study"
+    assert wanted in capsys.readouterr().err
 
 
 def test_options_of_other_studies_are_told(capsys, words):

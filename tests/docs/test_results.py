@@ -44,3 +44,34 @@ def test_a_figure_is_the_median_over_the_layers_of_ratios_within_rounds(results)
     }
     median = statistics.median(held[layer, "unfold"] / held[layer, "involution"] for layer, _ in held)
     assert figures["peak memory of unfold ÷ involution, forward"][0] == f"{median:.2f}"
+
+
+def test_what_is_said_of_accuracy_against_cost_holds(results):
+    from involution.studies.envelope.networks import CONVOLUTION, DEPTHWISE, FAMILIES, LAST, NOT_LAST, REDNET
+    from involution.studies.envelope.table import COSTS, gain
+    from involution.studies.envelope.tasks import CLUTTER, FEW, MOVED, TASKS
+
+    rows = results.rows("envelope")
+    found = {
+        (task, family, cost): gain(rows, task, family, cost)
+        for task in TASKS
+        for family in FAMILIES
+        if family != CONVOLUTION
+        for cost in COSTS
+    }
+    verdicts = {key: value.verdict for key, value in found.items()}
+    assert {verdicts[task, DEPTHWISE, cost] for task in TASKS for cost in ("parameters", "macs")} == {"ahead"}
+    assert "behind" not in {
+        verdicts[task, family, cost] for task in TASKS for family in (DEPTHWISE, LAST) for cost in COSTS
+    }
+    assert [verdicts[task, REDNET, "parameters"] for task in (MOVED, CLUTTER, FEW)] == ["level", "level", "behind"]
+    assert {verdicts[task, REDNET, "p50_training_ms"] for task in TASKS} == {"behind"}
+    for task in TASKS:
+        for cost in COSTS:
+            points = {family: found[task, family, cost].points for family in FAMILIES if family != CONVOLUTION}
+            assert min(points, key=points.get) == NOT_LAST
+            assert max(points, key=points.get) == DEPTHWISE
+    trained = {(row["task"], row["family"], row["width"]): row["train_accuracy"] for row in rows}
+    assert all(
+        trained[task, REDNET, width] > trained[task, CONVOLUTION, width] - 7 for task in TASKS for width in (8, 12, 16)
+    )

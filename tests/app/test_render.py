@@ -62,6 +62,13 @@ def test_times_and_figures_can_be_read():
     assert "98.8 %" in html
 
 
+def test_an_image_of_another_kind_is_told_beside_the_answer():
+    rows = ClassificationResult("image 0", 0.0123, ("seven",), (1.0,))
+    html = predictions_html([(IMAGE, Prediction("net", 1, rows, "This network knows <b>digits</b>."))])
+    assert '<p class="note" role="status">This network knows &lt;b&gt;digits&lt;/b&gt;.</p>' in html
+    assert "note" not in predictions_html([(IMAGE, Prediction("net", 1, rows))])
+
+
 def test_nothing_found():
     empty = DetectionResult("image", 1.5, (6, 8), (), (), (), ())
     html = predictions_html([(IMAGE, Prediction("net", 1, empty))])

@@ -59,6 +59,7 @@ def test_turned_images_are_told_once(here, capsys):
     assert capsys.readouterr().err == (
         "turned upright by their EXIF orientation: 2 (a.jpg, b.jpg); --data.exif ignore in the training reads the "
         "pixels as stored\n"
+        "a.jpg and 1 more: Cropped: of 20×24 pixels the network sees those from 0 to 19 across and from 3 to 21 down.\n"
     )
 
 
@@ -156,7 +157,9 @@ def test_one_bad_image_costs_none_of_the_others(here, capsys):
     assert main([*words, "--output", "out"]) == 1
     said = capsys.readouterr()
     assert said.out.split() == ["out/seven-layer2.0.conv2-heatmap.png"]
-    assert said.err.splitlines() == ["gone.png: no such file", "skipped bad.png: not an image in a known format"]
+    cropped = "seven.png: Cropped: of 24×20 pixels the network sees those from 3 to 21 across and from 0 to 19 down."
+    bad = "skipped bad.png: not an image in a known format"
+    assert said.err.splitlines() == ["gone.png: no such file", bad, cropped]
     lines = [json.loads(line) for line in (here / "out/index.jsonl").read_text().splitlines()]
     assert [line.get("error") for line in lines] == ["not an image in a known format", None]
     # one of those that are averaged
@@ -197,3 +200,16 @@ def test_a_range_of_values_that_is_hardly_used_is_told(here, capsys):
     assert said in capsys.readouterr().err
     assert main(["explain", "seven.png", *words]) == 0
     assert "warning" not in capsys.readouterr().err
+
+
+def test_what_is_cut_off_and_of_another_kind_is_told_once_for_all_images(here, capsys):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (400, 200), (200, 30, 30)).save(name)
+    words = ["explain", "a.png", "b.png", "--checkpoint", "a.ckpt", "--what", "heatmap"]
+    assert main(words) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "a.png and 1 more: This network knows 16×16 grey images; a photograph of 400×200 was shown.",
+        "a.png and 1 more: Cropped: of 400×200 pixels the network sees those from 100 to 299 across and from 0 to 199 "
+        "down.",
+    ]

@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import matplotlib.colors
+import numpy as np
 import pytest
 import torch
 from matplotlib.animation import FFMpegWriter
@@ -19,7 +22,7 @@ from involution.explain import (
     stage_layers,
     stages_figure,
 )
-from involution.explain.animation import fixed_kernel, sliding_path
+from involution.explain.animation import exact_palette, fixed_products, sliding_path
 from involution.models import rednet_nano
 from involution.models.variants import rednet_nano_conv
 from involution.nn import Involution2d
@@ -158,6 +161,11 @@ def test_receptive_fields_side_by_side(view):
     assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "nano", "twin"]
     field = receptive_field(twin.network, twin.input, LAYER)
     torch.testing.assert_close(drawn(figure.axes[2]), field.clamp(min=1e-3))
+    # over the picture: nothing covers it where nothing matters
+    below, above = figure.axes[2].images
+    grey = torch.from_numpy(below.get_array().data)
+    assert torch.corrcoef(torch.stack([grey.flatten(), view.picture.flatten()]))[0, 1] > 0.99
+    assert (torch.from_numpy(above.get_alpha())[field <= 1e-3] == 0).all()
     with pytest.raises(ExplainError, match="small has no layer"):
         receptive_field_figure([view, View.of(nn.Conv2d(1, 1, 1), view.input, name="small")], LAYER)
     with pytest.raises(ExplainError, match=r"8 rows and 8 columns; got \(9, 0\)"):
@@ -173,11 +181,23 @@ def test_animation_has_a_frame_for_each_position(view, tmp_path):
     with Image.open(tmp_path / "window.gif") as image:
         assert image.n_frames == 5
     assert [frame for frame, _ in done] == list(range(5))
-    image, tile = moving._fig.axes[0], moving._fig.axes[1]
+    image, *tiles = moving._fig.axes
+    assert len(tiles) == 6
     moving._func(2)
     row, column = path[2]
-    assert torch.equal(drawn(tile), kernels[1, :, :, row, column])
+    assert torch.equal(drawn(tiles[1]), kernels[1, :, :, row, column])
     assert image.get_xlabel() == f"row {row}, column {column}"
+    # window × kernel = products, which add up to what the layer puts out there, at one of the group's channels
+    inside = drawn(tiles[0]).isfinite()
+    torch.testing.assert_close(drawn(tiles[2])[inside], (drawn(tiles[0]) * drawn(tiles[1]))[inside])
+    output = []
+    hook = view.network.get_submodule(LAYER).register_forward_hook(lambda module, args, out: output.append(out[0]))
+    with torch.no_grad():
+        view.network(view.input)
+    hook.remove()
+    sums = output[0][16:, row, column]
+    assert (sums - drawn(tiles[2])[inside].sum()).abs().min() < 1e-4
+    assert tiles[2].get_xlabel() == f"sum {drawn(tiles[2])[inside].sum():.2f}"
     assert list(tmp_path.glob("[!.]*")) == [tmp_path / "window.gif"]
 
 
@@ -206,18 +226,86 @@ def test_paths_slide_to_and_fro():
 def test_the_fixed_kernel_says_where_it_is_from(view):
     found = layer_map(view, LAYER)
     twin = View.of(rednet_nano_conv(in_chans=1).eval(), view.input, name="twin")
-    kernel, origin = fixed_kernel(view, found, 1, twin)
-    assert torch.equal(kernel, twin.network.get_submodule(LAYER).weight[16, 16].detach())
-    assert origin == "twin, layer2.1.conv2,\nchannel 17 to channel 17"
-    kernel, origin = fixed_kernel(view, found, 0)
-    assert torch.equal(kernel, view.network.conv1[6].weight[0, 0].detach())
-    assert "from conv1.6 of the same network" in origin
-    assert "conv1.0" in fixed_kernel(view, layer_map(view, "stem"), 0)[1]
+    fixed, origin = fixed_products(view, found, twin)
+    weight = twin.network.get_submodule(LAYER).weight
+    assert torch.equal(fixed.kernels, weight[fixed.target, fixed.source].detach())
+    assert origin == f"twin, layer2.1.conv2, channel {fixed.source + 1} to channel {fixed.target + 1}"
+    assert fixed.parts == weight.shape[1]
+    _, origin = fixed_products(view, found)
+    assert "conv1.6 of the same network" in origin
+    assert "conv1.0" in fixed_products(view, layer_map(view, "stem"))[1]
     lonely = View.of(nn.Sequential(Involution2d(1, 3)), view.input, name="lonely")
     with pytest.raises(ExplainError, match="lonely has no convolution larger than 1×1"):
-        fixed_kernel(lonely, layer_map(lonely, "0"), 0)
+        fixed_products(lonely, layer_map(lonely, "0"))
     with pytest.raises(ExplainError, match="it is not a twin of nano"):
-        fixed_kernel(view, found, 0, lonely)
+        fixed_products(view, found, lonely)
+
+
+def test_windows_of_an_animation_are_whole(view):
+    moving = animate(view, LAYER, frames=64)
+    moving._draw_was_started = True
+    axes = moving._fig.axes[0]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for frame in range(64):
+        moving._func(frame)
+        for window in [patch for patch in axes.patches if not patch.get_fill()]:
+            assert left < window.get_x()
+            assert window.get_x() + window.get_width() < right
+            assert top < window.get_y()
+            assert window.get_y() + window.get_height() < bottom
+
+
+def test_an_animation_keeps_the_colours_of_its_cells(view, tmp_path):
+    moving = animate(view, LAYER, frames=3)
+    save_animation(moving, tmp_path / "window.gif")
+    moving._func(2)
+    tile = moving._fig.axes[2]
+    shown = tile.images[-1]
+    box = tile.get_window_extent()
+    with Image.open(tmp_path / "window.gif") as image:
+        image.seek(2)
+        frame = image.convert("RGB")
+    scale = frame.width / moving._fig.bbox.width
+    for row, column in ((0, 0), (3, 3), (6, 5)):
+        x = (box.x0 + (column + 0.5) * box.width / 7) * scale
+        y = frame.height - (box.y1 - (row + 0.5) * box.height / 7) * scale
+        wanted = shown.cmap(shown.norm(shown.get_array()[row, column]), bytes=True)[:3]
+        assert frame.getpixel((round(x), round(y))) == tuple(int(part) for part in wanted)
+
+
+def test_colours_of_areas_are_exact_however_many_others_there_are():
+    random = np.random.default_rng(0)
+    frames = [random.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(2)]
+    violet, orange = (98, 72, 196), (189, 106, 18)
+    frames[0][:10, :10], frames[1][20:, 30:] = violet, orange
+    palette, places = exact_palette(frames)
+    assert len(palette) <= 256
+    assert (palette[places[0]][:10, :10] == violet).all()
+    assert (palette[places[1]][20:, 30:] == orange).all()
+    few, places = exact_palette([frame // 128 * 100 for frame in frames])
+    assert (few[places[1]] == frames[1] // 128 * 100).all()
+
+
+def test_notes_are_at_the_foot_and_a_heat_map_always_has_one(view):
+    noted = replace(view, notes=("Cropped: something.",))
+    moving = animate(noted, LAYER, frames=1)
+    moving._draw_was_started = True
+    heat = [heat_map_figure(noted, LAYER), stages_figure(noted)]
+    for figure in [*heat, kernels_figure(noted, LAYER), receptive_field_figure([noted], LAYER), moving._fig]:
+        assert "Cropped: something." in texts(figure)
+    for figure in heat:
+        assert "a stem with random weights already draws" in " ".join(texts(figure))
+
+
+def test_the_window_of_the_first_position_has_its_true_size(view):
+    figure = kernels_figure(view, LAYER, [(1, 2), (6, 4)])
+    axes = figure.axes[0]
+    top, left, height, width = layer_map(view, LAYER).window(1, 2)
+    (window,) = [p for p in axes.patches if p.get_width() == width and p.get_linewidth() == 1.8]
+    assert (window.get_y(), window.get_x(), window.get_height()) == (top, left, height)
+    assert axes.get_xlim()[0] < left
+    assert axes.get_ylim()[1] < top
+    assert axes.get_xlabel() == "dashed: window of A,\n14×14 of 16×16 pixels"
 
 
 def test_stages_have_a_row_each(view):

@@ -43,6 +43,15 @@ def test_what_is_outside_or_cut_off_is_refused(tmp_path):
     assert view.input_pixel(47, 31) == (15, 15)
 
 
+def test_what_is_cut_off_and_what_is_of_another_kind_is_noted(tmp_path):
+    subject = Subject.from_checkpoint(save_checkpoint(tmp_path / "a.ckpt"))
+    assert subject.view(Image.new("L", (32, 32))).notes == ()
+    (cropped,) = subject.view(Image.new("L", (64, 32))).notes
+    assert cropped == "Cropped: of 64×32 pixels the network sees those from 16 to 47 across and from 0 to 31 down."
+    other, _ = subject.view(Image.new("RGB", (300, 200), (255, 0, 0))).notes
+    assert other == "This network knows 16×16 grey images; a photograph of 300×200 was shown."
+
+
 def test_input_is_what_prediction_gives_the_network(tmp_path):
     from involution.predict import ClassificationPredictor
 

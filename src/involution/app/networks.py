@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from involution.app.checkpoints import Checkpoint
 from involution.app.errors import AppError
 from involution.app.reader import Upload
+from involution.engine.domain import mismatch
 from involution.explain import Subject, View, involution_layers, layer_map
 from involution.explain.touch import touch_html
 from involution.predict import Predictor, Result, find_device, load_predictor
@@ -32,11 +33,13 @@ class Prediction:
         title: Name of the network.
         parameters: How many it has.
         result: With the time it took.
+        note: That the image is of another kind than those of the training.
     """
 
     title: str
     parameters: int
     result: Result
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def predict(checkpoint: Checkpoint, upload: Upload) -> Prediction:
         # the first run sets up what later ones reuse, so its time means nothing
         network.predict(image)
     parameters = sum(part.numel() for part in network.model.parameters())
-    return Prediction(checkpoint.title, parameters, network.predict(image))
+    return Prediction(checkpoint.title, parameters, network.predict(image), mismatch(network.card, image))
 
 
 def stage_kernels(

@@ -90,7 +90,7 @@ def _card(image: Image, prediction: Prediction) -> str:
     return (
         f'<section class="card"><h2>{escape(prediction.title)}</h2>'
         f"<p class=muted><b>{_milliseconds(result.seconds)}</b> · {prediction.parameters / 1e6:.2f} M "
-        f"parameters</p>{body}</section>"
+        f"parameters</p>{notice(prediction.note) if prediction.note else ''}{body}</section>"
     )
 
 

@@ -100,11 +100,12 @@ def draw_all(pictures: Pictures, images: Sequence[Path], subject: Any, twin: Any
     attempts = Attempts(say)
     errors: list[tuple[Origin, str]] = []
     noticed = Noticed()
+    notes: dict[str, list[Path]] = {}
     averaged, complete = _averaged([part for part in (subject, twin) if part], pictures.average, say, noticed)
     try:
         for image, name in zip(images, names, strict=True):
             try:
-                _draw(pictures, image, name, subject, twin, averaged, attempts, noticed)
+                _draw(pictures, image, name, subject, twin, averaged, attempts, noticed, notes)
             except (ExplainError, ImageError) as error:
                 if len(images) == 1:
                     raise
@@ -118,6 +119,8 @@ def draw_all(pictures: Pictures, images: Sequence[Path], subject: Any, twin: Any
         for line in noticed.lines(subject.reading, setting=OF_TRAINING):
             say(line)
     attempts.end()
+    for note, files in notes.items():
+        say(f"{files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {note}")
     if pictures.moving == [".gif"]:
         say("no MP4: ffmpeg is not installed")
     return complete and not errors and not attempts.failed
@@ -152,8 +155,9 @@ def _draw(
     averaged: Any,
     attempts: Attempts,
     noticed: Noticed,
+    notes: dict[str, list[Path]],
 ) -> None:
-    """Draw the pictures of an image one by one, and print their paths."""
+    """Draw the pictures of an image one by one, and print their paths; add what must be known to the notes."""
     from involution.explain import (
         animate,
         heat_map_figure,
@@ -166,6 +170,8 @@ def _draw(
     # those of the average were told of
     view = subject.view(image, None if image in pictures.average and averaged else noticed)
     other = twin.view(image) if twin else None
+    for note in view.notes:
+        notes.setdefault(note, []).append(image)
     layer, style, groups = pictures.layer, pictures.style, pictures.groups
     found = layer_map(view, layer)
     # positions are checked before anything is drawn

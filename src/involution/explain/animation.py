@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+import numpy as np
+import torch
+from torch import nn
 
 from .errors import ExplainError
 from .kernels import draw_tile, kernel_limit
 from .layer import LayerMap, layer_map
-from .style import bare, colour_bar, drawing, new_figure, subfigures
+from .products import Products, convolution_products, involution_products
+from .style import Style, bare, drawing, new_figure, subfigures
 from .subject import View
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
+
+# colours of the tiles, an odd number so that zero has one
+_LEVELS = 65
 
 
 def animate(
@@ -29,14 +35,14 @@ def animate(
     milliseconds: int = 120,
     style: str = "light",
 ) -> FuncAnimation:
-    """Slide a layer's window over the image, with its generated kernel next to a convolution's fixed one.
+    """Slide a layer's window over the image: window × kernel = products, next to those of a convolution.
 
     Args:
         view: Network and image.
         layer: Name of an involution, see `find_layer`.
-        twin: The convolution twin, whose layer of the same name provides the fixed kernel; without it, the kernel
-            comes from another layer of the same network, and the picture says which.
-        group: The group whose kernels are shown, starting at 0.
+        twin: The convolution twin, whose layer of the same name is shown beside; without it, another layer of the same
+            network is, and the picture says which.
+        group: The group whose kernels are shown, starting at 0; of its channels the one that changes most.
         frames: Number of frames, spread evenly over a path that crosses the map row by row, back and forth.
         milliseconds: Duration of a frame.
         style: light or dark.
@@ -62,54 +68,106 @@ def animate(
             f"{found.name} has {count} group{'s' if count > 1 else ''} of kernels; got group {group + 1}"
         )
     path = sliding_path(found.size, frames)
-    fixed, origin = fixed_kernel(view, found, group, twin)
-    kernels = found.kernels[group]
+    fixed, origin = fixed_products(view, found, twin)
+    made = involution_products(view, found, group)
+    titles = (
+        f"involution, {k_h}×{k_w}:\nmade for this position",
+        "convolution, {}×{}:\nthe same everywhere".format(*fixed.taps),
+    )
     with drawing(style) as look:
         figure = new_figure(
-            10.6,
-            5.0,
+            11.6,
+            5.6,
             "Involution makes a kernel for each position; convolution has one",
             f"{view.name}, {found.name}, group {group + 1} of {count}",
             view.untrained or (twin is not None and twin.untrained),
             look,
+            [
+                *view.notes,
+                f"A convolution adds up such sums over its {fixed.parts} input channels; one is shown, {origin}.",
+            ],
         )
-        left_side, right_side = subfigures(figure, [1, 1.55])
+        left_side, right_side = subfigures(figure, [1, 1.7])
         image = left_side.subplots()
-        moving, still = right_side.subplots(1, 2)
+        grid = right_side.subplots(2, 3)
         image.imshow(view.picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none", zorder=1)
         bare(image)
-        _room_for_windows(image, view, found)
-        top, left, height, width = found.window(*path[0])
-        window = Rectangle((left, top), width, height, fill=False, edgecolor=look.mark, linewidth=2.5, zorder=3)
-        image.add_patch(window)
-        dot = image.scatter([], [], s=70, color=look.mark, edgecolor="#1b1b1b", linewidth=0.8, zorder=4)
-        tile = draw_tile(moving, kernels[:, :, 0, 0], kernel_limit(kernels), look.signed_map)
-        constant = draw_tile(still, fixed, kernel_limit(fixed), look.signed_map)
-        image.set_title("image, and the window")
-        moving.set_title(f"involution: {k_h}×{k_w},\nmade for this position")
-        still.set_title(f"convolution: {fixed.shape[0]}×{fixed.shape[1]},\nthe same everywhere")
-        still.set_xlabel(origin, fontsize=10, color=look.muted)
-        moving.set_xlabel(" ", fontsize=10)
+        _room_for_windows(image, view, [made, fixed], found, look)
+        frame = {"fill": False, "zorder": 3, "clip_on": False}
+        windows = [
+            Rectangle((0, 0), 1, 1, edgecolor=look.mark, linewidth=2.5, **frame),
+            Rectangle((0, 0), 1, 1, edgecolor=look.fixed, linewidth=2.0, linestyle=(0, (3, 2)), **frame),
+        ]
+        for window in windows:
+            image.add_patch(window)
+        dot = image.scatter([], [], s=60, color=look.mark, edgecolor="#1b1b1b", linewidth=0.8, zorder=4)
+        image.set_title("image, and the windows")
         place = image.set_xlabel(" ", fontsize=12)
-        for axes, drawn in ((moving, tile), (still, constant)):
-            axes.spines[:].set(visible=True, color=look.muted, linewidth=0.8)
-            bar = {"orientation": "horizontal", "shrink": 0.85, "aspect": 22, "pad": 0.02}
-            colour_bar(right_side, drawn, axes, "kernel weight", look, **bar)
+        # few enough colours for a GIF to have each of them
+        colours = look.signed_colours.resampled(_LEVELS).with_extremes(bad=look.outside)
+        rows = [_Row(line, products, colours, look) for line, products in zip(grid, (made, fixed), strict=True)]
+        for axes, title, colour in zip(grid[:, 0], titles, (look.mark_text, look.fixed), strict=True):
+            axes.set_ylabel(title, fontsize=11.5, color=colour)
+        for axes, title in zip(grid[0], ("window", "× kernel", "= products"), strict=True):
+            axes.set_title(title)
         # lay out the figure once, so that later frames don't move it
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
-    def draw(frame: int) -> list[Any]:
-        row, column = path[frame]
-        top, left, _, _ = found.window(row, column)
+    def draw(number: int) -> list[Any]:
+        row, column = path[number]
         y, x = found.middle(row, column)
-        window.set_xy((left, top))
+        places = [(row, column), fixed.position(y, x)]
+        for window, products, at in zip(windows, (made, fixed), places, strict=True):
+            top, left, height, width = products.window(*at)
+            window.set_bounds(left, top, width, height)
         dot.set_offsets([(x, y)])
-        tile.set_data(kernels[:, :, row, column].numpy())
         place.set_text(f"row {row}, column {column}")
-        return [window, dot, tile, place]
+        drawn = [artist for line, at in zip(rows, places, strict=True) for artist in line.show(*at)]
+        return [*windows, dot, place, *drawn]
 
     return FuncAnimation(figure, draw, frames=len(path), interval=milliseconds, repeat=True, init_func=lambda: [])
+
+
+class _Row:
+    """Window, kernel and products of one layer, side by side."""
+
+    def __init__(self, line: Any, products: Products, colours: Any, look: Style) -> None:
+        self.products = products
+        window, kernel, made = products.at(0, 0)
+        limits = [
+            kernel_limit(values) if values.isfinite().all() else 1.0 for values in (products.given, products.kernels)
+        ]
+        limits.append(_largest_product(products))
+        self.tiles = []
+        for axes, values, limit in zip(line, (window, kernel, made), limits, strict=True):
+            self.tiles.append(draw_tile(axes, values, limit, colours))
+            axes.spines[:].set(visible=True, color=look.muted, linewidth=0.8)
+            # room for the sum, which comes below the products
+            axes.set_xlabel(f"±{limit:.2g}", fontsize=11, color=look.muted)
+        self.sum = line[2].set_xlabel("sum 0.00", fontsize=12, fontweight="bold", color=look.ink)
+
+    def show(self, row: int, column: int) -> list[Any]:
+        """Move to a position."""
+        values = self.products.at(row, column)
+        for tile, shown in zip(self.tiles, values, strict=True):
+            tile.set_data(shown.numpy())
+        total = values[2].nansum().item()
+        self.sum.set_text(f"sum {total:.2f}" if self.products.plain else " ")
+        return [*self.tiles, self.sum]
+
+
+def _largest_product(products: Products) -> float:
+    """The end of the products' scale: what few of them exceed anywhere."""
+    rows, columns = products.output.shape
+    some = [
+        products.at(row, column)[2]
+        for row in range(0, rows, max(1, rows // 8))
+        for column in range(0, columns, max(1, columns // 8))
+    ]
+    finite = torch.stack(some)
+    finite = finite[finite.isfinite()]
+    return kernel_limit(finite) if len(finite) else 1.0
 
 
 def sliding_path(size: tuple[int, int], frames: int) -> list[tuple[int, int]]:
@@ -134,14 +192,11 @@ def sliding_path(size: tuple[int, int], frames: int) -> list[tuple[int, int]]:
     return [whole[round(frame * (len(whole) - 1) / max(1, frames - 1))] for frame in range(frames)]
 
 
-def fixed_kernel(view: View, found: LayerMap, group: int, twin: View | None = None) -> tuple[Tensor, str]:
-    """A convolution's kernel to show next to a group's generated ones, and a description of its origin.
+def fixed_products(view: View, found: LayerMap, twin: View | None = None) -> tuple[Products, str]:
+    """A convolution to show next to an involution, and where it is from.
 
-    With a twin, it comes from the layer of the same name: the slice from the group's first channel to itself. Without
-    one, it comes from the last convolution before the layer whose kernel is larger than 1×1, or else the first one.
-
-    Returns:
-        `[K_h, K_w]` and the origin.
+    With a twin it is the layer of the same name. Without one, it is the last convolution before the layer whose kernel
+    is larger than 1×1, or else the first one.
 
     Raises:
         ExplainError: If there is none.
@@ -150,10 +205,7 @@ def fixed_kernel(view: View, found: LayerMap, group: int, twin: View | None = No
         conv = dict(twin.network.named_modules()).get(found.name)
         if not isinstance(conv, nn.Conv2d):
             raise ExplainError(f"{twin.name} has no convolution {found.name!r}: it is not a twin of {view.name}")
-        channel = group * conv.out_channels // found.kernels.shape[0]
-        into = min(channel, conv.weight.shape[1] - 1)
-        origin = f"{twin.name}, {found.name},\nchannel {into + 1} to channel {channel + 1}"
-        return conv.weight[channel, into].detach().float().cpu(), origin
+        return _with_origin(convolution_products(twin, conv), f"{twin.name}, {found.name}")
     names = [name for name, _ in view.network.named_modules()]
     convs = {
         name: module
@@ -164,18 +216,77 @@ def fixed_kernel(view: View, found: LayerMap, group: int, twin: View | None = No
     if not convs:
         raise ExplainError(f"{view.name} has no convolution larger than 1×1 to compare with; give its twin")
     name = before[-1] if before else next(iter(convs))
-    conv = convs[name]
-    return conv.weight[0, 0].detach().float().cpu(), f"from {name} of the same network,\nchannel 1 to channel 1"
+    return _with_origin(convolution_products(view, convs[name]), f"{name} of the same network")
 
 
-def _room_for_windows(axes: Any, view: View, found: LayerMap) -> None:
-    """Leave room around the picture for windows that extend beyond it, where zeros are read."""
+def _with_origin(products: Products, name: str) -> tuple[Products, str]:
+    return products, f"{name}, channel {products.source + 1} to channel {products.target + 1}"
+
+
+def _room_for_windows(axes: Any, view: View, sides: Sequence[Products], found: LayerMap, look: Style) -> None:
+    """Leave room around the picture for windows that reach out of it, hatched: zeros are read there."""
+    from matplotlib.patches import Rectangle
+
     height, width = view.size
-    corners = [found.window(0, 0), found.window(found.size[0] - 1, found.size[1] - 1)]
-    axes.set(
-        xlim=(min(-0.5, corners[0][1]) - 0.5, max(width - 0.5, corners[1][1] + corners[1][3]) + 0.5),
-        ylim=(max(height - 0.5, corners[1][0] + corners[1][2]) + 0.5, min(-0.5, corners[0][0]) - 0.5),
+    last = found.middle(found.size[0] - 1, found.size[1] - 1)
+    corners = [side.window(0, 0) for side in sides]
+    ends = [side.window(*side.position(*last)) for side in sides]
+    left, right = min(-0.5, *(box[1] for box in corners)), max(width - 0.5, *(box[1] + box[3] for box in ends))
+    top, bottom = min(-0.5, *(box[0] for box in corners)), max(height - 0.5, *(box[0] + box[2] for box in ends))
+    axes.add_patch(
+        Rectangle(
+            (left, top),
+            right - left,
+            bottom - top,
+            facecolor="none",
+            edgecolor=look.outside,
+            hatch="///",
+            lw=0,
+            zorder=0,
+        )
     )
+    # half of a line's width more
+    more = (right - left) / 80
+    axes.set(xlim=(left - more, right + more), ylim=(bottom + more, top - more))
+
+
+def exact_palette(frames: Sequence[Any], most: int = 256, exact: int = 208) -> tuple[Any, list[Any]]:
+    """Up to 256 colours for pictures, in which those that fill areas are exact, and each picture in these colours.
+
+    Args:
+        frames: Pictures `[H, W, 3]` in 8 bits.
+        most: Colours of the palette.
+        exact: How many of them are taken as they are if there are more than `most`: those with the largest area in one
+            picture. Edges of letters and the like share the others.
+
+    Returns:
+        The palette `[n, 3]`, and for each picture the places `[H, W]` of its pixels in it.
+    """
+    from PIL import Image
+
+    def split(codes: Any) -> Any:
+        return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)
+
+    packed = [
+        frame[..., 0].astype(np.int64) << 16 | frame[..., 1].astype(np.int64) << 8 | frame[..., 2] for frame in frames
+    ]
+    counted = [np.unique(codes, return_counts=True) for codes in packed]
+    known, back = np.unique(np.concatenate([codes for codes, _ in counted]), return_inverse=True)
+    area = np.zeros(len(known), dtype=np.int64)
+    np.maximum.at(area, back, np.concatenate([counts for _, counts in counted]))
+    ranked = known[np.argsort(-area, kind="stable")]
+    if len(ranked) <= most:
+        chosen = split(ranked)
+    else:
+        others = Image.fromarray(split(ranked[exact:])[None])
+        few = np.array(others.quantize(most - exact).getpalette()[: 3 * (most - exact)], dtype=np.uint8)  # type: ignore[index]
+        chosen = np.concatenate([split(ranked[:exact]), few.reshape(-1, 3)])
+    nearest = np.empty(len(known), dtype=np.uint8)
+    for start in range(0, len(known), 4096):
+        part = split(known[start : start + 4096]).astype(np.int32)
+        distance = np.square(part[:, None] - chosen.astype(np.int32)).sum(-1)
+        nearest[start : start + 4096] = distance.argmin(1)
+    return chosen, [nearest[np.searchsorted(known, codes)] for codes in packed]
 
 
 def save_animation(
@@ -195,25 +306,19 @@ def save_animation(
     from matplotlib.animation import FFMpegWriter, PillowWriter
 
     class _GifWriter(PillowWriter):
-        """Frames with one palette and no dithering, so that only what moves is stored."""
+        """Frames with one palette and no dithering: areas have their exact colour, and only what moves is stored."""
 
         def finish(self) -> None:
             from PIL import Image
 
-            frames = [frame.convert("RGB") for frame in self._frames]  # type: ignore[attr-defined]
-            sample = Image.new("RGB", (frames[0].width, 3 * frames[0].height))
-            for place in range(3):
-                sample.paste(frames[place * (len(frames) - 1) // 2], (0, place * frames[0].height))
-            palette = sample.quantize(256)
-            # the background keeps its colour, which the palette would mix with the edges of letters
-            ground: Any = sample.getpixel((0, 0))
-            values: Any = palette.getpalette()
-            triples = zip(*[iter(values)] * 3, strict=True)
-            near = [ground if max(abs(a - b) for a, b in zip(c, ground, strict=True)) <= 6 else c for c in triples]
-            palette.putpalette([value for colour in near for value in colour])
-            flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+            pixels = [np.asarray(frame.convert("RGB")) for frame in self._frames]  # type: ignore[attr-defined]
+            palette, places = exact_palette(pixels)
+            frames = []
+            for place in places:
+                frames.append(Image.fromarray(place))
+                frames[-1].putpalette(palette.tobytes())
             duration = int(1000 / self.fps)
-            flat[0].save(self.outfile, save_all=True, append_images=flat[1:], duration=duration, loop=0)
+            frames[0].save(self.outfile, save_all=True, append_images=frames[1:], duration=duration, loop=0)
 
     from involution.engine.files import atomic_path
 

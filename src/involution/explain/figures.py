@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_ROWS, _MOST_MAPS = 4, 12
+HANDSOME = (
+    "A map that looks like the image shows little: a stem with random weights already draws a handsome one, as its "
+    "kernels are made from what is there."
+)
+"""What every heat map says of itself."""
 
 
 def kernels_figure(
@@ -31,8 +36,8 @@ def kernels_figure(
 ) -> Figure:
     """Draw the kernels that one layer generates at some positions, on the image and enlarged next to it.
 
-    All tiles share one colour scale that is symmetric about zero. The bar under the image is as long as the window
-    a kernel is applied to.
+    All tiles share one colour scale that is symmetric about zero. The dashed frame is the
+    window that the first of them is applied to.
 
     Args:
         view: Network and image.
@@ -60,13 +65,14 @@ def kernels_figure(
         height = max(4.2, 1.5 + (tile + 0.1) * groups_shown + 0.9)
         width = (height - 1.2) + max(tile * count + 1.1, 3.6)
         figure = new_figure(
-            width, height, f"Kernels that {found.name} generates", _about(view, found, rows), view.untrained, look
-        )
+            width, height, f"Kernels that {found.name} generates", _about(view, found, rows), view.untrained, look,
+            view.notes,
+        )  # fmt: skip
         left, right = subfigures(figure, [height - 1.2, width - height + 1.2])
         axes = left.subplots()
         show_picture(axes, view)
         _tiles_on_picture(axes, view, found, places, rows[0], limit, look)
-        _scale_bar(axes, view, found)
+        _outline_window(axes, view, found, places[0], look)
         grid = right.subplots(groups_shown, count, squeeze=False)
         for line, group in enumerate(rows):
             for column, (i, j) in enumerate(places):
@@ -109,7 +115,7 @@ def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = No
         height = lines * (side * aspect + 0.4) + 1.0
         figure = new_figure(
             width, height, "Heat map: the sum of the kernel at each position", _about(view, found, rows),
-            view.untrained, look,
+            view.untrained, look, [*view.notes, HANDSOME],
         )  # fmt: skip
         grid = figure.subplots(lines, columns, squeeze=False).flat
         show_picture(grid[0], view)
@@ -229,17 +235,21 @@ def _tiles_on_picture(
     )
 
 
-def _scale_bar(axes: Axes, view: View, found: LayerMap) -> None:
-    """Draw the width of the window that a kernel is applied to, under the picture."""
-    from matplotlib.transforms import ScaledTranslation
+def _outline_window(axes: Axes, view: View, found: LayerMap, place: tuple[int, int], look: Style) -> None:
+    """Draw the window that the first position's kernel is applied to, at its true size, also out of the picture."""
+    from matplotlib.patches import Rectangle
 
-    _, _, _, window = found.window(0, 0)
-    width = view.size[1]
-    # at a fixed distance below the picture, whatever its size
-    where = axes.get_xaxis_transform() + ScaledTranslation(0, -10 / 72, axes.figure.dpi_scale_trans)
-    shown = min(window, width)
-    left = (width - 1) / 2 - shown / 2
-    text = f"window of a kernel: {_number(window)} of {width} pixels"
-    axes.plot([left, left + shown], [0, 0], transform=where, clip_on=False, lw=3, solid_capstyle="butt",
-              color=axes.xaxis.label.get_color())  # fmt: skip
-    axes.set_xlabel(text, labelpad=15, fontsize=12)
+    top, left, height, width = found.window(*place)
+    dashed = {"linestyle": (0, (4, 2)), "linewidth": 1.8, "fill": False, "clip_on": False, "zorder": 2}
+    # dark below, so that it is seen on anything
+    for colour, more in (("#1b1b1b", 1.6), (look.mark, 0.0)):
+        outline = {**dashed, "linewidth": 1.8 + more, "linestyle": "-" if more else dashed["linestyle"]}
+        axes.add_patch(Rectangle((left, top), width, height, edgecolor=colour, **outline))
+    (low, high), (bottom, upper) = axes.get_xlim(), axes.get_ylim()
+    more = max(view.size) / 80
+    axes.set(
+        xlim=(min(low, left - more), max(high, left + width + more)),
+        ylim=(max(bottom, top + height + more), min(upper, top - more)),
+    )
+    across, down = _number(width), _number(height)
+    axes.set_xlabel(f"dashed: window of A,\n{across}×{down} of {view.size[1]}×{view.size[0]} pixels", fontsize=11)

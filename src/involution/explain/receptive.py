@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # the colours span this many powers of ten
 _DECADES = 3
+# how much of the picture below the colours goes to the paper's colour
+_FADED = 0.45
 
 
 def receptive_field(network: nn.Module, images: Tensor, layer: str, position: tuple[int, int] | None = None) -> Tensor:
@@ -147,7 +149,7 @@ def receptive_field_figure(
         where = "the centre" if position is None else f"row {position[0]}, column {position[1]}"
         figure = new_figure(
             width, height, "Effective receptive field", f"{layer}, {where} of its output; {many}",
-            any(view.untrained for view in views), look,
+            any(view.untrained for view in views), look, first.notes,
         )  # fmt: skip
         grid = figure.subplots(1, len(views) + 1, squeeze=False)[0]
         grid[0].imshow(first.picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
@@ -157,7 +159,18 @@ def receptive_field_figure(
         bare(grid[0])
         for axes, view, field in zip(grid[1:], views, fields, strict=True):
             shown = field.clamp(min=10.0**-_DECADES)
-            drawn = axes.imshow(shown.numpy(), cmap=look.amount, norm=LogNorm(10.0**-_DECADES, 1), interpolation="none")
+            # over the picture, which shows where little matters
+            grey = view.picture if view.picture.ndim == 2 else view.picture.mean(2)
+            faded = (1 - _FADED) * grey + _FADED * (1.0 if look.amount.endswith("_r") else 0.0)
+            axes.imshow(faded.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
+            cover = (1 + shown.log10() / _DECADES).clamp(0, 1).sqrt()
+            drawn = axes.imshow(
+                shown.numpy(),
+                cmap=look.amount,
+                norm=LogNorm(10.0**-_DECADES, 1),
+                interpolation="none",
+                alpha=(0.8 * cover).numpy(),
+            )
             axes.set_title(view.name)
             bare(axes)
             y, x, square = square_holding(field, 0.9)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from .errors import ExplainError
-from .figures import draw_map, heat_map, show_picture
+from .figures import HANDSOME, draw_map, heat_map, show_picture
 from .kernels import involution_layers
 from .layer import layer_map
 from .style import colour_bar, drawing, new_figure
@@ -65,6 +65,7 @@ def stages_figure(view: View, *, style: str = "light") -> Figure:
             f"{view.name}: last involution of each stage, {columns - 1} groups of kernels",
             view.untrained,
             look,
+            [*view.notes, HANDSOME],
         )
         grid = figure.subplots(len(maps), columns, squeeze=False)
         for row, (stage, found) in enumerate(maps.items()):

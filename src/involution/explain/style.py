@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ class Style:
         ink: Text.
         muted: Secondary text, ticks and frames.
         mark: Positions.
+        mark_text: The same where it is written.
+        fixed: What is a convolution's.
+        outside: Where there is no image.
         warning: Warnings.
         signed: Diverging colour map whose middle is close to the background, so that zero disappears and both signs
             stand out: its name, or its colours from most negative to most positive.
@@ -35,6 +39,9 @@ class Style:
     ink: str
     muted: str
     mark: str
+    mark_text: str
+    fixed: str
+    outside: str
     warning: str
     signed: str | tuple[str, ...]
     amount: str
@@ -58,9 +65,13 @@ class Style:
 
 _ON_DARK = ("#e3dcff", "#9d86f5", "#6248c4", "#1d1d26", "#bd6a12", "#f5a742", "#ffe7bd")
 STYLES = {
-    "light": Style("#ffffff", "#1b1b1b", "#5f6368", "#ffd54a", "#b3261e", KERNEL_COLORS, "magma_r"),
+    "light": Style(
+        "#ffffff", "#1b1b1b", "#5f6368", "#ffd54a", "#8a6100", "#2f62c8", "#d4d6da", "#b3261e", KERNEL_COLORS, "magma_r"
+    ),
     # as light far from zero as the light style's map is dark there
-    "dark": Style("#14151a", "#f1f1f1", "#a5a8ae", "#ffd54a", "#ff8a80", _ON_DARK, "magma"),
+    "dark": Style(
+        "#14151a", "#f1f1f1", "#a5a8ae", "#ffd54a", "#ffd54a", "#7fa6ff", "#3b3e46", "#ff8a80", _ON_DARK, "magma"
+    ),
 }
 
 
@@ -96,17 +107,41 @@ def drawing(style: str) -> Iterator[Style]:
         yield chosen
 
 
-def new_figure(width: float, height: float, title: str, subtitle: str, untrained: bool, style: Style) -> Figure:
-    """A figure with a title over a smaller line, and a warning if the weights are random."""
+def new_figure(
+    width: float,
+    height: float,
+    title: str,
+    subtitle: str,
+    untrained: bool,
+    style: Style,
+    notes: Sequence[str] = (),
+) -> Figure:
+    """A figure with a title over a smaller line, a warning if the weights are random, and notes at its foot.
+
+    Args:
+        width: In inches.
+        height: In inches, without the notes.
+        title: What is shown.
+        subtitle: Of what.
+        untrained: Whether the weights are random.
+        style: The colours.
+        notes: Sentences that belong to the picture.
+    """
     from matplotlib.figure import Figure
 
+    lines = [line for note in notes for line in textwrap.wrap(note, max(40, int(width / 0.083)))]
+    foot = 0.06 + (0.2 * len(lines) + 0.06 if lines else 0)
+    height += foot - 0.06
     # the two lines take 0.75 inches together, whatever the size of the figure
     figure = Figure(figsize=(width, height), layout="constrained")
     engine: Any = figure.get_layout_engine()
-    foot = 0.06
     engine.set(rect=(0, foot / height, 1, 1 - (0.78 + foot) / height), w_pad=0.06, h_pad=0.06)
     figure.text(0.16 / width, 1 - 0.14 / height, title, fontsize=17, fontweight="bold", va="top")
     figure.text(0.16 / width, 1 - 0.5 / height, subtitle, color=style.muted, va="top")
+    for number, line in enumerate(lines):
+        figure.text(
+            0.16 / width, (foot - 0.06 - 0.2 * number) / height, line, fontsize=10.5, color=style.muted, va="top"
+        )
     if untrained:
         figure.text(
             1 - 0.16 / width,

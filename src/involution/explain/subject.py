@@ -39,6 +39,8 @@ class View:
         resized: (height, width) that the file's image has before it is cropped.
         offset: (top, left) of the input in the resized image.
         untrained: Whether the weights are random; every picture then says so.
+        notes: What must be known about the picture, as sentences: that it was cropped, that it is of another kind than
+            those of the training. Every picture has them at its foot.
 
     Example:
         >>> from involution.models import rednet_nano
@@ -55,6 +57,7 @@ class View:
     resized: tuple[int, int]
     offset: tuple[int, int] = (0, 0)
     untrained: bool = False
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, network: nn.Module, input: Tensor, *, name: str, untrained: bool = False) -> View:
@@ -75,6 +78,15 @@ class View:
         low, high = input.min(), input.max()
         picture = _picture((input[0] - low) / (high - low).clamp(min=1e-12))
         return cls(network, input, picture, name, size, size, untrained=untrained)
+
+    @property
+    def seen_part(self) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) of the pixels of the image file that the network sees, the last ones included."""
+        bounds = [
+            (-int(-offset * file / resized // 1), int(min((offset + side) * file / resized, file) - 1))
+            for file, resized, offset, side in zip(self.image_size, self.resized, self.offset, self.size, strict=True)
+        ]
+        return bounds[0][0], bounds[1][0], bounds[0][1], bounds[1][1]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -107,11 +119,9 @@ class View:
             place = int((value + 0.5) * resized / file) - offset
             seen.append(place)
             if not 0 <= place < side:
-                low, high = offset * file / resized, min((offset + side) * file / resized, file)
-                axis = "y" if len(seen) == 1 else "x"
-                raise ExplainError(
-                    f"position {x},{y} is cut off: the network sees {axis} from {-int(-low // 1)} to {int(high - 1)}"
-                )
+                axis = len(seen) - 1
+                low, high = self.seen_part[axis], self.seen_part[axis + 2]
+                raise ExplainError(f"position {x},{y} is cut off: the network sees {'yx'[axis]} from {low} to {high}")
         return seen[0], seen[1]
 
 
@@ -128,6 +138,7 @@ class Subject:
         std: Of the normalisation, per channel.
         untrained: Whether the weights are random.
         reading: How it wants its images read, as in the training.
+        mismatch: What to say of an image that is of another kind than those of the training; nothing of others.
     """
 
     network: nn.Module
@@ -138,6 +149,7 @@ class Subject:
     std: tuple[float, ...]
     untrained: bool = False
     reading: Reading = field(default_factory=Reading)
+    mismatch: Callable[[Image], str] = lambda image: ""
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Subject:
@@ -153,6 +165,7 @@ class Subject:
             ExplainError: If its weights have not been trained.
         """
         from involution.engine.checkpoint import read_checkpoint
+        from involution.engine.domain import mismatch
         from involution.engine.loading import load_predictor
         from involution.models.weights import locate
 
@@ -176,6 +189,7 @@ class Subject:
             tuple(card.mean),
             tuple(card.std),
             reading=predictor.reading,
+            mismatch=lambda image: mismatch(card, image),
         )
 
     @classmethod
@@ -206,7 +220,7 @@ class Subject:
             seen = self.look(image)
         shape = (-1, 1, 1)
         colours = seen.input[0].cpu() * torch.tensor(self.std).view(shape) + torch.tensor(self.mean).view(shape)
-        return View(
+        view = View(
             self.network,
             seen.input.to(device),
             _picture(colours.clamp(0, 1)),
@@ -216,6 +230,19 @@ class Subject:
             seen.offset,
             self.untrained,
         )
+        return replace(view, notes=tuple(filter(None, (self.mismatch(image), _cropped(view)))))
+
+
+def _cropped(view: View) -> str:
+    """Say what is cut off, if more is than rounding."""
+    top, left, bottom, right = view.seen_part
+    height, width = view.image_size
+    if bottom - top + 1 >= 0.98 * height and right - left + 1 >= 0.98 * width:
+        return ""
+    return (
+        f"Cropped: of {width}×{height} pixels the network sees those from {left} to {right} across and from {top} to "
+        f"{bottom} down."
+    )
 
 
 def _picture(colours: Tensor) -> Tensor:

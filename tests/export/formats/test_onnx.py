@@ -12,6 +12,7 @@ import torch
 from involution.cli import main
 from involution.engine.loading import load, load_predictor
 from involution.export import LibraryError, contract, export_checkpoint, load_exported, onnx_library
+from involution.export.formats import onnx as formats_onnx
 from involution.export.graph import Graph, Input, trace
 from involution.export.onnx_program import to_onnx
 from involution.export.pixels import Dense
@@ -51,6 +52,31 @@ def test_it_is_said_that_the_library_is_faster(standard):
         r"; (slower than with --operators library|[\d.]+ times the time of --operators library)", str(standard)
     )
     assert said, str(standard)
+
+
+def test_it_is_said_how_much_faster(standard, tmp_path, monkeypatch):
+    try:
+        onnx_library()
+    except LibraryError as error:
+        pytest.skip(str(error))
+    # what was measured in the export, of a network of a millisecond, is of this order whatever else the machine does
+    said = re.search(r"; ([\d.]+) times the time of --operators library", str(standard))
+    assert 0.2 < float(said[1]) < 50
+    # the first is the file with standard operators, the second that of the library, for one image each
+    file, other = tmp_path / "a.onnx", tmp_path / "a.library"
+    file.write_bytes(standard.file.read_bytes())
+    other.write_bytes(standard.file.read_bytes())
+    seen, real = [], formats_onnx._load
+    monkeypatch.setattr(formats_onnx, "_load", lambda path: seen.append(path) or real(path))
+    monkeypatch.setattr(
+        formats_onnx, "milliseconds", lambda *calls: [len(call()) * 30.0 for call in calls[:1]] + [12.0]
+    )
+    images = Input("images", torch.rand(2, 3, 24, 24), {0: "batch"})
+    graph = Graph(torch.nn.Identity(), (images,), ("logits",))
+    assert formats_onnx._remark(file, graph) == "2.5 times the time of --operators library"
+    assert seen == [file, other]
+    other.unlink()
+    assert formats_onnx._remark(file, graph) == ""
 
 
 class Layers(torch.nn.Module):

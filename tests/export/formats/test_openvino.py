@@ -10,7 +10,10 @@ from explain_checkpoint import save_checkpoint
 from involution.cli import main
 from involution.engine.loading import load, load_predictor
 from involution.export import LibraryError, export_checkpoint, load_exported, openvino_library
-from involution.export.registry import get_format
+from involution.export.graph import Graph, Input
+from involution.export.pixels import Normalise
+from involution.export.registry import Settings, get_format
+from involution.export.resample import FitInside
 
 pytest.importorskip("openvino")
 
@@ -34,6 +37,33 @@ def test_the_results_are_those_of_the_checkpoint(written, checkpoints, photos):
     theirs = load_exported(written.file, "openvino").predict(photos / "1.png")
     assert ours.labels == theirs.labels
     assert ours.scores == pytest.approx(theirs.scores, abs=1e-5)
+
+
+class Pyramid(torch.nn.Module):
+    """Two levels of an image that the graph resizes, the coarser one added to the finer one."""
+
+    def __init__(self):
+        super().__init__()
+        self.fit, self.normalise = FitInside(64, 64, 32, None), Normalise([0.5] * 3, [0.25] * 3)
+        self.fine, self.coarse = torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.Conv2d(4, 4, 3, 2, 1)
+
+    def forward(self, pictures):
+        images, _ = self.fit(self.normalise(pictures))
+        fine = self.fine(images)
+        grown = torch.nn.functional.interpolate(self.coarse(fine), size=fine.shape[-2:], mode="nearest")
+        return (grown + fine,)
+
+
+def test_sizes_that_the_graph_computes_are_there_when_they_are_read(tmp_path):
+    module = Pyramid().eval()
+    pictures = Input("images", torch.randint(0, 256, (1, 3, 90, 120), dtype=torch.uint8), {2: "height", 3: "width"})
+    chosen = get_format("openvino")
+    chosen.write(Graph(module, (pictures,), ("levels",)), "{}", tmp_path / "a.xml", Settings())
+    run = chosen.load(tmp_path / "a.xml")
+    for size in ((90, 120), (200, 75)):
+        picture = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+        with torch.no_grad():
+            torch.testing.assert_close(run([picture]), module(picture), rtol=1e-3, atol=1e-3)
 
 
 def test_each_batch_size_is_compiled_by_itself(written, checkpoints, tmp_path, monkeypatch):

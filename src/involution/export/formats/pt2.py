@@ -30,7 +30,11 @@ def _load(path: Path) -> Run:
 
     @torch.inference_mode()
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(module(*inputs))
+        try:
+            return tuple(module(*inputs))
+        # what the program was traced for does not hold
+        except AssertionError as error:
+            raise RuntimeError(str(error)) from error
 
     return run
 

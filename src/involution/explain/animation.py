@@ -93,12 +93,12 @@ def animate(
         image.imshow(view.picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none", zorder=1)
         bare(image)
         _room_for_windows(image, view, [made, fixed], found, look)
-        frame = {"fill": False, "zorder": 3, "clip_on": False}
         windows = [
-            Rectangle((0, 0), 1, 1, edgecolor=look.mark, linewidth=2.5, **frame),
-            Rectangle((0, 0), 1, 1, edgecolor=look.fixed, linewidth=2.0, linestyle=(0, (3, 2)), **frame),
+            Rectangle((0, 0), 1, 1, fill=False, edgecolor=look.mark, linewidth=2.5, zorder=3),
+            Rectangle((0, 0), 1, 1, fill=False, edgecolor=look.fixed, linewidth=2.0, linestyle=(0, (3, 2)), zorder=3),
         ]
         for window in windows:
+            window.set_clip_on(False)
             image.add_patch(window)
         dot = image.scatter([], [], s=60, color=look.mark, edgecolor="#1b1b1b", linewidth=0.8, zorder=4)
         image.set_title("image, and the windows")

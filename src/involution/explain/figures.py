@@ -240,11 +240,11 @@ def _outline_window(axes: Axes, view: View, found: LayerMap, place: tuple[int, i
     from matplotlib.patches import Rectangle
 
     top, left, height, width = found.window(*place)
-    dashed = {"linestyle": (0, (4, 2)), "linewidth": 1.8, "fill": False, "clip_on": False, "zorder": 2}
     # dark below, so that it is seen on anything
-    for colour, more in (("#1b1b1b", 1.6), (look.mark, 0.0)):
-        outline = {**dashed, "linewidth": 1.8 + more, "linestyle": "-" if more else dashed["linestyle"]}
-        axes.add_patch(Rectangle((left, top), width, height, edgecolor=colour, **outline))
+    for colour, line, dashes in (("#1b1b1b", 3.4, "-"), (look.mark, 1.8, (0, (4, 2)))):
+        outline = Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=line, zorder=2)
+        outline.set(linestyle=dashes, clip_on=False)
+        axes.add_patch(outline)
     (low, high), (bottom, upper) = axes.get_xlim(), axes.get_ylim()
     more = max(view.size) / 80
     axes.set(

@@ -128,7 +128,7 @@ def convolution_products(view: View, module: nn.Conv2d) -> Products:
     source = 0
     if plain := plain and not isinstance(module.padding, str):
         shape = (module.stride, module.padding, module.dilation)
-        parts = nn.functional.conv2d(given[None], weight[:, None], None, *shape, groups=len(given))[0]  # type: ignore[call-overload]
+        parts = nn.functional.conv2d(given[None], weight[:, None], None, *shape, groups=len(given))[0]
         source = int(parts.flatten(1).std(dim=1, correction=0).argmax())
     height, width = view.size
     return Products(

@@ -127,8 +127,7 @@ def to_touch(first: Checkpoint, second: Checkpoint | None, upload: Upload) -> st
     _, view, twin = _shown(first, second, upload)
     layers = [layer for _, layer in last_of_each_stage(involution_layers(view.network))]
     beside = twin.view(upload.seen(first.reading)) if twin else None
-    # the stem's windows are small
-    return touch_html([("the image", view, beside)], layers, layers[min(1, len(layers) - 1)])
+    return touch_html([("the image", view, beside)], layers)
 
 
 def _shown(first: Checkpoint, second: Checkpoint | None, upload: Upload) -> tuple[str, View, Subject | None]:

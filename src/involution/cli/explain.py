@@ -2,9 +2,10 @@
 
 IMAGE is an image file, a folder or a pattern. For a layer such as stage2.0 (see --list-layers) it draws these pictures
 of each image, or those chosen with --what: `kernels`, the kernels generated at some positions, on the image and next to
-it; `heatmap`, the sum of the kernel at each position; `stages`, heat maps of every stage; `animation`, a window that
-slides over the image while its kernel changes, next to that of a convolution, which does not (GIF, and MP4 if ffmpeg is
-installed); `receptive-field`, how much each pixel affects the output at one position. --checkpoint rednet50 takes the
+it; `heatmap`, the sum of the kernel at each position; `stages`, heat maps of every stage; `animation`, window × kernel
+= products while the window slides over the image, next to those of a convolution, whose kernel does not change (GIF,
+and MP4 if ffmpeg is installed); `receptive-field`, how much each pixel affects the output at one position. They say
+what is cut off, and if the image is of another kind than those of the training. --checkpoint rednet50 takes the
 published network; without --checkpoint it is the one that `involution demo` trained. An index.jsonl in the output
 folder says which files belong to which image.
 """

@@ -43,7 +43,7 @@ def touch_html(scenes: Sequence[tuple[str, View, View | None]], layers: Sequence
     Args:
         scenes: Of each picture its name, the network that sees it, and its twin.
         layers: Names of involutions, in the order of the network; those with very many positions are left out.
-        first: The layer that is shown first.
+        first: The layer that is shown first; by default the second, because a stem's windows are small.
     """
     made: list[dict[str, Any]] = []
     for name, view, twin in scenes:
@@ -53,7 +53,11 @@ def touch_html(scenes: Sequence[tuple[str, View, View | None]], layers: Sequence
     if not made:
         return ""
     names = [layer["name"] for layer in made[0]["layers"]]
-    data = {"scenes": made, "first": names.index(first) if first in names else 0, "stops": _stops()}
+    data = {
+        "scenes": made,
+        "first": names.index(first) if first in names else min(1, len(names) - 1),
+        "stops": _stops(),
+    }
     written = escape(json.dumps(data, separators=(",", ":")))
     return f'<div class="touch" data-touch="{written}"><p>This needs JavaScript.</p></div>'
 

@@ -54,6 +54,8 @@ OTHERS = {
     "docs/kernels.md": ["read the kernels (49 / 16 weights)"],
     "docs/guides/finetune.md": ["`--optimizer.layer_decay 0.75`", "`--trainer.ema_decay 0.999`"],
     "docs/dispatch.md": ["CUDA"],
+    # versions of what is supported
+    "docs/install.md": ["system and processor", "Python", "torch"],
 }
 
 

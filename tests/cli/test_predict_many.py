@@ -94,14 +94,14 @@ def test_an_interruption_says_how_to_go_on(network, photos, capsys, monkeypatch)
         return original(say, stop)
 
     monkeypatch.setattr(predict_many, "Progress", stopping)
-    words = ["classify", "predict", "photos", "--checkpoint", str(network), "--parts", "rows", "--part-rows", "2"]
+    words = ["classify", "predict", "photos", "--checkpoint", str(network), "--parts", "rows [v2]", "--part-rows", "2"]
     assert main(words) == 130
-    assert capsys.readouterr().err == "rows: 2 of 3 parts are finished; the same command goes on\ninterrupted\n"
+    assert capsys.readouterr().err == "rows [v2]: 2 of 3 parts are finished; the same command goes on\ninterrupted\n"
     monkeypatch.setattr(predict_many, "Progress", original)
     assert main(words) == 0
     printed = capsys.readouterr()
-    assert printed.err == "rows: 2 of 3 parts are finished; going on\n"
-    assert printed.out.startswith("5 classified, 0 with an error; 3 parts in rows, ")
+    assert printed.err == "rows [v2]: 2 of 3 parts are finished; going on\n"
+    assert printed.out.startswith("5 classified, 0 with an error; 3 parts in rows [v2], ")
 
 
 def test_summary_of_a_million():

@@ -7,13 +7,14 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from involution.engine import evaluate, load, train
+from involution.engine import evaluate, load, run, train
 from involution.engine.checkpoint import CheckpointError
 from involution.engine.config import ConfigError
+from involution.engine.task import get_task
 from involution.engine.tasks.classify.config import ClassifyConfig, create_classifier
 from involution.engine.tasks.detect.config import DetectConfig, create_detector
 from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
-from involution.engine.weights import load_weights
+from involution.engine.weights import load_weights, order_head
 
 
 class Evil:
@@ -114,6 +115,51 @@ def test_weights_of_safetensors_and_their_head(tmp_path, capsys):
     file.write_bytes(b"words")
     with pytest.raises(CheckpointError, match="is damaged"):
         load_weights(small, file)
+
+
+@pytest.mark.parametrize(
+    ("classes", "places", "said"),
+    [
+        (["ant", "bee", "cat"], [0, 1, 2], ""),
+        (
+            ["cat", "ant", "bee"],
+            [2, 0, 1],
+            "its head has the same classes in another order, and was put",
+        ),
+        (
+            ["x", "ant", "bee"],
+            [0, 1, 2],
+            "its head is taken as it is, a class for a class: ant, bee, cat become x",
+        ),
+    ],
+)
+def test_a_head_of_as_many_classes_goes_by_their_names(tmp_path, capsys, classes, places, said):
+    source, network = (timm.create_model("test_resnet", num_classes=3) for _ in range(2))
+    torch.save({"state_dict": source.state_dict(), "classes": ["ant", "bee", "cat"]}, tmp_path / "a.pth")
+    order_head(network, "a.pth", load_weights(network, tmp_path / "a.pth"), classes)
+    assert torch.equal(network.fc.weight, source.fc.weight[places])
+    assert torch.equal(network.fc.bias, source.fc.bias[places])
+    told = capsys.readouterr().err
+    assert told.startswith(f"a.pth: {said}") if said else told == ""
+
+
+def test_a_training_orders_the_head_of_the_one_before(tmp_path, capsys):
+    first = make_module_of(tmp_path / "one", ("ant", "bee"), None)
+    card = replace(first.card, classes=["bee", "ant"])
+    weights = {f"model.{name}": value for name, value in first.model.state_dict().items()}
+    torch.save({"involution": card.to_dict(), "state_dict": weights}, tmp_path / "one.ckpt")
+    again = make_module_of(tmp_path / "two", ("ant", "bee"), str(tmp_path / "one.ckpt"))
+    assert torch.equal(again.model.fc.weight, first.model.fc.weight[[1, 0]])
+    assert "one.ckpt: its head has the same classes in another order" in capsys.readouterr().err
+
+
+def make_module_of(root, classes, weights):
+    from generated import image_folder
+
+    spec = f"imagefolder:{image_folder(root, classes=classes, per_class=2)}"
+    changes = {"model.name": "test_resnet", "model.weights": weights, "data.spec": spec, "data.image_size": 32}
+    config, task = ClassifyConfig.load(None, changes), get_task("classify")
+    return run.make_module(task, config, run.open_data(task, config), 1, fresh=True)
 
 
 def test_what_was_read_is_told_for_every_task(tmp_path, capsys):

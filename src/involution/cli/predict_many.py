@@ -100,7 +100,8 @@ def run(task: str, args: Any, options: Mapping[str, Any]) -> int:
             progress=Progress(say, advance),
             **options,
         )
-    Console().print(printable(summary(found, get_task(task).predictor.verb)), highlight=False, soft_wrap=True)
+    said = printable(summary(found, get_task(task).predictor.verb))
+    Console().print(said, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -47,7 +47,8 @@ from involution.engine.split_record import CONTENTS, contents, differences, join
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, processes, quiet
 from involution.engine.training_state import check_training_state
-from involution.engine.weights import fit_backbone
+from involution.engine.weights import fit_backbone, order_head
+from involution.models.checkpoint import CheckpointReport
 
 
 @dataclass(frozen=True)
@@ -419,6 +420,8 @@ def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: i
     """The Lightning module with network and card; a resumed run gets its weights later."""
     torch.manual_seed(config.seed)
     network = spec.build(config, len(data.classes), fresh)
+    if isinstance(loaded := getattr(network, "loaded", None), CheckpointReport):
+        order_head(network, config.model.weights or "", loaded, data.classes)
     frozen = freeze(network, config.model)
     if frozen:
         tell(frozen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,28 +10,70 @@ from typing import Any, TypeVar
 from torch import nn
 
 from involution.data.addresses import on_this_machine
+from involution.data.text import nfc
+from involution.engine.classes import are_same, some
+from involution.engine.converted import imagenet_classes, in_imagenet
 from involution.engine.process import tell
 from involution.engine.settings import ConfigError
 from involution.models.checkpoint import CheckpointReport
 from involution.models.loading import load_checkpoint
+from involution.models.matching import head_names
 from involution.models.weights import published
 
 Config = TypeVar("Config")
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path) -> CheckpointReport:
     """Load any file that `load_checkpoint` accepts into a network, except a head of another size.
 
     Args:
         model: one of timm's networks.
         path: the file, or the name of published weights.
 
+    Returns:
+        what was read, for `order_head`.
+
     Raises:
         CheckpointError: if the file can't be read, or its weights don't belong to this network; the network
             is then unchanged.
     """
     with on_this_machine(path) as file:
-        tell_loaded(path, load_checkpoint(model, file, ignore_head=None))
+        report = load_checkpoint(model, file, ignore_head=None)
+    tell_loaded(path, report)
+    return report
+
+
+def order_head(model: nn.Module, path: str | Path, report: CheckpointReport, classes: Sequence[str]) -> None:
+    """Bring the head that `load_weights` read into the order of the classes to train on, by their names.
+
+    Where the file has other classes, as many as there are here, its head stays as it is. Either is told.
+
+    Args:
+        model: the network.
+        path: where its weights come from, for messages.
+        report: what was read.
+        classes: names of the classes to train on.
+    """
+    names, theirs = list(map(nfc, report.classes or [])), list(map(nfc, classes))
+    if report.untouched or len(names) != len(theirs):
+        return
+    if names == imagenet_classes():
+        # folders are named by WordNet's numbers
+        theirs = in_imagenet(theirs)
+    if are_same(theirs, names):
+        return
+    if sorted(names) != sorted(theirs) or len(set(names)) < len(names):
+        tell(
+            f"{path}: its head is taken as it is, a class for a class: {some(names)} become {some(classes)}; "
+            "as many, but not the same by name"
+        )
+        return
+    places = [names.index(name) for name in theirs]
+    for name in head_names(model):
+        for values in model.get_submodule(name).parameters():
+            if len(values) == len(places):
+                values.data = values.data[places]
+    tell(f"{path}: its head has the same classes in another order, and was put into the order of the data by name")
 
 
 def fit_backbone(config: Config) -> Config:

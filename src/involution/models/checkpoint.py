@@ -35,6 +35,7 @@ class CheckpointReport:
         left_out: Entries of the file that were not taken.
         untouched: Entries of the model that were left as they were.
         notes: What a reader should know besides: a moving average was taken, a convolution adapted.
+        classes: Class names in the file, None without any.
     """
 
     model: str
@@ -46,6 +47,7 @@ class CheckpointReport:
     left_out: list[str] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    classes: list[str] | None = None
 
 
 def identify(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -1,6 +1,7 @@
 """Loading weights into any network of timm: a file, or weights that were published under a name."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,10 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool | N
             message, missing=error.missing, unexpected=error.unexpected, mismatched=error.mismatched
         ) from error
     model.load_state_dict({**wanted, **tensors})
-    return _report(model, found, channels, len(tensors), left_out, untouched, notes)
+    report = _report(model, found, channels, len(tensors), left_out, untouched, notes)
+    classes = weights.classes or (weights.card or {}).get("classes")
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return replace(report, classes=classes if named else None)
 
 
 def _adapt(

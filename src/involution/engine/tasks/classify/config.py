@@ -139,7 +139,8 @@ def create_classifier(config: ClassifyConfig, num_classes: int, weights: bool) -
     if weights:
         _check_input(network, config)
         if config.model.weights:
-            load_weights(network, config.model.weights)
+            # the classes are known to the training
+            network.loaded = load_weights(network, config.model.weights)  # type: ignore[assignment]
     return network
 
 

@@ -79,6 +79,11 @@ def test_classes_are_counted(counts, text):
     assert plan._counted(list(counts), counts) == text
 
 
+def test_classes_of_label_maps_are_named_where_pixels_are_not_counted():
+    assert plan._counted(["road", "tree"], {}) == "2: road, tree"
+    assert plan._counted(list("abcdefghijklmnopqrstuvwxyz"), {}) == "26"
+
+
 def test_a_capped_run_is_resumed_as_it_was_asked_for(make_config, capsys):
     config = make_config(data__batch_size=2000, trainer__epochs=1)
     first = train(config, progress=False)

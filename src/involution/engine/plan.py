@@ -110,6 +110,9 @@ def lines(
 
 def _counted(classes: list[str], counts: dict[str, int]) -> str:
     few = len(classes) <= _MANY
+    if not counts:
+        # pixels of label maps are not counted before a training
+        return f"{len(classes)}: {', '.join(classes)}" if few else f"{len(classes):,}"
     ordered = list(counts.items()) if few else sorted(counts.items(), key=lambda pair: pair[1])[:3]
     # of label maps the pixels are counted
     pixels = sum(counts.values()) > 1e6

@@ -170,6 +170,15 @@ class Neck(nn.Module):
         return torch.cat([head(involution(x)) for head, involution in pairs], 1)
 
 
+class Rectified(Neck):
+    """Whose ReLUs are no part of the involutions."""
+
+    def forward(self, x):
+        x = self.lateral(x)
+        pairs = zip(self.heads, self.involutions, strict=True)
+        return torch.cat([head(involution(x).relu()) for head, involution in pairs], 1)
+
+
 class Bare(Neck):
     """One of which is seen by what has no 8 bits."""
 
@@ -242,6 +251,16 @@ def test_signed_values_get_a_level_for_zero(core, tmp_path):
     assert all(0 < node.get_attributes()["zero"] < 255 for node in nodes)
     # both read the same levels
     assert len({node.input_value(0).get_node().input_value(0).get_node().get_friendly_name() for node in nodes}) == 1
+    assert near(run(core, plain, [image]), run(core, found, [image])) > 0.98
+
+
+def test_a_relu_behind_is_what_the_lowest_level_does(core, tmp_path):
+    torch.manual_seed(0)
+    plain, found, said, image = quantised(core, Rectified(), tmp_path)
+    assert said == "2 of 2 involutions in 8 bits"
+    # those of the generators are left
+    assert (kinds(plain).count("Relu"), kinds(found).count("Relu")) == (4, 2)
+    assert {precision for kind, precision in layers(core, found) if kind == "Reference"} == {"u8"}
     assert near(run(core, plain, [image]), run(core, found, [image])) > 0.98
 
 

@@ -132,9 +132,10 @@ class _Rewriting:
         values = [_before_quantiser(one.input_value(0)) for one in transposes]
         if not _quantisers(values[0]) and _key(values[0]) not in self.known:
             raise _Kept("what they read is in float32")
-        behind = _behind(node.output(0))
+        behind, relus = _behind(node.output(0))
 
-        of_output = _range(behind, self.ranges[f"{name}/2"], positive=bool(options["relu"]))
+        positive = bool(options["relu"]) or all(relu is not None for relu in relus)
+        of_output = _range(behind, self.ranges[f"{name}/2"], positive)
         read, levels = [], []
         for place, (value, transpose) in enumerate(zip(values, transposes, strict=True)):
             found, used = self._levels(value, self.ranges[f"{name}/{place}"])
@@ -148,8 +149,9 @@ class _Rewriting:
             attributes,
         )
         new.set_friendly_name(name)
-        for quantiser in behind:
-            quantiser.output(0).replace(quantiser.input_value(0))
+        # levels of what is positive need no ReLU
+        for done in (*behind, *(relu for relu in relus if relu is not None and positive)):
+            done.output(0).replace(done.input_value(0))
         node.output(0).replace(_numbers(new, of_output).output(0))
 
     def _levels(self, value: Any, measured: tuple[float, float]) -> tuple[Any, _Range]:
@@ -209,17 +211,21 @@ def _quantisers(value: Any) -> list[Any]:
     return [node for node in (one.get_node() for one in value.get_target_inputs()) if _bounds(node)]
 
 
-def _behind(value: Any) -> list[Any]:
-    """The quantisers of all who read an output, through transposes."""
-    found = []
+def _behind(value: Any, relu: Any = None) -> tuple[list[Any], list[Any]]:
+    """The quantisers of all who read an output, through transposes, and the ReLU before each if there is one."""
+    quantisers, relus = [], []
     for node in (one.get_node() for one in value.get_target_inputs()):
+        kind = node.get_type_name()
         if _bounds(node):
-            found.append(node)
-        elif node.get_type_name() == "Transpose":
-            found += _behind(node.output(0))
+            quantisers.append(node)
+            relus.append(relu)
+        elif kind == "Transpose" or (kind == "Relu" and relu is None):
+            found = _behind(node.output(0), node if kind == "Relu" else relu)
+            quantisers += found[0]
+            relus += found[1]
         else:
             raise _Kept("what they write is read in float32")
-    return found
+    return quantisers, relus
 
 
 def _bounds(node: Any) -> tuple[float, float] | None:

@@ -31,6 +31,16 @@ def test_a_file_is_written_run_and_compared():
     assert all(row["made_s"] > 0 and row["runtime"].startswith("onnxruntime 1.") for row in rows)
 
 
+@pytest.mark.slow
+def test_files_of_8_bits_are_measured_against_each_other():
+    pytest.importorskip("nncf")
+    resnet, rednet = run("int8")
+    assert resnet["measure"] == rednet["measure"] == "OpenVINO, 8 bits"
+    assert (resnet["p50_ratio"], rednet["base"]) == (1, "ResNet-18")
+    assert resnet["megabytes"] < 20
+    assert rednet["runtime"].startswith("openvino ")
+
+
 def test_nothing_wrong_is_timed(monkeypatch):
     wrong = deployment._Candidate(lambda images: torch.zeros(len(images), 1000), {})
     monkeypatch.setattr(deployment, "_candidates", lambda *words: nullcontext({"ResNet-18": wrong}))

@@ -192,7 +192,7 @@ def export_checkpoint(
         if not difference <= (most if metadata.precision == FLOAT32 else math.inf):
             raise ExportError(
                 f"{chosen.name} does not compute what PyTorch does: differences up to {difference:.2g}, {words}; "
-                "nothing was written"
+                f"nothing was written{'; a --size may help' if inside and size is None and task.fixes else ''}"
             )
         ours, theirs = milliseconds(*(_call(one, task.prepare(one, pictures[0])) for one in (found, predictor)))
         remark = chosen.remark(written, graph)

@@ -73,7 +73,7 @@ def test_results_are_named_by_the_rule():
     names = [path.name for path in RESULTS.iterdir()]
     assert "cpu_amd-epyc-avx512_torch2.14.1.csv" in names
     studies, kernels = (
-        "|".join([*suites.SUITES, "cost", "ablate", "envelope", "expand", "photo", "training"]),
+        "|".join([*suites.SUITES, "cost", "ablate", "envelope", "expand", "notes", "photo", "training"]),
         "plain|avx2|avx512|baseline|triton|cuda",
     )
     rule = rf"({studies})(-\w+)*_[a-z0-9-]+-({kernels})_torch[\d.]+\.csv"

@@ -141,8 +141,8 @@ def test_click_shows_the_kernels_of_that_pixel(server, open_page):
     assert tiles(page) == expected_tiles(server, image, (2, 9))
     assert tiles(page, ".generated") != before
     assert tiles(page, ".fixed") == fixed
-    assert page.get_by_label("Row").input_value() == "2"
-    assert page.get_by_label("Column").input_value() == "9"
+    assert page.get_by_label("Row", exact=True).input_value() == "2"
+    assert page.get_by_label("Column", exact=True).input_value() == "9"
     source = shown.get_attribute("src")
     with urllib.request.urlopen(source) as drawn:
         assert Image.open(io.BytesIO(drawn.read())).tobytes() == picture(image, (2, 9)).tobytes()
@@ -166,8 +166,8 @@ def test_positions_can_be_touched(open_page):
 
 def test_places_outside_are_told(open_page):
     page = open_page()
-    page.get_by_label("Row").fill("99")
-    page.get_by_label("Row").press("Enter")
+    page.get_by_label("Row", exact=True).fill("99")
+    page.get_by_label("Row", exact=True).press("Enter")
     wait_text(page, "#kernels .wrong", "wanted a row from 0 to 7 and a column from 0 to 7; got 99 and 4")
 
 

@@ -67,9 +67,13 @@ def judge(record: BoxRecord, results: Sequence[dict[str, Any]], kind: str = "bbo
     # the area of the mask counts, not that of its box
     left_out = "bbox" if kind == "segm" else "segmentation"
     found = [{key: value for key, value in result.items() if key != left_out} for result in results]
+    content = record.to_coco()
+    # objects are told apart by their ids, which not every format has, and a match with 0 would count as none
+    for number, annotation in enumerate(content["annotations"], 1):
+        annotation["id"] = number
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = record.to_coco()
+        truth.dataset = content
         truth.createIndex()
         if not found:
             return _nothing_found(record)

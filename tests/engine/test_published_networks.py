@@ -147,6 +147,15 @@ def test_what_has_no_counterpart_is_listed(tmp_path, capsys):
     assert "to convert a whole detector or segmenter, end the output in .ckpt" in said
 
 
+def test_other_weights_beside_those_taken_are_told(tmp_path):
+    # as MMEngine keeps the plain weights where it has put the moving average in their place
+    state = authors.fill(authors.semantic_fpn(INV))
+    content = {"state_dict": state, "ema_state_dict": state}
+    torch.save(content, tmp_path / "in.pth")
+    report = convert_network(tmp_path / "in.pth", tmp_path / "out.ckpt")
+    assert report.notes == ["used the weights under state_dict, not those under 'ema_state_dict'"]
+
+
 def test_what_is_refused(tmp_path, capsys):
     shapes = authors.mask_rcnn(INV, INV)
     state = authors.fill(shapes)

@@ -171,6 +171,19 @@ def test_other_trainings(kind, tmp_path):
     assert said == kind.endswith("-average")
 
 
+@pytest.mark.parametrize("name", ["ema", "ema_model", "ema_state_dict", "model"])
+def test_other_weights_in_the_file_are_told(name, tmp_path):
+    source = filled("test_resnet", num_classes=10)
+    # as some trainings nest them, and MMEngine keeps the plain weights where it has put the average in their place
+    part = {"module": averaged(source), "updates": 3} if name == "ema" else averaged(source)
+    content = {"state_dict": source.state_dict(), name: part, "optimizer": {"state": {}, "param_groups": []}}
+    torch.save(content, tmp_path / "checkpoint.pth")
+    model = filled("test_resnet", 2, num_classes=10)
+    report = load_checkpoint(model, tmp_path / "checkpoint.pth")
+    assert all(torch.equal(value, source.state_dict()[entry]) for entry, value in model.state_dict().items())
+    assert report.notes == [f"used the weights under state_dict, not those under '{name}'"]
+
+
 class Command:
     def __init__(self, path):
         self.path = path

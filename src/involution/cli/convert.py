@@ -77,6 +77,7 @@ def _network(args: Any) -> list[str]:
         f"found     {network.kind} on {network.backbone}{kinds}, {network.num_classes} classes, "
         f"{len(network.tensors)} entries",
         f"names     of the classes: {report.names_from}",
+        *(f"note      {note}" for note in report.notes),
         *(f"filled    {name}: {what}" for name, what in network.filled.items()),
         *(f"left out  {name}: {reason}" for name, reason in network.left_out.items()),
         _written(args.output),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from involution.engine.files import atomic_path
 from involution.engine.loading import make_card
 from involution.engine.tasks.detect.config import DETECTORS, DetectConfig, create_detector
 from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
-from involution.models.checkpoint import check_entries, check_target
+from involution.models.checkpoint import check_entries, check_target, notes_of
 from involution.models.errors import CheckpointError
 from involution.models.mmlab import MappedNetwork, map_network
 from involution.models.readers import read_weights
@@ -31,12 +31,14 @@ class NetworkReport:
         network: kind, backbone, neck, head, entries, what was left out and filled in.
         card: the card of the checkpoint.
         names_from: where the class names come from.
+        notes: what a reader should know besides: a moving average was taken.
     """
 
     task: str
     network: MappedNetwork
     card: ModelCard
     names_from: str
+    notes: Sequence[str] = ()
 
 
 def convert_network(src: str | Path, dst: str | Path, *, overwrite: bool = False) -> NetworkReport:
@@ -76,7 +78,7 @@ def convert_network(src: str | Path, dst: str | Path, *, overwrite: bool = False
     }
     with atomic_path(target, replace=True) as temporary:
         torch.save(content, temporary)
-    return report
+    return replace(report, notes=notes_of(weights))
 
 
 def _detector(network: MappedNetwork, classes: Sequence[str] | None) -> tuple[NetworkReport, torch.nn.Module]:

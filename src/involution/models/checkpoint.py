@@ -15,7 +15,7 @@ from involution.models.arguments import plain
 from involution.models.errors import CheckpointError
 from involution.models.keys import MappedState, Source, to_timm_layout
 from involution.models.layouts import VARIANTS
-from involution.models.readers import CHECKSUM, Weights, checksum, read_weights
+from involution.models.readers import CHECKSUM, Weights, checksum, read_weights, shown
 from involution.models.rednet import RedNet
 
 __all__ = ["CheckpointReport", "check_entries", "convert_checkpoint", "identify"]
@@ -188,6 +188,8 @@ def notes_of(weights: Weights) -> list[str]:
         notes.append(f"how its training prepared images is not read: {weights.images}")
     if weights.average:
         notes.append(f"used the moving average of the weights ({weights.entry}), not the plain ones next to it")
+    if weights.unused:
+        notes.append(f"used the weights under {weights.entry}, not those under {', '.join(map(shown, weights.unused))}")
     return notes
 
 

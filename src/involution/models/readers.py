@@ -52,6 +52,7 @@ class Weights:
         tensors: Entries by the file's names.
         entry: The part of the file that they come from, such as ``state_dict_ema``; empty where they are all of it.
         average: Whether a moving average was preferred to the plain weights beside it.
+        unused: Other parts of the file with weights of the same names, such as ``ema``.
         classes: Class names, where the file has them.
         doubt: What to say of class names that are not used; empty for nothing.
         images: How the training prepared images, as far as the file tells; it is not followed.
@@ -62,6 +63,7 @@ class Weights:
     tensors: dict[str, torch.Tensor]
     entry: str = ""
     average: bool = False
+    unused: tuple[str, ...] = ()
     classes: list[str] | None = None
     doubt: str = ""
     images: str = ""
@@ -94,26 +96,42 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     named += [content.get("arch")] if isinstance(content, Mapping) else []
     if card is None and "card" in metadata:
         card = _json(metadata["card"])
-    (classes, doubt), entry, beside = _classes(content, metadata), "", False
+    (classes, doubt), entry, average = _classes(content, metadata), "", False
+    unused: tuple[str, ...] = ()
     images = _images(content)
     shards = Shards.of(content, file)
     if isinstance(content, Mapping):
         found = [name for name in _ENTRIES if isinstance(content.get(name), Mapping)]
         if found:
-            entry, beside = found[0], len(found) > 1
+            entry, average = found[0], len(found) > 1 and found[0].endswith("_ema")
+            others = {name: part for name, part in content.items() if name != entry}
             content = content[entry]
+            # that a moving average was taken says the same of the plain weights
+            unused = tuple(
+                str(name) for name, part in others.items() if _alike(content, part) and not (average and name in found)
+            )
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{file} holds no state dict: wanted tensors by name, got {type(content).__name__}")
     return Weights(
         tensors=check_tensors(content, file, shards),
         entry=entry,
-        average=beside and entry.endswith("_ema"),
+        average=average,
+        unused=unused,
         classes=classes,
         doubt=doubt,
         images=images,
         model=next((name for name in named if isinstance(name, str)), None),
         card=card if isinstance(card, dict) else None,
     )
+
+
+def _alike(taken: Mapping[Any, Any], part: Any) -> bool:
+    """Whether a part of a file, or one inside it, holds weights by names of those that are taken."""
+    if not isinstance(part, Mapping):
+        return False
+    names = {str(name).removeprefix("module.") for name in taken}
+    parts = (part, *(inner for inner in part.values() if isinstance(inner, Mapping)))
+    return any(not names.isdisjoint(str(name).removeprefix("module.") for name in each) for each in parts)
 
 
 def read_file(

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from involution.data.images import Reading, read_image
 from involution.data.noticed import Noticed
@@ -122,3 +122,20 @@ def test_inks_of_print_are_told(tmp_path):
     Image.new("RGB", (8, 8), "red").convert("CMYK").save(tmp_path / "a.jpg")
     (line,) = noticed(tmp_path / "a.jpg").lines(Reading())
     assert line == "images in the inks of print (CMYK), read as RGB without their profile: 1 (a.jpg)"
+
+
+def test_colours_of_another_profile_are_told(tmp_path):
+    plain = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    wide = bytearray(plain)
+    place = wide.index(b"rXYZ")
+    (offset,) = struct.unpack_from(">I", wide, place + 4)
+    # the red of Display P3
+    struct.pack_into(">3i", wide, offset + 8, *(round(value * 65536) for value in (0.5151, 0.2412, -0.0011)))
+    for name, profile in (("plain.jpg", plain), ("wide.jpg", wide), ("cut.jpg", wide[:150])):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name, icc_profile=bytes(profile))
+    assert noticed(tmp_path / "plain.jpg").lines(Reading()) == []
+    assert noticed(tmp_path / "cut.jpg").lines(Reading()) == []
+    (line,) = noticed(tmp_path / "wide.jpg").lines(Reading())
+    assert line == (
+        "images with the colours of another profile than sRGB, such as Display P3, which is not applied: 1 (wide.jpg)"
+    )

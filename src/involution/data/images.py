@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from involution.data.colour_profile import is_other_than_srgb
 from involution.data.errors import DataError, printable
 from involution.data.paths import why_unreadable
 from involution.data.tiff import has_more_channels, has_signed_bytes, is_preview, is_white_zero, lossy
@@ -114,6 +115,7 @@ class Header:
         halved: whether it is in colour of 16 bits, of which the upper 8 are read.
         white_zero: whether its 0 is stored as white.
         inks: whether it is in the inks of print (CMYK), of which plain RGB is made without their profile.
+        gamut: whether its profile says that its colours are others than sRGB's, for which they are taken.
     """
 
     size: tuple[int, int]
@@ -127,6 +129,7 @@ class Header:
     halved: bool = False
     white_zero: bool = False
     inks: bool = False
+    gamut: bool = False
 
 
 def read_image(
@@ -217,6 +220,7 @@ def _header(image: Image, file: BinaryIO | None, name: str, reading: Reading) ->
         _is_halved(image),
         is_white_zero(image),
         image.mode == "CMYK",
+        is_other_than_srgb(image.info.get("icc_profile")),
     )
 
 

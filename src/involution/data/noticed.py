@@ -45,6 +45,7 @@ class Noticed:
             "more": header.more,
             "halved": header.halved,
             "inks": header.inks,
+            "gamut": header.gamut,
             "turned": header.orientation > 1,
             "deep": is_deep(header.mode),
             "plain": not is_deep(header.mode),
@@ -131,6 +132,7 @@ class Noticed:
             "more": "channels beside the colours are not read",
             "halved": "of 16 bits of colour the upper 8 are read",
             "inks": "its inks of print (CMYK) are read as RGB without their profile",
+            "gamut": "its colours are those of another profile than sRGB, which is not applied",
             "turned": "turned upright by its EXIF orientation",
             _NARROW: "its values are {:g} to {:g}, less than a tenth of what becomes black to white".format(
                 *self.values
@@ -210,6 +212,7 @@ _FROM_HEADERS: Mapping[str, str] = {
     "more": "images with channels that are not read, beside the colours",
     "halved": "images with colours of 16 bits, of which the upper 8 are read",
     "inks": "images in the inks of print (CMYK), read as RGB without their profile",
+    "gamut": "images with the colours of another profile than sRGB, such as Display P3, which is not applied",
 }
 _OF_RESULTS: Mapping[str, str] = {
     "full": "images with as many objects as the detector finds in one at most, so that others may be missing (in the "

@@ -237,7 +237,7 @@ def interleaved(
     warm: bool = False,
     pause: float = 0.0,
     device: str = "cpu",
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, list[float]]:
     """Return the milliseconds of every call of several functions in turn, so that a disturbance hits all alike.
 
@@ -249,8 +249,8 @@ def interleaved(
             candidate's own data, not those of the candidate before.
         pause: Seconds of rest before them, for the threads of the candidate before, which may go on spinning.
         device: A GPU's type: its own clock times the calls, each with a cold L2 cache.
-        clock: What times a call on the CPU: the wall's clock, or with one thread ``time.process_time``, which does not
-            count the work of others.
+        clock: What times a call on the CPU: the wall's clock if None, or with one thread ``time.process_time``, which
+            does not count the work of others.
     """
     for function in candidates.values():
         function()
@@ -259,6 +259,7 @@ def interleaved(
     if device != "cpu":
         return _by_device_clock(candidates, rounds, device)
     samples: dict[str, list[float]] = {name: [] for name in candidates}
+    clock = clock or time.perf_counter
     end = time.perf_counter() + seconds
     done = 0
     while done < rounds or time.perf_counter() < end:

@@ -161,7 +161,9 @@ def write_heroes(folder: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) ->
     comparison = LONG if LONG in plan.comparisons else TIME
     for train in plan.trains:
         ahead = gain(rows, comparison, train)
-        names = {PER_PIXEL: PER_PIXEL, "other": ahead[1] if ahead else ""}
+        if not ahead:
+            return []
+        names = {PER_PIXEL: PER_PIXEL, "other": ahead[1]}
         runs = {key: plan.run(comparison, name, train, 0) for key, name in names.items()}
         found = {key: record for key, run in runs.items() if (record := read_record(run, folder)) is not None}
         if len(found) < len(runs):

@@ -1,5 +1,6 @@
 """Measuring: rows with the right figures, candidates in turn, and what happens to what fails."""
 
+import gc
 import math
 
 import pytest
@@ -102,6 +103,18 @@ def test_peak_memory_counts_what_is_held_at_once():
 
     peak = harness.peak_memory(two_then_one)
     assert 3_000_000 <= peak < 3_001_000
+
+
+def test_garbage_of_earlier_calls_does_not_count():
+    cycle = [torch.empty(5_000_000, dtype=torch.uint8)]
+    cycle.append(cycle)
+    del cycle
+
+    def collects() -> None:
+        gc.collect()
+        torch.empty(1_000_000, dtype=torch.uint8)
+
+    assert 1_000_000 <= harness.peak_memory(collects) < 1_001_000
 
 
 @pytest.mark.parametrize(

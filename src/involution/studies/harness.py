@@ -9,6 +9,7 @@ and targets all follow this rule; `ratios` is its one implementation.
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import time
@@ -324,6 +325,7 @@ def percentiles(values: Sequence[float], suffix: str, digits: int) -> dict[str, 
 
 def peak_memory(function: Callable[[], Any]) -> int:
     """Return the most bytes of tensors that a call holds at once beyond those that were there before it."""
+    gc.collect()  # what earlier calls left would be freed during this one, and be subtracted from what it holds
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

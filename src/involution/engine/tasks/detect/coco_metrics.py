@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from involution.data.boxes import BoxRecord
@@ -67,6 +67,13 @@ def judge(record: BoxRecord, results: Sequence[dict[str, Any]], kind: str = "bbo
     # the area of the mask counts, not that of its box
     left_out = "bbox" if kind == "segm" else "segmentation"
     found = [{key: value for key, value in result.items() if key != left_out} for result in results]
+    # NumPy may not tell large ids apart
+    images = {scene.id: number for number, scene in enumerate(record.scenes, 1)}
+    classes = {key: number for number, key in enumerate(record.category_ids, 1)}
+    scenes = [replace(scene, id=images[scene.id]) for scene in record.scenes]
+    record = replace(record, scenes=scenes, category_ids=list(classes.values()))
+    for result in found:
+        result |= {"image_id": images[result["image_id"]], "category_id": classes[result["category_id"]]}
     content = record.to_coco()
     # objects are told apart by their ids, which not every format has, and a match with 0 would count as none
     for number, annotation in enumerate(content["annotations"], 1):
@@ -75,9 +82,11 @@ def judge(record: BoxRecord, results: Sequence[dict[str, Any]], kind: str = "bbo
         truth = COCO()
         truth.dataset = content
         truth.createIndex()
-        if not found:
-            return _nothing_found(record)
-        judge = COCOeval(truth, truth.loadRes(found), kind)
+        # loadRes can't take an empty list
+        nothing = COCO()
+        nothing.dataset = {**content, "annotations": []}
+        nothing.createIndex()
+        judge = COCOeval(truth, truth.loadRes(found) if found else nothing, kind)
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
@@ -96,17 +105,6 @@ def judge(record: BoxRecord, results: Sequence[dict[str, Any]], kind: str = "bbo
         class_ap=class_ap,
         precision=precision[0][:, present].mean(1).tolist() if any(present) else [],
         mistakes=_mistakes(record, judge),
-    )
-
-
-def _nothing_found(record: BoxRecord) -> Judgement:
-    counts = [sum(not box.crowd for box in scene.boxes) for scene in record.scenes]
-    present = {box.label for scene in record.scenes for box in scene.boxes}
-    return Judgement(
-        figures=dict.fromkeys(FIGURES, 0.0 if present else float("nan")),
-        class_ap=[0.0 if label in present else float("nan") for label in range(len(record.classes))],
-        precision=[0.0] * 101 if present else [],
-        mistakes=list(map(float, counts)),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -178,7 +179,8 @@ def read_image(
 def open_pixels(path: str | os.PathLike[str] | BinaryIO, reading: Reading | None = None) -> Iterator[Image]:
     """An image file, or an open stream of one, decoded as it is, in the mode that it has, turned as `read_image` does.
 
-    Its ``info["lossy"]`` tells in words how it was stored if that does not keep values.
+    Its ``info["lossy"]`` tells in words how it was stored if that does not keep values, and ``info["most"]`` the
+    largest value that its file can hold, where the library spreads 0 to it over 0 to 255.
 
     Raises:
         ImageError: as `read_image`.
@@ -189,8 +191,9 @@ def open_pixels(path: str | os.PathLike[str] | BinaryIO, reading: Reading | None
         file.seek(0)
         loss = lossy(opened, file.read(_HEAD))
         file.seek(position)
+        most = _largest_stored(opened)
         image = _loaded(opened, name, reading or Reading())
-        image.info["lossy"] = loss
+        image.info |= {"lossy": loss, "most": most}
         yield image
 
 
@@ -473,6 +476,18 @@ def _is_halved(image: Image) -> bool:
     """Whether the library keeps 8 of an image's 16 bits; of one that is not decoded yet."""
     tiles: Any = getattr(image, "tile", [])
     return not is_deep(image.mode) and any(";16" in str(tile[3]) for tile in tiles[:1])
+
+
+def _largest_stored(image: Image) -> int:
+    """The largest value of grey that a file of fewer than 8 bits can hold, of one that is not decoded yet; else 255."""
+    tiles: Any = getattr(image, "tile", [])
+    if image.mode != "L" or not tiles:
+        return 255
+    how = tiles[0][3]
+    if image.format == "PPM":
+        return int(how[-1]) if isinstance(how, tuple) and isinstance(how[-1], int) and how[-1] > 0 else 255
+    bits = re.match(r"L;([24])", how if isinstance(how, str) else str(how[0]) if how else "")
+    return 2 ** int(bits[1]) - 1 if bits else 255
 
 
 def _has_alpha(image: Image) -> bool:

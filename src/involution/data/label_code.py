@@ -64,7 +64,9 @@ class LabelCode:
                     f"{file}: wanted a label map of one channel, got mode {image.mode}; for maps in colour put the "
                     "colours into classes.txt, such as: road 128 64 128"
                 )
-            return self._of_values(np.asarray(image), file)
+            values = np.asarray(image)
+            most = image.info["most"]
+            return self._of_values(values if most == 255 else (values * (most / 255)).round(), file)
 
     def relabelled(self, places: Sequence[int], classes: list[str]) -> LabelCode:
         """The same maps under other labels: ``places`` has the new one of each class."""

@@ -1,6 +1,8 @@
 """Label maps in folders, and how broken files are told."""
 
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import PIL.features
@@ -272,6 +274,37 @@ def test_maps_of_16_bits(tmp_path):
     save(tmp_path / "labels" / "train" / "a.png", np.resize(np.array([0, 999], np.uint16), (8, 8)))
     with pytest.raises(DataError, match="label 999 found"):
         open_root(tmp_path)
+
+
+def of_few_bits(path, values, bits):
+    """A grey PNG of 2 or 4 bits, as small files of label maps have."""
+    rows = np.array(values, np.uint8)
+    padded = np.unpackbits(rows[..., None], axis=-1)[..., -bits:].reshape(len(rows), -1)
+    packed = b"".join(b"\0" + row.tobytes() for row in np.packbits(padded, axis=-1))
+    header = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], bits, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(packed)), (b"IEND", b""))
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def test_maps_of_few_bits_keep_their_values(tmp_path):
+    # the library spreads them over 0 to 255, where 255 would not count
+    values = np.resize(np.arange(4, dtype=np.uint8), (8, 8))
+    binary(tmp_path, [0, 1])
+    (tmp_path / "classes.txt").write_text("\n".join(map(str, range(200))))
+    file = tmp_path / "labels" / "train" / "a.png"
+    for bits in (2, 4):
+        of_few_bits(file, values, bits)
+        assert np.array_equal(open_root(tmp_path).train[0][1], values)
+    file.unlink()
+    for most in (3, 77, 255):
+        file.with_suffix(".pgm").write_bytes(b"P5 8 8 %d\n" % most + values.tobytes())
+        assert np.array_equal(open_root(tmp_path).train[0][1], values)
+    plain = " ".join(map(str, values.ravel()))
+    file.with_suffix(".pgm").write_text(f"P2 8 8 3\n{plain}\n")
+    assert np.array_equal(open_root(tmp_path).train[0][1], values)
 
 
 def test_subfolders_and_shared_maps(tmp_path):

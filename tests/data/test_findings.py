@@ -1,7 +1,7 @@
 import pytest
 
 from involution.data.errors import DataError
-from involution.data.findings import Findings
+from involution.data.findings import Findings, listed
 
 
 def test_everything_is_said_once_with_counts_and_first_names():
@@ -28,3 +28,8 @@ def test_problems_are_refused_or_skipped():
     findings.settle("here", "skip")
     with pytest.raises(DataError, match=r"here: 1 problem: image 7: gone\. Fix them, or skip them"):
         findings.settle("here", "refuse")
+
+
+def test_of_many_names_the_first_are_listed_with_the_number_of_others():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(list("abcdefg")) == "a, b, c, d, e and 2 more"

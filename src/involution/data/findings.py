@@ -102,6 +102,11 @@ def some(names: Sequence[str], shown: int = _SHOWN) -> str:
     return counted(len(names), names[:shown])
 
 
+def listed(names: Sequence[str], shown: int = 5) -> str:
+    """The first of some names in a sentence, and how many more there are: "cat, dog and 12 more"."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
 def counted(count: int, first: Sequence[str]) -> str:
     """As `some`, of names that are not all kept."""
     return f"{count} ({', '.join(first)}{', …' if count > len(first) else ''})"

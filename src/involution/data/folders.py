@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset
 
 from involution.data.errors import DataError, one_spelling, printable
-from involution.data.findings import Findings
+from involution.data.findings import Findings, listed
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
 from involution.data.noticed import tell_headers
 from involution.data.paths import need_folder
@@ -67,12 +67,12 @@ def class_folders(root: Path) -> list[str]:
     splits = {None if item.rest else item.split for item in words}
     if len(splits) > 1 and None not in splits:
         raise DataError(
-            f"{root}: {_some([f'{name}/' for name in names])} are surely splits and no classes, but have no folders; "
+            f"{root}: {listed([f'{name}/' for name in names])} are surely splits and no classes, but have no folders; "
             "wanted one folder of images per class in each"
         )
     if len(names) == 1:
         deeper = subfolders(root / names[0])
-        hint = f"; {names[0]}/ has {_some(deeper)}: is {root / names[0]} meant?" if deeper else ""
+        hint = f"; {names[0]}/ has {listed(deeper)}: is {root / names[0]} meant?" if deeper else ""
         raise DataError(f"{root} has one class folder only, {names[0]}/; wanted two classes or more{hint}")
     return names
 
@@ -114,11 +114,11 @@ def read_folders(
     unknown = sorted(set(folders) - set(classes))
     if unknown:
         raise DataError(
-            f"{place}: class folders unknown to the training images: {_some(unknown)}{_alike(unknown, classes)}"
+            f"{place}: class folders unknown to the training images: {listed(unknown)}{_alike(unknown, classes)}"
         )
     if are_images_and_labels(folders):
         raise DataError(
-            f"{place}: {_some(list(folders))} are surely no classes but images and their labels; if so, say "
+            f"{place}: {listed(list(folders))} are surely no classes but images and their labels; if so, say "
             "masks:PATH, yolo:PATH or voc:PATH, else rename the folders"
         )
     owners: dict[tuple[int, int], str] = {}
@@ -139,16 +139,16 @@ def read_folders(
     empty = sorted(set(classes) - {classes[label] for label in labels})
     if empty and not options.allow_empty:
         raise DataError(
-            f"{place}: no images of {_some(empty)}; put some there, remove the folder, or allow it by "
+            f"{place}: no images of {listed(empty)}; put some there, remove the folder, or allow it by "
             "--data.allow_empty true"
         )
     if empty:
-        findings.note(f"{where or root}: no images of {_some(empty)}")
+        findings.note(f"{where or root}: no images of {listed(empty)}")
     images = _whole(FileDataset(files, labels, options.reading), root, findings, where or str(root))
     lost = [name for label, name in enumerate(classes) if label in set(labels) - set(images.labels)]
     if options.on_problem == "skip" and (not images.files or (lost and not options.allow_empty)):
         raise DataError(
-            f"{place}: no image of {_some(lost)} can be read: {findings.problems[-1]}; put some there, remove the "
+            f"{place}: no image of {listed(lost)} can be read: {findings.problems[-1]}; put some there, remove the "
             "folder, or allow it by --data.allow_empty true"
         )
     return images
@@ -189,7 +189,3 @@ def _alike(unknown: Sequence[str], classes: Sequence[str]) -> str:
             known = plain[one_spelling(name)]
             return f"; {name!r} differs from {known!r} in case or spaces: rename one"
     return f"; rename or remove {'them' if len(unknown) > 1 else 'it'}, or add training images"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

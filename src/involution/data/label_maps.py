@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from involution.data.box_files import size_complaint
 from involution.data.contents import number_of
 from involution.data.errors import DataError, printable
-from involution.data.findings import Findings, some
+from involution.data.findings import Findings, listed, some
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
 from involution.data.label_code import IGNORED, Colour, LabelCode, palette
 from involution.data.labelled import tell_alike, tell_numbered
@@ -271,7 +271,7 @@ def _tell_classes(
     # where 255 is one of the values, and not all that a published table leaves out
     two = two if options.ignore_index is not None and code.ignores_one else []
     ignored = f"the value {options.ignore_index}, meaning ignored, covers {share:.2%} of the pixels" if share else ""
-    names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    names = listed(missing)
     nowhere = f"{names} occur{'s' if len(missing) == 1 else ''} nowhere" if missing else ""
     # a map of 0 and 255 without this check would be measured as all right wherever 0 is predicted
     suspect = two and (len(code.classes) == 2 or (missing and split == "train"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from involution.data.errors import DataError, one_spelling
-from involution.data.findings import Findings, some
+from involution.data.findings import Findings, listed, some
 from involution.data.leftovers import tell_leftovers
 from involution.data.records import DataSet
 from involution.data.registry import Options
@@ -97,11 +97,11 @@ def tell_missing(
     missing = [name for label, name in enumerate(classes) if label not in having]
     if missing and split == "train" and not options.allow_empty:
         raise DataError(
-            f"{spec}: no training images of {', '.join(missing[:5])}; fix the class names, or allow it: "
+            f"{spec}: no training images of {listed(missing)}; fix the class names, or allow it: "
             "--data.allow_empty true"
         )
     if missing:
-        findings.note(f"{split}: no images of {', '.join(missing[:5])}")
+        findings.note(f"{split}: no images of {listed(missing)}")
 
 
 def name_classes(

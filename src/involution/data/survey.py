@@ -21,7 +21,7 @@ from involution.data.box_dataset import BoxDataset
 from involution.data.contents import Stored, equal_contents, pixel_number
 from involution.data.errors import DataError, printable
 from involution.data.families import families, is_plain
-from involution.data.findings import some
+from involution.data.findings import listed, some
 from involution.data.images import Header, ImageError, Reading, is_deep, look, open_pixels, read_image
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
@@ -215,7 +215,7 @@ def survey(data: DataSet[Any], quick: bool = False) -> Survey:
     for name, split in splits.items():
         few = [key for key, count in split.classes.items() if not count]
         if few and (not quick or not isinstance(data.parts[name], LabelMaps)):
-            warnings.append(f"{name}: none of {', '.join(few[:5])}")
+            warnings.append(f"{name}: none of {listed(few)}")
     return Survey(data.spec, data.classes, splits, duplicates, warnings, data.findings.to_dict())
 
 

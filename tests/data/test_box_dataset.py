@@ -37,3 +37,27 @@ def test_masks_without_a_pixel_or_elsewhere_than_their_boxes_are_told():
         "train: objects whose mask has no pixel, which are learnt as such: 2 (train 1.png, train 2.png)",
         "train: boxes that do not fit their masks: 2 (train 3.png, train 4.png)",
     ]
+
+
+SQUARE = [2, 2, 30, 2, 30, 28, 2, 28]
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        ([SQUARE, [8, 8, 8, 20, 20, 20, 20, 8]], True),
+        ([[8, 8, 8, 20, 20, 20, 20, 8], SQUARE], True),
+        ([[2, 2, 12, 2, 12, 12], [14, 14, 30, 14, 30, 28]], False),
+        # in the box around the other and not in it
+        ([[2, 2, 30, 2, 2, 28], [20, 20, 29, 20, 29, 27]], False),
+        ([SQUARE, [20, 20, 36, 20, 36, 24]], False),
+        ([SQUARE, SQUARE], False),
+    ],
+    ids=["hole", "hole first", "parts", "beside the slope", "across", "twice"],
+)
+def test_polygons_inside_another_are_told(mask, told):
+    scene = Scene(1, Path("0.png"), 40, 30, (Box(0, (2, 2, 28, 26), mask=mask),))
+    findings = Findings()
+    _tell_masks("train", BoxRecord(Path("train.json"), ["car"], [1], [scene]), findings)
+    said = "train: masks with a polygon inside another, which is filled; holes want run lengths: 1 (train 0.png)"
+    assert findings.notes == [said] * told

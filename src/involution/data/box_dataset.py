@@ -21,7 +21,7 @@ from involution.data.labelled import tell_alike
 from involution.data.leftovers import tell_leftovers
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Options
-from involution.data.run_lengths import decode_mask, mask_bounds
+from involution.data.run_lengths import decode_mask, has_filled_hole, mask_bounds
 from involution.data.splits import cut, cut_by, no_split, val_of_train, words_of
 
 # of images that come without val
@@ -256,7 +256,9 @@ def _with_background(train: BoxDataset, findings: Findings, options: Options) ->
         return train
     if len(empty) == len(train):
         first = f": {findings.problems[0]}" if findings.problems else ""
-        raise DataError(f"{train.record.source}: no images with annotations{first}")
+        crowds = any(scene.boxes for scene in train.record.scenes)
+        why = " but crowds and difficult objects (iscrowd, ignore or difficult is 1)" if crowds else ""
+        raise DataError(f"{train.record.source}: no images with annotations{why}{first}")
     if options.background:
         findings.note(f"train: images without objects, trained on as background: {some(empty)}")
         return train
@@ -275,19 +277,25 @@ def _tell_many(split: str, record: BoxRecord, findings: Findings) -> None:
 
 
 def _tell_masks(split: str, record: BoxRecord, findings: Findings) -> None:
-    """Say which masks have no pixel, and which run lengths lie elsewhere than their boxes, as polygons are told."""
+    """Say which masks have no pixel, which have filled holes, and which run lengths lie elsewhere than their boxes."""
     void: list[str] = []
     apart: list[str] = []
+    filled: list[str] = []
     for scene in record.scenes:
         for box in _objects(scene):
             bounds = mask_bounds(box.mask, scene.height, scene.width)
             x, y, width, height = box.xywh
+            filled += [f"{split} {scene.file.name}"] * has_filled_hole(box.mask)
             if bounds is None:
                 void.append(f"{split} {scene.file.name}")
             elif isinstance(box.mask, dict) and overlap(bounds, (x, y, x + width, y + height)) < _APART:
                 apart.append(f"{split} {scene.file.name}")
     if void:
         findings.note(f"{split}: objects whose mask has no pixel, which are learnt as such: {some(void)}")
+    if filled:
+        findings.note(
+            f"{split}: masks with a polygon inside another, which is filled; holes want run lengths: {some(filled)}"
+        )
     if apart:
         findings.note(f"{split}: boxes that do not fit their masks: {some(apart)}")
 

@@ -18,7 +18,7 @@ class Box:
         label: its class, a place in the list of classes.
         xywh: left, top, width and height in pixels, as the source has them: they may reach a little out of the image.
         crowd: whether it stands for many objects that are not told apart.
-        area: of the object in pixels where the source tells, else None: that of the box.
+        area: of the object in pixels as the source tells, or that of its mask; None for that of the box.
         mask: polygons or run lengths as COCO has them, decoded when wanted; None without.
         id: its id in the source, or a number given in reading.
     """

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+# of an object with more polygons these are compared with each other
+_MOST_RINGS = 100
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray[Any, Any]:
@@ -74,6 +78,45 @@ def mask_complaint(segmentation: Any, height: int, width: int) -> str | None:
     ):
         return f"a polygon extends far outside an image of {width} x {height}"
     return None
+
+
+def mask_area(segmentation: Any) -> float:
+    """Pixels of a mask about which `mask_complaint` says nothing; of polygons the area inside their lines."""
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        return float(sum((counts if isinstance(counts, list) else expand(counts))[1::2]))
+    return sum(map(_ring_area, segmentation))
+
+
+def _ring_area(ring: Sequence[float]) -> float:
+    xs, ys = ring[0::2], ring[1::2]
+    around = zip(xs, [*ys[1:], ys[0]], [ys[-1], *ys[:-1]], strict=True)
+    return abs(sum(x * (after - before) for x, after, before in around)) / 2
+
+
+def has_filled_hole(segmentation: Any) -> bool:
+    """Whether polygons have one inside another, which adds nothing to it: whoever wrote it surely meant a hole."""
+    if not isinstance(segmentation, list):
+        return False
+    rings = segmentation[:_MOST_RINGS]
+    boxes = [(min(ring[0::2]), min(ring[1::2]), -max(ring[0::2]), -max(ring[1::2])) for ring in rings]
+    return any(
+        all(inner > outer for inner, outer in zip(box, other_box, strict=True))
+        and all(_is_inside(x, y, other) for x, y in zip(ring[0::2], ring[1::2], strict=True))
+        for ring, box in zip(rings, boxes, strict=True)
+        for other, other_box in zip(rings, boxes, strict=True)
+    )
+
+
+def _is_inside(x: float, y: float, ring: Sequence[float]) -> bool:
+    """Whether a point is inside a polygon: a line from it to the right crosses the polygon's an odd number of times."""
+    inside = False
+    before_x, before_y = ring[-2], ring[-1]
+    for here_x, here_y in zip(ring[0::2], ring[1::2], strict=True):
+        if (here_y > y) != (before_y > y):
+            inside ^= x < here_x + (y - here_y) * (before_x - here_x) / (before_y - here_y)
+        before_x, before_y = here_x, here_y
+    return inside
 
 
 def expand(text: str) -> list[int]:

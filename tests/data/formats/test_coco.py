@@ -164,6 +164,27 @@ def test_other_categories_in_val_are_refused(root):
         open_root(root)
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_an_area_that_is_missing_is_that_of_the_mask(root, masks):
+    changed = content("train")
+    for item in changed["annotations"]:
+        del item["area"]
+    changed["annotations"][1]["segmentation"] = [[40, 30, 60, 30, 40, 40]]
+    # the same column, compressed
+    counts = run_lengths.frPyObjects(changed["annotations"][2]["segmentation"], 48, 64)["counts"].decode()
+    changed["annotations"][2]["segmentation"] = {"size": [48, 64], "counts": counts}
+    write(root, "train", changed)
+    data = open_root(root, masks=masks)
+    areas = [item["area"] for item in data.train.record.to_coco()["annotations"]]
+    assert areas == [400, 100, 48, 48]
+    assert any("train: objects without an area, by which COCO's figures" in line for line in data.findings.lines())
+    for item in changed["annotations"]:
+        item["segmentation"] = []
+    write(root, "train", changed)
+    areas = [item["area"] for item in open_root(root).train.record.to_coco()["annotations"]]
+    assert areas == [400, 24.5 * 18, 81, 81]
+
+
 def test_the_record_is_the_file_again(root):
     record = open_root(root, masks=True).train.record
     written, read = record.to_coco(), content("train")
@@ -215,3 +236,16 @@ def test_what_leaves_too_few_images_to_be_split_is_told(tmp_path):
         open_root(tmp_path)
     with pytest.raises(DataError, match=r"0 images are too few for train and val: all image 1: 1\.png has 64 x 48"):
         open_root(tmp_path, on_problem="skip")
+
+
+def test_a_data_set_of_crowds_alone_says_so(root):
+    # as CVAT marks every mask of its brush
+    for split in ("train", "val"):
+        changed = content(split)
+        for item in changed["annotations"]:
+            item["iscrowd"] = 1
+        write(root, split, changed)
+    with pytest.raises(
+        DataError, match=r"no images with annotations but crowds and difficult objects \(iscrowd, ignore"
+    ):
+        open_root(root)

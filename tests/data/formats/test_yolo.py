@@ -55,8 +55,10 @@ def test_polygons_are_masks(tmp_path):
     fill(tmp_path, "train", (1, 2), lines=LINES.splitlines()[1])
     fill(tmp_path, "val", (3,), lines=LINES.splitlines()[1])
     settings(tmp_path, train="images/train", val="images/val")
-    mask = open_root(tmp_path, masks=True).train[0][1]["masks"][0]
+    data = open_root(tmp_path, masks=True)
+    mask = data.train[0][1]["masks"][0]
     assert mask.sum() == 64
+    assert data.train.record.to_coco()["annotations"][0]["area"] == pytest.approx(64)
     assert (mask[4:12, 4:12] == 1).all()
     fill(tmp_path, "val", (4,))
     with pytest.raises(DataError, match=r"val 4\.txt line 1: a box without a polygon, but masks are wanted"):
@@ -456,9 +458,11 @@ def test_an_image_that_a_list_has_twice_is_told(root):
 
 def test_settings_that_are_not_read_are_told(root):
     own = {"path": ".", "train": "images/train", "val": "images/val", "nc": 2, "roboflow": {"project": "pets"}}
-    settings(root, **own, download="https://example.com/pets.zip", channels=1, single_cls=False, fraction=0.5)
+    settings(
+        root, **own, download="https://example.com/pets.zip", channels=1, single_cls=False, fraction=0.5, classes=1
+    )
     findings = open_root(root).findings
-    assert findings.ignored == {"settings of data.yaml": ["download", "fraction"]}
+    assert findings.ignored == {"settings of data.yaml": ["download", "fraction", "classes"]}
     assert "data.yaml: channels is 1, but images are read in colour, with 3" in findings.notes
     settings(root, **own, single_cls=True)
     with pytest.raises(DataError, match=r"data\.yaml: single_cls makes one class of all; give names one name"):

@@ -16,7 +16,7 @@ from involution.data.fields import tell_unread, unread
 from involution.data.findings import Findings, some
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.run_lengths import is_number, mask_complaint
+from involution.data.run_lengths import is_number, mask_area, mask_complaint
 from involution.data.text import nfc, read_json
 
 # what is read of each part of a file, and what changes nothing: where images come from, how classes are drawn and named
@@ -82,12 +82,19 @@ def read_split(file: Path, names: ImageNames, split: str, findings: Findings, op
     posed = [f"annotation {_id(item)}" for item in items if isinstance(item, dict) and item.get("keypoints")]
     if posed:
         findings.note(f"{split}: key points are not used: {some(posed)}")
+    unmeasured: list[str] = []
     for item in content["annotations"]:
         reason = _complaint(item, scenes, left_out, categories, seen, options.masks)
         if reason:
             findings.problem(f"{split} annotation {_id(item)}", reason)
         elif reason is None:
-            boxes[item["image_id"]].append(_box(item, label_of, options.masks))
+            unmeasured += [] if "area" in item else [f"annotation {item['id']}"]
+            boxes[item["image_id"]].append(_box(item, label_of, scenes[item["image_id"]], options.masks))
+    if unmeasured:
+        findings.note(
+            f"{split}: objects without an area, by which COCO's figures count small and large ones; that of the mask "
+            f"is taken, or of the box where there is none: {some(unmeasured)}"
+        )
     whole = [replace(scene, boxes=tuple(boxes[key])) for key, scene in scenes.items()]
     return BoxRecord(file, [categories[key] for key in order], order, whole)
 
@@ -101,14 +108,17 @@ def _tell_fields(content: Mapping[str, Any], split: str, findings: Findings) -> 
         tell_unread(counts, f"fields of {'the file' if part == 'file' else part}", split, findings)
 
 
-def _box(item: Mapping[str, Any], label_of: Mapping[int, int], masks: bool) -> Box:
+def _box(item: Mapping[str, Any], label_of: Mapping[int, int], scene: Scene, masks: bool) -> Box:
+    area, mask = item.get("area"), item.get("segmentation")
+    if area is None and mask and mask_complaint(mask, scene.height, scene.width) is None:
+        area = mask_area(mask)
     return Box(
         label_of[item["category_id"]],
         tuple(item["bbox"]),
         # as converters of Pascal VOC write what it calls difficult
         bool(item.get("iscrowd", 0) or item.get("ignore", 0)),
-        item.get("area"),
-        item["segmentation"] if masks else None,
+        area,
+        mask if masks else None,
         item["id"],
     )
 

@@ -17,6 +17,7 @@ from involution.data.pair_folders import PairFolders, find_pairs
 from involution.data.paths import ARCHIVES, as_stored, need_folder
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
+from involution.data.run_lengths import mask_area
 from involution.data.splits import no_split, words_of
 from involution.data.text import nfc, one_list, read_lines, read_names, read_text
 from involution.data.walk import images_below
@@ -25,7 +26,7 @@ from involution.data.yaml import YamlError, parse_yaml
 _NAMES = ("classes.txt", "obj.names", "names.txt", "labels.txt", "classes.json")
 # settings of data.yaml and obj.data that are read besides the splits, or that change nothing
 _SETTINGS = (
-    *("path", "names", "nc", "kpt_shape", "flip_idx", "classes", "backup", "results", "eval"),
+    *("path", "names", "nc", "kpt_shape", "flip_idx"),
     *("roboflow", "author", "description", "date", "version", "license", "url", "docs"),
 )
 # shares may reach this far out of the image, as rounding makes them
@@ -133,7 +134,8 @@ def _tell_settings(content: dict[str, Any], file: Path, findings: Findings) -> N
     channels = content.get("channels", 3)
     if channels != 3:
         findings.note(f"{file.name}: channels is {channels}, but images are read in colour, with 3")
-    known = (*_SETTINGS, "channels", *(str(key) for key in content if words_of(str(key)).split))
+    darknet = ("classes", "backup", "results", "eval") if file.suffix == ".data" else ()
+    known = (*_SETTINGS, *darknet, "channels", *(str(key) for key in content if words_of(str(key)).split))
     if others := unread(content, known):
         findings.ignore(f"settings of {file.name}", *others)
 
@@ -489,7 +491,9 @@ def _box(words: list[str], size: tuple[int, int], num_classes: int, masks: bool)
         if masks:
             return "a box without a polygon, but masks are wanted"
     points = [coordinate for point in zip(xs, ys, strict=True) for coordinate in point] if polygon else []
-    return box_complaint(box, width, height, _SLACK) or Box(int(label), box, mask=[points] if polygon else None)
+    mask = [points] if polygon else None
+    area = mask_area(mask) if mask else None
+    return box_complaint(box, width, height, _SLACK) or Box(int(label), box, area=area, mask=mask)
 
 
 def _recognises(folder: Path) -> bool:

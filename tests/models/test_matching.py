@@ -246,3 +246,5 @@ def test_whole_detectors_and_segmenters(tmp_path):
     body = Backbone("rednet26", weights=tmp_path / "best.ckpt")
     assert torch.equal(body.body.state_dict()["bn1.weight"], source.backbone.backbone.body.bn1.weight)
     assert {name.split(".")[1] for name in body.loaded.left_out} == {"backbone", "head"}
+    (note,) = body.loaded.notes
+    assert note.startswith("the rednet26 in it is read alone, without what is beside it, such as a detector's pyramid")

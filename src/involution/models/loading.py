@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from involution.models.checkpoint import CheckpointReport, check_entries, fits, identify, notes_of
-from involution.models.errors import CheckpointError
+from involution.models.errors import CheckpointError, shorten
 from involution.models.keys import to_timm_layout
 from involution.models.layouts import VARIANTS
 from involution.models.matching import Matched, first_convolutions, head_names, match
@@ -65,6 +65,11 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool | N
     left_out = [*found.left_out, *(name for name in found.head if name not in taken)]
     untouched = [name for name in head if name not in taken] if ignore_head is not False else []
     notes = notes_of(weights)
+    if found.beside:
+        notes.append(
+            f"the {_architecture(model)} in it is read alone, without what is beside it, such as a detector's pyramid "
+            f"and heads: {shorten(found.beside, 3)}"
+        )
     channels = _adapt(model, found.tensors, wanted, notes)
     tensors = {**found.tensors, **taken}
     needed = {name: value for name, value in wanted.items() if name not in untouched}

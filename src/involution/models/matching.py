@@ -20,6 +20,7 @@ class Matched:
         head: Entries of the file's classifier, by its names.
         strange: Entries of the same network that the model lacks.
         left_out: Entries that are no part of the model: a detector's neck and heads, stages that it does not have.
+        beside: Those of them that are beside the network in the file.
         source: Layout of the file: authors, paddle or timm.
     """
 
@@ -27,6 +28,7 @@ class Matched:
     head: dict[str, torch.Tensor] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
     source: Source = "timm"
 
 
@@ -43,7 +45,8 @@ def match(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Matched:
     found = Matched()
     if is_foreign(tensors):
         state = to_timm_layout(tensors)
-        tensors, found.source, found.left_out = state.tensors, state.source, list(state.left_out)
+        tensors, found.source = state.tensors, state.source
+        found.left_out, found.beside = list(state.left_out), list(state.left_out)
     names = {whole: name for name in model.state_dict() for whole in _whole_names(model, name)}
     heads = tuple(f"{name}." for name in head_names(model))
     prefix = _prefix(tensors, names)
@@ -51,6 +54,7 @@ def match(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Matched:
         whole = key.removeprefix(prefix)
         if not key.startswith(prefix):
             found.left_out.append(key)
+            found.beside.append(key)
         elif whole.startswith(heads):
             found.head[whole] = tensor
         elif whole in names:

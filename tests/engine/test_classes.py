@@ -17,6 +17,9 @@ from involution.data.records import DataSet
 from involution.engine import ClassifyConfig, ConfigError, evaluate, train
 from involution.engine.card import ModelCard
 from involution.engine.classes import match_classes
+from involution.engine.run import measure
+from involution.engine.tasks.classify.module import ClassificationTask
+from involution.predict import DetectionPredictor, SegmentationPredictor
 
 CARD = ModelCard("classify", "x", {}, ["cat", "dog", "horse"], (3, 8, 8), (0,) * 3, (1,) * 3, "bilinear", 1.0, {}, {})
 
@@ -122,3 +125,43 @@ def test_a_folder_of_labelled_images_is_measured_whole_and_by_name(trained, tmp_
     assert among.confusion[:, 0].sum() == 0
     assert among.confusion.sum(1).tolist() == [0, 8, 8]
     assert among.top1 > 0.6
+    # the pages of a report show what was measured
+    shown = measure(trained, f"imagefolder:{tmp_path / 'two'}")
+    assert "measured among bee, cat alone" in shown.warnings
+    (result,) = shown.predictor.run([""], [shown.images[0][0]])
+    assert set(result.labels) == {"bee", "cat"}
+    assert sum(result.scores) == pytest.approx(1)
+
+
+class Says(torch.nn.Module):
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
+    def forward(self, images):
+        return self.found
+
+
+def test_predictors_choose_among_the_classes_of_an_evaluation():
+    card = replace(CARD, category_ids=[1, 2, 3], input_size=(3, 0, 0))
+    image = PIL.Image.new("RGB", (2, 1))
+    logits = torch.tensor([[[[3.0, 1.0]], [[2.0, 0.0]], [[1.0, 2.0]]]])
+    boxes = {"boxes": torch.ones(3, 4), "labels": torch.arange(3), "scores": torch.ones(3)}
+    segmenter = SegmentationPredictor(Says(logits), card)
+    detector = DetectionPredictor(Says([boxes]), card)
+    assert segmenter.run([""], [image])[0].labels.tolist() == [[0, 2]]
+    assert detector.run([""], [image])[0].labels == ("cat", "dog", "horse")
+    segmenter.within = detector.within = [1, 2]
+    assert segmenter.run([""], [image])[0].labels.tolist() == [[1, 2]]
+    assert detector.run([""], [image])[0].labels == ("dog", "horse")
+
+
+def test_the_best_five_of_few_classes_are_no_figure():
+    card = replace(CARD, classes=[str(number) for number in range(9)])
+    task = ClassificationTask(Says(torch.eye(9)), ClassifyConfig(), card, 1)
+    task.from_all_devices = lambda values: [values]
+    for within, known in ((None, True), (list(range(6)), True), (list(range(5)), False)):
+        task.within = within
+        task.validation_step((torch.zeros(9, 3, 8, 8), torch.arange(9)), 0)
+        task.on_validation_epoch_end()
+        assert ("top5" in task.results) == known

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -17,10 +18,12 @@ from involution.data.folders import FileDataset
 from involution.data.scenes import make_digit_scenes
 from involution.engine.run import Measured
 from involution.engine.tasks.classify.figures import ClassificationFigures
-from involution.engine.tasks.detect.coco_metrics import judge
+from involution.engine.tasks.detect.coco_metrics import FIGURES, judge
+from involution.engine.tasks.detect.figures import DetectionFigures
 from involution.explain.touch import touch_script
 from involution.predict import ClassificationResult
 from involution.report import figures, page, sections
+from involution.report.run import headline
 
 NASTY = '<img src=x onerror=alert(1)> $x^2$ "&'
 
@@ -251,3 +254,12 @@ def test_mistakes_are_the_objects_missed_and_the_false_detections(tmp_path):
     assert np.mean(found.precision) == pytest.approx(found.figures["ap50"])
     nothing = judge(record, [])
     assert (nothing.mistakes, nothing.class_ap[:2]) == ([2.0, 0.0, 1.0], [0.0, 0.0])
+
+
+def test_masks_and_boxes_are_named_on_top():
+    boxes, masks = (dict.fromkeys(FIGURES, value) for value in (0.5, 0.25))
+    common = {"class_ap": [], "precision": [], "results": [], "num_images": 1, "images_per_second": 1.0}
+    common |= {"classes": [], "split": "val"}
+    found = DetectionFigures(bbox=boxes, segm=masks, **common)
+    assert headline(found, "AP") == [("AP of boxes", "50.0%"), ("AP of masks", "25.0%")]
+    assert headline(replace(found, segm=None), "AP") == [("AP", "50.0%")]

@@ -16,6 +16,7 @@ from involution.engine.checkpoint import CARD_KEY, ModelCard
 from involution.engine.config import RunConfig
 from involution.engine.loader import derive_seed
 from involution.engine.optimizer import make_optimizer
+from involution.engine.predictor import among
 from involution.engine.schedule import lr_factor
 from involution.engine.split_record import CONTENTS
 from involution.engine.split_record import KEY as SPLIT
@@ -65,11 +66,7 @@ class TaskModule(L.LightningModule):
 
     def restricted(self, logits: Tensor) -> Tensor:
         """Logits [N, classes, ...] without the classes that it is not measured among."""
-        if self.within is None:
-            return logits
-        kept = torch.full_like(logits, -torch.inf)
-        kept[:, self.within] = logits[:, self.within]
-        return kept
+        return among(logits, self.within)
 
     def see_training_images(self, images: Any) -> None:
         """Take what the loss needs from the training split of the data set, before a training starts."""

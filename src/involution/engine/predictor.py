@@ -185,6 +185,7 @@ class Predictor(ABC, Generic[R]):
         row_types: Names and types of `Result.row`: int, float, text, bytes, or a "list of" these.
         channels: Channels of the network's input.
         reading: How it wants its images read, as in the training.
+        within: Labels that alone it chooses from, as in an evaluation on data of fewer classes; None for all.
     """
 
     task: ClassVar[str]
@@ -206,6 +207,7 @@ class Predictor(ABC, Generic[R]):
         self.reading = Reading.of(card.recipe.get("data", {}))
         # an exported file may prepare 8-bit pictures in its graph
         self.takes_pixels = bool(getattr(model, "takes_pixels", False))
+        self.within: Sequence[int] | None = None
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str = "auto") -> Self:
@@ -373,6 +375,20 @@ class Predictor(ABC, Generic[R]):
             PredictError: For an unsuitable path.
             OSError: If it can't be written.
         """
+
+
+def among(logits: Tensor, within: Sequence[int] | None) -> Tensor:
+    """Logits [N, classes, ...] without the classes that are not to be chosen from.
+
+    Args:
+        logits: of all classes.
+        within: the labels of those that are; None for all.
+    """
+    if within is None:
+        return logits
+    kept = torch.full_like(logits, -torch.inf)
+    kept[:, within] = logits[:, within]
+    return kept
 
 
 def _read(

@@ -383,6 +383,9 @@ def measure(
     for line in warnings:
         tell(f"warning: {line}")
     data, within, card = match_classes(card, data, checkpoint)
+    if within is not None:
+        # which was told
+        warnings.append(f"measured among {some([card.classes[label] for label in within])} alone")
     images = spec.eval_set(config, data.split(split))
     count = len(images)  # type: ignore[arg-type]
     left_out = LeftOut(data.findings, count, on_problem == "skip")
@@ -413,7 +416,9 @@ def measure(
         module.results["difficulty"] = []
     common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes, "split": split}
     figures = spec.figures.from_results(module.results, **common)
-    return Measured(figures, data.split(split), spec.predictor(network, card), warnings)
+    predictor = spec.predictor(network, card)
+    predictor.within = within
+    return Measured(figures, data.split(split), predictor, warnings)
 
 
 def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: int, *, fresh: bool) -> Any:

@@ -24,6 +24,7 @@ from involution.report.sections import confusion_chart, name_of, picture_of, sec
 
 if TYPE_CHECKING:
     from involution.engine.config import RunConfig
+    from involution.engine.figures import Figures
 
 # what a report needs, asked for before the work
 REPORT_NEEDS = ("matplotlib", "jinja2", "markupsafe")
@@ -85,13 +86,10 @@ def evaluation_page(measured: Measured, checkpoint: str | os.PathLike[str], comm
         command: the command that made it, shown in the footer.
     """
     found, card = measured.figures, measured.predictor.card
-    header, rows = found.table()
-    cells = dict(zip(header, rows[-1], strict=True))
-    shown = [(name, cell) for name, cell in cells.items() if cell.endswith("%")][:2]
-    if not shown:
-        last = list(cells.items())[1]
-        shown = [(get_task(card.task).measure, f"{last[1]}%")]
-    tiles = [_tile(name, cell.rstrip("%"), "%", f"on the {_SPLITS[found.split]} images") for name, cell in shown]
+    tiles = [
+        _tile(name, cell.rstrip("%"), "" if cell == "–%" else "%", f"on the {_SPLITS[found.split]} images")
+        for name, cell in headline(found, get_task(card.task).measure)
+    ]
     tiles.append(_tile("images", f"{found.num_images:,}", "", f"{found.images_per_second:,.0f} images/s"))
     variables = {
         **_variables(measured, checkpoint, command),
@@ -100,6 +98,22 @@ def evaluation_page(measured: Measured, checkpoint: str | os.PathLike[str], comm
         "curves": [],
     }
     return render("run.html.j2", variables)
+
+
+def headline(found: Figures, measure: str) -> list[tuple[str, str]]:
+    """Names and texts of the figures at the top of an evaluation's page, which end in %.
+
+    Args:
+        found: the figures.
+        measure: what the task calls the first of each row.
+    """
+    header, rows = found.table()
+    shares = [(name, cell) for name, cell in zip(header, rows[-1], strict=True) if cell.endswith("%")]
+    if shares:
+        return shares[:2]
+    # of classes, their mean alone
+    several = rows[-1:] if header[0] == "class" else rows
+    return [(f"{measure} of {row[0]}" if len(several) > 1 else measure, f"{row[1]}%") for row in several]
 
 
 def _variables(measured: Measured, checkpoint: str | os.PathLike[str], command: str) -> dict[str, Any]:

@@ -232,7 +232,11 @@ def _detect(measured: Measured) -> Section:
         f"object. {_shown(len(pairs), found)}"
     )
     weakest = _weakest(dict(zip(found.classes, found.class_ap, strict=True)), "AP")
-    conclusion = f"AP is {100 * found.bbox['ap']:.1f} %, AP50 {100 * found.bbox['ap50']:.1f} %{weakest}."
+    conclusion = (
+        "There are no objects in these images, so that there is no AP."
+        if math.isnan(found.bbox["ap"])
+        else f"AP is {100 * found.bbox['ap']:.1f} %, AP50 {100 * found.bbox['ap50']:.1f} %{weakest}."
+    )
     hardest = {"text": text, "pairs": pairs, "cards": [], "legend": []} if pairs else None
     return Section(charts, table, hardest, conclusion)
 
@@ -292,5 +296,10 @@ def _segment(measured: Measured) -> Section:
     text = f"The images with the lowest mean IoU of their classes. {_shown(len(pairs), found)}"
     hardest = {"text": text, "pairs": pairs, "cards": [], "legend": legend[:MOST_ROWS]}
     weakest = _weakest(dict(zip(found.classes, found.iou, strict=True)), "IoU")
-    conclusion = f"It gives {found.accuracy:.1%} of the pixels their class, at a mean IoU of {found.miou:.1%}{weakest}."
+    known = not math.isnan(found.accuracy)
+    conclusion = (
+        f"It gives {found.accuracy:.1%} of the pixels their class, at a mean IoU of {found.miou:.1%}{weakest}."
+        if known
+        else "No pixel of these images counts."
+    )
     return Section([_confusion(found, pixels=True)], table, hardest if pairs else None, conclusion)

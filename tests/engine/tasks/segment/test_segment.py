@@ -21,6 +21,7 @@ from involution.engine.loading import make_card
 from involution.engine.optimizer import param_groups
 from involution.engine.schedule import lr_factor
 from involution.engine.tasks.segment.config import SEGMENTERS, SegmentConfig, create_segmenter
+from involution.engine.tasks.segment.figures import SegmentationFigures
 from involution.engine.tasks.segment.module import SegmentationTask, intersection_over_union
 
 # smp's parameters are its own: less than the published layouts' (no 3×3 output convolutions, no auxiliary head)
@@ -103,6 +104,21 @@ def test_intersection_over_union():
     iou = intersection_over_union(counts)
     assert iou[:2].tolist() == pytest.approx([3 / 6, 4 / 7])
     assert math.isnan(iou[2])
+
+
+def test_nothing_that_counts_is_not_all_wrong(make_config):
+    config = make_config()
+    network = torch.nn.Conv2d(3, 2, 1)
+    task = SegmentationTask(network, config, make_card(config, ["a", "b"]), 1)
+    task.from_all_devices = lambda values: [values]
+    task.validation_step(([torch.zeros(3, 4, 4)], [torch.full((4, 4), 255)]), 0)
+    task.on_validation_epoch_end()
+    found = SegmentationFigures.from_results(
+        task.results, num_images=1, images_per_second=1.0, classes=["a", "b"], split="val"
+    )
+    assert found.to_dict()["accuracy"] is None
+    assert found.table()[1] == [["a", "–"], ["b", "–"], ["mean", "–"]]
+    assert found.summary() == "no pixel that counts, 1 images, 1.0 images/s"
 
 
 def test_ignored_pixels_neither_train_nor_count(root, make_config, tmp_path):

@@ -17,6 +17,8 @@ from involution.engine.module import TaskModule
 from involution.engine.tasks.classify.config import ClassifyConfig
 
 Batch = tuple[Tensor, Tensor]
+# of so many classes the right one is always among the best five
+_FEW = 5
 
 
 class Scores(nn.Module):
@@ -33,9 +35,8 @@ class Scores(nn.Module):
         self.loss: Metric = SumMetric(nan_strategy="disable")
         self.count: Metric = SumMetric(nan_strategy="disable")
         self.top1: Metric = MulticlassAccuracy(num_classes, average="micro")
-        # of five classes the right one is always among the best five
         self.top5: Metric | None = None
-        if num_classes > 5:
+        if num_classes > _FEW:
             self.top5 = MulticlassAccuracy(num_classes, top_k=5, average="micro")
         self.confusion: Metric | None = MulticlassConfusionMatrix(num_classes) if confusion else None
 
@@ -127,6 +128,8 @@ class ClassificationTask(TaskModule):
     @override
     def on_validation_epoch_end(self) -> None:
         self.results = {**self.eval_scores.compute(), "difficulty": self.in_order(self.surprises)}
+        if self.within is not None and len(self.within) <= _FEW:
+            self.results.pop("top5", None)
         self.surprises = []
 
     test_step = validation_step

@@ -23,7 +23,7 @@ from involution.data.addresses import path_of
 from involution.data.images import read_image
 from involution.data.transforms import eval_transform, whole_picture
 from involution.engine.files import atomic_path
-from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage
+from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage, among
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,8 +133,9 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         inputs = [self._transform(image) for image in images]
         # whole pictures differ in size
         batches = [one[None] for one in inputs] if self.takes_pixels else [torch.stack(inputs)]
-        probabilities = torch.cat([self.model(batch.to(self.device)) for batch in batches]).float().softmax(1)
-        top = probabilities.topk(min(topk, probabilities.shape[1]), dim=1)
+        logits = torch.cat([self.model(batch.to(self.device)) for batch in batches]).float()
+        most = logits.shape[1] if self.within is None else len(self.within)
+        top = among(logits, self.within).softmax(1).topk(min(topk, most), dim=1)
         classes = self.card.classes
         return [
             ClassificationResult(name, 0.0, tuple(classes[index] for index in indices), tuple(scores))

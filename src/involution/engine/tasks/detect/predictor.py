@@ -186,6 +186,8 @@ class DetectionPredictor(Predictor[DetectionResult]):
 
     def _result(self, name: str, image: Image, found: dict[str, Tensor], score: float) -> DetectionResult:
         keep = found["scores"] >= score
+        if self.within is not None:
+            keep &= torch.isin(found["labels"] - self._first, found["labels"].new_tensor(self.within))
         labels = (found["labels"][keep] - self._first).tolist()
         return DetectionResult(
             file=name,

@@ -20,7 +20,7 @@ class SegmentationFigures(Figures):
         miou: mean intersection over union of the classes, 0 to 1; classes that neither appear nor are predicted
             are left out.
         iou: intersection over union of each class, NaN if it neither appears nor is predicted.
-        accuracy: fraction of the labelled pixels that are correct.
+        accuracy: fraction of the labelled pixels that are correct, NaN without such pixels.
         confusion: [classes, classes], counts of pixels by true class (row) and predicted class (column).
         num_images: images counted, each once.
         images_per_second: images per second, loading included.
@@ -53,13 +53,14 @@ class SegmentationFigures(Figures):
 
     def summary(self) -> str:
         """Pixels, images and speed."""
-        return f"{self.accuracy:.2%} of pixels correct, {super().summary()}"
+        correct = "no pixel that counts" if math.isnan(self.accuracy) else f"{self.accuracy:.2%} of pixels correct"
+        return f"{correct}, {super().summary()}"
 
     def to_dict(self) -> dict[str, Any]:
         """IoU by class, its mean, accuracy and counts."""
         return {
             "miou": or_none(self.miou),
-            "accuracy": self.accuracy,
+            "accuracy": or_none(self.accuracy),
             "iou": {name: or_none(value) for name, value in zip(self.classes, self.iou, strict=True)},
             "confusion": self.confusion.tolist(),
         }

@@ -102,7 +102,7 @@ class SegmentationTask(TaskModule):
             "confusion": counts,
             "iou": iou,
             "miou": iou.nanmean(),
-            "accuracy": counts.diagonal().sum() / counts.sum().clamp(min=1),
+            "accuracy": counts.diagonal().sum() / counts.sum(),
             "difficulty": self.in_order(self.errors),
         }
         self.errors = []

@@ -23,7 +23,7 @@ from involution.data.colours import RGB, is_background, palette
 from involution.data.legend import legend
 from involution.data.transforms import segmentation_eval_transform, whole_picture
 from involution.engine.files import Origin, absolute, atomic_path, current_origin, made_of, make_folder
-from involution.engine.predictor import Add, Look, Predictor, Result, SkippedImage, drawn_factor
+from involution.engine.predictor import Add, Look, Predictor, Result, SkippedImage, among, drawn_factor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -147,7 +147,7 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
         return [self._result(name, image) for name, image in zip(names, images, strict=True)]
 
     def _result(self, name: str, image: Image) -> SegmentationResult:
-        logits = self.model(self.look(image).input.to(self.device))
+        logits = among(self.model(self.look(image).input.to(self.device)), self.within)
         size = (image.height, image.width)
         if logits.shape[2:] != size:
             logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -31,11 +31,11 @@ def words(tmp_path):
 def test_a_study_interrupted_and_going_on(tmp_path, capsys, words, monkeypatch):
     real, calls = ablation_runs.do_run, []
 
-    def third_is_interrupted(run, *rest):
+    def third_is_interrupted(run, **rest):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(run.name)
-        return real(run, *rest)
+        return real(run, **rest)
 
     monkeypatch.setattr(ablation_runs, "do_run", third_is_interrupted)
     assert main(words) == 130
@@ -43,7 +43,7 @@ def test_a_study_interrupted_and_going_on(tmp_path, capsys, words, monkeypatch):
     assert "interrupted, 2 of 4 training runs are done; repeat the command to resume" in said.err
     assert "1/4 base, seed 0: " in said.err
     assert "nothing can be said" in said.out
-    monkeypatch.setattr(ablation_runs, "do_run", lambda run, *rest: calls.append(run.name) or real(run, *rest))
+    monkeypatch.setattr(ablation_runs, "do_run", lambda run, **rest: calls.append(run.name) or real(run, **rest))
     assert main(words) == 0
     said = capsys.readouterr()
     assert calls == ["base-seed0", "kernel_size=5-seed0", "base-seed1", "kernel_size=5-seed1"]

@@ -59,7 +59,7 @@ def demo(tmp_path_factory):
     capture = pytest.MonkeyPatch()
     capture.setenv("COLUMNS", "120")
     capture.setattr("involution.demo.photo.SECONDS", 0.05)
-    capture.setattr("involution.studies.photo.runs.default_jobs", lambda: 1)
+    capture.setattr("involution.studies.workers.default_jobs", lambda: 1)
     code = main(["demo", "--epochs", "1", "--output", str(folder)])
     capture.undo()
     assert code == 0

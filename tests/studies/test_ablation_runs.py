@@ -63,7 +63,7 @@ def test_a_stopped_study_goes_on_and_does_nothing_twice(study, tmp_path, monkeyp
     assert record["epochs"] == 2
     kept = (tmp_path / "out" / "results" / f"{first.name}.json").read_bytes()
     done = []
-    monkeypatch.setattr(ablation_runs, "do_run", lambda run, *rest: done.append(run.name) or do_run(run, *rest))
+    monkeypatch.setattr(ablation_runs, "do_run", lambda run, **rest: done.append(run.name) or do_run(run, **rest))
     claim_folder(study, tmp_path / "out")
     assert [run.name for run, _ in run_all(study, tmp_path / "out", "test", 1)] == done == ["kernel_size=5-seed0"]
     assert list(run_all(study, tmp_path / "out", "test", 1)) == []

@@ -15,8 +15,6 @@ A study of your own is a YAML file; --print-study prints the packaged one as an 
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -78,84 +76,53 @@ def run(args: Any) -> int:
     require("matplotlib", "scipy", "timm")
     from rich.console import Console
 
-    from involution.cli.measuring import STUDY_ENDINGS
-    from involution.engine.files import check_free
-    from involution.studies import ablation, ablation_runs, ablation_table, records
-    from involution.studies.errors import StudyError
+    from involution.cli.measuring import write_study
+    from involution.cli.trainings import check_jobs, check_study, say, tell
+    from involution.studies import ablation, ablation_runs, ablation_table, plots
 
     if args.print_study:
         print(ablation.study_path(args.study).read_text(encoding="utf-8"), end="")
         return 0
-    if args.jobs is not None and args.jobs < 1:
-        raise StudyError(f"--jobs must be 1 or more, got {args.jobs}")
-    output = Path(args.output or _OUTPUT)
+    check_jobs(args.jobs)
+    output, console = Path(args.output or _OUTPUT), Console()
     if not args.cost_only:
         # before the study is tried, which takes seconds
-        records.check_study_folder(output)
-        for ending in STUDY_ENDINGS:
-            check_free(output / f"ablate{ending}")
+        check_study(output, "ablate")
     study = ablation.load_study(args.study).changed(
         data=args.data, recipe=args.recipe, settings=ablation.parse_settings(args.set), seeds=args.seeds
     )
-    console = Console()
-    if args.cost_only:
-        _show(console, study, ablation_table.rows(study, {}))
-        return 0
-    ablation_runs.claim_folder(study, output)
-    done, interrupted = _train(console, study, output, args.jobs)
-    if interrupted:
-        number = f"{len(done)} of {len(study.runs())} training runs"
-        print(f"interrupted, {number} are done; repeat the command to resume", file=sys.stderr)
-    if done:
+    done: dict[str, Any] = {}
+    interrupted = False
+    if not args.cost_only:
+        ablation_runs.claim_folder(study, output)
+        interrupted = _train(console, study, output, args.jobs, done)
+    if done or args.cost_only:
         rows = ablation_table.rows(study, done)
-        _show(console, study, rows)
-        _say(console, _write(study, rows, output))
+        tell(console, [ablation_table.table(study, rows)], ablation_table.notes(study, rows))
+    if done:
+        figure = plots.ablation_figure(rows, ablation_table.separations(rows))
+        say(console, write_study(output, "ablate", rows, ablation_table.markdown(study, rows), figure))
     return 130 if interrupted else 0
 
 
-def _train(console: Any, study: Any, output: Path, jobs: int | None) -> tuple[dict[str, Any], bool]:
-    """Records of the finished runs, from now or before, and whether Ctrl-C stopped the others."""
-    from involution.cli.measuring import Steps
+def _train(console: Any, study: Any, output: Path, jobs: int | None, found: dict[str, Any]) -> bool:
+    """Do the runs that are left, add all records to those found, and return whether Ctrl-C stopped it."""
+    from involution.cli.trainings import announce, do_trainings
     from involution.studies import ablation_runs
 
     split = ablation_runs.open_data(study, output)
     runs = study.runs()
-    records = {run.name: found for run in runs if (found := ablation_runs.read_record(run, output)) is not None}
-    before, left = len(records), len(runs) - len(records)
-    jobs = min(jobs or ablation_runs.default_jobs(study), max(left, 1))
-    done = f", {before} of them already done" if before else ""
-    _say(console, f"{study.title}: {len(runs)} training runs{done}, {jobs} at once, in {output}")
-    start = time.perf_counter()
-    with Steps(left, "training") as steps:
-        try:
-            for run, record in ablation_runs.run_all(study, output, split, jobs):
-                records[run.name] = record
-                ended = len(records) - before
-                minutes = (time.perf_counter() - start) / ended * (left - ended) / 60
-                result = "diverged" if "diverged" in record else f"{100 * record['top1']:.1f} %"
-                time_left = f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
-                steps.say(f"{len(records)}/{len(runs)} {run.title}: {result}, {time_left}")
-        except KeyboardInterrupt:
-            return records, True
-    return records, False
+    found |= {run.name: record for run in runs if (record := ablation_runs.read_record(run, output)) is not None}
+    jobs = min(jobs or ablation_runs.default_jobs(study), max(len(runs) - len(found), 1))
+    announce(console, len(runs), len(found), jobs, output, f"{study.title}: ")
+    return do_trainings(
+        ablation_runs.run_all(study, output, split, jobs),
+        found,
+        len(runs),
+        lambda run, record: f"{run.title}: {_result(record)}",
+        key=lambda run: run.name,
+    )
 
 
-def _say(console: Any, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _show(console: Any, study: Any, rows: list[dict[str, Any]]) -> None:
-    from involution.cli.measuring import show
-    from involution.studies import ablation_table
-
-    show(console, ablation_table.table(study, rows))
-    for line in ablation_table.notes(study, rows):
-        _say(console, line)
-
-
-def _write(study: Any, rows: list[dict[str, Any]], output: Path) -> str:
-    from involution.cli.measuring import write_study
-    from involution.studies import ablation_table, plots
-
-    figure = plots.ablation_figure(rows, ablation_table.separations(rows))
-    return write_study(output, "ablate", rows, ablation_table.markdown(study, rows), figure)
+def _result(record: Any) -> str:
+    return "diverged" if "diverged" in record else f"{100 * record['top1']:.1f} %"

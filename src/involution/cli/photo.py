@@ -9,7 +9,6 @@ photo-dark.png.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,49 +33,29 @@ def run(args: Any) -> int:
     require("torchmetrics", "sklearn", "PIL", "matplotlib", "safetensors")
     from rich.console import Console
 
-    from involution.cli.measuring import STUDY_ENDINGS, Steps, show, write_study
-    from involution.engine.files import check_free
-    from involution.studies import plots, records
-    from involution.studies.errors import StudyError
+    from involution.cli.measuring import write_study
+    from involution.cli.trainings import LOOKS, announce, check_jobs, check_study, do_trainings, say, tell
+    from involution.studies import plots
     from involution.studies.photo import pictures, runs, table
+    from involution.studies.workers import default_jobs
 
-    if args.jobs is not None and args.jobs < 1:
-        raise StudyError(f"--jobs must be 1 or more, got {args.jobs}")
+    check_jobs(args.jobs)
     plan = runs.Plan(seconds=args.seconds, steps=args.steps, seeds=args.seeds)
-    output = Path(args.output)
-    records.check_study_folder(output)
-    for ending in (*STUDY_ENDINGS, "-light.png", "-dark.png"):
-        check_free(output / f"photo{ending}")
-    runs.claim_folder(output)
-    found = dict(runs.read_all(plan, output))
-    total = len(plan.runs())
-    console, interrupted = Console(), False
-    before, jobs = len(found), args.jobs or runs.default_jobs()
-    done = f", {before} of them already done" if before else ""
-    _say(console, f"{total} training runs{done}, {jobs} at once, in {output}")
-    with Steps(total - before, "training") as steps:
-        try:
-            for one, record in runs.run_all(plan, output, jobs):
-                found[one] = record
-                steps.say(f"{len(found)}/{total} {runs.name_of(one)}: {record['psnr']:.2f} dB")
-        except KeyboardInterrupt:
-            interrupted = True
-    if interrupted:
-        print(
-            f"interrupted, {len(found)} of {total} training runs are done; repeat the command to resume",
-            file=sys.stderr,
-        )
+    output, console = Path(args.output), Console()
+    check_study(output, "photo", LOOKS)
+    runs.TRAININGS.claim(output)
+    found, total = runs.TRAININGS.read_all(plan.runs(), output), len(plan.runs())
+    jobs = args.jobs or default_jobs()
+    announce(console, total, len(found), jobs, output)
+    interrupted = do_trainings(
+        runs.TRAININGS.do_missing(plan.runs(), output, jobs),
+        found,
+        total,
+        lambda run, record: f"{runs.name_of(run)}: {record['psnr']:.2f} dB",
+    )
     if found:
         rows = table.rows(plan, found)
-        for shown in table.tables(rows):
-            show(console, shown)
-        for line in table.notes(rows):
-            _say(console, line)
+        tell(console, table.tables(rows), table.notes(rows))
         written = write_study(output, "photo", rows, table.markdown(rows), plots.photo_figure(rows))
-        drawn = pictures.write_heroes(output, plan, rows)
-        _say(console, ", ".join([written, *drawn]))
+        say(console, ", ".join([written, *pictures.write_heroes(output, plan, rows)]))
     return 130 if interrupted else 0
-
-
-def _say(console: Any, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -47,14 +47,15 @@ def run_photo(folder: Path, say: Callable[[str], None], jobs: int | None = None)
         say: Called with a line about each step.
         jobs: Trainings at once; by default one for each core, up to four.
     """
+    from involution.studies import workers
     from involution.studies.photo import runs, table
     from involution.studies.photo.networks import NETWORKS
 
     chosen = tuple(name for name in NETWORKS if name not in _LEFT_OUT)
     plan = runs.Plan(seconds=SECONDS, seeds=1, comparisons=(runs.TIME,), trains=("china",), networks=chosen)
-    runs.claim_folder(folder)
+    runs.TRAININGS.claim(folder)
     say(f"Taking noise from a photograph: {len(plan.runs())} networks, {SECONDS:g} s of one core each")
-    found = dict(runs.run_all(plan, folder, jobs or runs.default_jobs()))
+    found = dict(runs.TRAININGS.do_missing(plan.runs(), folder, jobs or workers.default_jobs()))
     rows = table.rows(plan, found)
     for row in rows:
         say(f"{row['network']}: PSNR {row['psnr_mean']:.2f} dB, {row['parameters']:,} parameters")

@@ -15,13 +15,13 @@ import torch
 from involution.data import registry
 from involution.data.registry import Options
 from involution.engine.tasks.classify.config import ClassifyConfig
-from involution.studies import records
+from involution.studies import records, workers
 from involution.studies.ablation import Run, Study
 from involution.studies.errors import StudyError
 from involution.studies.moved_digits import NAME as EMBEDDED
 from involution.studies.moved_digits import make_moved_digits
 from involution.studies.origin import provenance
-from involution.studies.workers import MOST_PROCESSES, cores, in_processes
+from involution.studies.workers import do_all
 
 # a run is the same wherever it lies and on whatever it is done
 _NOT_COMPARED = ("name", "output", "seed", "devices", "trainer.accelerator", "data.workers")
@@ -83,18 +83,14 @@ def run_all(study: Study, folder: Path, split: str, jobs: int) -> Iterator[tuple
     gpus = _gpus(study)
     if gpus and jobs > len(gpus):
         raise StudyError(f"--jobs must be at most {len(gpus)}, the number of GPUs, got {jobs}")
-    if jobs == 1 or len(missing) < 2:
-        for run in missing:
-            yield run, do_run(run, folder, split)
-        return
-    yield from in_processes(partial(do_run, folder=folder, split=split), missing, min(jobs, len(missing)), gpus)
+    yield from do_all(partial(do_run, folder=folder, split=split), missing, jobs, gpus)
 
 
 def default_jobs(study: Study) -> int:
     """Return one for each GPU, or one for each core up to four."""
     if torch.backends.mps.is_available() and study.config({}).trainer.accelerator in ("auto", "gpu", "mps"):
         return 1
-    return len(_gpus(study)) or min(cores(), MOST_PROCESSES)
+    return len(_gpus(study)) or workers.default_jobs()
 
 
 def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:

@@ -28,6 +28,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def default_jobs() -> int:
+    """Return one for each core, up to `MOST_PROCESSES`."""
+    return min(cores(), MOST_PROCESSES)
+
+
 @contextmanager
 def alone(seed: int) -> Iterator[None]:
     """One thread and random numbers of this seed inside the block; the caller's own behind it."""
@@ -39,6 +44,15 @@ def alone(seed: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
+
+
+def do_all(work: Callable[[T], R], runs: Sequence[T], jobs: int, gpus: Sequence[str] = ()) -> Iterator[tuple[T, R]]:
+    """Do runs, one after the other here or, as `in_processes` does, several at once."""
+    if jobs == 1 or len(runs) < 2:
+        for run in runs:
+            yield run, work(run)
+        return
+    yield from in_processes(work, runs, min(jobs, len(runs)), gpus)
 
 
 def in_processes(

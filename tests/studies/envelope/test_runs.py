@@ -1,11 +1,9 @@
-import json
-
 import pytest
 import torch
 
 from involution.studies.envelope import runs, train
 from involution.studies.envelope.networks import CONVOLUTION, FAMILIES, REDNET, WIDTHS
-from involution.studies.envelope.runs import Plan, claim_folder, do_run, read_record, read_times, run_all, take_times
+from involution.studies.envelope.runs import TRAININGS, Plan, read_times, take_times
 from involution.studies.envelope.tasks import FEW, TASKS
 from involution.studies.errors import StudyError
 
@@ -40,27 +38,14 @@ def test_a_training_learns_and_repeats():
     assert torch.get_num_threads() == threads
 
 
-def test_a_stopped_study_goes_on(tmp_path):
-    claim_folder(tmp_path / "out")
-    first = next(run_all(PLAN, tmp_path / "out", 1))
-    rest = list(run_all(PLAN, tmp_path / "out", 1))
-    assert [run for run, _ in [first, *rest]] == PLAN.runs()
-    assert list(run_all(PLAN, tmp_path / "out", 1)) == []
-    claim_folder(tmp_path / "out")
-    assert read_record(first[0], tmp_path / "out")["accuracy"] == first[1]["accuracy"]
-    assert list(runs.read_all(PLAN, tmp_path / "out")) == PLAN.runs()
-
-
-def test_records_of_other_settings_are_not_taken(tmp_path, monkeypatch):
+def test_a_record_says_what_was_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "record", lambda run: {"accuracy": 50.0})
     run = PLAN.runs()[0]
-    do_run(run, tmp_path)
-    path = tmp_path / "results" / f"{runs.name_of(run)}.json"
-    found = json.loads(path.read_text())
-    found["settings"]["learning_rate"] = 1.0
-    path.write_text(json.dumps(found))
-    with pytest.raises(StudyError, match=r"belongs to another study \(learning_rate is 1\.0 there"):
-        read_record(run, tmp_path)
+    found = dict(TRAININGS.do_missing([run], tmp_path, 1))[run]
+    settings = TRAININGS.read(run, tmp_path)["settings"]
+    assert found["settings"] == settings
+    assert settings["learning_rate"] == FAMILIES[CONVOLUTION].learning_rate
+    assert settings["train_images"] == TASKS[FEW].images
 
 
 def test_times_are_ratios_within_rounds(tmp_path, monkeypatch):

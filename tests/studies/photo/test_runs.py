@@ -1,12 +1,10 @@
-import json
-
 import pytest
 import torch
 
 from involution.studies.errors import StudyError
 from involution.studies.photo import runs
 from involution.studies.photo.networks import NETWORKS, PER_PIXEL
-from involution.studies.photo.runs import LONG, STEPS, TIME, Plan, claim_folder, do_run, read_record, run_all, trained
+from involution.studies.photo.runs import LONG, STEPS, TIME, TRAININGS, Plan, trained
 
 PLAN = Plan(steps=1, seeds=1, comparisons=(STEPS,), trains=("china",))
 
@@ -33,36 +31,19 @@ def test_nothing_to_train_is_refused(wrong):
         Plan(**wrong)
 
 
-def test_a_stopped_study_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "record", fake)
-    claim_folder(tmp_path / "out")
-    first = next(run_all(PLAN, tmp_path / "out", 1))
-    rest = list(run_all(PLAN, tmp_path / "out", 1))
-    assert [run for run, _ in [first, *rest]] == PLAN.runs()
-    assert list(run_all(PLAN, tmp_path / "out", 1)) == []
-    claim_folder(tmp_path / "out")
-    found = read_record(PLAN.runs()[0], tmp_path / "out")
-    assert found["psnr"] == 20.0
-    assert found["settings"]["learning_rate"] == NETWORKS["one 7×7 convolution"].learning_rate
-
-
-def test_records_of_other_settings_are_not_taken(tmp_path, monkeypatch):
+def test_a_record_says_what_was_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "record", fake)
     run = PLAN.runs()[0]
-    do_run(run, tmp_path)
-    path = tmp_path / "results" / f"{runs.name_of(run)}.json"
-    found = json.loads(path.read_text())
-    found["settings"]["learning_rate"] = 1.0
-    path.write_text(json.dumps(found))
-    with pytest.raises(StudyError, match=r"belongs to another study \(learning_rate is 1\.0 there"):
-        read_record(run, tmp_path)
+    found = TRAININGS.do(run, tmp_path)
+    assert found["psnr"] == 20.0
+    assert TRAININGS.read(run, tmp_path)["settings"]["learning_rate"] == NETWORKS[run.network].learning_rate
 
 
 def test_the_network_that_was_trained_is_the_one_that_is_read(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(runs, "record", lambda run: made.append(fake(run)) or made[0])
     run = PLAN.run(STEPS, PER_PIXEL, "china", 0)
-    do_run(run, tmp_path)
+    TRAININGS.do(run, tmp_path)
     torch.testing.assert_close(trained(run, tmp_path).state_dict(), made[0][0].state_dict(), rtol=0, atol=0)
     (tmp_path / "weights" / f"{runs.name_of(run)}.safetensors").unlink()
     with pytest.raises(StudyError, match=r"no weights of kernels for each pixel; remove .* to repeat its run"):
@@ -72,6 +53,6 @@ def test_the_network_that_was_trained_is_the_one_that_is_read(tmp_path, monkeypa
 def test_in_several_processes(tmp_path):
     plan = Plan(steps=1, seeds=2, comparisons=(STEPS,), trains=("china",))
     some = [run for run in plan.runs() if run.network.startswith("one")]
-    done = dict(runs.in_processes(runs.partial(do_run, folder=tmp_path), some, 2))
+    done = dict(TRAININGS.do_missing(some, tmp_path, 2))
     assert set(done) == set(some)
     assert all(found["steps"] == 1 for found in done.values())

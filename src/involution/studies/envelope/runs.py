@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from involution.studies.errors import StudyError
 from involution.studies.harness import interleaved, percentiles
 from involution.studies.moved_digits import SIDE
 from involution.studies.origin import provenance
-from involution.studies.workers import alone, in_processes
+from involution.studies.trainings import Trainings, in_name
+from involution.studies.workers import alone
 
 # rounds in which each network is timed once
 _ROUNDS = 15
@@ -64,62 +64,9 @@ class Plan:
         return [self.run(*case, seed) for seed in range(self.seeds) for case in self.cases()]
 
 
-def claim_folder(folder: Path) -> None:
-    """Make the study's folder, or find that it is this study's already; plans may differ, what was trained counts.
-
-    Raises:
-        StudyError: If the folder holds anything else.
-    """
-    records.claim_folder(folder, {"study": "envelope"})
-
-
 def name_of(run: Run) -> str:
     """Return the name of a training's record."""
-    words = "".join(letter if letter.isalnum() else " " for letter in f"{run.task} {run.family}").split()
-    return f"{'-'.join(words)}-width{run.width}-seed{run.seed}"
-
-
-def read_record(run: Run, folder: Path) -> dict[str, Any] | None:
-    """Return what a training left when it ended, None where it did not end.
-
-    Raises:
-        StudyError: If the record is of other settings, or can't be read.
-    """
-    return records.read_record(_record(run, folder), _settings(run))
-
-
-def read_all(plan: Plan, folder: Path) -> dict[Run, dict[str, Any]]:
-    """Return the records of the trainings that ended."""
-    return {run: found for run in plan.runs() if (found := read_record(run, folder)) is not None}
-
-
-def run_all(plan: Plan, folder: Path, jobs: int) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Do the trainings that have no record yet.
-
-    Args:
-        plan: What is compared.
-        folder: Of the study, claimed.
-        jobs: How many at once, each in a process of its own and on one thread.
-
-    Yields:
-        Each training that ended, with its record.
-
-    Raises:
-        KeyboardInterrupt: After Ctrl-C.
-    """
-    missing = [run for run in plan.runs() if read_record(run, folder) is None]
-    if jobs == 1 or len(missing) < 2:
-        for run in missing:
-            yield run, do_run(run, folder)
-        return
-    yield from in_processes(partial(do_run, folder=folder), missing, min(jobs, len(missing)))
-
-
-def do_run(run: Run, folder: Path) -> dict[str, Any]:
-    """Train, measure, and write the record."""
-    found = {"settings": _settings(run), **record(run)}
-    records.write(_record(run, folder), {**found, **provenance()})
-    return found
+    return f"{in_name(f'{run.task} {run.family}')}-width{run.width}-seed{run.seed}"
 
 
 def read_times(plan: Plan, folder: Path) -> list[dict[str, Any]] | None:
@@ -203,5 +150,8 @@ def _settings(run: Run) -> Mapping[str, Any]:
     return {**asdict(run), **more, "learning_rate": FAMILIES[run.family].learning_rate}
 
 
-def _record(run: Run, folder: Path) -> Path:
-    return folder / "results" / f"{name_of(run)}.json"
+def _train(run: Run, folder: Path) -> dict[str, Any]:
+    return record(run)
+
+
+TRAININGS = Trainings({"study": "envelope"}, name_of, _settings, _train)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from involution.engine.files import atomic_path
 from involution.studies.photo.networks import PER_PIXEL, PerPixel
-from involution.studies.photo.runs import LONG, TIME, Plan, read_record, trained
+from involution.studies.photo.runs import LONG, TIME, TRAININGS, Plan, trained
 from involution.studies.photo.table import gain
 from involution.studies.photo.train import denoised, noisy_photo, photo
 
@@ -165,7 +165,7 @@ def write_heroes(folder: Path, plan: Plan, rows: Sequence[Mapping[str, Any]]) ->
             return []
         names = {PER_PIXEL: PER_PIXEL, "other": ahead[1]}
         runs = {key: plan.run(comparison, name, train, 0) for key, name in names.items()}
-        found = {key: record for key, run in runs.items() if (record := read_record(run, folder)) is not None}
+        found = {key: record for key, run in runs.items() if (record := TRAININGS.read(run, folder)) is not None}
         if len(found) < len(runs):
             return []
         crop = crops(runs[PER_PIXEL].test, {key: trained(run, folder) for key, run in runs.items()})

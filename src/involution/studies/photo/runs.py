@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from involution.engine.files import atomic_path
-from involution.studies import records
 from involution.studies.errors import StudyError
-from involution.studies.origin import provenance
 from involution.studies.photo.networks import NETWORKS, PER_PIXEL
 from involution.studies.photo.train import NOISE, PHOTOS, Run, record
-from involution.studies.workers import MOST_PROCESSES, cores, in_processes
+from involution.studies.trainings import Trainings, in_name
 
 TIME, SHORT, LONG, STEPS, PIXELS = (
     "equal time",
@@ -81,71 +77,11 @@ class Plan:
         return [self.run(*case, seed) for seed in range(self.seeds) for case in self.cases()]
 
 
-def claim_folder(folder: Path) -> None:
-    """Make the study's folder, or find that it is this study's already; plans may differ, what was trained counts.
-
-    Raises:
-        StudyError: If the folder holds anything else.
-    """
-    records.claim_folder(folder, {"study": "photo", "noise": NOISE})
-
-
 def name_of(run: Run) -> str:
     """Return the name of a training's record."""
     budget = f"{run.steps}steps" if run.steps is not None else f"{run.seconds:g}s"
     part = f"-{run.side}px" if run.side else ""
-    words = "".join(letter if letter.isalnum() else " " for letter in run.network).split()
-    return f"{'-'.join(words)}-{run.train}-{budget}{part}-seed{run.seed}"
-
-
-def read_record(run: Run, folder: Path) -> dict[str, Any] | None:
-    """Return what a training left when it ended, None where it did not end.
-
-    Raises:
-        StudyError: If the record is of other settings, or can't be read.
-    """
-    return records.read_record(_record(run, folder), _settings(run))
-
-
-def run_all(plan: Plan, folder: Path, jobs: int) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """Do the trainings that have no record yet.
-
-    Args:
-        plan: What is compared.
-        folder: Of the study, claimed.
-        jobs: How many at once, each in a process of its own and on one thread.
-
-    Yields:
-        Each training that ended, with its record.
-
-    Raises:
-        KeyboardInterrupt: After Ctrl-C.
-    """
-    missing = [run for run in plan.runs() if read_record(run, folder) is None]
-    if jobs == 1 or len(missing) < 2:
-        for run in missing:
-            yield run, do_run(run, folder)
-        return
-    yield from in_processes(partial(do_run, folder=folder), missing, min(jobs, len(missing)))
-
-
-def default_jobs() -> int:
-    """Return one for each core, up to four."""
-    return min(cores(), MOST_PROCESSES)
-
-
-def do_run(run: Run, folder: Path) -> dict[str, Any]:
-    """Train, measure, and write record and weights."""
-    from safetensors.torch import save_file
-
-    network, found = record(run)
-    path = _weights(run, folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path, replace=True) as temporary:
-        save_file(network.state_dict(), str(temporary))
-    found = {"settings": _settings(run), **found}
-    records.write(_record(run, folder), {**found, **provenance()})
-    return found
+    return f"{in_name(run.network)}-{run.train}-{budget}{part}-seed{run.seed}"
 
 
 def trained(run: Run, folder: Path) -> nn.Module:
@@ -162,14 +98,9 @@ def trained(run: Run, folder: Path) -> nn.Module:
         network.load_state_dict(load_file(str(path)))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise StudyError(
-            f"{path}: no weights of {run.network}; remove {_record(run, folder)} to repeat its run"
+            f"{path}: no weights of {run.network}; remove {TRAININGS.path(run, folder)} to repeat its run"
         ) from error
     return network.eval()
-
-
-def read_all(plan: Plan, folder: Path) -> Mapping[Run, dict[str, Any]]:
-    """Return the records of the trainings that ended."""
-    return {run: found for run in plan.runs() if (found := read_record(run, folder)) is not None}
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -177,9 +108,20 @@ def _settings(run: Run) -> dict[str, Any]:
     return {**asdict(run), "layers": entry.layers, "learning_rate": entry.learning_rate}
 
 
-def _record(run: Run, folder: Path) -> Path:
-    return folder / "results" / f"{name_of(run)}.json"
-
-
 def _weights(run: Run, folder: Path) -> Path:
     return folder / "weights" / f"{name_of(run)}.safetensors"
+
+
+def _train(run: Run, folder: Path) -> dict[str, Any]:
+    """Train and measure, and write the weights."""
+    from safetensors.torch import save_file
+
+    network, found = record(run)
+    path = _weights(run, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, replace=True) as temporary:
+        save_file(network.state_dict(), str(temporary))
+    return found
+
+
+TRAININGS = Trainings({"study": "photo", "noise": NOISE}, name_of, _settings, _train)

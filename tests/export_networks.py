@@ -5,8 +5,10 @@ from app_checkpoints import CLASSES, _save
 from explain_checkpoint import save_checkpoint
 
 from involution.engine.loading import make_card
-from involution.engine.tasks.detect.config import DETECTORS, DetectConfig, create_detector
-from involution.engine.tasks.segment.config import SEGMENTERS, SegmentConfig, create_segmenter
+from involution.engine.tasks.detect.config import DETECTORS, DetectConfig
+from involution.engine.tasks.detect.network import create_detector
+from involution.engine.tasks.segment.config import SEGMENTERS, SegmentConfig
+from involution.engine.tasks.segment.network import create_segmenter
 
 NAMES = ("rednet_nano", *SEGMENTERS, *DETECTORS)
 

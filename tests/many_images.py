@@ -10,8 +10,10 @@ from explain_checkpoint import save_checkpoint
 from pictures import picture
 
 from involution.engine.loading import make_card
-from involution.engine.tasks.detect.config import DetectConfig, create_detector
-from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
+from involution.engine.tasks.detect.config import DetectConfig
+from involution.engine.tasks.detect.network import create_detector
+from involution.engine.tasks.segment.config import SegmentConfig
+from involution.engine.tasks.segment.network import create_segmenter
 
 CLASSES = ["one", "two", "three"]
 SMALL = {

@@ -10,6 +10,8 @@ import involution
 # parts that torch itself puts off, the FLOP counter with triton and sympy behind it
 LAZY = {"torch.utils.flop_counter", "torch._dynamo", "torch._inductor", "torch.onnx"}
 
+HEAVY = {"torch", "numpy", "PIL", "timm", "torchvision", "lightning", "matplotlib", "scipy", "sklearn", "transformers"}
+
 
 def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -73,6 +75,25 @@ print(time.process_time() - start)
         if times[-1] < 0.05:
             return
     pytest.fail(f"import involution took {min(times) * 1000:.0f} ms of processor time beyond torch")
+
+
+def test_help_and_refusals_of_every_command_import_nothing_heavy():
+    # nor does `--help-all`, which shows the same options
+    code = f"""
+import contextlib, io, sys
+from involution.cli import commands, main
+
+for command in commands():
+    for more in (["--help"], ["--nonsense"], ["--output"]):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = main([*command, *more])
+        found = {HEAVY!r} & set(sys.modules)
+        assert not found, (command, more, found)
+        assert code == (0 if more == ["--help"] else 2), (command, more, said.getvalue())
+print(len(commands()))
+"""
+    assert int(run(code)) > 15
 
 
 def test_public_names():

@@ -1,4 +1,4 @@
-"""Doing something when another package is imported, and not before."""
+"""Importing, or doing something when another package is imported, as late as possible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 # this is imported with the package: the standard library's own imports would take longer than all else
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
@@ -33,6 +33,24 @@ class _After:
 
         spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
         return spec
+
+
+def on_demand(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose names are imported when one is asked for.
+
+    Args:
+        package: Its name.
+        places: Name -> the module where it is.
+    """
+
+    def find(name: str) -> Any:
+        from importlib import import_module
+
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(places[name]), name)
+
+    return find
 
 
 def after_import(name: str, act: Callable[[ModuleType], object]) -> None:

@@ -11,9 +11,12 @@ from involution.engine import evaluate, load, run, train
 from involution.engine.checkpoint import CheckpointError
 from involution.engine.config import ConfigError
 from involution.engine.task import get_task
-from involution.engine.tasks.classify.config import ClassifyConfig, create_classifier
-from involution.engine.tasks.detect.config import DetectConfig, create_detector
-from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
+from involution.engine.tasks.classify.config import ClassifyConfig
+from involution.engine.tasks.classify.network import create_classifier
+from involution.engine.tasks.detect.config import DetectConfig
+from involution.engine.tasks.detect.network import create_detector
+from involution.engine.tasks.segment.config import SegmentConfig
+from involution.engine.tasks.segment.network import create_segmenter
 from involution.engine.weights import load_weights, order_head
 
 

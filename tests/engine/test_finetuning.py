@@ -104,7 +104,7 @@ def test_a_detectors_frozen_parts_are_those_that_are_named(tmp_path):
     torch.save(timm.create_model("rednet_nano", in_chans=3).state_dict(), tmp_path / "start.pth")
     overrides = {"model.weights": str(tmp_path / "start.pth"), "model.freeze": "stem,layer2"}
     config = DetectConfig.load("digit-scenes", overrides)
-    from involution.engine.tasks.detect.config import create_detector
+    from involution.engine.tasks.detect.network import create_detector
 
     network = create_detector(config, 10, True)
     freeze(network, config.model)

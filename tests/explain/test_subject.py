@@ -119,7 +119,8 @@ def test_telling_positions_differ_and_stand_apart():
 
 def _detector_checkpoint(path, recipe):
     from involution.engine.loading import make_card
-    from involution.engine.tasks.detect.config import DetectConfig, create_detector
+    from involution.engine.tasks.detect.config import DetectConfig
+    from involution.engine.tasks.detect.network import create_detector
 
     config = DetectConfig.load(recipe, {"model.weights": None})
     card = make_card(config, ["ant", "bee"], [1, 2])
@@ -128,7 +129,8 @@ def _detector_checkpoint(path, recipe):
 
 def _segmenter_checkpoint(path, recipe):
     from involution.engine.loading import make_card
-    from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
+    from involution.engine.tasks.segment.config import SegmentConfig
+    from involution.engine.tasks.segment.network import create_segmenter
 
     config = SegmentConfig.load(recipe, {"model.neck": "involution"})
     card = make_card(config, ["ground", "ant", "bee"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from involution.after import on_demand
 
 if TYPE_CHECKING:
     from involution.engine.callbacks import TrainingInterrupted
@@ -22,26 +23,26 @@ if TYPE_CHECKING:
 
 # name -> where it is: Lightning is imported only by who trains
 _PLACES = {
-    "CheckpointError": "checkpoint",
-    "ClassificationFigures": "tasks.classify.figures",
-    "ClassifyConfig": "tasks.classify.config",
-    "ConfigError": "settings",
-    "DetectConfig": "tasks.detect.config",
-    "DetectionFigures": "tasks.detect.figures",
-    "ModelCard": "checkpoint",
-    "RunFailed": "faults",
-    "SegmentConfig": "tasks.segment.config",
-    "SegmentationFigures": "tasks.segment.figures",
-    "TaskSpec": "task",
-    "TrainResult": "run",
-    "TrainingDiverged": "faults",
-    "TrainingInterrupted": "callbacks",
-    "evaluate": "run",
-    "get_task": "task",
-    "load": "loading",
-    "register_task": "task",
-    "task_names": "task",
-    "train": "run",
+    "CheckpointError": "involution.engine.checkpoint",
+    "ClassificationFigures": "involution.engine.tasks.classify.figures",
+    "ClassifyConfig": "involution.engine.tasks.classify.config",
+    "ConfigError": "involution.engine.settings",
+    "DetectConfig": "involution.engine.tasks.detect.config",
+    "DetectionFigures": "involution.engine.tasks.detect.figures",
+    "ModelCard": "involution.engine.checkpoint",
+    "RunFailed": "involution.engine.faults",
+    "SegmentConfig": "involution.engine.tasks.segment.config",
+    "SegmentationFigures": "involution.engine.tasks.segment.figures",
+    "TaskSpec": "involution.engine.task",
+    "TrainResult": "involution.engine.run",
+    "TrainingDiverged": "involution.engine.faults",
+    "TrainingInterrupted": "involution.engine.callbacks",
+    "evaluate": "involution.engine.run",
+    "get_task": "involution.engine.task",
+    "load": "involution.engine.loading",
+    "register_task": "involution.engine.task",
+    "task_names": "involution.engine.task",
+    "train": "involution.engine.run",
 }
 __all__ = [
     "CheckpointError",
@@ -66,8 +67,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+__getattr__ = on_demand(__name__, _PLACES)

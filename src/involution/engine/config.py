@@ -30,6 +30,8 @@ __all__ = ["ConfigError", "RunConfig", "recipe_names", "recipe_path"]
 
 OnProblem = Literal["refuse", "skip"]
 Logger = Literal["tensorboard", "wandb", "mlflow", "none"]
+# of a layer; as in models/pyramid.py, which would import torch with it
+Kind = Literal["convolution", "involution"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

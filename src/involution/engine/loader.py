@@ -215,12 +215,6 @@ class ImageOnly:
         return self.transform(image), target
 
 
-def as_lists(items: list[tuple[Tensor, Any]]) -> tuple[list[Tensor], list[Any]]:
-    """A batch of images of different sizes."""
-    images, targets = zip(*items, strict=True)
-    return list(images), list(targets)
-
-
 class _Tolerant(Dataset[tuple[Any, list[str]]]):
     """Items, each with the complaints about what could not be read.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -13,8 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
-import torch
-from torch import Tensor, nn
 from typing_extensions import Self
 
 from involution.data.addresses import path_of
@@ -23,13 +22,12 @@ from involution.data.findings import Findings, some
 from involution.data.images import ImageError, Reading, read_image
 from involution.data.noticed import Noticed
 from involution.data.walk import images_below
-from involution.engine.devices import find_device
 from involution.engine.files import check_folder, check_output, is_ours
-from involution.engine.loading import load
 from involution.engine.settings import MOST
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor, nn
 
     from involution.engine.checkpoint import ModelCard
 
@@ -200,6 +198,8 @@ class Predictor(ABC, Generic[R]):
     channels: int = 3
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        import torch
+
         self.model = model.eval()
         self.card = card
         # what runs an exported file has no parameters, and takes tensors of the CPU
@@ -221,6 +221,9 @@ class Predictor(ABC, Generic[R]):
             CheckpointError: If the file is missing or not a checkpoint of this task.
             ConfigError: If there is no such device.
         """
+        from involution.engine.devices import find_device
+        from involution.engine.loading import load
+
         return cls(*load(path, find_device(device), task=cls.task))
 
     @overload
@@ -386,7 +389,7 @@ def among(logits: Tensor, within: Sequence[int] | None) -> Tensor:
     """
     if within is None:
         return logits
-    kept = torch.full_like(logits, -torch.inf)
+    kept = logits.new_full(logits.shape, -math.inf)
     kept[:, within] = logits[:, within]
     return kept
 

@@ -14,8 +14,10 @@ from involution.engine.checkpoint import CARD_KEY, ModelCard
 from involution.engine.config import recipe_names
 from involution.engine.files import atomic_path
 from involution.engine.loading import make_card
-from involution.engine.tasks.detect.config import DETECTORS, DetectConfig, create_detector
-from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
+from involution.engine.tasks.detect.config import DETECTORS, DetectConfig
+from involution.engine.tasks.detect.network import create_detector
+from involution.engine.tasks.segment.config import SegmentConfig
+from involution.engine.tasks.segment.network import create_segmenter
 from involution.models.checkpoint import check_entries, check_target, notes_of
 from involution.models.errors import CheckpointError
 from involution.models.mmlab import MappedNetwork, map_network

@@ -14,7 +14,7 @@ from involution.data.errors import nearest
 from involution.engine.settings import ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.utils.data import Dataset
 
     from involution.engine.checkpoint import ModelCard
@@ -82,6 +82,12 @@ class TaskSpec:
     eval_batch_size: int = 8
     least_val_batch: int = 1
     unused_parameters: bool = False
+
+
+def as_lists(items: list[tuple[Tensor, Any]]) -> tuple[list[Tensor], list[Any]]:
+    """A `collate` for images of different sizes."""
+    images, targets = zip(*items, strict=True)
+    return list(images), list(targets)
 
 
 def task_names() -> list[str]:

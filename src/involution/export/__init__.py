@@ -9,8 +9,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from involution.after import on_demand
 
 if TYPE_CHECKING:
     from involution.export.errors import ExportError as ExportError
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 # what is asked for is imported then: the libraries for other runtimes need none of what exporting needs
 _PLACES = {
-    "ExportError": "errors",
-    "Exported": "write",
-    "LibraryError": "libraries",
-    "Metadata": "metadata",
-    "export_checkpoint": "write",
-    "load_exported": "load",
-    "onnx_library": "libraries",
-    "openvino_library": "libraries",
+    "ExportError": "involution.export.errors",
+    "Exported": "involution.export.write",
+    "LibraryError": "involution.export.libraries",
+    "Metadata": "involution.export.metadata",
+    "export_checkpoint": "involution.export.write",
+    "load_exported": "involution.export.load",
+    "onnx_library": "involution.export.libraries",
+    "openvino_library": "involution.export.libraries",
 }
 
 __all__ = [
@@ -45,8 +46,4 @@ __all__ = [
     "openvino_library",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+__getattr__ = on_demand(__name__, _PLACES)

@@ -39,13 +39,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from involution.data.images import Reading
-from involution.engine.card import ModelCard
 from involution.export.errors import ExportError
-from involution.models.errors import CheckpointError
-from involution.models.readers import shown
+
+if TYPE_CHECKING:
+    from involution.engine.card import ModelCard
 
 SCHEMA = 1
 KEY = "involution"
@@ -99,6 +99,8 @@ class Metadata:
         Raises:
             CheckpointError: for values that no card has.
         """
+        from involution.engine.card import ModelCard
+
         found = self.preprocessing
         channels = {"RGB": 3, "L": 1}[found["channels"]]
         resize, crop, longest = found["resize"] or 0, found["crop"], found["longest"]
@@ -153,6 +155,9 @@ def read_metadata(text: str | None, path: Any, task: str | None = None) -> Metad
     Raises:
         ExportError: if there is none, it is damaged, of a newer version, or of another task.
     """
+    from involution.models.errors import CheckpointError
+    from involution.models.readers import shown
+
     if text is None:
         raise ExportError(f"{path}: says nothing about its classes and images; wanted a file of `involution export`")
     if len(text) > MOST_BYTES:
@@ -185,6 +190,8 @@ def read_metadata(text: str | None, path: Any, task: str | None = None) -> Metad
 
 
 def _complaint(found: Mapping[str, Any]) -> str | None:
+    from involution.models.readers import shown
+
     for name, right in _SCHEMA.items():
         if name not in found or not right(found[name]):
             return f"has {name} {shown(found[name])}" if name in found else f"has no {name}"

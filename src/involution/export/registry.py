@@ -8,17 +8,19 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from involution.data.errors import nearest
-from involution.engine.card import ModelCard
-from involution.engine.predictor import Predictor
 from involution.export.errors import ExportError
-from involution.export.graph import Graph, Run
-from involution.export.metadata import Metadata
 from involution.extras import require
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from involution.engine.card import ModelCard
+    from involution.engine.predictor import Predictor
+    from involution.export.graph import Graph, Run
+    from involution.export.metadata import Metadata
 
 
 @dataclass(frozen=True)

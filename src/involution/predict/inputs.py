@@ -16,7 +16,6 @@ from typing import Any
 from involution.data.errors import printable
 from involution.data.fields import tell_unread
 from involution.data.findings import Findings
-from involution.data.shards import shard_images
 from involution.data.walk import files_below
 from involution.engine.predictor import PredictError, find_images
 from involution.predict.manifest import PART, read
@@ -241,6 +240,8 @@ def _table(file: str, column: str | None, others: Counter[str]) -> _Source:
 
 
 def _shard(file: str, others: Counter[str]) -> _Source:
+    from involution.data.shards import shard_images
+
     # eight bytes for each of a million
     headers = array("q", (image.header for image in shard_images(Path(file), others=others)))
     return _Source(Piece(file, 0, len(headers)), f"{file} {os.stat(file).st_size} {len(headers)}", headers)

@@ -15,12 +15,9 @@ from involution.data.addresses import in_text
 from involution.data.findings import Findings
 from involution.data.noticed import OF_TRAINING
 from involution.engine.files import network_origin
-from involution.engine.loading import load_predictor
 from involution.engine.predictor import PredictError
 from involution.engine.settings import MOST
 from involution.extras import require
-from involution.models.weights import locate
-from involution.models.weights.cache import file_sha256
 from involution.predict.inputs import find_inputs
 from involution.predict.manifest import Manifest, check_parts_folder
 from involution.predict.parts import FORMATS, PartRunner
@@ -111,6 +108,10 @@ def predict_many(
         >>> found.images, found.errors  # doctest: +SKIP
         (1000000, {'broken': 2})
     """
+    from involution.engine.loading import load_predictor
+    from involution.models.weights import locate
+    from involution.models.weights.cache import file_sha256
+
     workers, progress = workers or Workers(), progress or Progress()
     if format not in FORMATS:
         raise PredictError(f"wanted parts as {' or '.join(FORMATS)}, got {format!r}")

@@ -13,7 +13,6 @@ from typing import Any
 
 from involution.data.errors import DataError
 from involution.data.noticed import Noticed
-from involution.data.shards import shard_images
 from involution.engine.files import atomic_path
 from involution.engine.predictor import Encoded, Predictor, SkippedImage
 from involution.predict.inputs import Part, Piece
@@ -102,6 +101,8 @@ def _as_text(value: Any) -> Any:
 
 def _members(piece: Piece) -> Iterator[Encoded | SkippedImage]:
     """The images of a tar file; what can't be read any more is told of each."""
+    from involution.data.shards import shard_images
+
     shard, read = Path(piece.source), 0
     why = "the file is shorter than before"
     try:

@@ -18,12 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from involution.engine.loading import load_predictor
 from involution.engine.predictor import PredictError
 from involution.engine.settings import MOST
-from involution.models.errors import CheckpointError
-from involution.models.weights import locate
-from involution.models.weights.cache import file_sha256
 from involution.predict.inputs import Part
 from involution.predict.parts import PartRunner
 
@@ -150,6 +146,11 @@ class PartWorker:
     def _ready(self) -> PartRunner:
         if self._runner is None:
             import torch
+
+            from involution.engine.loading import load_predictor
+            from involution.models.errors import CheckpointError
+            from involution.models.weights import locate
+            from involution.models.weights.cache import file_sha256
 
             # one for each core
             torch.set_num_threads(1)

@@ -87,11 +87,13 @@ def build(name: str) -> nn.Module:
     if name == "resnet50":
         model = torchvision.models.resnet50()
     elif name in DETECTORS:
-        from involution.engine.tasks.detect.config import DetectConfig, create_detector
+        from involution.engine.tasks.detect.config import DetectConfig
+        from involution.engine.tasks.detect.network import create_detector
 
         model = create_detector(DetectConfig.load(name), 80, False)
     elif name in SEGMENTERS:
-        from involution.engine.tasks.segment.config import SegmentConfig, create_segmenter
+        from involution.engine.tasks.segment.config import SegmentConfig
+        from involution.engine.tasks.segment.network import create_segmenter
 
         model = create_segmenter(SegmentConfig.load(name), 19, False)
     else:

@@ -7,22 +7,26 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from involution.export.archive import is_archive, read_entry
 from involution.export.errors import ExportError
-from involution.export.graph import Graph, Run, trace
 from involution.export.metadata import KEY
 from involution.export.registry import Format, Settings, register
-from involution.models.compiled import without_word_of_cuda
-from involution.models.readers import check_archive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from involution.export.graph import Graph, Run
 
 
 def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
+    import torch
     from torch._inductor import aoti_compile_and_package
     from torch._inductor.exc import InvalidCxxCompiler
+
+    from involution.export.graph import trace
+    from involution.models.compiled import without_word_of_cuda
 
     # weights become constants in the order that their convolutions want
     options = {"freezing": True, "aot_inductor.metadata": {KEY: metadata}}
@@ -44,7 +48,10 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
 
 
 def _load(path: Path) -> Run:
+    import torch
     from torch._inductor import aoti_load_package
+
+    from involution.models.readers import check_archive
 
     check_archive(path)
     module = aoti_load_package(str(path))

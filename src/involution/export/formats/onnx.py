@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from involution.export.check import milliseconds
 from involution.export.contract import DOMAIN
 from involution.export.errors import ExportError
-from involution.export.graph import Graph, Run, trace
 from involution.export.libraries import LibraryError, onnx_library
 from involution.export.metadata import KEY
 from involution.export.registry import Format, Settings, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from involution.export.graph import Graph, Run
 
 # the oldest and the newest version of ONNX's operators that PyTorch writes, and the one that is usual
 _OLDEST, _NEWEST, _OPSET = 18, 23, 20
@@ -36,6 +37,7 @@ def _check(settings: Settings) -> None:
 def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
     import onnx
 
+    from involution.export.graph import trace
     from involution.export.onnx_program import to_onnx
 
     model = to_onnx(trace(graph), graph, settings.opset or _OPSET)
@@ -72,6 +74,7 @@ def _metadata(path: Path) -> str | None:
 def _session(path: Path) -> Any:
     import onnx
     import onnxruntime
+    import torch
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -85,6 +88,8 @@ def _session(path: Path) -> Any:
 
 
 def _load(path: Path) -> Run:
+    import torch
+
     session = _session(path)
     names = [one.name for one in session.get_inputs()]
 

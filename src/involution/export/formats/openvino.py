@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
-
-import torch
-from torch import Tensor
 
 from involution.export.contract import DOMAIN
 from involution.export.errors import ExportError
-from involution.export.graph import Graph, Run, trace
 from involution.export.libraries import openvino_library
 from involution.export.metadata import KEY
 from involution.export.registry import Format, Settings, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from involution.export.graph import Graph, Run
 
 # whatever the processor has: a file computes what PyTorch does
 _PRECISION = "f32"
@@ -31,6 +32,7 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
     import onnx
     import openvino
 
+    from involution.export.graph import trace
     from involution.export.onnx_program import to_onnx
 
     model = to_onnx(trace(graph), graph, _OPSET)
@@ -85,6 +87,8 @@ def _parsed(path: Path) -> ElementTree.Element:
 
 
 def _load(path: Path) -> Run:
+    import torch
+
     core = _core(any(layer.get("version") == DOMAIN for layer in _parsed(path).iter("layer")))
     if not path.with_suffix(".bin").is_file():
         raise ExportError(f"{path}: its weights are missing, {path.with_suffix('.bin').name} in the same folder")

@@ -6,18 +6,23 @@ import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from involution.export.archive import is_archive, read_entry
-from involution.export.graph import Graph, Run, trace
 from involution.export.metadata import KEY
 from involution.export.registry import Format, Settings, register
-from involution.models.readers import check_archive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from involution.export.graph import Graph, Run
 
 
 def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
+    import torch
+
+    from involution.export.graph import trace
+
     # where the disk is full, PyTorch's own writer of files ends the process
     archive = io.BytesIO()
     torch.export.save(trace(graph), archive, extra_files={f"{KEY}.json": metadata})
@@ -25,6 +30,10 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
 
 
 def _load(path: Path) -> Run:
+    import torch
+
+    from involution.models.readers import check_archive
+
     check_archive(path)
     module = torch.export.load(path).module()
 

@@ -30,8 +30,9 @@ from involution.engine.loading import make_card
 from involution.engine.optimizer import param_groups
 from involution.engine.schedule import lr_factor
 from involution.engine.tasks.detect.coco_metrics import FIGURES, average_precision
-from involution.engine.tasks.detect.config import DetectConfig, create_detector
+from involution.engine.tasks.detect.config import DetectConfig
 from involution.engine.tasks.detect.module import DetectionTask
+from involution.engine.tasks.detect.network import create_detector
 from involution.predict import DetectionPredictor
 
 GAP = 5

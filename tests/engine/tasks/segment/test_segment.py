@@ -20,9 +20,10 @@ from involution.engine.config import ConfigError, recipe_names
 from involution.engine.loading import make_card
 from involution.engine.optimizer import param_groups
 from involution.engine.schedule import lr_factor
-from involution.engine.tasks.segment.config import SEGMENTERS, SegmentConfig, create_segmenter
+from involution.engine.tasks.segment.config import SEGMENTERS, SegmentConfig
 from involution.engine.tasks.segment.figures import SegmentationFigures
 from involution.engine.tasks.segment.module import SegmentationTask, intersection_over_union
+from involution.engine.tasks.segment.network import create_segmenter
 
 # smp's parameters are its own: less than the published layouts' (no 3×3 output convolutions, no auxiliary head)
 SMP = {

@@ -1,17 +1,12 @@
-"""The settings of a classification run, and the classifier that they describe."""
+"""The settings of a classification run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import nn
-
-from involution.engine.checkpoint import create_network
 from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, RunConfig
 from involution.engine.settings import LARGEST_SIDE, MOST, ConfigError, increasing, ranged
-from involution.engine.weights import load_weights
 
 
 @dataclass
@@ -121,36 +116,3 @@ def check(config: ClassifyConfig) -> None:
         )
     if not increasing(augment.scale):
         raise ConfigError(f"augment.scale must be two factors, the smaller one first, got {list(augment.scale)}")
-
-
-def create_classifier(config: ClassifyConfig, num_classes: int, weights: bool) -> nn.Module:
-    """Make the classifier that the settings describe.
-
-    Args:
-        config: the settings.
-        num_classes: classes.
-        weights: read the weights that training starts from; if False, a checkpoint provides them later.
-
-    Raises:
-        ConfigError: for an unknown network, or one that can't take the images.
-        CheckpointError: for weights that can't be used.
-    """
-    network = create_network(config.model.name, config.model.args, num_classes, config.data.channels)
-    if weights:
-        _check_input(network, config)
-        if config.model.weights:
-            # the classes are known to the training
-            network.loaded = load_weights(network, config.model.weights)  # type: ignore[assignment]
-    return network
-
-
-def _check_input(network: nn.Module, config: ClassifyConfig) -> None:
-    """Raise `ConfigError` for a network that can't take images of this size, such as a ViT for another size."""
-    side = config.data.image_size
-    network.eval()
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, config.data.channels, side, side))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{config.model.name} can't take images of {side} x {side} pixels: {error}") from error
-    network.train()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
 from typing_extensions import Self
 
 from involution.engine.figures import Figures
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from involution.models.weights import PublishedWeights
 
 # of ImageNet-1k's validation

@@ -16,17 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-import torch
-from torch import Tensor, nn
-
 from involution.data.addresses import path_of
 from involution.data.images import read_image
-from involution.data.transforms import eval_transform, whole_picture
 from involution.engine.files import atomic_path
 from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage, among
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor, nn
 
     from involution.engine.checkpoint import ModelCard
 
@@ -85,6 +82,8 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
     row_types: ClassVar[Mapping[str, str]] = {"labels": "list of text", "scores": "list of float"}
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        from involution.data.transforms import eval_transform, whole_picture
+
         super().__init__(model, card)
         self.channels = card.input_size[0]
         side = card.input_size[-1]
@@ -125,17 +124,19 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         side, crop_pct = self.card.input_size[-1], self.card.crop_pct
         return Look(self._transform(image)[None], *centre_crop(image.size, side, crop_pct))
 
-    @torch.inference_mode()
     def run(self, names: Sequence[str], images: Sequence[Image], *, topk: int = 5) -> list[ClassificationResult]:
         """The `topk` most likely classes of each image; all of them if the network has fewer."""
+        import torch
+
         if not images:
             return []
         inputs = [self._transform(image) for image in images]
         # whole pictures differ in size
         batches = [one[None] for one in inputs] if self.takes_pixels else [torch.stack(inputs)]
-        logits = torch.cat([self.model(batch.to(self.device)) for batch in batches]).float()
-        most = logits.shape[1] if self.within is None else len(self.within)
-        top = among(logits, self.within).softmax(1).topk(min(topk, most), dim=1)
+        with torch.inference_mode():
+            logits = torch.cat([self.model(batch.to(self.device)) for batch in batches]).float()
+            most = logits.shape[1] if self.within is None else len(self.within)
+            top = among(logits, self.within).softmax(1).topk(min(topk, most), dim=1)
         classes = self.card.classes
         return [
             ClassificationResult(name, 0.0, tuple(classes[index] for index in indices), tuple(scores))

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-from torch.utils.data import Dataset
-
-from involution.data.labelled import balanced_weights, labels_of
 from involution.data.records import DataSet
-from involution.data.transforms import eval_transform, train_transforms
-from involution.engine.checkpoint import ModelCard
-from involution.engine.loader import EvalItems, ImageOnly, TrainItems
 from involution.engine.task import TaskSpec
-from involution.engine.tasks.classify.config import ClassifyConfig, check, create_classifier
+from involution.engine.tasks.classify.config import ClassifyConfig, check
 from involution.engine.tasks.classify.figures import ClassificationFigures
 from involution.engine.tasks.classify.predictor import ClassificationPredictor
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from involution.engine.checkpoint import ModelCard
+
+
+def build(config: ClassifyConfig, num_classes: int, weights: bool) -> nn.Module:
+    """The classifier."""
+    from involution.engine.tasks.classify.network import create_classifier
+
+    return create_classifier(config, num_classes, weights)
 
 
 def describe(config: ClassifyConfig) -> dict[str, Any]:
@@ -38,6 +44,10 @@ def make_module(network: nn.Module, config: ClassifyConfig, card: ModelCard, ste
 
 def train_set(config: ClassifyConfig, data: DataSet[Any]) -> Dataset[Any]:
     """Training images, augmented."""
+    from involution.data.labelled import balanced_weights, labels_of
+    from involution.data.transforms import train_transforms
+    from involution.engine.loader import ImageOnly, TrainItems
+
     settings, augment = config.data, config.augment
     fixed, random = train_transforms(
         settings.image_size,
@@ -64,6 +74,9 @@ def train_set(config: ClassifyConfig, data: DataSet[Any]) -> Dataset[Any]:
 
 def eval_set(config: ClassifyConfig, images: Dataset[Any]) -> Dataset[Any]:
     """Images as evaluation sees them."""
+    from involution.data.transforms import eval_transform
+    from involution.engine.loader import EvalItems, ImageOnly
+
     data = config.data
     transform = eval_transform(data.image_size, data.channels, data.mean, data.std, data.interpolation, data.crop_pct)
     return EvalItems(images, ImageOnly(transform), data.cache)
@@ -75,7 +88,7 @@ SPEC = TaskSpec(
     measure="accuracy",
     config=ClassifyConfig,
     check=check,
-    build=create_classifier,
+    build=build,
     describe=describe,
     module=make_module,
     train_set=train_set,

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from involution.data.box_files import size_complaint
 from involution.data.errors import DataError
 from involution.data.images import ImageError, Reading, look
 from involution.data.text import nfc, read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def coco_results(

@@ -16,12 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
-from involution.data.colours import OKABE_ITO
-from involution.data.legend import font_file
-from involution.detection.detectors import first_label, most_objects
 from involution.engine.files import atomic_path
 from involution.engine.predictor import (
     Add,
@@ -37,6 +31,7 @@ from involution.engine.tasks.detect.coco_format import ImageEntries, category_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor, nn
 
     from involution.data.noticed import Noticed
     from involution.engine.checkpoint import ModelCard
@@ -135,6 +130,8 @@ class DetectionPredictor(Predictor[DetectionResult]):
     }
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        from involution.detection.detectors import first_label, most_objects
+
         super().__init__(model, card)
         self._first = first_label(model)
         self.most = most_objects(model)
@@ -176,15 +173,19 @@ class DetectionPredictor(Predictor[DetectionResult]):
         images, _ = self.model.transform([_pixels(image).to(self.device)])  # type: ignore[operator]
         return Look(images.tensors, images.image_sizes[0])
 
-    @torch.inference_mode()
     def run(self, names: Sequence[str], images: Sequence[Image], *, score: float = 0.5) -> list[DetectionResult]:
         """The objects of each image with at least this score."""
+        import torch
+
         if not images:
             return []
-        found = self.model([_pixels(image).to(self.device) for image in images])
+        with torch.inference_mode():
+            found = self.model([_pixels(image).to(self.device) for image in images])
         return [self._result(*item, score) for item in zip(names, images, found, strict=True)]
 
     def _result(self, name: str, image: Image, found: dict[str, Tensor], score: float) -> DetectionResult:
+        import torch
+
         keep = found["scores"] >= score
         if self.within is not None:
             keep &= torch.isin(found["labels"] - self._first, found["labels"].new_tensor(self.within))
@@ -268,6 +269,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
 
 
 def _pixels(image: Image) -> Tensor:
+    import torch
     import torchvision.transforms.v2.functional as F
 
     return F.to_dtype(F.pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
@@ -280,8 +282,12 @@ def draw_detections(image: str | Path | Image, result: DetectionResult, scores: 
         ImageError: If it can't be read.
         PredictError: If it is not of the size that the result is for.
     """
+    import torch
     import torchvision.transforms.v2.functional as F
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+    from involution.data.colours import OKABE_ITO
+    from involution.data.legend import font_file
 
     pixels = F.pil_to_tensor(result.seen(image, result.size).convert("RGB"))
     # enlarge small images so that names can be read

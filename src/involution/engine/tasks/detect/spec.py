@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-from torch.utils.data import Dataset
-
-from involution.data.box_dataset import BoxDataset
 from involution.data.records import DataSet
-from involution.data.transforms import detection_transform
-from involution.engine.checkpoint import ModelCard
-from involution.engine.loader import EvalItems, TrainItems, as_lists
-from involution.engine.task import TaskSpec
-from involution.engine.tasks.detect.config import DetectConfig, check, create_detector
+from involution.engine.task import TaskSpec, as_lists
+from involution.engine.tasks.detect.config import DetectConfig, check
 from involution.engine.tasks.detect.figures import DetectionFigures
 from involution.engine.tasks.detect.predictor import DetectionPredictor
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from involution.data.box_dataset import BoxDataset
+    from involution.engine.checkpoint import ModelCard
 
 
 def data_options(config: DetectConfig) -> dict[str, Any]:
     """Read masks if the detector learns them."""
     return {"masks": config.model.name == "mask_rcnn"}
+
+
+def build(config: DetectConfig, num_classes: int, weights: bool) -> nn.Module:
+    """The detector."""
+    from involution.engine.tasks.detect.network import create_detector
+
+    return create_detector(config, num_classes, weights)
 
 
 def describe(config: DetectConfig) -> dict[str, Any]:
@@ -40,12 +47,19 @@ def make_module(network: nn.Module, config: DetectConfig, card: ModelCard, steps
 
 def train_set(config: DetectConfig, data: DataSet[BoxDataset]) -> Dataset[Any]:
     """Training images with their objects, augmented; those without are background, if the data has them."""
+    from involution.data.transforms import detection_transform
+    from involution.engine.loader import TrainItems
+
     transform = detection_transform(config.augment.flip, config.augment.photometric, config.data.max_size)
     return TrainItems(data.train, transform, config.seed, cache=config.data.cache)
 
 
 def eval_set(config: DetectConfig, data: BoxDataset) -> Dataset[Any]:
     """Images as evaluation sees them; masks are compared as they are in the record."""
+    from involution.data.box_dataset import BoxDataset
+    from involution.data.transforms import detection_transform
+    from involution.engine.loader import EvalItems
+
     return EvalItems(BoxDataset(data.record, reading=data.reading), detection_transform(max_size=config.data.max_size))
 
 
@@ -61,7 +75,7 @@ SPEC = TaskSpec(
     config=DetectConfig,
     check=check,
     data_options=data_options,
-    build=create_detector,
+    build=build,
     describe=describe,
     module=make_module,
     train_set=train_set,

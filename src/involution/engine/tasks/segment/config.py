@@ -1,17 +1,12 @@
-"""The settings of a segmentation run, and the segmenter that they describe."""
+"""The settings of a segmentation run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from torch import nn
-
-from involution.data.errors import nearest
-from involution.engine.config import MEAN, STD, DataConfig, ModelConfig, RunConfig
+from involution.engine.config import MEAN, STD, DataConfig, Kind, ModelConfig, RunConfig
 from involution.engine.settings import LARGEST_SIDE, MOST, ConfigError, increasing, ranged
-from involution.engine.weights import tell_loaded
-from involution.models.pyramid import Kind
 
 # the published layouts, and segmentation-models-pytorch's own
 SEGMENTERS = ("semantic_fpn", "upernet", "smp_fpn", "smp_upernet", "smp_deeplabv3plus")
@@ -134,51 +129,3 @@ def check(config: SegmentConfig) -> None:
             raise ConfigError(f"augment.{name} must be two factors, the smaller one first, got {list(pair)}")
     if tuple(augment.scale) != (1.0, 1.0) and (data.min_size is None or augment.crop is None):
         raise ConfigError("augment.scale needs data.min_size, which it is relative to, and augment.crop")
-
-
-def create_segmenter(config: SegmentConfig, num_classes: int, weights: bool) -> nn.Module:
-    """Make the segmenter that the settings describe.
-
-    Args:
-        config: the settings.
-        num_classes: classes.
-        weights: read the backbone's weights; if False, a checkpoint provides them later.
-
-    Raises:
-        ConfigError: for settings that are wrong or do not go together.
-        CheckpointError: for weights that can't be used.
-    """
-    import timm
-
-    from involution import segmentation
-    from involution.models.pyramid import Backbone
-
-    model = config.model
-    if not timm.is_model(model.backbone):
-        raise ConfigError(f"no model named {model.backbone!r}{nearest(model.backbone, timm.list_models())}")
-    try:
-        if model.name.startswith("smp_"):
-            file = model.weights if weights else None
-            network = segmentation.smp(model.name, num_classes, model.backbone, weights=file, **model.args)
-            if network.loaded is not None:
-                tell_loaded(str(file), network.loaded)
-            return network
-        backbone = Backbone(
-            model.backbone,
-            model.levels or (1, 2, 3, 4),
-            weights=model.weights,
-            freeze=False,
-            norm=model.norm,
-            model_args=model.backbone_args,
-            load=weights,
-        )
-        if backbone.loaded is not None:
-            tell_loaded(str(model.weights), backbone.loaded)
-        neck = {"neck": model.neck} if model.name == "semantic_fpn" else {}
-        build = getattr(segmentation, model.name)
-        segmenter: nn.Module = build(num_classes, backbone, norm=model.norm, **neck, **model.args)
-    except (TypeError, ValueError) as error:
-        if type(error).__module__.startswith("involution."):
-            raise
-        raise ConfigError(f"{model.name} on {model.backbone} can't be built: {error}") from error
-    return segmenter

@@ -15,19 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
 from involution.data.addresses import path_of
-from involution.data.colours import RGB, is_background, palette
-from involution.data.legend import legend
-from involution.data.transforms import segmentation_eval_transform, whole_picture
 from involution.engine.files import Origin, absolute, atomic_path, current_origin, made_of, make_folder
 from involution.engine.predictor import Add, Look, Predictor, Result, SkippedImage, among, drawn_factor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor, nn
 
+    from involution.data.colours import RGB
     from involution.engine.checkpoint import ModelCard
 
 # number of classes in a row of the table
@@ -74,6 +70,8 @@ class SegmentationResult(Result):
         """The label map as an image whose values are the classes' indices, with a palette."""
         import PIL.Image
 
+        from involution.data.colours import palette
+
         image = PIL.Image.fromarray(self.labels.numpy()).convert("P")
         image.putpalette([value for colour in palette(self.classes) for value in colour])
         return image
@@ -86,6 +84,8 @@ class SegmentationResult(Result):
         """The same with a legend of the classes that were found below it."""
         import PIL.Image
 
+        from involution.data.legend import legend
+
         drawn = self.draw(image)
         below = legend(self.legend(), drawn.width)
         both = PIL.Image.new("RGB", (drawn.width, drawn.height + below.height))
@@ -95,6 +95,8 @@ class SegmentationResult(Result):
 
     def legend(self) -> list[tuple[str, RGB | None]]:
         """The classes that were found with their colours in pictures, None for a background, the largest first."""
+        from involution.data.colours import is_background, palette
+
         colours = dict(zip(self.classes, palette(self.classes), strict=True))
         return [(name, None if is_background(name) else colours[name]) for name in self.shares]
 
@@ -120,6 +122,8 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
     }
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        from involution.data.transforms import segmentation_eval_transform, whole_picture
+
         super().__init__(model, card)
         short = card.input_size[-1] or None
         self._transform = segmentation_eval_transform(card.mean, card.std, short)
@@ -141,12 +145,16 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
             pixels, _ = self._transform(tv_tensors.Image(pixels))
         return Look(pixels[None], (pixels.shape[1], pixels.shape[2]))
 
-    @torch.inference_mode()
     def run(self, names: Sequence[str], images: Sequence[Image], **options: Any) -> list[SegmentationResult]:
         """The class of each pixel, at the images' own sizes."""
-        return [self._result(name, image) for name, image in zip(names, images, strict=True)]
+        import torch
+
+        with torch.inference_mode():
+            return [self._result(name, image) for name, image in zip(names, images, strict=True)]
 
     def _result(self, name: str, image: Image) -> SegmentationResult:
+        import torch
+
         logits = among(self.model(self.look(image).input.to(self.device)), self.within)
         size = (image.height, image.width)
         if logits.shape[2:] != size:
@@ -199,7 +207,10 @@ def draw_segmentation(image: str | Path | Image, result: SegmentationResult) -> 
         ImageError: If it can't be read.
         PredictError: If it is not of the size that the result is for.
     """
+    import torch
     import torchvision.transforms.v2.functional as F
+
+    from involution.data.colours import is_background, palette
 
     height, width = result.labels.shape
     pixels = F.pil_to_tensor(result.seen(image, (height, width)).convert("RGB"))
@@ -226,8 +237,10 @@ def draw_segmentation(image: str | Path | Image, result: SegmentationResult) -> 
 
 def _rim(mask: Tensor, line: int) -> Tensor:
     """The pixels of a mask `[H, W]` that are no farther than a line's width from what is not in it."""
+    from torch.nn.functional import max_pool2d
+
     outside = (~mask)[None, None].float()
     # one direction after the other is much less work for wide lines
     for size, padding in (((2 * line + 1, 1), (line, 0)), ((1, 2 * line + 1), (0, line))):
-        outside = torch.nn.functional.max_pool2d(outside, size, stride=1, padding=padding)
+        outside = max_pool2d(outside, size, stride=1, padding=padding)
     return mask & (outside[0, 0] > 0)

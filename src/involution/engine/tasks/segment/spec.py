@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-from torch.utils.data import Dataset
-
-from involution.data.label_maps import LabelMaps
 from involution.data.records import DataSet
-from involution.data.transforms import segmentation_eval_transform, segmentation_transform
-from involution.engine.checkpoint import ModelCard
-from involution.engine.loader import EvalItems, TrainItems, as_lists
-from involution.engine.task import TaskSpec
-from involution.engine.tasks.segment.config import SegmentConfig, check, create_segmenter
+from involution.engine.task import TaskSpec, as_lists
+from involution.engine.tasks.segment.config import SegmentConfig, check
 from involution.engine.tasks.segment.figures import SegmentationFigures
 from involution.engine.tasks.segment.predictor import SegmentationPredictor
 from involution.extras import require
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from involution.data.label_maps import LabelMaps
+    from involution.engine.checkpoint import ModelCard
+
+
+def build(config: SegmentConfig, num_classes: int, weights: bool) -> nn.Module:
+    """The segmenter."""
+    from involution.engine.tasks.segment.network import create_segmenter
+
+    return create_segmenter(config, num_classes, weights)
 
 
 def describe(config: SegmentConfig) -> dict[str, Any]:
@@ -35,6 +42,9 @@ def make_module(network: nn.Module, config: SegmentConfig, card: ModelCard, step
 
 def train_set(config: SegmentConfig, data: DataSet[LabelMaps]) -> Dataset[Any]:
     """Training images with their label maps, augmented."""
+    from involution.data.transforms import segmentation_transform
+    from involution.engine.loader import TrainItems
+
     if config.model.dice_weight:
         # before the work, not at the first step
         require("segmentation_models_pytorch")
@@ -57,6 +67,9 @@ def train_set(config: SegmentConfig, data: DataSet[LabelMaps]) -> Dataset[Any]:
 
 def eval_set(config: SegmentConfig, images: LabelMaps) -> Dataset[Any]:
     """Images as evaluation sees them."""
+    from involution.data.transforms import segmentation_eval_transform
+    from involution.engine.loader import EvalItems
+
     data = config.data
     return EvalItems(images, segmentation_eval_transform(data.mean, data.std, data.min_size))
 
@@ -67,7 +80,7 @@ SPEC = TaskSpec(
     measure="mean IoU",
     config=SegmentConfig,
     check=check,
-    build=create_segmenter,
+    build=build,
     describe=describe,
     module=make_module,
     train_set=train_set,

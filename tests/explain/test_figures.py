@@ -294,7 +294,26 @@ def test_notes_are_at_the_foot_and_a_heat_map_always_has_one(view):
     for figure in [*heat, kernels_figure(noted, LAYER), receptive_field_figure([noted], LAYER), moving._fig]:
         assert "Cropped: something." in texts(figure)
     for figure in heat:
-        assert "a stem with random weights already draws" in " ".join(texts(figure))
+        assert "the last map is what random weights make of it" in " ".join(texts(figure))
+
+
+def test_a_map_of_random_weights_is_beside_those_that_were_learned(view):
+    random = view.with_random_weights()
+    assert torch.equal(random.network.conv1[0].weight, view.with_random_weights().network.conv1[0].weight)
+    assert not torch.equal(random.network.conv1[0].weight, view.network.conv1[0].weight)
+    state = torch.get_rng_state()
+    figure, stages = heat_map_figure(view, LAYER, groups=[1]), stages_figure(view)
+    assert torch.equal(torch.get_rng_state(), state)
+    axes = next(axes for axes in figure.axes if axes.get_title() == "random weights")
+    values = generated(random, LAYER)[1].sum((0, 1))
+    torch.testing.assert_close(drawn(axes), values)
+    assert axes.images[0].get_clim()[1] == pytest.approx(values.abs().max().item())
+    titles = [axes.get_title() for axes in stages.axes]
+    assert titles.count("random weights") == 1
+    # of random weights there is nothing to compare with
+    for figure in (heat_map_figure(random, LAYER), stages_figure(random)):
+        assert "random weights" not in [axes.get_title() for axes in figure.axes]
+        assert "these weights are random" in " ".join(texts(figure))
 
 
 def test_the_window_of_the_first_position_has_its_true_size(view):
@@ -311,7 +330,7 @@ def test_the_window_of_the_first_position_has_its_true_size(view):
 def test_stages_have_a_row_each(view):
     figure = stages_figure(view, style="dark")
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert titles == ["image", *(f"group {number}" for number in range(1, 5))]
+    assert titles == ["image", *(f"group {number}" for number in range(1, 5)), "random weights"]
     rows = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel().startswith("stage")]
     assert rows == [f"stage {stage}" for stage in stage_layers(view.network)]
     twin = View.of(rednet_nano_conv().eval(), torch.rand(1, 3, 16, 16), name="twin")

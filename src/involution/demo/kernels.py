@@ -35,7 +35,10 @@ def kernel_pictures(result: DemoResult) -> dict[str, Any]:
     views = [[subject.view(example_of(result, digit)) for subject in subjects] for digit in DIGITS]
     network, picture = subjects[0].network, views[0][0].picture
     tiles = generated_kernels(network, views[0][0].input, TILE_LAYER)
-    mosaics = [generated_kernels(network, view.input, MOSAIC_LAYER) for view, _ in views]
+    shown = [view for view, _ in views]
+    random = shown[0].with_random_weights()
+    titles = [*(f"Filters made for a {digit}" for digit in DIGITS), f"For a {DIGITS[0]}, with random weights"]
+    mosaics = [generated_kernels(view.network, view.input, MOSAIC_LAYER) for view in (*shown, random)]
     groups, k_h, k_w, h_o, w_o = tiles.shape
     places = notable_positions(picture, (h_o, w_o))
     weight = load(twin)[0].get_parameter(f"{TILE_LAYER}.weight").detach()
@@ -64,13 +67,12 @@ def kernel_pictures(result: DemoResult) -> dict[str, Any]:
         ),
         "mosaics": [
             {
-                "digit": digit,
+                "title": title,
                 "svg": figures.on_light_and_dark(
-                    partial(plot_mosaic, kernels, 0),
-                    f"The filters at every position of a {digit}, laid out like the image",
+                    partial(plot_mosaic, kernels, 0), f"{title}: those at every position, laid out like the image"
                 ),
             }
-            for digit, kernels in zip(DIGITS, mosaics, strict=True)
+            for title, kernels in zip(titles, mosaics, strict=True)
         ],
     }
 

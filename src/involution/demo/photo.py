@@ -88,6 +88,7 @@ def photo_section(result: PhotoResult) -> dict[str, Any]:
         "best": best,
         "seconds": f"{result.plan.seconds:g}",
         "networks": len(result.rows),
+        "rates": table.RATES,
         "crops": [{"title": title, "caption": caption, **embedded(image)} for title, caption, image in shown],
         "header": ["network", "parameters", "steps", "PSNR, dB", "SSIM"],
         "rows": [

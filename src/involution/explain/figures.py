@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_ROWS, _MOST_MAPS = 4, 12
-HANDSOME = (
-    "A map that looks like the image shows little: a stem with random weights already draws a handsome one, as its "
-    "kernels are made from what is there."
-)
-"""What every heat map says of itself."""
+_LITTLE = "A map that looks like the image shows little, as kernels are made from what is there: "
+
+
+def handsome(view: View) -> str:
+    """What every heat map says of itself."""
+    if view.untrained:
+        return f"{_LITTLE}these weights are random."
+    return f"{_LITTLE}the last map is what random weights make of it, in a colour scale of its own."
 
 
 def kernels_figure(
@@ -88,6 +91,8 @@ def kernels_figure(
 def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = None, style: str = "light") -> Figure:
     """Draw the sum of the kernel at each position, one map per group, next to the image (paper, section 5).
 
+    A map of the same network with random weights is the last one, in a colour scale of its own.
+
     Args:
         view: Network and image.
         layer: Name of an involution, see `find_layer`.
@@ -105,17 +110,18 @@ def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = No
     found = layer_map(view, layer)
     rows = _chosen_groups(groups, found, _MOST_MAPS)
     maps = heat_map(found)[rows]
-    limit = max(maps.abs().max().item(), 1e-12)
+    limit = _limit(maps)
+    panels = len(rows) + (1 if view.untrained else 2)
     with drawing(style) as look:
-        columns = min(len(rows) + 1, 4 if len(rows) <= 7 else 5)
-        lines = math.ceil((len(rows) + 1) / columns)
+        columns = min(panels, 4 if panels <= 8 else 5)
+        lines = math.ceil(panels / columns)
         side = 2.9 if columns <= 3 else 2.3
         aspect = view.size[0] / view.size[1]
         width = max(columns * (side + 0.1) + 1.1, 6.4)
         height = lines * (side * aspect + 0.4) + 1.0
         figure = new_figure(
             width, height, "Heat map: the sum of the kernel at each position", _about(view, found, rows),
-            view.untrained, look, [*view.notes, HANDSOME],
+            view.untrained, look, [*view.notes, handsome(view)],
         )  # fmt: skip
         grid = figure.subplots(lines, columns, squeeze=False).flat
         show_picture(grid[0], view)
@@ -123,10 +129,24 @@ def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = No
         for axes, group, values in zip(grid[1:], rows, maps, strict=False):
             drawn = draw_map(axes, view, found, values, limit, look)
             axes.set_title(f"group {group + 1}")
-        for axes in grid[len(rows) + 1 :]:
+        if not view.untrained:
+            draw_random(grid[panels - 1], view.with_random_weights(), layer, rows[0], look)
+        for axes in grid[panels:]:
             axes.set_visible(False)
         colour_bar(figure, drawn, list(grid), "sum of the kernel's weights", look, shrink=0.85, aspect=22, pad=0.02)
     return figure
+
+
+def draw_random(axes: Axes, random: View, layer: str, group: int, look: Style) -> None:
+    """Draw the map of one group of a layer with random weights."""
+    found = layer_map(random, layer)
+    values = heat_map(found)[group]
+    draw_map(axes, random, found, values, _limit(values), look)
+    axes.set_title("random weights", color=look.warning)
+
+
+def _limit(maps: torch.Tensor) -> float:
+    return max(maps.abs().max().item(), 1e-12)
 
 
 def draw_map(axes: Axes, view: View, found: LayerMap, values: torch.Tensor, limit: float, look: Style) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from .errors import ExplainError
-from .figures import HANDSOME, draw_map, heat_map, show_picture
+from .figures import draw_map, draw_random, handsome, heat_map, show_picture
 from .kernels import involution_layers
 from .layer import layer_map
 from .style import colour_bar, drawing, new_figure
@@ -36,7 +36,8 @@ def stages_figure(view: View, *, style: str = "light") -> Figure:
     """Draw the heat maps of the last involution in each stage, a row for each stage, next to the image.
 
     A heat map is the sum of the kernel's weights at each position (paper, section 5). Each row has its own colour
-    scale, symmetric about zero, and shows the first four groups of kernels.
+    scale, symmetric about zero, and shows the first four groups of kernels; its last map is that of the same network
+    with random weights, in a scale of its own.
 
     Args:
         view: Network and image.
@@ -55,33 +56,39 @@ def stages_figure(view: View, *, style: str = "light") -> Figure:
     if not layers:
         raise ExplainError(f"{view.name} has no stages of involutions; draw one layer, --what heatmap --layer NAME")
     maps = {stage: layer_map(view, name) for stage, name in layers.items()}
-    columns = 1 + min(_MOST_MAPS, max(len(found.kernels) for found in maps.values()))
+    shown = min(_MOST_MAPS, max(len(found.kernels) for found in maps.values()))
+    random = None if view.untrained else view.with_random_weights()
+    columns = 1 + shown + (random is not None)
     with drawing(style) as look:
         side, aspect = 2.0, view.size[0] / view.size[1]
         figure = new_figure(
             max(columns * (side + 0.1) + 1.4, 6.4),
             len(maps) * (side * aspect + 0.35) + 1.0,
             "Heat maps of every stage: the sum of the kernel at each position",
-            f"{view.name}: last involution of each stage, {columns - 1} groups of kernels",
+            f"{view.name}: last involution of each stage, {shown} groups of kernels",
             view.untrained,
             look,
-            [*view.notes, HANDSOME],
+            [*view.notes, handsome(view)],
         )
         grid = figure.subplots(len(maps), columns, squeeze=False)
         for row, (stage, found) in enumerate(maps.items()):
             line = grid[row]
-            values = heat_map(found)[: columns - 1]
+            values = heat_map(found)[:shown]
             limit = max(values.abs().max().item(), 1e-12)
             show_picture(line[0], view)
             line[0].set_ylabel(f"stage {stage}")
-            for group, axes in enumerate(line[1:]):
+            for group, axes in enumerate(line[1 : 1 + shown]):
                 if group < len(values):
                     drawn = draw_map(axes, view, found, values[group], limit, look)
                 else:
                     axes.set_axis_off()
                 if row == 0:
                     axes.set_title(f"group {group + 1}")
+            if random is not None:
+                draw_random(line[-1], random, found.name, 0, look)
             label = f"{found.size[0]}×{found.size[1]} positions"
             colour_bar(figure, drawn, list(line), label, look, shrink=0.85, aspect=14, pad=0.01)
         grid[0][0].set_title("image")
+        for line in grid[1:]:
+            line[-1].set_title("")
     return figure

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,24 @@ class View:
         low, high = input.min(), input.max()
         picture = _picture((input[0] - low) / (high - low).clamp(min=1e-12))
         return cls(network, input, picture, name, size, size, untrained=untrained)
+
+    def with_random_weights(self) -> View:
+        """The same image before the same network with weights that were never trained, the same ones each time.
+
+        Example:
+            >>> from involution.models import rednet_nano
+            >>> view = View.of(rednet_nano(in_chans=1).eval(), torch.rand(1, 1, 16, 16), name="RedNet-nano")
+            >>> view.with_random_weights().untrained
+            True
+        """
+        network = deepcopy(self.network).cpu()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for module in network.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+        return replace(self, network=network, input=self.input.cpu(), untrained=True)
 
     @property
     def seen_part(self) -> tuple[int, int, int, int]:

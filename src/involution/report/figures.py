@@ -199,19 +199,29 @@ def precision_recall(precision: Sequence[float], color: str) -> Figure:
     return figure
 
 
-def heat_map(picture: Tensor, values: Tensor, colors: Any) -> Figure:
-    """Draw a map `[H_o, W_o]` in a map of colours beside the picture `[H, W]` or `[H, W, 3]` that it belongs to."""
+def heat_map(picture: Tensor, trained: Tensor, random: Tensor, colors: Any) -> Figure:
+    """Draw two maps `[H_o, W_o]` in a map of colours beside the picture `[H, W]` or `[H, W, 3]` that they belong to.
+
+    Args:
+        picture: Values in 0..1.
+        trained: Of the network.
+        random: Of the same network with random weights, drawn in a scale of its own.
+        colors: Colour map from negative to positive.
+    """
     from matplotlib.figure import Figure
 
-    limit = max(values.abs().max().item(), 1e-12)
-    figure = Figure(figsize=(4.6, 2.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
-    drawn = right.imshow(values.numpy(), cmap=colors, vmin=-limit, vmax=limit, interpolation="none")
-    for axes in (left, right):
+    figure = Figure(figsize=(4.6, 2.5), layout="constrained")
+    first, *others = panels = figure.subplots(1, 3)
+    first.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="none")
+    drawn = []
+    for axes, values in zip(others, (trained, random), strict=True):
+        limit = max(values.abs().max().item(), 1e-12)
+        drawn.append(axes.imshow(values.numpy(), cmap=colors, vmin=-limit, vmax=limit, interpolation="none"))
+    for axes, title in zip(panels, ("image", "trained", "random weights"), strict=True):
         axes.set(xticks=[], yticks=[])
+        axes.set_title(title, fontsize=10)
         axes.spines[:].set_visible(False)
-    figure.colorbar(drawn, ax=[left, right], orientation="horizontal", shrink=0.7, aspect=30).set_label(
-        "sum of the filter"
+    figure.colorbar(drawn[0], ax=list(panels), orientation="horizontal", shrink=0.7, aspect=30).set_label(
+        "sum of the trained filter"
     )
     return figure

@@ -238,6 +238,7 @@ def _kernels(measured: Measured) -> dict[str, Any] | None:
     subject = Subject(predictor.body, card.model, predictor.channels, predictor.look, tuple(card.mean), tuple(card.std))
     view = subject.view(picture_of(measured.images, place))
     found = layer_map(view, layers[len(layers) // 2])
+    trained, random = (layer_map(one, found.name).kernels[0].sum((0, 1)) for one in (view, view.with_random_weights()))
     picture = _smaller(view.picture)
     groups, k_h, k_w = found.kernels.shape[:3]
     shown = min(groups, _GROUPS)
@@ -257,8 +258,8 @@ def _kernels(measured: Measured) -> dict[str, Any] | None:
             "The image with lettered positions, and the filters that the involution generates there",
         ),
         "map": figures.on_light_and_dark(
-            lambda colors: figures.heat_map(picture, found.kernels[0].sum((0, 1)), colors),
-            "The image, and the sum of the filter at each of its positions",
+            lambda colors: figures.heat_map(picture, trained, random, colors),
+            "The image, the sum of the filter at each of its positions, and the same with random weights",
         ),
     }
 

@@ -34,6 +34,9 @@ def test_who_is_ahead_is_said_of_each_comparison(rows):
     assert any(line.startswith("equal time: 2 s: ") and "+5.50 dB from china" in line for line in lines)
     assert any(line.startswith("equal steps: 5: ") and "-5.00 dB from flower" in line for line in lines)
     assert "flower as given: PSNR 20.50 dB, SSIM 0.200." in lines
+    assert "for 8 s of training on these photographs" in lines[-1]
+    rates = {entry.learning_rate for entry in NETWORKS.values()}
+    assert all(str(rate) in lines[-1] for rate in rates)
 
 
 def test_tables(rows):

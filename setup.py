@@ -35,6 +35,19 @@ MACHINE = os.environ.get("_PYTHON_HOST_PLATFORM", platform.machine()).rpartition
 ARCHITECTURE = {"amd64": "x86_64"}.get(MACHINE, MACHINE)
 
 
+def readme() -> str:
+    """Return README.md, with links into INVOLUTION_REPOSITORY where it is set: PyPI has no files beside it."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    home = os.environ.get("INVOLUTION_REPOSITORY", "").rstrip("/")
+    version = re.search(r'^__version__ = "(.+)"', Path("src/involution/__init__.py").read_text(), re.MULTILINE)
+    if not home or version is None:
+        return text
+    kinds = {r"\]\(": "blob", r'(?:src|srcset)="': "raw"}
+    for before, kind in kinds.items():
+        text = re.sub(rf"({before})(?!\w+:|#)", rf"\g<1>{home}/{kind}/v{version[1]}/", text)
+    return text
+
+
 def instruction_sets() -> dict[str, list[str]]:
     """Return the compiler's flags for each instruction set that this architecture has."""
     lines = re.findall(r"^INVOLUTION_SET\((\w+), (\w+), (.*)\)$", Path("csrc/sets/list.h").read_text(), re.MULTILINE)
@@ -158,4 +171,9 @@ sources = {
 }
 depends = [str(path) for path in Path("csrc").rglob("*") if path.is_file()]
 libraries = [Extension(name, [source], depends=depends, language="c++") for name, source in sources.items()]
-setup(ext_modules=[] if reason else libraries, cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel})
+setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    ext_modules=[] if reason else libraries,
+    cmdclass={"build_ext": BuildNative, "bdist_wheel": Wheel},
+)

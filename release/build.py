@@ -70,6 +70,8 @@ def main(python: str, *architectures: str) -> int:
             return 1
     for folder in (DIST, WORK):
         shutil.rmtree(folder, ignore_errors=True)
+    if "INVOLUTION_REPOSITORY" not in os.environ:
+        print("PyPI will not show README's pictures: INVOLUTION_REPOSITORY, their address, is not set", file=sys.stderr)
     # files in the wheels bear the commit's date, so that the same commit gives the same wheels
     date = subprocess.run(["git", "log", "-1", "--format=%ct"], capture_output=True, text=True, check=True)
     build = (Path(python).absolute(), "-m", "build", "--no-isolation", "--outdir")

@@ -131,7 +131,7 @@ def test_report_tells_what_was_measured(demo, summary):
         assert f"{model['macs'] / 1e6:.2f}" in words
     # charts: two of tiles and three mosaics on light and on dark, two curves, two confusion matrices
     assert page.tags.count("svg") == 14
-    assert words.index("Filters made for a 0") < words.index("For a 3, with random weights")
+    assert words.index("Filters made for a 0") < words.index("A 3, random weights")
     for label in ("accuracy (%)", "epoch", "true digit", "predicted digit", "kernel weight", "group 2"):
         assert label in words
     # the folder's name came through quoted, for HTML and for the shell

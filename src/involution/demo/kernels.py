@@ -37,7 +37,7 @@ def kernel_pictures(result: DemoResult) -> dict[str, Any]:
     tiles = generated_kernels(network, views[0][0].input, TILE_LAYER)
     shown = [view for view, _ in views]
     random = shown[0].with_random_weights()
-    titles = [*(f"Filters made for a {digit}" for digit in DIGITS), f"For a {DIGITS[0]}, with random weights"]
+    titles = [*(f"Filters made for a {digit}" for digit in DIGITS), f"A {DIGITS[0]}, random weights"]
     mosaics = [generated_kernels(view.network, view.input, MOSAIC_LAYER) for view in (*shown, random)]
     groups, k_h, k_w, h_o, w_o = tiles.shape
     places = notable_positions(picture, (h_o, w_o))

@@ -92,10 +92,10 @@ class View:
         network = deepcopy(self.network).cpu()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            for module in network.modules():
-                reset = getattr(module, "reset_parameters", None)
-                if callable(reset):
-                    reset()
+            # a whole knows best how its parts begin
+            for module in reversed(list(network.modules())):
+                for name in ("reset_parameters", "init_weights"):
+                    getattr(module, name, lambda: None)()
         return replace(self, network=network, input=self.input.cpu(), untrained=True)
 
     @property

@@ -49,6 +49,28 @@ def test_files_gone_and_added_are_told_by_evaluation_and_resumption(config, pict
     ]
 
 
+def test_images_of_the_same_names_that_hold_something_else_are_told(config, pictures, capsys):
+    result = train(config(), progress=False)
+    for number, file in enumerate(sorted((pictures / "test").rglob("*.jpg"))[:5]):
+        picture(3, number).save(file)
+    for file in (pictures / "train" / "ant" / "000.jpg", pictures / "train" / "bee" / "001.jpg"):
+        # pixels count, whatever the file
+        image = Image.open(file)
+        image.load()
+        image.save(file, "PNG")
+    picture(3, 7).save(pictures / "train" / "bee" / "002.jpg")
+    capsys.readouterr()
+    evaluate(result.best)
+    told = "ant/000.jpg, ant/001.jpg, ant/002.jpg, …"
+    told = [f"warning: 5 of the 16 images of the test split hold something else than in the training: {told}"]
+    assert warnings(capsys) == told
+    train(config(trainer__epochs=2), progress=False, resume=result.last)
+    assert warnings(capsys) == [
+        "warning: 1 of the 16 images of the train split hold something else than in the training: bee/002.jpg",
+        *told,
+    ]
+
+
 def test_a_split_that_moved_is_told(config, pictures, capsys):
     result = train(config(), progress=False)
     found = torch.load(result.best, weights_only=True)

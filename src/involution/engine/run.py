@@ -43,7 +43,7 @@ from involution.engine.resume import AUTO, Start, find_start, folder_of
 from involution.engine.run_folder import RunFolder
 from involution.engine.settings import ConfigError
 from involution.engine.signals import StopFlag
-from involution.engine.split_record import CONTENTS, contents, differences, joined, record, recorded, trained_on
+from involution.engine.split_record import CONTENTS, contents, differences, joined, record, recorded, seen_before
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, processes, quiet
 from involution.engine.training_state import check_training_state
@@ -159,7 +159,7 @@ def _started_from(config: Any, data: DataSet[Any]) -> dict[str, Any]:
     except CheckpointError:
         return {}
     for split in data.parts:
-        for line in trained_on(found, data, split, same=False) if split != "train" else ():
+        for line in seen_before(found, data, split, same=False) if split != "train" else ():
             tell(f"warning: {line}, by the training of {weights}")
     return found
 
@@ -171,7 +171,7 @@ def _split(data: DataSet[Any], start: Start, batches: int) -> dict[str, torch.Te
         ConfigError: if the epoch that it goes on in has become shorter than what was done of it.
     """
     now, before = record(data), recorded(start.found or {})
-    seen = [line for split in data.parts for line in trained_on(start.found or {}, data, split, same=True)]
+    seen = [line for split in data.parts for line in seen_before(start.found or {}, data, split, same=True)]
     for line in [*differences(before, now, data.parts), *seen]:
         tell(f"warning: {line}")
     if start.position[1] > batches:
@@ -378,7 +378,7 @@ def measure(
     data = open_data(spec, config, only=None if same else split)
     measured = data.split(split)
     warnings = differences(recorded(found), record(data), [split]) if same else []
-    warnings += trained_on(found, data, split, same)
+    warnings += seen_before(found, data, split, same)
     warnings += deep_warnings(stored_of(measured), reading_of(measured), f"images of {split}")
     for line in warnings:
         tell(f"warning: {line}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -121,31 +121,56 @@ def differences(before: Mapping[str, Tensor], now: Mapping[str, Tensor], splits:
     return lines
 
 
-def trained_on(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, same: bool) -> list[str]:
-    """Say in a line which images of a split were trained on, by their names or by what they hold.
+def seen_before(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, same: bool) -> list[str]:
+    """Say which images of a split were trained on, by their names or by what they hold, and which hold something else.
 
     Args:
         checkpoint: with the records of the training.
         data: the data set now.
         split: the split that is measured.
         same: whether it is the data set of the training, in which names mean the same images.
+
+    Returns:
+        A line for those that were trained on, and one for those of the training's names that hold something else.
     """
-    part = data.parts.get(split)
-    names, held = (recorded(checkpoint, key).get("train") for key in (KEY, CONTENTS))
-    if part is None or (same and split == "train"):
+    part, names, held = data.parts.get(split), recorded(checkpoint), recorded(checkpoint, CONTENTS)
+    learnt = (
+        {}
+        if same and split == "train"
+        else {key: found.get("train") for key, found in ((KEY, names), (CONTENTS, held))}
+    )
+    then = held.get(split) if same else None
+    if part is None or not (learnt or then is not None):
         return []
-    seen: set[int] = set()
-    if same and names is not None:
-        known = set(names.tolist())
-        seen = {index for index, number in enumerate(_numbers(part, _root(data))) if number in known}
-    if held is not None:
-        known = set(held.tolist())
-        seen |= {index for index, numbers in enumerate(_contents(part)) if not known.isdisjoint(numbers)}
-    if not seen:
-        return []
-    shown = [short_name(part, index) for index in sorted(seen)[:4]]
-    first = ", ".join(shown[:3]) + (", …" if len(shown) > 3 else "")
-    return [f"{len(seen)} of the {_images(len(part))} of the {split} split were trained on: {first}"]
+    numbers = _numbers(part, _root(data)) if same else []
+    rows = _contents(part) if then is not None or learnt.get(CONTENTS) is not None else []
+    seen = _known(learnt.get(KEY), [[number] for number in numbers]) | _known(learnt.get(CONTENTS), rows)
+    lines = [f"{_some(part, seen, split)} were trained on: {_first(part, seen)}"] if seen else []
+    if then is not None and len(rows) == len(numbers):
+        told = {index for index, row in enumerate(rows) if row} & _known(
+            names.get(split), [[number] for number in numbers]
+        )
+        changed = told - _known(then, rows)
+        if changed:
+            lines.append(
+                f"{_some(part, changed, split)} hold something else than in the training: {_first(part, changed)}"
+            )
+    return lines
+
+
+def _known(record: Tensor | None, rows: Sequence[Sequence[int]]) -> set[int]:
+    """Which images have a number that is in a record."""
+    known = set() if record is None else set(record.tolist())
+    return {index for index, numbers in enumerate(rows) if not known.isdisjoint(numbers)}
+
+
+def _some(part: Any, chosen: Collection[int], split: str) -> str:
+    return f"{len(chosen)} of the {_images(len(part))} of the {split} split"
+
+
+def _first(part: Any, chosen: Iterable[int]) -> str:
+    shown = [short_name(part, index) for index in sorted(chosen)[:4]]
+    return ", ".join(shown[:3]) + (", …" if len(shown) > 3 else "")
 
 
 def joined(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -31,6 +31,9 @@ def grouped(*names):
         ("a - b.jpg", "a - b__flip.jpg"),
         ("cat/7_hflip.jpg", "cat/7_vflip.jpg"),
         ("7_flip_horizontal.jpg", "7_flip_h.jpg", "7_blurred_2.5.jpg"),
+        ("IMG_1234.JPG", "IMG_E1234.JPG"),
+        ("a.jpg", "a.sync-conflict-20240131-093015-ABCDEFG.jpg", "a (Ann's conflicted copy 2024-01-31).jpg"),
+        ("a.jpg", "a (conflicted copy 2024-01-31 093015).jpg", "a-DESKTOP-4F5T6G7.jpg"),
     ],
 )
 def test_altered_copies(names):
@@ -52,6 +55,7 @@ def test_altered_copies(names):
         tuple(f"street_crop_{number}.jpg" for number in range(40)),
         ("train/cat/7.jpg", "train/dog/7_flip.jpg"),
         ("orange.jpg", "grayling.jpg", "darkroom.jpg"),
+        ("IMG_1234.JPG", "IMG_E1235.JPG", "IMG_1236.JPG"),
     ],
 )
 def test_series_are_none(names):

@@ -7,7 +7,7 @@ from generated import image_folder
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
-from involution.data.labelled import name_classes
+from involution.data.labelled import name_classes, tell_alike
 from involution.data.registry import Options, open_data
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
@@ -45,7 +45,9 @@ def test_other_names_are_refused_unless_the_order_is_known(tmp_path):
     file = lines(tmp_path / "n", ["mouse", "rat"])
     with pytest.raises(DataError, match="does not name the classes of x: a, b is not in it"):
         name_classes(["a", "b"], file, "x")
-    assert name_classes(["n01", "n02"], file, "imagenet:x", by_place=True) == ["mouse", "rat"]
+    findings = Findings()
+    assert name_classes(["n01", "n02"], file, "imagenet:x", by_place=True, findings=findings) == ["mouse", "rat"]
+    assert findings.notes == ["n names the folders in their order: 2 (n01 is mouse, n02 is rat)"]
     with pytest.raises(DataError, match="names 2 classes, but x has 3"):
         name_classes(["3", "7", "9"], file, "x")
     with pytest.raises(DataError, match="does not name the classes"):
@@ -82,3 +84,9 @@ def test_classes_that_differ_in_case_or_spaces_alone_are_told(tmp_path):
     image_folder(tmp_path, splits=("train", "val"), classes=("Cat ", "cat", "dog"))
     notes = open_data("classify", f"imagefolder:{tmp_path}").findings.notes
     assert notes == ["classes whose names differ in case or spaces alone: 'Cat ', 'cat'"]
+    findings = Findings()
+    tell_alike(["fish", "cat", "\ufb01sh", "c\u200bat", "dog"], findings)
+    assert findings.notes == [
+        "classes whose names differ in case or spaces alone: 'fish', '\ufb01sh'",
+        "classes whose names differ in case or spaces alone: 'cat', 'c\\u200bat'",
+    ]

@@ -19,7 +19,8 @@ def fill(folder):
 
 def test_by_content_and_what_is_not_taken_is_named(tmp_path):
     fill(tmp_path)
-    (tmp_path / "a.jpg~").write_bytes((tmp_path / "a.jpg").read_bytes())
+    for name in ("a.jpg~", "a.jpg_original", "a.jpg.bak"):
+        (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes())
     (tmp_path / "notes.txt").write_text("words")
     (tmp_path / "Thumbs.db").write_bytes(b"\xd0\xcf")
     (tmp_path / "strange").write_text("words")
@@ -35,7 +36,7 @@ def test_by_content_and_what_is_not_taken_is_named(tmp_path):
         "left by an operating system": [".DS_Store", "Thumbs.db"],
         "no images": ["notes.txt", "strange"],
         "is a named pipe, not a file": ["pipe"],
-        "backup copies of an editor": ["a.jpg~"],
+        "backup copies": ["a.jpg.bak", "a.jpg_original", "a.jpg~"],
     }
     assert {path.name for path in images_below(tmp_path, deep=False)} == {name for name in KINDS if "/" not in name}
 

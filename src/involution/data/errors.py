@@ -1,4 +1,5 @@
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 _SHOWN = 10
@@ -28,8 +29,9 @@ def _escaped(character: str) -> str:
 
 
 def one_spelling(name: str) -> str:
-    """A name without its spaces and its case."""
-    return "".join(name.split()).casefold()
+    """A name without its spaces, its case, and what does not show, such as a space of no width."""
+    plain = unicodedata.normalize("NFKC", name)
+    return "".join(one for one in plain if not one.isspace() and unicodedata.category(one) != "Cf").casefold()
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -24,6 +24,13 @@ _BEGINNING = re.compile(rf"(?:copy of |kopie von |{_WORD}{_MORE}?[\s_.-]+)+(.+)"
 _WHOLE = re.compile(rf"{_WORD}s?", re.IGNORECASE)
 # Roboflow's: name_jpg.rf.HASH
 _EXPORTED = re.compile(r"(.+?)(?:[_.](?:jpe?g|png|bmp|webp|tiff?))?\.rf\.[0-9A-Za-z]{16,}", re.IGNORECASE)
+# what iPhones call an edited photo beside IMG_1234, and what programs that share folders call a second version
+_EDITED = re.compile(r"IMG_E(\d{4})", re.IGNORECASE)
+_CONFLICT = re.compile(
+    r"(.+?)(?:\.sync-conflict-\d{8}-\d{6}-\w{7}| \([^()]*(?:conflicted copy|case conflict)[^()]*\)|"
+    r"-(?:DESKTOP|LAPTOP)-[0-9A-Z]{7})",
+    re.IGNORECASE,
+)
 _NUMBERED = re.compile(r"(.+?) ?\(\d+\)")
 _RUNS = re.compile(r"([\s_.-])[\s_.-]+")
 _SEPARATOR = re.compile(r"[\s_.(-]+")
@@ -57,8 +64,10 @@ def plain_name(name: str) -> tuple[str, str]:
     path = PurePosixPath(name)
     folder = "/".join(nfc(part) for part in path.parts[:-1] if not _WHOLE.fullmatch(part))
     stem = _tight(path.stem)
-    if exported := _EXPORTED.fullmatch(stem):
+    if exported := _EXPORTED.fullmatch(stem) or _CONFLICT.fullmatch(stem):
         stem = exported[1]
+    if edited := _EDITED.fullmatch(stem):
+        stem = f"IMG_{edited[1]}"
     for pattern in (_ENDING, _BEGINNING):
         if match := pattern.fullmatch(stem):
             stem = match[1]

@@ -138,6 +138,9 @@ def name_classes(
     if first in (0, 1) and sorted(numbers) == list(range(first, first + len(own))):
         return [names[number - first] for number in numbers]
     if by_place:
+        if findings is not None:
+            pairs = [f"{folder} is {name}" for folder, name in zip(own, names, strict=True)]
+            findings.note(f"{file.name} names the folders in their order: {some(pairs)}")
         return names
     unknown = [name for name in own if name not in names]
     raise DataError(

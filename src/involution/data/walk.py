@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.images import EXTENSIONS, is_image
-from involution.data.paths import ARCHIVES, is_folder, why_unreadable
+from involution.data.paths import ARCHIVES, RECORD, is_folder, why_unreadable
 
 # files of other kinds that lie beside images, known without a look inside
 _OTHERS = (
@@ -20,6 +21,8 @@ NO_IMAGES = "no images"
 _READ = "links to folders that are read already"
 # what operating systems and network drives leave in folders, in lower case
 _RUBBISH = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r")
+# copies that editors and exiftool keep of a file beside it: a.jpg~, a.jpg_original, a.jpg.bak
+_BACKUP = re.compile(r"(.+?)~+|(.+\.\w+?)(?:_original|\.(?:bak|orig|old)\d*)", re.IGNORECASE)
 _RUBBISH_FOLDERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 
 
@@ -35,8 +38,8 @@ def why_no_image(path: Path) -> str:
         return "left by an operating system"
     if name.startswith("."):
         return "hidden"
-    if name.endswith("~") and path.with_name(name.rstrip("~")).exists():
-        return "backup copies of an editor"
+    if (backup := _BACKUP.fullmatch(name)) and path.with_name(backup[1] or backup[2]).exists():
+        return "backup copies"
     if suffix in EXTENSIONS or (suffix not in (*_OTHERS, *ARCHIVES) and is_image(path)):
         return ""
     why = why_unreadable(path, empty=True)
@@ -74,12 +77,38 @@ def images_below(
 
 
 def subfolders(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones, those of operating systems and links upwards."""
+    """Names of the folders in a folder, sorted.
+
+    Left out are hidden ones, those of operating systems, links upwards, and what commands of this package made, such as
+    runs/.
+    """
     return sorted(
         entry.name
         for entry in root.iterdir()
-        if not entry.name.startswith(".") and not is_rubbish(entry.name) and is_folder(entry) and not _leads_up(entry)
+        if not entry.name.startswith(".")
+        and not is_rubbish(entry.name)
+        and is_folder(entry)
+        and not _leads_up(entry)
+        and not _holds_runs(entry)
     )
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether a folder is that of a training, or holds nothing but folders in which commands of this package worked."""
+    if (folder / RECORD).is_file():
+        return (folder / "last.ckpt").is_file()
+    found = False
+    try:
+        with os.scandir(folder) as entries:
+            # a large class folder is left at its first image
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    found = os.path.isfile(os.path.join(entry.path, RECORD))
+                    if not found:
+                        return False
+    except OSError:
+        return False
+    return found
 
 
 def files_below(folder: Path, suffix: str) -> list[Path]:

@@ -9,6 +9,7 @@ from generated import image_folder
 from PIL import Image
 
 from involution.data.errors import DataError
+from involution.data.paths import RECORD
 from involution.data.registry import Options, open_data
 
 
@@ -90,6 +91,20 @@ def test_folders_of_operating_systems_are_no_classes(tmp_path):
     data = open_data("classify", f"imagefolder:{tmp_path}")
     assert data.classes == ["ant", "bee"]
     assert data.findings.ignored == {"left by an operating system": ["@eaDir/ (8 files)", "__MACOSX/ (8 files)"]}
+
+
+def test_runs_among_the_class_folders_are_no_classes(tmp_path):
+    image_folder(tmp_path, splits=(".",), classes=("ant", "bee"))
+    for folder in (tmp_path / "runs" / "birds", tmp_path / "runs" / "explain", tmp_path / "birds"):
+        folder.mkdir(parents=True)
+        (folder / RECORD).touch()
+        (folder / "last.ckpt").touch()
+        Image.new("L", (4, 4)).save(folder / "picture.png")
+    # pictures of predictions may lie in a class
+    (tmp_path / "bee" / RECORD).touch()
+    data = open_data("classify", f"imagefolder:{tmp_path}")
+    assert data.classes == ["ant", "bee"]
+    assert data.findings.ignored["folders"] == ["birds/ (3 files)", "runs/ (6 files)"]
 
 
 def test_folders_that_all_classes_have_are_told(tmp_path):

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from generated import tiff
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from involution.data.images import ImageError, Reading, check_image, is_image, look, open_pixels, read_image
+from involution.data.noticed import Noticed
 
 
 def png_header(width, height):
@@ -314,3 +315,45 @@ def test_bytes_with_a_sign_are_refused(tmp_path):
     tiff(tmp_path / "slope.tif", np.array([[-1, 1]], np.int8), 1)
     with pytest.raises(ImageError, match=r"slope\.tif: has values from -128 to 127, which are not read; save 16 bits"):
         read_image(tmp_path / "slope.tif")
+
+
+def test_12_bits_have_a_range_of_their_own(tmp_path):
+    values = np.array([[0, 4095], [2048, 1024]])
+    packed = b"".join(((first << 12) | second).to_bytes(3, "big") for first, second in values.tolist())
+    entries = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 1, 12), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 200)]
+    entries += [(277, 3, 1, 1), (278, 3, 1, 2), (279, 4, 1, len(packed))]
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    (tmp_path / "a.tif").write_bytes(head.ljust(200, b"\0") + packed)
+    noticed = Noticed()
+    assert np.asarray(read_image(tmp_path / "a.tif", noticed=noticed)).tolist() == [[0, 255], [128, 64]]
+    assert noticed.lines(Reading()) == []
+    half = read_image(tmp_path / "a.tif", reading=Reading(value_range=(0, 2048)))
+    assert np.asarray(half).tolist() == [[0, 255], [255, 128]]
+
+
+@pytest.mark.parametrize(("index", "gamut"), [("R03", True), ("R98", False)])
+def test_adobe_rgb_is_known_by_what_cameras_write(tmp_path, index, gamut):
+    exif = Image.Exif()
+    exif[0x8769] = {0xA005: {1: index}}
+    Image.new("RGB", (4, 4)).save(tmp_path / "_DSC1.jpg", exif=exif)
+    assert look(tmp_path / "_DSC1.jpg").gamut == gamut
+
+
+def test_integers_of_32_bits_without_a_sign_keep_their_upper_half(tmp_path):
+    tiff(tmp_path / "a.tif", np.array([[0, 3_000_000_000]], np.uint32), photometric=1)
+    read = read_image(tmp_path / "a.tif", reading=Reading(value_range=(0, 4e9)))
+    assert np.asarray(read).tolist() == [[0, 191]]
+
+
+def test_a_value_for_pixels_without_data_is_told(tmp_path):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[42113] = "-9999"
+    Image.new("L", (4, 4)).save(tmp_path / "a.tif", tiffinfo=tags)
+    Image.new("L", (4, 4)).save(tmp_path / "b.tif")
+    noticed = Noticed()
+    for name in ("a.tif", "b.tif"):
+        read_image(tmp_path / name, noticed=noticed)
+    (line,) = noticed.lines(Reading())
+    assert line == (
+        "images that name a value for pixels without data (GDAL's nodata), which is read as any other: 1 (a.tif)"
+    )

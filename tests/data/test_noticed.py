@@ -1,14 +1,17 @@
 """What is told of images as they are read."""
 
 import json
+import re
 import struct
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from involution.data.contents import Stored
 from involution.data.images import Reading, read_image
 from involution.data.noticed import Noticed
+from involution.data.survey import range_warnings
 
 TURNED = Image.Exif()
 TURNED[0x0112] = 6
@@ -58,13 +61,34 @@ def test_every_image_that_uses_little_of_its_range_is_told(tmp_path):
     files += [deep(tmp_path / "twelve.png", 16, 4095), deep(tmp_path / "low.png", 3, 3000)]
     (line,) = noticed(*files).lines(Reading())
     assert line.startswith(
-        "warning: images that use less than a tenth of the range of their type: 2 (twelve.png, low.png); they have "
-        "3 to 4095, and --data.value_range in the training"
+        "warning: images that use less than a tenth of the range of their type: 2 (twelve.png, low.png); nearly all "
+        "values are 3 to 4095, and --data.value_range in the training"
     )
     ranged = Reading(value_range=(0, 4095))
     (line,) = noticed(files[-2], deep(tmp_path / "white.png", *[60000] * 20), reading=ranged).lines(ranged)
     assert line.startswith("warning: images with more than nine tenths of their pixels outside of 0 to 4095")
     assert line.endswith(": 1 (white.png)")
+
+
+def test_a_few_broken_pixels_do_not_hide_that_a_range_is_hardly_used(tmp_path):
+    values = np.random.default_rng(0).integers(100, 4000, (64, 64)).astype(np.uint16)
+    values[5, 5:9] = 65535
+    values[9, 9] = 0
+    Image.fromarray(values).save(tmp_path / "hot.png")
+    (line,) = noticed(tmp_path / "hot.png").lines(Reading())
+    assert line.startswith("warning: images that use less than a tenth of the range of their type: 1 (hot.png); nearly")
+    low, high = map(int, re.search(r"values are (\d+) to (\d+),", line).groups())
+    assert 100 <= low < 200
+    assert 3900 < high < 4000
+    (warning,) = range_warnings([Stored(tmp_path / "hot.png")], Reading(), "images", "--data.value_range")
+    assert warning == (
+        f"the first 1 images of values from 0 to 65535 use {low} to {high} alone, a few pixels apart; "
+        f"--data.value_range {low} {high} would use it"
+    )
+    # a small bright object is content
+    values[:8, :8] = 65535
+    Image.fromarray(values).save(tmp_path / "bright.png")
+    assert noticed(tmp_path / "bright.png").lines(Reading()) == []
 
 
 def test_colours_of_16_bits_are_told_whatever_the_setting(tmp_path):
@@ -87,7 +111,7 @@ def test_what_several_processes_noticed_is_one(tmp_path):
     for part in parts:
         whole.merge(Noticed.from_dict(json.loads(json.dumps(part.to_dict()))))
     assert whole == noticed(*files)
-    assert "4 (0.png, 1.png, 2.png, …); they have 0 to 9" in whole.lines(Reading())[0]
+    assert "4 (0.png, 1.png, 2.png, …); nearly all values are 0 to 9" in whole.lines(Reading())[0]
 
 
 @pytest.mark.parametrize(

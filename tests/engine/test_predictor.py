@@ -294,7 +294,8 @@ def test_a_range_that_is_hardly_used_is_told(grey_checkpoint, tmp_path, capsys):
         # of 8 bits it is the picture that counts
         Image.new("L", (4, 4)).save(tmp_path / name / "2.png")
     used = (
-        "1.png, 1.png); they have 0 to 4095, and --data.value_range in the training says what becomes black and white"
+        "1.png, 1.png); nearly all values are 0 to 4095, and --data.value_range in the training says what becomes "
+        "black and white"
     )
     assert main(["classify", "predict", str(tmp_path), "--checkpoint", str(grey_checkpoint)]) == 0
     said = capsys.readouterr().err

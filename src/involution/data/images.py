@@ -20,8 +20,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from involution.data.colour_profile import is_other_than_srgb
 from involution.data.errors import DataError, printable
+from involution.data.file_ends import lost_end
 from involution.data.paths import why_unreadable
-from involution.data.tiff import has_more_channels, has_signed_bytes, is_preview, is_white_zero, lossy
+from involution.data.tiff import (
+    bits_of,
+    has_large_integers,
+    has_more_channels,
+    has_signed_bytes,
+    is_preview,
+    is_white_zero,
+    lossy,
+    names_no_data,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +60,8 @@ _HEAD = 4096
 # the library joins the parts of a comment one by one
 _MAX_GIF_WORDS = 1_000_000
 _ORIENTATION = 0x0112
+# EXIF's part on how files go together, and what cameras write there of pictures in Adobe RGB
+_INTEROPERABILITY, _ADOBE_RGB = 0xA005, "R03"
 # what `why_unreadable` says -> the kind of an error
 _KINDS = {"no such file": "missing", "the file is empty (0 bytes)": "empty"}
 _NO_RANGE = (
@@ -116,7 +128,8 @@ class Header:
         halved: whether it is in colour of 16 bits, of which the upper 8 are read.
         white_zero: whether its 0 is stored as white.
         inks: whether it is in the inks of print (CMYK), of which plain RGB is made without their profile.
-        gamut: whether its profile says that its colours are others than sRGB's, for which they are taken.
+        gamut: whether it says that its colours are others than sRGB's, for which they are taken.
+        no_data: whether it names a value for pixels without data, which is read as any other.
     """
 
     size: tuple[int, int]
@@ -131,6 +144,7 @@ class Header:
     white_zero: bool = False
     inks: bool = False
     gamut: bool = False
+    no_data: bool = False
 
 
 def read_image(
@@ -223,7 +237,8 @@ def _header(image: Image, file: BinaryIO | None, name: str, reading: Reading) ->
         _is_halved(image),
         is_white_zero(image),
         image.mode == "CMYK",
-        is_other_than_srgb(image.info.get("icc_profile")),
+        is_other_than_srgb(image.info.get("icc_profile")) or _is_adobe_rgb(image),
+        names_no_data(image),
     )
 
 
@@ -303,6 +318,9 @@ def _open(file: BinaryIO, name: str) -> Image:
     head = file.read(64)
     if head[:4] == b"GIF8":
         _refuse_gif_words(file, name)
+    lost = lost_end(file)
+    if lost:
+        raise ImageError(f"{name}: its end is lost: the last {lost:,} bytes are zeros; copy or fetch it again")
     file.seek(0)
     if head[4:8] == b"ftyp" and (head[8:12] in _HEIC or any(brand in head[16:] for brand in _HEIC)):
         return _open_heic(file, name)
@@ -441,6 +459,12 @@ def _converted(opened: Image, name: str, reading: Reading, file: BinaryIO | None
     # of 8 bits the library does it
     inverted = is_deep(opened.mode) and is_white_zero(opened)
     image = _loaded(opened, name, reading)
+    if has_large_integers(opened):
+        import numpy as np
+        import PIL.Image
+
+        # the library takes the upper half of them for negative ones
+        image = PIL.Image.fromarray(np.asarray(image).view(np.uint32).astype(np.float32))
     with _library(name):
         read = to_8_bit(image, value_range, name)
     if noticed is not None and header is not None:
@@ -461,15 +485,26 @@ def _type_range(image: Image, name: str) -> tuple[float, float] | None:
     """
     if not is_deep(image.mode):
         return None
+    bits = bits_of(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return (0.0, 65535.0)
-    if image.mode == "I" and image.format == "TIFF":
+        # 12 bits in TIFF, which are packed
+        return (0.0, 2.0**bits - 1) if 8 < bits < 16 else (0.0, 65535.0)
+    if image.mode == "I" and bits == 16:
         # the library reads signed 16 bits as 32
-        tags: Any = image.tag_v2  # type: ignore[attr-defined]
-        if tuple(tags.get(258, ())) == (16,):
-            return (-32768.0, 32767.0)
+        return (-32768.0, 32767.0)
     kind = "floats" if image.mode == "F" else "32-bit integers"
     raise ImageError(f"{name}: {kind} {_NO_RANGE}", "values")
+
+
+def _is_adobe_rgb(image: Image) -> bool:
+    """Whether a camera says by EXIF, without a profile, that the colours are Adobe RGB's."""
+    if "exif" not in image.info or image.info.get("icc_profile"):
+        return False
+    try:
+        return str(image.getexif().get_ifd(_INTEROPERABILITY).get(1, "")).startswith(_ADOBE_RGB)
+    # whatever the library makes of broken metadata, which is judged by the pixels
+    except Exception:
+        return False
 
 
 def _is_halved(image: Image) -> bool:

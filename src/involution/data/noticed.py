@@ -17,10 +17,27 @@ if TYPE_CHECKING:
 
 # of a range that is used less than this share is surely not the range that was meant
 USED = 0.1
+# as many pixels as this at either end of their values may be broken ones, or words and marks on the picture: 1 in 100
+_FEW = 100
+_LOOKED = 1 << 16
 # what reads the pixels as stored, to those who use a network
 OF_TRAINING = "--data.exif ignore in the training"
 _SHOWN = 3
 _NARROW, _DIM, _OUTSIDE = "narrow", "dim", "outside"
+
+
+def spread(pixels: Any) -> tuple[float, float]:
+    """Between which values nearly all pixels of an image are: all but 1 in 100 at either end.
+
+    Args:
+        pixels: an array, or an image of the image library; of many pixels some from all over are looked at.
+    """
+    import numpy as np
+
+    values = np.asarray(pixels).reshape(-1)
+    ordered = np.sort(values[:: (values.size // _LOOKED) | 1])
+    few = len(ordered) // _FEW
+    return float(ordered[few]), float(ordered[-1 - few])
 
 
 @dataclass
@@ -30,7 +47,7 @@ class Noticed:
     Attributes:
         counts: how many images there are, by kind.
         names: the first of them.
-        values: the lowest and the highest value of those that use little of their range.
+        values: between which values nearly all pixels are of those that use little of their range.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -46,6 +63,7 @@ class Noticed:
             "halved": header.halved,
             "inks": header.inks,
             "gamut": header.gamut,
+            "no_data": header.no_data,
             "turned": header.orientation > 1,
             "deep": is_deep(header.mode),
             "plain": not is_deep(header.mode),
@@ -71,7 +89,7 @@ class Noticed:
             import numpy as np
 
             values = np.asarray(stored)
-            least, most = float(values.min()), float(values.max())
+            least, most = spread(values)
             low, high = value_range
             if ((values < low) | (values > high)).mean() > 1 - USED:
                 self.count(_OUTSIDE, name)
@@ -79,9 +97,8 @@ class Noticed:
                 self.count(_NARROW, name)
                 self.values = [min([least, *self.values]), max([most, *self.values])]
         elif header.halved:
-            bounds: Any = read.getextrema()
-            pairs = bounds if isinstance(bounds[0], tuple) else [bounds]
-            if max(high for _, high in pairs) - min(low for low, _ in pairs) < USED * 255:
+            least, most = spread(read)
+            if most - least < USED * 255:
                 self.count(_DIM, name)
 
     def merge(self, other: Noticed) -> None:
@@ -133,8 +150,9 @@ class Noticed:
             "halved": "of 16 bits of colour the upper 8 are read",
             "inks": "its inks of print (CMYK) are read as RGB without their profile",
             "gamut": "its colours are those of another profile than sRGB, which is not applied",
+            "no_data": "the value that it names for pixels without data is read as any other",
             "turned": "turned upright by its EXIF orientation",
-            _NARROW: "its values are {:g} to {:g}, less than a tenth of what becomes black to white".format(
+            _NARROW: "nearly all values are {:g} to {:g}, less than a tenth of what becomes black to white".format(
                 *self.values
             )
             if self.values
@@ -180,8 +198,8 @@ class Noticed:
             low, high = self.values
             whole = "{:g} to {:g}".format(*reading.value_range) if reading.value_range else "the range of their type"
             yield (
-                f"images that use less than a tenth of {whole}: {self._some(_NARROW)}; they have {low:g} to {high:g}, "
-                "and --data.value_range in the training says what becomes black and white"
+                f"images that use less than a tenth of {whole}: {self._some(_NARROW)}; nearly all values are "
+                f"{low:g} to {high:g}, and --data.value_range in the training says what becomes black and white"
             )
         if self.counts[_OUTSIDE] and reading.value_range:
             whole = "{:g} to {:g}".format(*reading.value_range)
@@ -213,6 +231,7 @@ _FROM_HEADERS: Mapping[str, str] = {
     "halved": "images with colours of 16 bits, of which the upper 8 are read",
     "inks": "images in the inks of print (CMYK), read as RGB without their profile",
     "gamut": "images with the colours of another profile than sRGB, such as Display P3, which is not applied",
+    "no_data": "images that name a value for pixels without data (GDAL's nodata), which is read as any other",
 }
 _OF_RESULTS: Mapping[str, str] = {
     "full": "images with as many objects as the detector finds in one at most, so that others may be missing (in the "

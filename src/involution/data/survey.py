@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.ImageMode
@@ -26,10 +26,11 @@ from involution.data.images import Header, ImageError, Reading, is_deep, look, o
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
 from involution.data.labelled import labels_of
-from involution.data.noticed import USED, Noticed
+from involution.data.noticed import USED, Noticed, spread
 from involution.data.parts import files_of, image_of, reading_of, short_name, stored_of
 from involution.data.records import DataSet
 from involution.data.splits import words_of
+from involution.data.tiff import bits_of
 
 # images whose pixels are looked at for the range of their values
 _FIRST = 16
@@ -236,7 +237,7 @@ def _split(part: Any, classes: Sequence[str], quick: bool) -> Split:
         found.kinds = dict(Counter(f"{item.kind} {item.mode}" for item in headers).most_common())
         found.channels = dict(Counter(_channels(item.mode) for item in headers).most_common())
         found.values = {
-            f"{low:g} to {high:g}": [least, most] for (low, high), least, most, _, _ in _ranges(places, reading)
+            "{:g} to {:g}".format(*item.whole): [item.least, item.most] for item in _ranges(places, reading)
         }
         _measure([item.size for item in headers], found)
     elif isinstance(part, BoxDataset):
@@ -291,33 +292,46 @@ def _channels(mode: str) -> int:
     return 1 if mode.startswith(("I;", "F;")) else len(PIL.ImageMode.getmode(mode).bands)
 
 
-def _ranges(places: Sequence[Stored], reading: Reading) -> list[tuple[tuple[int, int], float, float, int, int]]:
-    """Of the first images: the range of their type, lowest and highest value, how many, and how many are outside.
+class _Range(NamedTuple):
+    """What values the first images have that share a type.
 
-    Outside are those with most of their pixels out of the values that are told to become black and white.
+    Attributes:
+        whole: the range of the type.
+        least: the lowest value.
+        most: the highest value.
+        used: between which values nearly all pixels are.
+        images: how many there are.
+        outside: how many have most of their pixels out of the values that are told to become black and white.
     """
-    found: dict[tuple[int, int], list[tuple[float, float, bool]]] = defaultdict(list)
+
+    whole: tuple[int, int]
+    least: float
+    most: float
+    used: tuple[float, float]
+    images: int
+    outside: int
+
+
+def _ranges(places: Sequence[Stored], reading: Reading) -> list[_Range]:
+    found: dict[tuple[int, int], list[tuple[float, float, tuple[float, float], bool]]] = defaultdict(list)
     for place in places[:_FIRST]:
         try:
             with open_pixels(place.open(), reading) as image:
                 pixels = np.asarray(image)
                 if image.mode not in ("F", "P", "1") and pixels.max(initial=0) <= 65535:
-                    whole = (-32768, 32767) if pixels.min() < 0 else (0, 65535) if is_deep(image.mode) else (0, 255)
+                    most = 2**bits - 1 if 8 < (bits := bits_of(image)) < 16 else 65535
+                    whole = (-32768, 32767) if pixels.min() < 0 else (0, most) if is_deep(image.mode) else (0, 255)
                     room = (reading.value_range if whole != (0, 255) else None) or whole
                     outside = bool(((pixels < room[0]) | (pixels > room[1])).mean() > 1 - USED)
-                    found[whole].append((float(pixels.min()), float(pixels.max()), outside))
+                    found[whole].append((float(pixels.min()), float(pixels.max()), spread(pixels), outside))
         except (ImageError, OSError):
             continue
-    return [
-        (
-            whole,
-            min(low for low, _, _ in seen),
-            max(high for _, high, _ in seen),
-            len(seen),
-            sum(out for *_, out in seen),
-        )
-        for whole, seen in found.items()
-    ]
+    ranges = []
+    for whole, seen in found.items():
+        lows, highs, used, outside = zip(*seen, strict=True)
+        nearly_all = (min(low for low, _ in used), max(high for _, high in used))
+        ranges.append(_Range(whole, min(lows), max(highs), nearly_all, len(seen), sum(outside)))
+    return ranges
 
 
 def _shared_warnings(data: DataSet[Any]) -> list[str]:
@@ -359,19 +373,22 @@ def range_warnings(places: Sequence[Stored], reading: Reading, what: str, settin
         setting: the option that tells another range; "" where there is none.
     """
     warnings = []
-    for (low, high), least, most, count, outside in _ranges(places, reading):
-        room = (reading.value_range if high - low > 255 else None) or (low, high)
-        if most - least < USED * (room[1] - room[0]):
-            told = f"; {setting} {least:g} {most:g} would use it" if setting and high - low > 255 else ""
+    for item in _ranges(places, reading):
+        deep = item.whole[1] - item.whole[0] > 255
+        low, high = (reading.value_range if deep else None) or item.whole
+        least, most = item.used
+        if most - least < USED * (high - low):
+            few = "" if item.used == (item.least, item.most) else ", a few pixels apart"
+            told = f"; {setting} {least:g} {most:g} would use it" if setting and deep else ""
             warnings.append(
-                f"the first {count} {what} of values from {room[0]:g} to {room[1]:g} use {least:g} to {most:g} alone"
-                f"{told}"
+                f"the first {item.images} {what} of values from {low:g} to {high:g} use {least:g} to {most:g} alone"
+                f"{few}{told}"
             )
-        if outside:
+        if item.outside:
             warnings.append(
-                f"{outside} of the first {count} {what} have more than nine tenths of their pixels outside of "
-                f"{room[0]:g} to {room[1]:g}; they have {least:g} to {most:g}, and {setting or 'data.value_range'} "
-                "says what becomes black and white"
+                f"{item.outside} of the first {item.images} {what} have more than nine tenths of their pixels outside "
+                f"of {low:g} to {high:g}; they have {item.least:g} to {item.most:g}, and "
+                f"{setting or 'data.value_range'} says what becomes black and white"
             )
     return warnings
 

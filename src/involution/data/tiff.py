@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 # tags of TIFF, and the bit of the first for a picture of lower resolution
 _KIND, _REDUCED = 254, 1
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _SIGN = 258, 259, 262, 277, 339
+# of GDAL, for satellite and elevation data
+_NO_DATA = 42113
 # kinds of compression
 _JPEG = (6, 7, 34892)
 # of JPEG 2000: the marker of how the image is coded, and where behind it 0 stands for a transform that rounds
@@ -39,6 +41,22 @@ def is_white_zero(image: Image) -> bool:
 def has_more_channels(image: Image) -> bool:
     """Whether there are more channels than the library reads, such as near infrared beside RGB."""
     return image.format == "TIFF" and int(_tags(image).get(_SAMPLES, 1)) > len(image.getbands())
+
+
+def bits_of(image: Image) -> int:
+    """Bits of each value in a TIFF file of one channel; 0 in others."""
+    bits = tuple(_tags(image).get(_BITS, ())) if image.format == "TIFF" and hasattr(image, "tag_v2") else ()
+    return int(bits[0]) if len(bits) == 1 else 0
+
+
+def has_large_integers(image: Image) -> bool:
+    """Whether there are integers of 32 bits without a sign, which the library takes for those with one."""
+    return image.mode == "I" and bits_of(image) == 32 and 2 not in _tags(image).get(_SIGN, ())
+
+
+def names_no_data(image: Image) -> bool:
+    """Whether a file names a value that stands for pixels without data."""
+    return image.format == "TIFF" and _NO_DATA in _tags(image)
 
 
 def lossy(image: Image, head: bytes) -> str:

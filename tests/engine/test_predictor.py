@@ -307,6 +307,14 @@ def test_a_range_that_is_hardly_used_is_told(grey_checkpoint, tmp_path, capsys):
     assert f"{said}: 2 ({used}\n" in capsys.readouterr().err
 
 
+def test_images_of_which_little_is_seen_are_told(colour_checkpoint, tmp_path, capsys):
+    for name, size in (("wide", (300, 30)), ("tall", (20, 90)), ("photo", (60, 40))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    assert main(["classify", "predict", str(tmp_path), "--checkpoint", str(colour_checkpoint)]) == 0
+    told = "images of which the network sees the middle alone, less than 40 % of them: 2 (tall.png, wide.png)\n"
+    assert told in capsys.readouterr().err
+
+
 def test_files_that_are_none_cost_no_other_and_what_is_not_taken_is_said(colour_checkpoint, tmp_path, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -234,6 +234,7 @@ _FROM_HEADERS: Mapping[str, str] = {
     "no_data": "images that name a value for pixels without data (GDAL's nodata), which is read as any other",
 }
 _OF_RESULTS: Mapping[str, str] = {
+    "cropped": "images of which the network sees the middle alone, less than 40 % of them",
     "full": "images with as many objects as the detector finds in one at most, so that others may be missing (in the "
     "training, --model.args '{box_detections_per_img: 300}', of retinanet detections_per_img, allows more)",
     "unpredicted": "images of --annotations that are not predicted",

@@ -328,9 +328,9 @@ def _ranges(places: Sequence[Stored], reading: Reading) -> list[_Range]:
             continue
     ranges = []
     for whole, seen in found.items():
-        lows, highs, used, outside = zip(*seen, strict=True)
+        lows, highs, used, outsides = zip(*seen, strict=True)
         nearly_all = (min(low for low, _ in used), max(high for _, high in used))
-        ranges.append(_Range(whole, min(lows), max(highs), nearly_all, len(seen), sum(outside)))
+        ranges.append(_Range(whole, min(lows), max(highs), nearly_all, len(seen), sum(outsides)))
     return ranges
 
 

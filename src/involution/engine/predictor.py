@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from involution.engine.checkpoint import ModelCard
 
 
+# of a usual photo, 3 : 2, the middle is two thirds
+_HARDLY_SEEN = 0.4
+
+
 class PredictError(ValueError):
     """A prediction that can't be done as asked."""
 
@@ -287,6 +291,9 @@ class Predictor(ABC, Generic[R]):
             start = time.perf_counter()
             items = [_read(image, f"image {index}", self.reading, noticed) for index, image in batch]
             pictures = [item for item in items if not isinstance(item[1], SkippedImage)]
+            for name, picture in pictures if noticed is not None else ():
+                if self.share_seen(picture) < _HARDLY_SEEN:
+                    noticed.count("cropped", name)
             results = iter(self._run_all(pictures, **options))
             seconds = (time.perf_counter() - start) / max(len(pictures), 1)
             for _, item in items:
@@ -326,6 +333,10 @@ class Predictor(ABC, Generic[R]):
     @abstractmethod
     def look(self, image: Image) -> Look:
         """An 8-bit image as given to the network."""
+
+    def share_seen(self, image: Image) -> float:
+        """How much of an image the network sees, 0 to 1; the rest is cropped away."""
+        return 1.0
 
     @property
     def body(self) -> nn.Module:

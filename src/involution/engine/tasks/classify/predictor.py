@@ -124,6 +124,12 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
         side, crop_pct = self.card.input_size[-1], self.card.crop_pct
         return Look(self._transform(image)[None], *centre_crop(image.size, side, crop_pct))
 
+    def share_seen(self, image: Image) -> float:
+        """How much of an image is in the centre that the network sees."""
+        side = self.card.input_size[-1]
+        (height, width), _ = centre_crop(image.size, side, self.card.crop_pct)
+        return min(1.0, side / height) * min(1.0, side / width)
+
     def run(self, names: Sequence[str], images: Sequence[Image], *, topk: int = 5) -> list[ClassificationResult]:
         """The `topk` most likely classes of each image; all of them if the network has fewer."""
         import torch

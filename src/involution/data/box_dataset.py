@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from involution.data.boxes import Box, BoxRecord, Scene
-from involution.data.coco_boxes import overlap
 from involution.data.contents import Stored
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
@@ -30,8 +29,6 @@ _SHARE = 0.2
 _WHOLE = 0.98
 # intersection over union from which two boxes have one place
 _SAME = 0.95
-# and below which a mask is not that of its box
-_APART = 0.5
 # objects that detectors find in an image by default, and that COCO's figures count
 _MOST = 100
 
@@ -277,27 +274,20 @@ def _tell_many(split: str, record: BoxRecord, findings: Findings) -> None:
 
 
 def _tell_masks(split: str, record: BoxRecord, findings: Findings) -> None:
-    """Say which masks have no pixel, which have filled holes, and which run lengths lie elsewhere than their boxes."""
+    """Say which masks have no pixel, and which have holes that are filled."""
     void: list[str] = []
-    apart: list[str] = []
     filled: list[str] = []
     for scene in record.scenes:
         for box in _objects(scene):
-            bounds = mask_bounds(box.mask, scene.height, scene.width)
-            x, y, width, height = box.xywh
-            filled += [f"{split} {scene.file.name}"] * has_filled_hole(box.mask)
-            if bounds is None:
-                void.append(f"{split} {scene.file.name}")
-            elif isinstance(box.mask, dict) and overlap(bounds, (x, y, x + width, y + height)) < _APART:
-                apart.append(f"{split} {scene.file.name}")
+            name = f"{split} {scene.file.name}"
+            filled += [name] * has_filled_hole(box.mask)
+            void += [name] * (mask_bounds(box.mask, scene.height, scene.width) is None)
     if void:
         findings.note(f"{split}: objects whose mask has no pixel, which are learnt as such: {some(void)}")
     if filled:
         findings.note(
             f"{split}: masks with a polygon inside another, which is filled; holes want run lengths: {some(filled)}"
         )
-    if apart:
-        findings.note(f"{split}: boxes that do not fit their masks: {some(apart)}")
 
 
 def detection_data(

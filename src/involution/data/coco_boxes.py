@@ -8,7 +8,8 @@ from typing import Any
 
 from involution.data.errors import DataError
 from involution.data.findings import Findings, some
-from involution.data.run_lengths import is_number
+from involution.data.images import CHECK_LIMIT, MAX_PIXELS
+from involution.data.run_lengths import is_number, mask_bounds, mask_complaint
 
 # fewer boxes may agree with another meaning by chance
 _LEAST = 3
@@ -18,7 +19,7 @@ Corners = tuple[float, float, float, float]
 
 
 def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: Findings) -> None:
-    """Say which boxes lie elsewhere than their polygons, are turned by an angle beside them, or have a score.
+    """Say which boxes lie elsewhere than their masks, are turned by an angle beside them, or have a score.
 
     Args:
         file: the annotation file.
@@ -27,9 +28,9 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
         findings: told of them.
 
     Raises:
-        DataError: where bbox holds two corners by the areas and polygons beside it, instead of a width and height.
+        DataError: where bbox holds two corners by the areas and masks beside it, instead of a width and height.
     """
-    plain = corners = 0
+    plain = corners = lengths = 0
     apart: list[str] = []
     areas: list[str] = []
     turned: list[str] = []
@@ -46,7 +47,9 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
         x, y, width, height = box
         area = item.get("area")
         areas += [name] if is_number(area) and not 0 < area <= 1.01 * (width + 1) * (height + 1) else []
-        hull = _hull(item.get("segmentation"))
+        # of very many run lengths the first ones tell
+        lengths += isinstance(item.get("segmentation"), dict)
+        hull = _hull(item.get("segmentation")) if lengths <= CHECK_LIMIT else None
         if hull is not None:
             fits, fits_corners = overlap((x, y, x + width, y + height), hull), overlap((x, y, width, height), hull)
             apart += [name] if fits < 0.5 else []
@@ -58,13 +61,13 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
             corners += not fits_area and width > x and height > y and _near(item["area"], (width - x) * (height - y))
     if corners >= _LEAST and not plain:
         raise DataError(
-            f"{file}: bbox is left, top, width and height in COCO's format, but by the areas and polygons of {corners} "
+            f"{file}: bbox is left, top, width and height in COCO's format, but by the areas and masks of {corners} "
             "annotations these are left, top, right and bottom; subtract left and top from the last two"
         )
     if scored:
         findings.note(f"{split}: annotations with a score, as detections have, all taken as objects: {some(scored)}")
     if apart:
-        findings.note(f"{split}: boxes that do not fit their polygons: {some(apart)}")
+        findings.note(f"{split}: boxes that do not fit their masks: {some(apart)}")
     if areas:
         findings.note(
             f"{split}: areas of 0, or larger than the box, by which COCO's figures count small and large objects: "
@@ -75,7 +78,15 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
 
 
 def _hull(polygons: Any) -> Corners | None:
-    """The corners of the box around polygons, None for what is none."""
+    """The corners of the box around polygons or run lengths, None for what is none."""
+    if isinstance(polygons, dict):
+        size = polygons.get("size")
+        if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+            return None
+        height, width = size
+        if height * width > MAX_PIXELS or mask_complaint(polygons, height, width) is not None:
+            return None
+        return mask_bounds(polygons, height, width)
     if not isinstance(polygons, list) or not polygons or not all(isinstance(polygon, list) for polygon in polygons):
         return None
     if not all(len(polygon) >= 6 and all(is_number(value) for value in polygon) for polygon in polygons):

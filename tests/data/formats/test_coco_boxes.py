@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import PIL.Image
 import pytest
 from coco_sets import annotation, content, folder_of_coco, open_root, pictures, small, write
+from pycocotools import mask as run_lengths
 
 from involution.data.coco_boxes import TAKEN
 from involution.data.errors import DataError
@@ -64,11 +66,21 @@ def flat(root, change, count=4):
     (root / "result.json").write_text(json.dumps(data))
 
 
-@pytest.mark.parametrize("evidence", ["segmentation", "area"])
+def lengths_of(*parts):
+    """Compressed run lengths of rectangles: left, top, right, bottom."""
+    mask = np.zeros((48, 64), np.uint8, order="F")
+    for left, top, right, bottom in parts:
+        mask[top:bottom, left:right] = 1
+    return {"size": [48, 64], "counts": run_lengths.encode(mask)["counts"].decode()}
+
+
+@pytest.mark.parametrize("evidence", ["polygon", "area", "run lengths"])
 def test_boxes_given_by_their_corners_are_refused(tmp_path, evidence):
     def to_corners(item):
         item["bbox"] = [4, 5, 24, 35]
-        del item[evidence]
+        del item["segmentation" if evidence == "area" else "area"]
+        if evidence == "run lengths":
+            item["segmentation"] = lengths_of((4, 5, 24, 35))
 
     flat(tmp_path, to_corners)
     with pytest.raises(DataError, match=r"result\.json: .* of 4 annotations these are left, top, right and bottom"):
@@ -78,7 +90,8 @@ def test_boxes_given_by_their_corners_are_refused(tmp_path, evidence):
 def test_the_area_of_a_mask_says_nothing_of_its_box(tmp_path):
     def to_mask(item):
         # by chance the mask's area is that of a box between these corners
-        item |= {"bbox": [10, 10, 20, 30], "segmentation": {"size": [48, 64], "counts": [0, 200, 2872]}, "area": 200}
+        lengths = lengths_of((10, 10, 20, 20), (20, 30, 30, 40))
+        item |= {"bbox": [10, 10, 20, 30], "segmentation": lengths, "area": 200}
 
     flat(tmp_path, to_mask)
     assert not any("boxes" in note for note in open_root(tmp_path).findings.notes)
@@ -95,8 +108,13 @@ def test_small_boxes_at_the_left_and_top_are_taken_as_they_are(tmp_path):
     ]
 
 
-def test_boxes_apart_from_their_polygons_and_turned_ones_are_told(tmp_path):
+def test_boxes_apart_from_their_masks_and_turned_ones_are_told(tmp_path):
     def spoil(item):
+        if item["id"] == 1:
+            item["segmentation"] = lengths_of((40, 5, 60, 10))
+        if item["id"] == 4:
+            # no pixel at all
+            item["segmentation"] = {"size": [48, 64], "counts": [48 * 64]}
         if item["id"] == 2:
             item["segmentation"] = [[40, 5, 60, 5, 60, 10]]
         if item["id"] == 3:
@@ -104,7 +122,7 @@ def test_boxes_apart_from_their_polygons_and_turned_ones_are_told(tmp_path):
 
     flat(tmp_path, spoil)
     notes = open_root(tmp_path).findings.notes
-    assert "all: boxes that do not fit their polygons: 1 (annotation 2)" in notes
+    assert "all: boxes that do not fit their masks: 2 (annotation 1, annotation 2)" in notes
     assert f"all: boxes turned by an angle, {TAKEN}: 1 (annotation 3)" in notes
 
 

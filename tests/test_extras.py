@@ -124,9 +124,12 @@ NEEDED_BY = {
     "gradio": [["app", "--checkpoint", "a.ckpt"]],
     "starlette": [["app", "--checkpoint", "a.ckpt"]],
 }
-# torch is imported once; each command runs in a copy of the process in which a package can't be found
+# what takes long to import, in an order in which each brings few of the packages
+HEAVY = ["torchvision", "timm", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "torchmetrics", "lightning"]
+# torch is imported once, and as much of the rest as does not bring the package; each command runs in a copy of the
+# process in which the package can't be found
 DRIVER = """
-import json, os, sys
+import importlib, json, os, sys
 import torch, involution.ops
 from involution.cli import main
 
@@ -136,24 +139,51 @@ class Absent:
         if name.partition(".")[0] == self.package:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-for package, commands in json.loads(sys.argv[1]).items():
-    for words in commands:
-        ours, theirs = os.pipe()
-        child = os.fork()
+def copy():
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(ours)
+        return None, theirs
+    os.close(theirs)
+    return child, ours
+
+def run(needed_by, heavy):
+    if heavy:
+        child, end = copy()
         if not child:
-            os.dup2(theirs, 2)
-            sys.meta_path.insert(0, Absent(package))
-            for name in [name for name in sys.modules if name.partition(".")[0] == package]:
-                del sys.modules[name]
-            code = 70
-            try:
-                code = main(words)
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        os.close(theirs)
-        said = open(ours).read()
-        print(json.dumps([package, words, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said]), flush=True)
+            importlib.import_module(heavy[0])
+            late = [package for package in needed_by if package not in sys.modules]
+            os.write(end, json.dumps(late).encode())
+            os.close(end)
+            run({package: needed_by[package] for package in late}, heavy[1:])
+            os._exit(0)
+        with open(end) as told:
+            late = json.load(told)
+        os.waitpid(child, 0)
+        needed_by = {package: commands for package, commands in needed_by.items() if package not in late}
+    for package, commands in needed_by.items():
+        for words in commands:
+            refuse(package, words)
+
+def refuse(package, words):
+    child, end = copy()
+    if not child:
+        os.dup2(end, 2)
+        sys.meta_path.insert(0, Absent(package))
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            del sys.modules[name]
+        code = 70
+        try:
+            code = main(words)
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    with open(end) as told:
+        said = told.read()
+    print(json.dumps([package, words, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said]), flush=True)
+
+run(json.loads(sys.argv[1]), json.loads(sys.argv[2]))
 """
 
 
@@ -165,7 +195,11 @@ def refusals(tmp_path_factory):
     (home / "a.tar").touch()
     save_checkpoint(home / "a.ckpt")
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(NEEDED_BY)], cwd=home, capture_output=True, text=True, check=True
+        [sys.executable, "-c", DRIVER, json.dumps(NEEDED_BY), json.dumps(HEAVY)],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 

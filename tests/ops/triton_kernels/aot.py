@@ -1,7 +1,8 @@
 """Compile the GPU kernels without a GPU, as they are launched on RedNet-50's layers; print what the assembler says.
 
 Run as a program, for the interpreter that the other tests use can't be switched off in their process:
-``python tests/ops/triton_kernels/aot.py sm_90 bfloat16`` prints a JSON line for each kernel and layer.
+``python tests/ops/triton_kernels/aot.py sm_90 bfloat16`` prints a JSON line for each kernel and layer, or for those of
+the numbers of channels that follow.
 """
 
 import inspect
@@ -28,11 +29,13 @@ POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp
 LAYERS = ((32, 3, 1), (64, 7, 1), (128, 7, 1), (256, 7, 1), (512, 7, 2), (1024, 7, 1))
 
 
-def launches(dtype):
+def launches(dtype, only):
     """Yield the kernels' launches in a training step and an inference of each layer, stage 1 with wide offsets, too."""
     seen = []
     launchers._start = lambda name, programs, args, constants, *, wide: seen.append((name, args, constants, wide))
     for channels, k, stride in LAYERS:
+        if only and channels not in only:
+            continue
         layer = f"C{channels} K{k} stride {stride}"
         last = {"device": "meta", "dtype": dtype}
         geometry = [stride] * 2, [k // 2] * 2, [1, 1]
@@ -92,9 +95,9 @@ def usage(binary):
     return registers, stack + local
 
 
-def main(architecture, dtype):
+def main(architecture, dtype, *channels):
     capability = int(architecture.removeprefix("sm_"))
-    for layer, name, args, constants, wide in launches(getattr(torch, dtype)):
+    for layer, name, args, constants, wide in launches(getattr(torch, dtype), [int(one) for one in channels]):
         kernel = compiled(name, args, constants, wide, capability)
         registers, spilled = usage(kernel.asm["cubin"])
         tensor_core = sorted(set(re.findall(r"wgmma|mma\.sync|tcgen05\.mma", kernel.asm["ptx"])))

@@ -2,12 +2,14 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 
 import pytest
 import timm
 import torch
+from processes import run_processes
 
 from involution.engine import evaluate, train
 from involution.engine.tasks.classify.module import ClassificationTask
@@ -58,6 +60,11 @@ CHANGES = {
 }
 
 
+def alone(rank, words):
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
+
+
 def run(folder, count, *, torchrun=False):
     """Train and evaluate on `count` processes; weights, images seen per process, evaluation."""
     script = folder / "worker.py"
@@ -67,12 +74,14 @@ def run(folder, count, *, torchrun=False):
     changes = {**CHANGES, "output": str(folder), "name": "run", "devices": 1 if torchrun else count}
     changes["model.weights"] = str(folder / "start.pth")
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={count}", "--master-port=29613"]
-    command = [sys.executable, *(launcher if torchrun else []), str(script), json.dumps(changes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [*command, str(folder / "seen")], capture_output=True, text=True, env=environment, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    words = [str(script), json.dumps(changes), str(folder / "seen")]
+    if count == 1:
+        run_processes(1, alone, words)
+    else:
+        command = [sys.executable, *(launcher if torchrun else []), *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
     weights = torch.load(folder / "run" / "last.ckpt", weights_only=True)["state_dict"]
     images = [torch.load(folder / f"seen{rank}") for rank in range(count)]
     return weights, images, torch.load(folder / "seeneval")

@@ -554,7 +554,7 @@ def test_images_without_objects_are_trained_on_by_every_detector(root, make_conf
     file.write_text(json.dumps(content))
     recipe = "digit-scenes-detr" if "detr" in name else "digit-scenes"
     changes = {"model__args": SMALL_DETR, "model__weights": None, "model__freeze": None} if "detr" in name else {}
-    changes |= {"model__args": {}} if name == "retinanet" else {}
+    changes |= {"model__args": {"out_channels": 32}} if name == "retinanet" else {}
     changes |= {"data__spec": f"coco:{copy}", "data__batch_size": 2, "trainer__epochs": 1, "model__name": name}
     result = train(make_config(recipe=recipe, **changes), progress=False)
     assert math.isfinite(result.history[0]["train_loss"])

@@ -198,6 +198,7 @@ def test_every_segmenter_trains_and_comes_back(name, make_config):
     smp = name.startswith("smp_")
     # another memory order would round otherwise where the checkpoint is read
     changes = {"model__name": name, "trainer__epochs": 1, "model__args": {}, "trainer__channels_last": False}
+    changes["data__min_size"] = 64
     if smp:
         changes |= {"model__backbone": "rednet26", "model__backbone_args": {}, "model__levels": None}
     else:

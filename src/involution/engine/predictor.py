@@ -291,8 +291,8 @@ class Predictor(ABC, Generic[R]):
             start = time.perf_counter()
             items = [_read(image, f"image {index}", self.reading, noticed) for index, image in batch]
             pictures = [item for item in items if not isinstance(item[1], SkippedImage)]
-            for name, picture in pictures if noticed is not None else ():
-                if self.share_seen(picture) < _HARDLY_SEEN:
+            for name, picture in pictures:
+                if noticed is not None and self.share_seen(picture) < _HARDLY_SEEN:
                     noticed.count("cropped", name)
             results = iter(self._run_all(pictures, **options))
             seconds = (time.perf_counter() - start) / max(len(pictures), 1)

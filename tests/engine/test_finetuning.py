@@ -175,6 +175,9 @@ def test_training_stops_early_and_a_resumed_run_counts_on(make_config, press_ctr
     changes = {"trainer__epochs": 9, "trainer__patience": 3}
     result = train(make_config("whole", **changes), progress=False)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
+    assert result.stopped_early
+    # the end of the steps that were asked for is not early
+    assert not train(make_config("steps", trainer__steps=1, **changes), progress=False).stopped_early
     press_ctrl_c("training_step", 11)
     with pytest.raises(TrainingInterrupted, match="interrupted") as stop:
         train(make_config("parts", **changes), progress=False)

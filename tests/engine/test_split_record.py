@@ -71,6 +71,17 @@ def test_images_of_the_same_names_that_hold_something_else_are_told(config, pict
     ]
 
 
+def test_accents_may_be_spelled_in_another_way(config, pictures, capsys):
+    for file in list(pictures.rglob("00*.jpg")):
+        file.rename(file.with_name(f"caf\u00e9{file.name}"))
+    result = train(config(), progress=False)
+    for file in list(pictures.rglob("caf*.jpg")):
+        file.rename(file.with_name(file.name.replace("\u00e9", "e\u0301")))
+    capsys.readouterr()
+    evaluate(result.best)
+    assert warnings(capsys) == []
+
+
 def test_a_split_that_moved_is_told(config, pictures, capsys):
     result = train(config(), progress=False)
     found = torch.load(result.best, weights_only=True)

@@ -184,13 +184,12 @@ class TrainCommand:
             return 130
         if not is_main_process():
             return 0
-        early = config.trainer.patience is not None and len(result.history) < config.trainer.epochs
         best = f"best validation {spec.measure} {result.score:.2%}"
         if not math.isfinite(result.score):
             best = f"no epoch had a validation {spec.measure} that is a number: kept is the last one,"
         measured = "" if result.has_test or spec.eval_split != "test" else " --split val"
         Console().print(
-            f"{best} after {len(result.history)} epochs{', stopped early' if early else ''}, "
+            f"{best} after {len(result.history)} epochs{', stopped early' if result.stopped_early else ''}, "
             f"{result.seconds:,.0f} s of training ({result.images_per_second:,.0f} images/s)\n"
             f"checkpoint: {result.best}\n"
             f"measure it: involution {self.task} eval --checkpoint {shlex.quote(str(result.best))}{measured}"

@@ -65,6 +65,7 @@ class TrainResult:
         score: the task's measure (accuracy, AP, mean IoU) of the best checkpoint, 0 to 1, or NaN.
         history: one row per epoch, as in metrics.csv.
         has_test: whether the data has test images, which an evaluation measures by default.
+        stopped_early: whether it ended before its last epoch, for want of a better figure.
     """
 
     best: Path
@@ -75,6 +76,7 @@ class TrainResult:
     score: float
     history: list[dict[str, float]]
     has_test: bool
+    stopped_early: bool = False
 
 
 def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike[str] | None = None) -> TrainResult:
@@ -146,6 +148,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         score=recorder.best_found[1] if recorder.best_found else math.nan,
         history=recorder.history,
         has_test=data.test is not None,
+        stopped_early=config.trainer.patience is not None and len(recorder.history) < config.trainer.epochs,
     )
 
 

@@ -17,6 +17,7 @@ from involution.data.contents import number_of, pixel_number, stored_numbers
 from involution.data.images import CHECK_LIMIT, ImageError
 from involution.data.parts import arrays_of, image_of, short_name, stored_of
 from involution.data.records import DataSet
+from involution.data.text import nfc
 
 # in a checkpoint: name of a split -> [N] int64, a number for each image
 KEY = "split"
@@ -78,8 +79,8 @@ def _numbers(part: Any, root: str) -> list[int]:
     if not hasattr(part, "name_of"):
         return []
     names = (_absolute(part.name_of(index)) for index in range(len(part)))
-    # a data set may have been moved
-    return [number_of(os.fsencode(name.removeprefix(root).replace(os.sep, "/"))) for name in names]
+    # a data set may have been moved, also to a system that spells accents in another way
+    return [number_of(os.fsencode(nfc(name.removeprefix(root).replace(os.sep, "/")))) for name in names]
 
 
 def _root(data: DataSet[Any]) -> str:

@@ -13,6 +13,7 @@ RELEASE = $(RELEASE_VENV)/bin
 RELEASE_STAMP = $(RELEASE_VENV)/.installed
 RELEASE_FOR = x86_64 aarch64
 TORCH = $(shell grep ^torch== constraints.txt)
+ADVISORIES = https://pypi.org/pypi/$(subst ==,/,$(TORCH))/json
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
@@ -148,6 +149,8 @@ release: $(STAMP) $(RELEASE_STAMP) ## dist/*: sdist and wheels for PyPI, checked
 	rm -rf build/install-venv
 
 audit: $(RELEASE_STAMP) ## known vulnerabilities of what constraints.txt and the release's tools bring
+	@$(RELEASE)/python -c "import urllib.request as request; request.urlopen('$(ADVISORIES)', timeout=30)" 2> /dev/null || \
+		{ echo "make audit: the advisories at $(ADVISORIES) and the like can't be reached from here" >&2; exit 1; }
 	$(RELEASE)/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
 		--requirement constraints.txt --requirement release/constraints.txt \
 		$$(sed -n 's/^\([A-Z][^ ]*\).*/--ignore-vuln \1/p' release/ignored-advisories.txt)

@@ -354,7 +354,7 @@ def test_images_with_as_many_objects_as_can_be_found_are_told(trained, root, tmp
     predictor = DetectionPredictor.from_checkpoint(trained.best)
     image = root / "val" / "000000.png"
     assert predictor.most == 100
-    monkeypatch.setattr("involution.engine.tasks.detect.predictor.most_objects", lambda model: 1)
+    monkeypatch.setattr("involution.detection.detectors.most_objects", lambda model: 1)
     words = ["detect", "predict", str(image), "--checkpoint", str(trained.best), "--score", "0"]
     for more in ([], ["--parts", str(tmp_path / "parts")]):
         capsys.readouterr()

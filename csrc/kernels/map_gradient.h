@@ -22,7 +22,12 @@ constexpr int kTargetRows = 3;
 constexpr int kTargetRows = 1;
 #endif
 
+#if defined(INVOLUTION_FEW_SIZES)
+// for slow builds: more kernels are taken in several parts
+constexpr int kKernelRows = 3;
+#else
 constexpr int kKernelRows = 7;
+#endif
 
 // channels and pixels that are packed together
 constexpr int kPacked = 8;

@@ -21,8 +21,13 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int kBytes = 64;
+#if defined(INVOLUTION_FEW_SIZES)
+// the least that is still divided as 14 are, for slow builds
+constexpr int kTile = 8;
+#else
 // accumulators of 64 bytes that fit into the registers next to one operand
 constexpr int kTile = 14;
+#endif
 #elif defined(__AVX2__)
 constexpr int kBytes = 32;
 constexpr int kTile = 6;

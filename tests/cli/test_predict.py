@@ -34,6 +34,20 @@ def photos(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("task", "words", "message"),
+    [
+        ("classify", ["--topk", "0"], "wanted topk of 1 or more, got 0"),
+        ("detect", ["--score", "2"], "wanted a score from 0 to 1, got 2.0"),
+        ("classify", ["--batch-size", "0"], "wanted batch_size from 1 to 1000000, got 0"),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_read(task, words, message, capsys):
+    for more in ([], ["--parts", "rows"]):
+        assert main([task, "predict", "nowhere", "--checkpoint", "none.ckpt", *words, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("task", "options"),
     [
         ("segment", ["--output", "{photos}/x"]),

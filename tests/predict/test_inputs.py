@@ -70,7 +70,9 @@ def test_parts_of_earlier_predictions_are_no_tables(tmp_path, monkeypatch):
     for spec in ("parquet:.", "*/*.parquet", f"parquet:{tmp_path}"):
         findings = Findings()
         assert find_inputs([spec], findings=findings).count == 5
-        (line,) = findings.lines()
+        *others, line = findings.lines()
+        records = ["not used, names that begin with _: 2 (mine/_manifest.jsonl, out/_manifest.jsonl)"]
+        assert others == (records if spec.startswith("parquet:") else [])
         assert line.startswith("not used, parts of an earlier prediction: 1 (")
         assert line.endswith("out/part-000000.parquet)")
     # asked for by name
@@ -103,6 +105,19 @@ def test_tables_and_shards_by_ending_by_word_and_below_folders(tmp_path):
         return [piece.source.removeprefix(f"{tmp_path}/") for piece in find_inputs(specs).parts(100)[0].pieces]
 
     assert sources(f"webdataset:{tmp_path}") == ["deep/y.tar", "x.tar"]
+    (tmp_path / "_temporary").mkdir()
+    for name in ("_temporary/1.tar", "_z.tar", ".w.tar", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"")
+    findings = Findings()
+    assert find_inputs([f"webdataset:{tmp_path}"], findings=findings).count == 2
+    assert findings.lines() == [
+        "not used, hidden: 2 (.w.tar, deep/.hidden)",
+        "not used, left by an operating system: 1 (Thumbs.db)",
+        "not used, names that begin with _: 2 (_temporary/1.tar, _z.tar)",
+        "not used, no .tar files: 1 (deep/t.parquet)",
+    ]
+    (tmp_path / "_temporary" / "1.tar").unlink()
+    (tmp_path / "_z.tar").unlink()
     outside = tmp_path.with_name(f"{tmp_path.name}-outside")
     outside.mkdir()
     shard(outside / "v.tar", {"0.png": png(0)})
@@ -116,6 +131,27 @@ def test_tables_and_shards_by_ending_by_word_and_below_folders(tmp_path):
     assert sources(f"parquet:{tmp_path}", f"{tmp_path}/x.tar") == ["deep/t.parquet", "x.tar"]
     assert holds_tables([tmp_path, "a.png"]) is None
     assert holds_tables(["a.png", "x.TAR"]) == "x.TAR"
+
+
+def test_numbers_without_a_file_and_long_tails_are_told(tmp_path):
+    for number in (0, 1, 4):
+        shard(tmp_path / f"s-{number:03}.tar", {f"{number}.png": png(0)})
+    with (tmp_path / "s-004.tar").open("ab") as file:
+        file.write(bytes(20_480))
+    for number in (0, 3):
+        table(tmp_path / f"train-{number:05}-of-00004.parquet", {"bytes": [png(0)]})
+    for specs in ([f"{tmp_path}/s-{{000..001}}.tar", tmp_path / "s-004.tar"], [f"webdataset:{tmp_path}"]):
+        findings = Findings()
+        assert find_inputs(specs, findings=findings).count == 3
+        assert findings.notes == [
+            f"{tmp_path}: numbered files that are missing: 2 (s-002.tar, s-003.tar)",
+            "tar files that end with more empty bytes than is usual: 1 (s-004.tar); they are read, but may lack "
+            "images, as where a download was broken off",
+        ]
+    findings = Findings()
+    find_inputs([f"{tmp_path}/*.parquet"], findings=findings)
+    missing = "train-00001-of-00004.parquet, train-00002-of-00004.parquet"
+    assert findings.notes == [f"{tmp_path}: numbered files that are missing: 2 ({missing})"]
 
 
 @pytest.mark.parametrize("spec", ["none.parquet", "parquet:none", "{x,y}*.png"])

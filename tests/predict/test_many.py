@@ -212,6 +212,29 @@ def test_parts_that_are_gone_or_cut_off_are_made_again(networks, photos, tmp_pat
     assert rows(tmp_path / "out") == whole
 
 
+def test_images_that_changed_meanwhile_are_predicted_again(networks, photos, tmp_path):
+    table(tmp_path / "paths.parquet", {"path": [f"photos/{seed}.png" for seed in range(3)]})
+    shard(tmp_path / "s.tar", {"0.png": png(0), "1.png": png(1)})
+    sources = [photos, tmp_path / "paths.parquet", tmp_path / "s.tar"]
+    call = {"images": sources, "checkpoint": networks["classify"], "folder": tmp_path / "out", "part_rows": 5}
+    before = predict_many(**call)
+    assert before.done == 15
+    picture(77).save(photos / "1.png")
+    shard(tmp_path / "s.tar", {"0.png": png(0), "1.png": png(78)})
+    for said, done in (
+        # by name, and by the path in the table; and both members
+        (f"{tmp_path}/out: 4 of the images changed since they were predicted; parts that are made again: 2", 10),
+        (None, 0),
+    ):
+        told = []
+        assert predict_many(**call, progress=Progress(told.append)).done == done
+        assert [line for line in told if "of the images changed" in line] == ([said] if said else [])
+    predictor = load_predictor(networks["classify"])
+    found = rows(tmp_path / "out")
+    for index, file in ((1, photos / "1.png"), (11, photos / "1.png")):
+        assert found[index]["scores"] == pytest.approx(predictor.predict(file).scores, abs=1e-6)
+
+
 def test_another_prediction_is_refused(networks, photos, tmp_path):
     call = {"images": photos, "checkpoint": networks["classify"], "folder": tmp_path / "out", "part_rows": 4}
     predict_many(**call)

@@ -107,6 +107,7 @@ class PredictCommand:
         kind = get_task(self.task).predictor
         options = {option.name: args[option.name] for option in kind.options}
         predict_many.check(args)
+        kind.check_call(**options)
         if args.parts:
             return predict_many.run(self.task, args, options)
         output_options = {option.name: args[option.name] for option in kind.output_options}
@@ -171,14 +172,18 @@ class PredictCommand:
             options.pop("batch_size", None)
             header, lines = predictor.table(rows, **options)
             for title in header:
-                table.add_column(title, justify="right" if title.endswith("%") else "left", overflow="fold")
+                table.add_column(Text(title), justify="right" if title.endswith("%") else "left", overflow="fold")
             for row in lines:
                 table.add_row(*map(Text, row))
             console.print(table)
         if done > _MAX_ROWS:
-            console.print(f"and {done - _MAX_ROWS:,} more; --output {kind.output[0]} keeps them all", highlight=False)
+            console.print(
+                f"and {done - _MAX_ROWS:,} more; --output {kind.output[0]} keeps them all",
+                markup=False,
+                highlight=False,
+            )
         rate = f", {done / seconds:,.{0 if done / seconds >= 100 else 1}f} images/s" if done else ""
-        console.print(f"{predictor.summary(done, found, skipped)}{rate}", highlight=False)
+        console.print(f"{predictor.summary(done, found, skipped)}{rate}", markup=False, highlight=False)
         attempts.end()
         return 1 if skipped or unmatched or attempts.failed else 0
 

@@ -18,7 +18,7 @@ from involution.data.addresses import StorageError, is_remote, open_parts, read_
 from involution.data.contents import Stored
 from involution.data.errors import DataError
 from involution.data.fields import tell_unread
-from involution.data.findings import Findings
+from involution.data.findings import Findings, some
 from involution.data.images import CHECK_LIMIT, EXTENSIONS, Header, ImageError, Reading, look, read_image
 from involution.data.noticed import tell_headers
 from involution.data.paths import why_unreadable
@@ -31,6 +31,8 @@ _IMAGES = tuple(suffix[1:] for suffix in EXTENSIONS)
 _BLOCK = 512
 # what may follow the last member: tar files are filled up to records, of 10 kB by default
 _TAIL = 2**18
+# and how many bytes of that there are by default at most: a record, and the two blocks of the end
+_USUAL = 10_240 + 2 * _BLOCK
 # bytes of a shard at an address that are read at once for its index: a header, a label and the next header
 _PART = 4096
 _AT_ONCE = 16
@@ -75,13 +77,16 @@ class ShardDataset(Dataset[tuple[Any, int]]):
         self.shards = list(shards)
         self.reading = reading or Reading()
         others: Counter[str] = Counter()
+        tails: list[Path] = []
         for number, found in enumerate(_indexes(self.shards, num_classes)):
             self.entries += [(number, offset, size, key) for offset, size, key in found.images]
             self.labels += found.labels
             others += found.others
+            tails += [self.shards[number]] if found.tail else []
         if not self.entries:
             raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls")
         self._check(findings)
+        tell_tails(tails, findings)
         tell_unread(others, "members", f"{self.shards[0].name} and similar", findings)
 
     def _check(self, findings: Findings) -> None:
@@ -132,11 +137,15 @@ class ShardDataset(Dataset[tuple[Any, int]]):
 
 @dataclass(frozen=True)
 class _Index:
-    """What one shard holds: offset, size and key of each image, its label, and kinds of members that are not read."""
+    """What one shard holds: offset, size and key of each image, its label, and kinds of members that are not read.
+
+    And whether more empty bytes follow than is usual.
+    """
 
     images: list[tuple[int, int, str]]
     labels: list[int]
     others: Counter[str]
+    tail: bool
 
 
 def _indexes(shards: Sequence[Path], num_classes: int) -> Iterator[_Index]:
@@ -158,7 +167,8 @@ def _index(shard: Path, num_classes: int) -> _Index:
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
     others: Counter[str] = Counter()
-    for archive, member in _members(shard):
+    tails: list[Path] = []
+    for archive, member in _members(shard, tails=tails):
         other = _other(member, (*_IMAGES, "cls"))
         if other:
             others[other] += 1
@@ -179,7 +189,7 @@ def _index(shard: Path, num_classes: int) -> _Index:
     if alone:
         raise DataError(f"{shard}: {len(alone)} samples lack their image or .cls member, such as {alone[0]}")
     places = [(offset, size, key) for key, (offset, size) in images.items()]
-    return _Index(places, [labels[key] for key in images], others)
+    return _Index(places, [labels[key] for key in images], others, bool(tails))
 
 
 @dataclass(frozen=True)
@@ -199,18 +209,30 @@ class ShardImage:
     size: int
 
 
-def shard_images(shard: Path, start: int = 0, others: Counter[str] | None = None) -> Iterator[ShardImage]:
+def tell_tails(shards: Sequence[Path], findings: Findings) -> None:
+    """Say which shards end with more empty bytes than is usual."""
+    if shards:
+        findings.note(
+            f"tar files that end with more empty bytes than is usual: {some([shard.name for shard in shards])}; they "
+            "are read, but may lack images, as where a download was broken off"
+        )
+
+
+def shard_images(
+    shard: Path, start: int = 0, others: Counter[str] | None = None, tails: list[Path] | None = None
+) -> Iterator[ShardImage]:
     """The images of a shard in their order, whatever lies beside them.
 
     Args:
         shard: a tar file.
         start: the `header` of the first one.
         others: counts the members that are none, by kind.
+        tails: gets the shard if more empty bytes follow than is usual.
 
     Raises:
         DataError: for a file that is none, or broken anywhere.
     """
-    for _, member in _members(shard, start):
+    for _, member in _members(shard, start, tails):
         other = _other(member, _IMAGES) or ("stored sparse" if member.issparse() else "")
         if not other:
             yield ShardImage(member.name, member.offset, member.offset_data, member.size)
@@ -232,7 +254,9 @@ def _other(member: tarfile.TarInfo, wanted: Sequence[str]) -> str:
     return "" if extension.lower() in wanted else f".{extension.lower()}"
 
 
-def _members(shard: Path, start: int = 0) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+def _members(
+    shard: Path, start: int = 0, tails: list[Path] | None = None
+) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The members of a tar file, from a header to its very end.
 
     Raises:
@@ -267,6 +291,8 @@ def _members(shard: Path, start: int = 0) -> Iterator[tuple[tarfile.TarFile, tar
     why = _why_not_ended(rest, end, length) if whole else ""
     if why:
         raise DataError(f"{shard}: {why}")
+    if tails is not None and whole and length - end > _USUAL:
+        tails.append(shard)
 
 
 def _why_not_ended(rest: bytes, end: int, length: int) -> str:

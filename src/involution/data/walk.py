@@ -111,14 +111,33 @@ def _holds_runs(folder: Path) -> bool:
     return found
 
 
-def files_below(folder: Path, suffix: str) -> list[Path]:
+def files_below(folder: Path, suffix: str, findings: Findings | None = None, skipped: str = "") -> list[Path]:
     """The files in and below a folder whose names end so, in any case, sorted; links to folders as in `images_below`.
+
+    Args:
+        folder: the folder.
+        suffix: what their names end in.
+        findings: told what was not taken, and why.
+        skipped: a character; files and folders whose names begin with it are not taken either.
 
     Raises:
         DataError: for a folder that can't be read.
     """
-    found = (path for path in _files(folder, set(), True) if path.name.lower().endswith(suffix))
-    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+    findings = findings if findings is not None else Findings()
+    found: list[Path] = []
+    for path in _files(folder, set(), True):
+        name = os.path.relpath(path, folder)
+        if is_rubbish(path.name):
+            findings.ignore("left by an operating system", name)
+        elif path.name.startswith("."):
+            findings.ignore("hidden", name)
+        elif skipped and any(part.startswith(skipped) for part in Path(name).parts):
+            findings.ignore(f"names that begin with {skipped}", name)
+        elif path.name.lower().endswith(suffix) and path.is_file():
+            found.append(path)
+        else:
+            findings.ignore(_READ if is_folder(path) else f"no {suffix} files", name)
+    return sorted(found)
 
 
 def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Path]:

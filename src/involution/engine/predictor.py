@@ -282,10 +282,8 @@ class Predictor(ABC, Generic[R]):
             For each image a result, or a `SkippedImage` if it could not be read or is of a size that the network can't
             take.
         """
+        self.check_call(batch_size=batch_size, **options)
         size = self.batch_size if batch_size is None else batch_size
-        if not 1 <= size <= MOST:
-            raise PredictError(f"wanted batch_size from 1 to {MOST}, got {size}")
-        self.check_options(**options)
         numbered = enumerate(images)
         while batch := list(islice(numbered, size)):
             start = time.perf_counter()
@@ -319,7 +317,15 @@ class Predictor(ABC, Generic[R]):
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             return [SkippedImage(pictures[0][0], f"the network can't take its {size} pixels ({reason})", "network")]
 
-    def check_options(self, *args: Any, **options: Any) -> None:
+    @classmethod
+    def check_call(cls, *, batch_size: int | None = None, **options: Any) -> None:
+        """Raise `PredictError` for invalid arguments of `stream`; needs no network."""
+        if batch_size is not None and not 1 <= batch_size <= MOST:
+            raise PredictError(f"wanted batch_size from 1 to {MOST}, got {batch_size}")
+        cls.check_options(**options)
+
+    @classmethod
+    def check_options(cls, *args: Any, **options: Any) -> None:
         """Raise `PredictError` for invalid options."""
 
     def remarks(self, **options: Any) -> list[str]:

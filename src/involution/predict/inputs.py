@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,10 +17,11 @@ from typing import Any
 from involution.data.errors import printable
 from involution.data.fields import tell_unread
 from involution.data.findings import Findings
+from involution.data.numbering import tell_holes
 from involution.data.walk import files_below
 from involution.engine.predictor import PredictError, find_images
 from involution.predict.manifest import PART, read
-from involution.predict.tables import find_column
+from involution.predict.tables import Table, find_column
 
 _TABLE, _SHARD = "parquet", "webdataset"
 _SUFFIXES = {".parquet": _TABLE, ".tar": _SHARD}
@@ -55,11 +57,13 @@ class Part:
         number: from 0 on.
         start: the number of its first image among all.
         pieces: where its images are.
+        stamps: eight digits for each of its images, which change when its file does.
     """
 
     number: int
     start: int
     pieces: Sequence[Piece]
+    stamps: str = ""
 
     @property
     def count(self) -> int:
@@ -73,7 +77,8 @@ class Part:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Part:
         """What `to_dict` returned."""
-        return cls(plain["number"], plain["start"], [Piece(**piece) for piece in plain["pieces"]])
+        pieces = [Piece(**piece) for piece in plain["pieces"]]
+        return cls(plain["number"], plain["start"], pieces, plain["stamps"])
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,13 @@ class _Source:
 
     Attributes:
         whole: all of them.
-        mark: what tells it from another one, and from what it was before.
+        stamps: a number for each image, which changes when its file does.
+        mark: what tells it from another one.
         headers: of a tar file, where each image's header begins.
     """
 
     whole: Piece
+    stamps: Sequence[int]
     mark: str = ""
     headers: Sequence[int] = ()
 
@@ -94,6 +101,9 @@ class _Source:
         whole = self.whole
         header = self.headers[start] if self.headers else 0
         return Piece(whole.source, start, count, whole.files[start : start + count], whole.column, header)
+
+    def digits(self, start: int, count: int) -> str:
+        return "".join(f"{stamp:08x}" for stamp in self.stamps[start : start + count])
 
 
 @dataclass
@@ -103,7 +113,7 @@ class Inputs:
     Attributes:
         specs: what the user named, absolute.
         count: how many images there are.
-        sha256: of where they are.
+        sha256: of where they are, whatever they hold.
     """
 
     specs: list[str]
@@ -121,17 +131,18 @@ class Inputs:
         """Cut them into parts of so many images; the last one may have fewer."""
         parts: list[Part] = []
         pieces: list[Piece] = []
-        room = rows
+        stamps, room = "", rows
         for source in self.sources:
             taken = 0
             while taken < source.whole.count:
                 piece = source.cut(taken, min(room, source.whole.count - taken))
                 pieces.append(piece)
+                stamps += source.digits(taken, piece.count)
                 taken, room = taken + piece.count, room - piece.count
                 if room == 0:
-                    parts.append(Part(len(parts), len(parts) * rows, pieces))
-                    pieces, room = [], rows
-        return [*parts, Part(len(parts), len(parts) * rows, pieces)] if pieces else parts
+                    parts.append(Part(len(parts), len(parts) * rows, pieces, stamps))
+                    pieces, stamps, room = [], "", rows
+        return [*parts, Part(len(parts), len(parts) * rows, pieces, stamps)] if pieces else parts
 
 
 def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings: Findings | None = None) -> Inputs:
@@ -156,7 +167,7 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
         kind, path = _kind(spec)
         found: Sequence[str | Path]
         if kind:
-            found = _without_parts(path, _expand(kind, path), findings)
+            found = _without_parts(path, _expand(kind, path, findings), findings)
             places.update(((kind, os.path.abspath(place)), None) for place in found)
         else:
             found = find_images([spec], findings)[0]
@@ -164,11 +175,18 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
         unmatched += [] if found else [spec]
     if unmatched:
         raise PredictError(f"no images found in {', '.join(map(printable, unmatched[:_SHOWN]))}")
-    sources = [_Source(Piece("", 0, len(files), tuple(files)))] if files else []
+    sources = [_Source(Piece("", 0, len(files), tuple(files)), array("I", map(_stamp, files)))] if files else []
     others: Counter[str] = Counter()
     columns: Counter[str] = Counter()
-    sources += [_table(place, column, columns) if kind == _TABLE else _shard(place, others) for kind, place in places]
+    tails: list[Path] = []
+    for kind, place in places:
+        sources.append(_table(place, column, columns) if kind == _TABLE else _shard(place, others, tails))
+    if findings is not None and tails:
+        from involution.data.shards import tell_tails
+
+        tell_tails(tails, findings)
     if findings is not None:
+        tell_holes((place for _, place in places), findings)
         tell_unread(others, "members", "tar files", findings)
         tell_unread(columns, "columns", "tables", findings)
     inputs = Inputs([_absolute(word) for word in words], sources)
@@ -201,12 +219,12 @@ def _absolute(spec: str) -> str:
     return f"{kind}:{path}" if kind else path
 
 
-def _expand(kind: str, path: str) -> list[str]:
+def _expand(kind: str, path: str, findings: Findings | None) -> list[str]:
     suffix = next(suffix for suffix, its in _SUFFIXES.items() if its == kind)
     root = Path(path)
     if root.is_dir():
-        files = files_below(root, suffix)
-        return [str(file) for file in files if not any(part[0] == "_" for part in file.relative_to(root).parts)]
+        # as Spark names what is not yet, or no more, part of a table
+        return list(map(str, files_below(root, suffix, findings, "_")))
     if root.exists() or "://" in path:
         return [path] if root.exists() else []
     if kind == _SHARD and "{" in path:
@@ -236,12 +254,28 @@ def _without_parts(named: str, files: list[str], findings: Findings | None) -> l
 def _table(file: str, column: str | None, others: Counter[str]) -> _Source:
     name, rows, rest = find_column(file, column)
     others.update(rest)
-    return _Source(Piece(file, 0, rows, column=name), f"{file} {os.stat(file).st_size} {rows} {name}")
+    own = _stamp(file)
+    stamps = array("I", [own]) * rows
+    table = Table(file, name)
+    if table.holds_paths:
+        images = table.images(0, rows)
+        stamps = array("I", (_stamp(image, own) if isinstance(image, str) else own for image in images))
+    return _Source(Piece(file, 0, rows, column=name), stamps, f"{file} {rows} {name}")
 
 
-def _shard(file: str, others: Counter[str]) -> _Source:
+def _shard(file: str, others: Counter[str], tails: list[Path]) -> _Source:
     from involution.data.shards import shard_images
 
     # eight bytes for each of a million
-    headers = array("q", (image.header for image in shard_images(Path(file), others=others)))
-    return _Source(Piece(file, 0, len(headers)), f"{file} {os.stat(file).st_size} {len(headers)}", headers)
+    headers = array("q", (image.header for image in shard_images(Path(file), others=others, tails=tails)))
+    stamps = array("I", [_stamp(file)]) * len(headers)
+    return _Source(Piece(file, 0, len(headers)), stamps, f"{file} {len(headers)}", headers)
+
+
+def _stamp(file: str, start: int = 0) -> int:
+    """A number of 32 bits that stands for a file's size and time of change; the start where there is no file."""
+    try:
+        found = os.stat(file)
+    except (OSError, ValueError):
+        return start
+    return zlib.crc32(f"{found.st_size} {found.st_mtime_ns}".encode(), start)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -34,15 +34,20 @@ class Manifest:
     Args:
         folder: of the parts; made if need be.
         job: what they are the results of: plain types under ``command``, ``checkpoint``, ``inputs``, ``settings``, …
+        stamps: of the images of each part, as `Part` has them.
 
     Attributes:
         finished: number of a part -> what its line says.
+        again: how many parts were whole, but their images changed since.
+        changed: how many images did.
     """
 
-    def __init__(self, folder: Path, job: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, job: Mapping[str, Any], stamps: Sequence[str]) -> None:
         self.folder = folder
         self.job = job
         self.finished: dict[int, dict[str, Any]] = {}
+        self.again = self.changed = 0
+        self._stamps = stamps
         self._lock = FolderLock(folder, "predicts", "another folder for --parts")
 
     def __enter__(self) -> Manifest:
@@ -107,7 +112,12 @@ class Manifest:
         for line in lines if job.get("parts") == self.job["parts"] else []:
             file = self.folder / line["file"]
             # a power failure may leave a file empty though its line is there
-            if file.is_file() and file.stat().st_size == line["bytes"]:
+            if not file.is_file() or file.stat().st_size != line["bytes"] or line["part"] not in range(job["parts"]):
+                continue
+            changed = _changed(line["stamps"], self._stamps[line["part"]])
+            self.again += changed > 0
+            self.changed += changed
+            if not changed:
                 self.finished[line["part"]] = line
 
     def _write_all(self) -> None:
@@ -167,7 +177,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[dict[str,
 
 
 def _is_line(line: Any) -> bool:
-    wanted = {"part": int, "file": str, "rows": int, "bytes": int, "errors": dict}
+    wanted = {"part": int, "file": str, "rows": int, "bytes": int, "errors": dict, "stamps": str}
     if not isinstance(line, dict) or not all(isinstance(line.get(name), kind) for name, kind in wanted.items()):
         return False
     try:
@@ -175,6 +185,11 @@ def _is_line(line: Any) -> bool:
     except ValueError:
         return False
     return all(isinstance(count, int) for count in line["errors"].values())
+
+
+def _changed(before: str, now: str) -> int:
+    """How many images have other stamps."""
+    return sum(before[place : place + 8] != now[place : place + 8] for place in range(0, len(now), 8))
 
 
 def _difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

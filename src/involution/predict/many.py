@@ -17,6 +17,7 @@ from involution.data.noticed import OF_TRAINING
 from involution.engine.files import network_origin
 from involution.engine.predictor import PredictError
 from involution.engine.settings import MOST
+from involution.engine.task import get_task
 from involution.extras import require
 from involution.predict.inputs import find_inputs
 from involution.predict.manifest import Manifest, check_parts_folder
@@ -121,6 +122,8 @@ def predict_many(
     far = next(filter(None, map(in_text, map(str, [*images, checkpoint, folder]))), None)
     if far:
         raise PredictError(f"large predictions take files and folders of this machine or a shared drive, got {far}")
+    if task is not None:
+        get_task(task).predictor.check_call(**options)
     require(*(["pyarrow"] if format == "parquet" else []), *(["ray", "pyarrow"] if workers.engine == "ray" else []))
     # before the work, and before the network is read
     target = Path(os.path.abspath(folder))
@@ -133,7 +136,7 @@ def predict_many(
     # how many images are read at a time does not change what is found
     settings = {option.name: option.default for option in predictor.options} | options
     settings.pop("batch_size", None)
-    predictor.check_options(**settings)
+    predictor.check_call(**options)
     for said in predictor.remarks(**settings):
         progress.say(said)
     reading = predictor.reading
@@ -149,7 +152,12 @@ def predict_many(
         "network": network_origin(checkpoint),
         "version": involution.__version__,
     }
-    with Manifest(target, job) as manifest:
+    with Manifest(target, job, [part.stamps for part in parts]) as manifest:
+        if manifest.changed:
+            progress.say(
+                f"{folder}: {manifest.changed:,} of the images changed since they were predicted; parts that are made "
+                f"again: {manifest.again:,}"
+            )
         left = [part for part in parts if part.number not in manifest.finished]
         whole = len(parts) - len(left)
         if whole:

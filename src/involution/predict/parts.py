@@ -70,7 +70,7 @@ class PartRunner:
                 errors.update([result.kind] if isinstance(result, SkippedImage) else [])
         size = (self.folder / name).stat().st_size
         line = {"part": part.number, "file": name, "rows": part.count, "bytes": size, "errors": dict(errors)}
-        return {**line, "noticed": noticed.to_dict()}
+        return {**line, "stamps": part.stamps, "noticed": noticed.to_dict()}
 
     def _images(self, piece: Piece) -> Iterator[str | Encoded | SkippedImage]:
         if piece.files:

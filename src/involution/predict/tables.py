@@ -91,6 +91,9 @@ class Table:
         file: a Parquet file.
         column: what `find_column` returned.
 
+    Attributes:
+        holds_paths: whether it has paths alone.
+
     Raises:
         DataError: for a file that can't be opened.
     """
@@ -98,6 +101,7 @@ class Table:
     def __init__(self, file: str, column: str) -> None:
         self.file, self.column = file, column
         self._opened = _open(file)
+        self.holds_paths = _is_text(self._opened.schema_arrow.field(column).type)
         metadata = self._opened.metadata
         groups = range(metadata.num_row_groups)
         # the first row of each group, and behind the last

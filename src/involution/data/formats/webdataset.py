@@ -9,6 +9,7 @@ from typing import Any
 from involution.data.addresses import is_remote, path_of
 from involution.data.errors import DataError
 from involution.data.findings import Findings
+from involution.data.numbering import tell_holes
 from involution.data.paths import ARCHIVES
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
@@ -25,10 +26,11 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     from involution.data.shards import ShardDataset
     from involution.data.splits import cut
 
-    splits = expand_shards(path, options.only)
     findings = Findings()
+    splits = expand_shards(path, options.only, findings)
     shards = [file for files in splits.values() for file in files]
     findings.saw(*map(str, shards))
+    tell_holes(shards, findings)
     local = not is_remote(shards[0])
     listed = path_of(path) if path_of(path).is_dir() else None
     folder = listed or shards[0].parent
@@ -65,13 +67,14 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     return classification_data(spec, classes, parts, findings, own, root)
 
 
-def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]]:
+def expand_shards(pattern: str, only: str | None = None, findings: Findings | None = None) -> dict[str, list[Path]]:
     """Shards per split, told apart by train, val or test in their names, or in those of their folders; else ``all``.
 
     Args:
         pattern: a folder of tar files, or a brace pattern such as `data/{train,val}-{000..031}.tar`; either may be an
             address.
         only: the one split that is wanted.
+        findings: told of hidden ones at an address; those in a folder are found with the rest.
 
     Raises:
         DataError: for missing shards, commands in place of files, or names of no split.
@@ -82,7 +85,10 @@ def expand_shards(pattern: str, only: str | None = None) -> dict[str, list[Path]
         raise DataError(f"webdataset:{pattern}: commands are not run; wanted tar files, or addresses of some")
     root = path_of(pattern)
     if root.is_dir():
-        files = sorted(file for file in root.rglob("*") if file.suffix.lower() == ".tar" and _is_shard(file, root))
+        there = sorted(file for file in root.rglob("*") if file.suffix.lower() == ".tar")
+        files = [file for file in there if _is_shard(file, root)]
+        if findings is not None and is_remote(root) and len(files) < len(there):
+            findings.ignore("hidden", *(file.relative_to(root) for file in there if not _is_shard(file, root)))
     else:
         files = [path_of(name, named=pattern) for name in expand_urls(pattern)]
         root = files[0].parent if files else root

@@ -94,7 +94,8 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
                 side, self.channels, card.mean, card.std, card.interpolation, card.crop_pct
             )
 
-    def check_options(self, *, topk: int = 5) -> None:
+    @classmethod
+    def check_options(cls, *, topk: int = 5) -> None:
         """Refuse fewer than one class."""
         if topk < 1:
             raise PredictError(f"wanted topk of 1 or more, got {topk}")

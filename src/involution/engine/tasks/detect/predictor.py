@@ -141,7 +141,8 @@ class DetectionPredictor(Predictor[DetectionResult]):
         """The backbone with its feature pyramid."""
         return self.model.get_submodule("backbone")
 
-    def check_options(self, *, score: float = 0.5) -> None:
+    @classmethod
+    def check_options(cls, *, score: float = 0.5) -> None:
         """Refuse a score outside 0 to 1."""
         if not 0 <= score <= 1:
             raise PredictError(f"wanted a score from 0 to 1, got {score}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
+from involution.data.addresses import is_remote
 from involution.data.findings import Findings, some
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look
 from involution.data.noticed import tell_headers
@@ -22,7 +25,7 @@ class ImageNames:
 
     A name is a path below one of the folders; as tools of labelling write it, it may have backslashes, be URL-encoded,
     or lead elsewhere: be absolute, a whole address, or begin with ``..``. Then the one file of its base name is taken;
-    a file outside the folders never is.
+    a file outside the folders never is. Where a folder that the name gives is here, its file must be in it.
 
     Args:
         folders: where to look, in this order; base names are looked for in and below the first.
@@ -31,28 +34,56 @@ class ImageNames:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
         self.by_base_name: list[str] = []
+        # base names that lie in several folders elsewhere
+        self._shared: set[str] = set()
         self._index: dict[str, list[Path]] | None = None
+
+    def expect(self, names: Iterable[object]) -> None:
+        """Know all names beforehand: of a base name that is in several folders, the folder's name must fit, too."""
+        folders: dict[str, set[str]] = {}
+        for name in names:
+            if isinstance(name, str):
+                place = PurePosixPath(_plain(name)[1])
+                folders.setdefault(nfc(place.name), set()).add(str(place.parent))
+        self._shared = {name for name, found in folders.items() if len(found) > 1}
 
     def find(self, name: object) -> Path | str:
         """The file of that name, or why there is none."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             return f"file_name {name!r} is not a path inside the folder of images"
-        # local files of Label Studio: /data/local-files/?d=folder/name.png
-        slashed = name.replace("\\", "/").rpartition("?d=")[2]
-        plain = unquote(urlsplit(slashed).path if "://" in slashed else slashed)
+        slashed, plain = _plain(name)
         elsewhere = plain.startswith("/") or PureWindowsPath(plain).is_absolute() or "://" in slashed
         elsewhere = elsewhere or ".." in PurePosixPath(plain).parts
-        for candidate in () if elsewhere else (name, slashed, plain):
+        inside = self._inside(plain) if elsewhere and "://" not in slashed else None
+        for candidate in (inside,) if inside else () if elsewhere else (name, slashed, plain):
             for folder in self.folders:
                 if (file := as_stored(folder / candidate)).is_file():
                     return file
+        missing = f"no such file: {name if elsewhere else self.folders[0] / plain}"
+        own = PurePosixPath(inside or ("" if elsewhere else plain)).parent
+        if inside or (own.parts and any((folder / own).is_dir() for folder in self.folders)):
+            return missing
         found = self._by_base_name(PurePosixPath(plain).name) or self._by_base_name(PurePosixPath(slashed).name)
-        if len(found) == 1:
+        # the folders above may tell which is meant
+        depths = [_common(file, plain) for file in found]
+        least = 2 if nfc(PurePosixPath(plain).name) in self._shared else 1
+        best = [file for file, depth in zip(found, depths, strict=True) if depth == max(depths) and depth >= least]
+        if len(best) == 1:
             self.by_base_name.append(name)
-            return found[0]
-        if found:
-            return f"file_name {name!r} could be any of {len(found)} files of that name"
-        return f"no such file: {name if elsewhere else self.folders[0] / plain}"
+            return best[0]
+        if best:
+            return f"file_name {name!r} could be any of {len(best)} files of that name"
+        return missing
+
+    def _inside(self, name: str) -> str | None:
+        """An absolute name as one below the folders, if it leads there."""
+        if ".." in PurePosixPath(name).parts:
+            return None
+        for folder in self.folders:
+            for root in () if is_remote(folder) else (os.path.abspath(folder), os.path.realpath(folder)):
+                if Path(name).is_relative_to(root):
+                    return Path(name).relative_to(root).as_posix()
+        return None
 
     def _by_base_name(self, name: str) -> list[Path]:
         if self._index is None:
@@ -65,6 +96,19 @@ class ImageNames:
         """Say which names were found by their last part alone."""
         if self.by_base_name:
             findings.note(f"{where}: image files found by the last part of their name: {some(self.by_base_name)}")
+
+
+def _plain(name: str) -> tuple[str, str]:
+    """A name with slashes, and the same without the encoding of addresses."""
+    # local files of Label Studio: /data/local-files/?d=folder/name.png
+    slashed = name.replace("\\", "/").rpartition("?d=")[2]
+    return slashed, unquote(urlsplit(slashed).path if "://" in slashed else slashed)
+
+
+def _common(file: Path, name: str) -> int:
+    """How many of the last parts of two paths are the same; the last one is."""
+    pairs = zip(file.parts[-2::-1], PurePosixPath(name).parts[-2::-1], strict=False)
+    return 1 + sum(1 for _ in takewhile(lambda pair: nfc(pair[0]) == nfc(pair[1]), pairs))
 
 
 def check_files(

@@ -55,8 +55,8 @@ _FORMATS = {
     "JPEG2000": "jpg_2000",
 }
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
-# of a file, in which JPEG 2000 tells how it is coded
-_HEAD = 4096
+# of a file, in which JPEG 2000 and WebP tell how it is coded, behind its profile
+_HEAD = 2**16
 # the library joins the parts of a comment one by one
 _MAX_GIF_WORDS = 1_000_000
 _ORIENTATION = 0x0112
@@ -193,8 +193,8 @@ def read_image(
 def open_pixels(path: str | os.PathLike[str] | BinaryIO, reading: Reading | None = None) -> Iterator[Image]:
     """An image file, or an open stream of one, decoded as it is, in the mode that it has, turned as `read_image` does.
 
-    Its ``info["lossy"]`` tells in words how it was stored if that does not keep values, and ``info["most"]`` the
-    largest value that its file can hold, where the library spreads 0 to it over 0 to 255.
+    Its ``info["lossy"]`` is what `involution.data.tiff.lossy` says of it, and ``info["most"]`` the largest value that
+    its file can hold, where the library spreads 0 to it over 0 to 255.
 
     Raises:
         ImageError: as `read_image`.

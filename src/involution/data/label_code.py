@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from involution.data.errors import DataError
+from involution.data.findings import some
 from involution.data.images import ImageError, Reading, is_deep, open_pixels
 from involution.data.text import nfc, read_lines, read_names
 
@@ -25,6 +26,7 @@ _UNKNOWN = -1
 Colour = tuple[int, int, int]
 # name 128 64 0, name: 128,64,0:: (CVAT), 128 64 0 name (CamVid)
 _NAME_FIRST = re.compile(r"(.*?)[\s:,;]+(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})[\s:,;]*")
+_CVAT = re.compile(r"([^:]*):([\d,\s]*):([^:]*):([^:]*)")
 _COLOUR_FIRST = re.compile(r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})[\s:,;]+(.*)")
 
 
@@ -54,8 +56,12 @@ class LabelCode:
             ImageError: for a file that can't be read, or that holds something else.
         """
         with open_pixels(file, reading) as image:
-            if image.info["lossy"]:
-                said = f"a label map saved as {image.info['lossy']}, which changes values; save it as PNG"
+            loss, unsure = image.info["lossy"]
+            # a colour that changed is no class's
+            if loss and not (unsure and self.colours is not None):
+                said = (
+                    f"a label map saved as {loss}, which {'may change' if unsure else 'changes'} values; save it as PNG"
+                )
                 raise ImageError(f"{file}: {said}")
             if self.colours is not None:
                 return self._of_colours(np.asarray(image.convert("RGB")), file)
@@ -155,18 +161,39 @@ def classes_of_values(values: Mapping[Any, Any]) -> list[str]:
     return list(dict.fromkeys(name for name in _values(values).values() if name is not None))
 
 
-def read_classes(file: Path) -> tuple[list[str], dict[Colour, int] | None]:
+def read_classes(file: Path, findings: Findings | None = None) -> tuple[list[str], dict[Colour, int] | None]:
     """Class names of label maps, and their colours where every line has one: ``road 128 64 128``.
 
+    Args:
+        file: the list; CVAT's labelmap.txt has lines of ``label:color_rgb:parts:actions``.
+        findings: told of what is not read.
+
     Raises:
-        DataError: for a file that can't be read, names or colours that appear twice.
+        DataError: for a file that can't be read, names or colours that appear twice, or lines without a colour beside
+            those with one.
     """
     lines = read_lines(file) if file.suffix.lower() != ".json" else []
     # CVAT begins with a heading
     lines = lines[1:] if lines and re.match(r"#\s*label\b", lines[0]) else lines
+    fields = [_CVAT.fullmatch(line) for line in lines]
+    if lines and all(fields):
+        lines = [f"{field[1]}:{field[2]}" if field[2].strip() else field[1] for field in fields if field]
+        busy = [field[1] for field in fields if field and (field[3].strip() or field[4].strip())]
+        if busy and findings is not None:
+            findings.note(f"{file.name}: parts and actions of classes are not read: {some(busy)}")
+    elif file.name == "labelmap.txt" and any(fields):
+        wrong = lines[fields.index(None)]
+        raise DataError(
+            f"{file}: wanted lines of label:color_rgb:parts:actions, such as road:128,64,128::, got {wrong!r}"
+        )
     pairs = [_coloured(line) for line in lines]
+    if 2 * sum(map(bool, pairs)) > len(pairs) and not all(pairs):
+        raise DataError(
+            f"{file}: {lines[pairs.index(None)]!r} has no colour, but most other classes have; wanted one for each, "
+            "such as: road 128 64 128"
+        )
     if not pairs or not all(pairs):
-        return read_names(file, most=IGNORED), None
+        return (_different(lines, file) if fields and all(fields) else read_names(file, most=IGNORED)), None
     names = [name for name, _ in pairs if name]  # type: ignore[misc]
     colours = {colour: label for label, (_, colour) in enumerate(pairs)}  # type: ignore[misc]
     if len(set(names)) < len(pairs) or len(colours) < len(pairs):
@@ -174,6 +201,13 @@ def read_classes(file: Path) -> tuple[list[str], dict[Colour, int] | None]:
     if any(value > 255 for colour in colours for value in colour):
         raise DataError(f"{file}: colours have values from 0 to 255")
     return names, colours
+
+
+def _different(lines: Sequence[str], file: Path) -> list[str]:
+    names = [nfc(line.strip()) for line in lines]
+    if not all(names) or len(set(names)) < len(names) or not 2 <= len(names) <= IGNORED:
+        raise DataError(f"{file}: wanted 2 to {IGNORED} different class names, got {', '.join(names[:12])}")
+    return names
 
 
 def _coloured(line: str) -> tuple[str, Colour] | None:

@@ -1,4 +1,4 @@
-"""What TIFF and JPEG 2000 files say of their pixels that the image library passes over."""
+"""What TIFF, JPEG 2000 and WebP files say of their pixels that the image library passes over."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _SIGN = 258, 259, 262, 277, 339
 # of GDAL, for satellite and elevation data
 _NO_DATA = 42113
 # kinds of compression
-_JPEG = (6, 7, 34892)
-# of JPEG 2000: the marker of how the image is coded, and where behind it 0 stands for a transform that rounds
-_CODING, _TRANSFORM = b"\xff\x52", 13
+_JPEG, _WEBP = (6, 7, 34892), 50001
+_TIFF = "TIFF with JPEG's compression"
+# of JPEG 2000: its beginning, the marker of how the image is coded, and where behind it 0 stands for a transform that
+# rounds
+_START, _CODING, _TRANSFORM = b"\xff\x4f\xff\x51", b"\xff\x52", 13
 
 
 def is_preview(image: Image, head: bytes) -> bool:
@@ -59,19 +61,41 @@ def names_no_data(image: Image) -> bool:
     return image.format == "TIFF" and _NO_DATA in _tags(image)
 
 
-def lossy(image: Image, head: bytes) -> str:
-    """How an image was stored that does not keep its values, in words; "" for one that keeps them.
+def lossy(image: Image, head: bytes) -> tuple[str, bool]:
+    """How an image was stored that does not keep its values, in words, and whether it may have kept them.
+
+    The words are empty for one that kept them. JPEG 2000 with the transform that does not round, but cut to a size,
+    can't be told from one that is whole.
 
     Args:
         image: opened, not decoded.
         head: the first kilobytes of its file.
     """
     if image.format in ("JPEG", "MPO"):
-        return "JPEG"
+        return "JPEG", False
+    if image.format in ("AVIF", "HEIF"):
+        # nothing but a decoder of video knows
+        return {"AVIF": "AVIF", "HEIF": "HEIC"}[image.format], True
     if image.format == "TIFF":
-        return "TIFF with JPEG's compression" if _tags(image).get(_COMPRESSION) in _JPEG else ""
-    coding = head.find(_CODING) if image.format == "JPEG2000" else -1
-    return "JPEG 2000 with loss" if coding >= 0 and head[coding + _TRANSFORM : coding + _TRANSFORM + 1] == b"\0" else ""
+        kind = _tags(image).get(_COMPRESSION)
+        return ("TIFF with WebP's compression", True) if kind == _WEBP else (_TIFF if kind in _JPEG else "", False)
+    if image.format == "WEBP":
+        return "WebP with loss" if _is_lossy_webp(head) else "", False
+    coding = head.find(_CODING, max(head.find(_START), 0)) if image.format == "JPEG2000" else -1
+    rounds = coding >= 0 and head[coding + _TRANSFORM : coding + _TRANSFORM + 1] == b"\0"
+    return "JPEG 2000 with loss" if rounds else "", False
+
+
+def _is_lossy_webp(head: bytes) -> bool:
+    """Whether the first chunk of pixels is one of video's."""
+    place = 12
+    while place + 8 <= len(head):
+        kind, size = head[place : place + 4], int.from_bytes(head[place + 4 : place + 8], "little")
+        if kind in (b"VP8 ", b"VP8L"):
+            return kind == b"VP8 "
+        # of an animation the first frame is inside
+        place += 8 + (16 if kind == b"ANMF" else size + size % 2)
+    return False
 
 
 def _tags(image: Image) -> Any:

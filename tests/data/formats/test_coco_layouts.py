@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 from coco_sets import content, folder_of_coco, open_root, pictures, small, write
 
+from involution.data.box_files import ImageNames
 from involution.data.errors import DataError
 from involution.data.registry import open_data
 
@@ -114,6 +115,30 @@ def test_as_label_studio_exports_it(tmp_path):
     data = open_root(tmp_path, only="val")
     assert [scene.file.name for scene in data.val.record.scenes] == list(NAMES.values())
     assert "all: image files found by the last part of their name: 8 (/label-studio" in data.findings.lines()[0]
+
+
+def test_folders_tell_files_of_one_name_apart(tmp_path):
+    folder = tmp_path / "images"
+    for size, inner in ((64, "a"), (80, "b")):
+        (folder / inner).mkdir(parents=True)
+        PIL.Image.new("RGB", (size, 48)).save(folder / inner / "1.png")
+
+    def named(*names):
+        found = ImageNames([folder])
+        found.expect(names)
+        return [str(found.find(name)).removeprefix(f"{folder}/") for name in names]
+
+    # below the folder, from another machine, and both ways to write them
+    assert named(f"{folder}/b/1.png", f"{folder}/a/1.png") == ["b/1.png", "a/1.png"]
+    assert named("/data/b/1.png", "C:\\photos\\a\\1.png") == ["b/1.png", "a/1.png"]
+    assert named("/data/c/1.png") == ["file_name '/data/c/1.png' could be any of 2 files of that name"]
+    # one of them is gone: the other is not taken for it
+    (folder / "b" / "1.png").unlink()
+    for name in (f"{folder}/b/1.png", "b/1.png"):
+        assert named(name) == [f"no such file: {name if name[0] == '/' else folder / name}".removeprefix(f"{folder}/")]
+    assert named("/data/b/1.png", "/data/a/1.png") == ["no such file: /data/b/1.png", "a/1.png"]
+    # nothing outside is ever read
+    assert named(f"{folder}/a/../../secret.png")[0].startswith("no such file")
 
 
 def test_a_last_part_of_a_name_must_be_unique(root):

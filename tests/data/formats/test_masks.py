@@ -187,6 +187,29 @@ def test_three_classes_of_which_one_occurs_nowhere_while_255_does(tmp_path):
     assert "train: no pixels of 1 (scar); the value 255, meaning ignored, covers 0.78% of the pixels" in notes
 
 
+def test_parts_and_actions_of_cvat_are_told(masks):
+    (masks / "labelmap.txt").write_text(HEADING + "sky:0,0,0::\nroad:0,0,255:lane,kerb:\ncar:9,9,9:wheel:drive,park\n")
+    (masks / "classes.txt").unlink()
+    with pytest.raises(DataError, match="colours are no class's"):
+        open_root(masks)
+    # without colours their places are the values
+    (masks / "labelmap.txt").write_text(HEADING + "sky:::\nroad::lane,kerb:\ncar::wheel:drive,park\n")
+    data = open_root(masks)
+    assert data.classes == ["sky", "road", "car"]
+    assert "labelmap.txt: parts and actions of classes are not read: 2 (road, car)" in data.findings.notes
+    for text, said in (
+        (
+            "sky:0,0,0::\nroad:0,0,255:lane\n",
+            r"wanted lines of label:color_rgb:parts:actions, .* got 'road:0,0,255:lane'",
+        ),
+        ("sky:0,0,0::\nroad:::\ncar:9,9,9::\n", r"'road' has no colour, but most other classes have; wanted one for"),
+        ("sky:::\nsky:::\n", "wanted 2 to 255 different class names, got sky, sky"),
+    ):
+        (masks / "labelmap.txt").write_text(HEADING + text)
+        with pytest.raises(DataError, match=said):
+            open_root(masks)
+
+
 COLOURS = {
     "classes.txt": ("background 0 0 0\nroad 128 64 128\n", ["background", "road"]),
     "labelmap.txt": ("background:0,0,0::\nroad:128,64,128::\n", ["background", "road"]),
@@ -241,13 +264,16 @@ def test_a_map_saved_as_jpeg_says_why(tmp_path):
     [
         (".tif", {"compression": "jpeg", "quality": 75}, "TIFF with JPEG's compression"),
         (".jp2", {"irreversible": True, "quality_layers": [20]}, "JPEG 2000 with loss"),
+        (".webp", {"quality": 80}, "WebP with loss"),
+        # behind a profile
+        (".webp", {"quality": 80, "icc_profile": bytes(9001)}, "WebP with loss"),
         (".tif", {"compression": "tiff_lzw"}, ""),
         (".jp2", {}, ""),
     ],
 )
 def test_other_files_that_do_not_keep_values(tmp_path, suffix, options, said):
-    if suffix == ".jp2" and not PIL.features.check("jpg_2000"):
-        pytest.skip("the image library has no JPEG 2000")
+    if suffix in (".jp2", ".webp") and not PIL.features.check({".jp2": "jpg_2000", ".webp": "webp"}[suffix]):
+        pytest.skip(f"the image library has no {suffix}")
     binary(tmp_path, [0, 1])
     (tmp_path / "labels" / "train" / "a.png").unlink()
     stripes = np.resize(np.array([0, 1], np.uint8), (8, 8))
@@ -257,6 +283,31 @@ def test_other_files_that_do_not_keep_values(tmp_path, suffix, options, said):
             open_root(tmp_path)
     else:
         assert open_root(tmp_path).train[0][1].tolist() == stripes.tolist()
+
+
+@pytest.mark.skipif(not PIL.features.check("avif"), reason="the image library has no AVIF")
+def test_what_may_have_changed_is_taken_where_its_colours_tell(tmp_path):
+    binary(tmp_path, [0, 1])
+    (tmp_path / "labels" / "train" / "a.png").unlink()
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, 4:] = 255
+    PIL.Image.fromarray(pixels).save(tmp_path / "labels" / "train" / "a.avif", quality=100, subsampling="4:4:4")
+    with pytest.raises(DataError, match="a label map saved as AVIF, which may change values; save it as PNG"):
+        open_root(tmp_path)
+    save(tmp_path / "labels" / "val" / "a.png", pixels)
+    (tmp_path / "classes.txt").write_text("dark 0 0 0\nlight 255 255 255\n")
+    assert open_root(tmp_path).train[0][1][0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_webp_without_loss_keeps_values(tmp_path):
+    (tmp_path / "classes.txt").write_text("background 0 0 0\nroad 128 64 128\n")
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, 4:] = (128, 64, 128)
+    for split in ("train", "val"):
+        save(tmp_path / split / "a.jpg", pixels)
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        PIL.Image.fromarray(pixels).save(tmp_path / "labels" / split / "a.webp", lossless=True)
+    assert (open_root(tmp_path).train[0][1][:, 4:] == 1).all()
 
 
 def test_an_ignored_zero_is_no_hint_for_a_class(tmp_path):

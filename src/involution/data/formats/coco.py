@@ -161,6 +161,7 @@ def _images(items: list[Any], names: ImageNames, split: str, findings: Findings,
     owner: dict[Path, int] = {}
     known: set[int] = set()
     unsized: list[str] = []
+    names.expect(item.get("file_name") for item in items if isinstance(item, dict))
     for item in items:
         found = _image_file(item, names)
         if not isinstance(found, Path):

@@ -55,7 +55,7 @@ def _classes(root: Path, findings: Findings) -> tuple[list[str], dict[tuple[int,
     if files:
         findings.saw(*files)
         one_list(files, lambda file: read_classes(file)[0])
-        return read_classes(files[0])
+        return read_classes(files[0], findings)
     raise DataError(
         f"no such file: {root / 'classes.txt'}; wanted the class names, one per line, in the order of the labels from 0"
     )

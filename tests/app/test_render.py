@@ -32,6 +32,18 @@ def test_names_are_never_markup():
     assert html.count("&lt;script&gt;") >= 12
 
 
+def test_what_is_not_listed_is_counted():
+    names = tuple(f"class {number}" for number in range(20))
+    shares = {name: (20 - number) / 210 for number, name in enumerate(names)}
+    boxes = DetectionResult("image", 0.01, (6, 8), names, (1,) * 20, (0.9,) * 20, ((1.0, 1.0, 5.0, 5.0),) * 20)
+    labels = SegmentationResult("image", 0.01, names, shares, torch.zeros(6, 8, dtype=torch.uint8))
+    html = [predictions_html([(IMAGE, Prediction("net", 5, result))]) for result in (boxes, labels)]
+    assert [page.count("<li>") for page in html] == [12, 12]
+    assert "<p class=muted>and 8 more with lower scores</p>" in html[0]
+    assert "<p class=muted>and 8 more classes, 17.1 % of the pixels together</p>" in html[1]
+    assert "class 11 4.3 % and 8 more" in html[1]
+
+
 def test_small_pictures_are_enlarged_pixel_by_pixel():
     assert enlargement(IMAGE) == 60
     image = Image.new("L", (8, 6))

@@ -110,21 +110,28 @@ def _bar(label: str, share: float, swatch: str) -> str:
 def _objects(image: Image, result: DetectionResult) -> str:
     counts = Counter(result.labels)
     found = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in counts.items()) or "nothing"
-    rows = "".join(
-        _bar(label, score, "") for label, score in list(zip(result.labels, result.scores, strict=True))[:_MOST_ROWS]
-    )
+    rows = [_bar(label, score, "") for label, score in zip(result.labels, result.scores, strict=True)]
     what = "boxes" if result.masks is None else "boxes and masks"
     drawn = _image(draw_detections(image, result), f"The image with {what}: {found}")
     full = f" – as many as the detector finds at most, {result.most}; others may be missing" if result.full else ""
-    return _both(drawn, f'<p>Found: {escape(found)}{full}</p><ol class="bars">{rows}</ol>')
+    return _both(drawn, f"<p>Found: {escape(found)}{full}</p>{_bars(rows, 'with lower scores')}")
 
 
 def _map(image: Image, result: SegmentationResult) -> str:
     colours = dict(result.legend())
-    rows = [_bar(name, share, _swatch(colours[name])) for name, share in list(result.shares.items())[:_MOST_ROWS]]
-    found = ", ".join(f"{name} {_percent(share)}" for name, share in list(result.shares.items())[:_MOST_ROWS])
+    rows = [_bar(name, share, _swatch(colours[name])) for name, share in result.shares.items()]
+    shares = list(result.shares.items())
+    found = ", ".join(f"{name} {_percent(share)}" for name, share in shares[:_MOST_ROWS])
+    rest = sum(share for _, share in shares[_MOST_ROWS:])
+    found += f" and {len(shares) - _MOST_ROWS} more" if len(shares) > _MOST_ROWS else ""
     drawn = _image(draw_segmentation(image, result), f"The image with the classes' colours: {found}")
-    return _both(drawn, f'<ol class="bars">{"".join(rows)}</ol>')
+    return _both(drawn, _bars(rows, f"classes, {_percent(rest)} of the pixels together"))
+
+
+def _bars(rows: Sequence[str], rest: str) -> str:
+    """The first bars, and how many more there are."""
+    more = f"<p class=muted>and {len(rows) - _MOST_ROWS} more {escape(rest)}</p>" if len(rows) > _MOST_ROWS else ""
+    return f'<ol class="bars">{"".join(rows[:_MOST_ROWS])}</ol>{more}'
 
 
 def _swatch(colour: RGB | None) -> str:

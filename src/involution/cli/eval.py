@@ -121,8 +121,13 @@ class EvalCommand:
                 table.add_row(*map(Text, row))
             if header:
                 console.print(table)
-        for line in filter(None, (found.summary(), beside)):
-            console.print(line, highlight=False)
+        elsewhere = (
+            []
+            if args.output or len(found.classes) <= _MANY_CLASSES or not found.class_table()[1]
+            else [f"figures of each of the {len(found.classes):,} classes: --output FILE"]
+        )
+        for line in filter(None, (found.summary(), beside, *elsewhere)):
+            console.print(line, markup=False, highlight=False)
         figures = {
             "checkpoint": str(args.checkpoint),
             "split": found.split,

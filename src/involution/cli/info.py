@@ -17,23 +17,24 @@ def run(args: Namespace) -> int:
     """Print the report; returns 0."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from involution.extras import EXTRAS, is_installed
     from involution.ops.info import served
 
     console = Console()
-    console.print(*_versions(), sep="\n", highlight=False)
+    console.print(*_versions(), sep="\n", markup=False, highlight=False)
     table = Table(
         "operator", "device", "kernel", "why not a faster one", title="which kernel runs", title_justify="left"
     )
     for row in served():
-        table.add_row(row.operator, row.device, row.kernel, row.why_not)
+        table.add_row(*map(Text, (row.operator, row.device, row.kernel, row.why_not)))
     console.print(table)
     extras = Table("extra", "for", "", title="optional parts", title_justify="left")
     for name, extra in EXTRAS.items():
         missing = [package for package in extra.packages if not is_installed(package)]
-        state = f'{", ".join(missing)} missing: pip install "involution\\[{name}]"' if missing else "installed"
-        extras.add_row(name, extra.purpose, state)
+        state = f'{", ".join(missing)} missing: pip install "involution[{name}]"' if missing else "installed"
+        extras.add_row(*map(Text, (name, extra.purpose, state)))
     console.print(extras)
     return 0
 

@@ -39,7 +39,12 @@ class Steps:
     def __init__(self, total: int | None, title: str) -> None:
         self._console = console = Console(stderr=True)
         self._last = ""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._progress = Progress(
             *columns, console=console, auto_refresh=False, transient=True, disable=not console.is_interactive
         )

@@ -56,7 +56,7 @@ class ProgressBar(L.Callback):
             self._progress = Progress(
                 _Title(),
                 BarColumn(bar_width=10),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[figures]}", markup=False),
                 TimeRemainingColumn(table_column=Column(no_wrap=True)),
                 TextColumn("left"),
                 console=self.console,

@@ -63,6 +63,13 @@ def test_turned_images_are_told_once(here, capsys):
     )
 
 
+def test_a_group_that_there_is_not_is_told_before_anything_is_drawn(here, capsys):
+    words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "stages", "animation", "--group", "99"]
+    assert main([*words, "--output", "out"]) == 2
+    assert "groups of kernels; got group 99" in capsys.readouterr().err
+    assert not list((here / "out").glob("*.png"))
+
+
 def test_layers_are_listed(here, capsys):
     assert main(["explain", "--checkpoint", "a.ckpt", "--list-layers", "--frames", "9"]) == 0
     out, err = capsys.readouterr()

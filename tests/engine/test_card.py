@@ -100,6 +100,19 @@ def test_pretrained_of_0_1_0_is_dropped():
         ({"position": [1, -1]}, "wanted the epoch and batch"),
         ({"category_ids": [1]}, "has 1 category ids for 10 classes"),
         ({"recipe": "digits"}, "wanted settings by name"),
+        ({"recipe": {"data": "digits"}}, r"has recipe\.data 'digits', wanted settings by name"),
+        ({"recipe": {"data": {"spec": 3}}}, r"has recipe\.data\.spec 3, wanted a data set"),
+        ({"recipe": {"data": {"exif": ["apply"]}}}, r"recipe\.data\.exif \['apply'\], wanted apply or ignore"),
+        ({"recipe": {"model": [3]}}, r"has recipe\.model \[3\], wanted settings by name"),
+        ({"recipe": {"model": {"args": "x"}}}, r"has recipe\.model\.args 'x', wanted arguments by name"),
+        *(
+            (
+                {"recipe": {"data": {"value_range": value}}},
+                r"has recipe\.data\.value_range .*, wanted two finite numbers",
+            )
+            for value in ("ab", 5, ["a", "b"], [1], [1, 2, 3], [5, 1], [3, 3], [0, 1e40], [True, 2], {"0": 1})
+        ),
+        ({"recipe": {"data": {"value_range": [0, math.inf]}}}, "its card is inf, wanted a finite number"),
         ({"versions": {"torch": 2}}, "wanted versions by name"),
         ({"classes": 10**400}, "has a whole number beyond"),
     ],

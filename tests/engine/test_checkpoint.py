@@ -80,7 +80,9 @@ def test_cards_that_do_not_fit(tmp_path, trained):
     ):
         load(file)
     file = changed(trained, tmp_path, lambda found: found["involution"]["recipe"]["model"].update(name="rednet5"))
-    with pytest.raises(CheckpointError, match=r"can't be made: no model named 'rednet5'; did you mean rednet"):
+    with pytest.raises(
+        CheckpointError, match=r"its recipe can't be used: no model named 'rednet5'; did you mean rednet"
+    ):
         load(file)
 
 

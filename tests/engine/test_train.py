@@ -8,6 +8,7 @@ from generated import image_folder
 from involution.data.images import ImageError
 from involution.engine import evaluate, load, train
 from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
+from involution.engine.checkpoint import CheckpointError
 from involution.engine.config import ConfigError
 from involution.engine.files import RECORD
 
@@ -178,6 +179,28 @@ def test_wrong_settings(make_config, changes, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         train(make_config(**{"name": "run", **changes}), progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__name": "test_resnett"}, "no model named 'test_resnett'"),
+        ({"model__weights": "nowhere.ckpt"}, "no such checkpoint: nowhere.ckpt"),
+        ({"trainer__accelerator": "foo"}, r"can't run on devices=1, trainer\.accelerator=foo"),
+        ({"trainer__precision": "16-mixed"}, r"trainer\.precision 16-mixed does not work on this device"),
+        ({"trainer__strategy": "fsdp"}, r"trainer\.strategy fsdp shares the weights out among several devices"),
+    ],
+)
+def test_what_can_be_known_before_is_told_before_the_data_is_read(make_config, changes, message):
+    changes = {"trainer__accelerator": "cpu", **changes}
+    with pytest.raises((ConfigError, CheckpointError), match=message):
+        train(make_config(data__spec="imagefolder:nowhere", **changes), progress=False)
+
+
+def test_an_evaluation_tells_of_its_device_before_the_data_is_read(make_config):
+    result = train(make_config(trainer__epochs=1), progress=False)
+    with pytest.raises(ConfigError, match=r"can't run on devices=1, trainer\.accelerator=foo"):
+        evaluate(result.best, "imagefolder:nowhere", accelerator="foo")
 
 
 def test_a_batch_of_one_and_batch_norm_end_in_one_line(make_config, capsys):

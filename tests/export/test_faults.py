@@ -231,6 +231,8 @@ def test_an_operator_that_a_format_does_not_have(format, module, message, here):
 
 
 def test_a_compiler_that_is_missing(checkpoints, here, monkeypatch, capsys):
+    # before the work
+    monkeypatch.setattr("involution.export.write.real_images", None)
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     told = refused(capsys, checkpoints["grey"], "--format", "aoti")

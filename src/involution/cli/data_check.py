@@ -143,7 +143,10 @@ class _Sheet:
     def __init__(self, folder: Path, task: str, spec: str) -> None:
         from involution.engine.files import Origin, absolute
         from involution.engine.outputs import free_names
+        from involution.extras import require
 
+        # what drawing needs, and what training does to images
+        require("matplotlib", "torchvision", "lightning")
         self.folder, self.task = folder, task
         self.origin = Origin(f"data check --task {task}", (absolute(spec),))
         (self.data,) = (folder / f"{name}.json" for name in free_names(folder, [("data", self.origin)], [".json"]))

@@ -166,6 +166,7 @@ def _draw(
         receptive_field_figure,
         stages_figure,
     )
+    from involution.explain.figures import chosen_groups
 
     # those of the average were told of
     view = subject.view(image, None if image in pictures.average and averaged else noticed)
@@ -174,8 +175,10 @@ def _draw(
         notes.setdefault(note, []).append(image)
     layer, style, groups = pictures.layer, pictures.style, pictures.groups
     found = layer_map(view, layer)
-    # positions are checked before anything is drawn
+    # positions and groups are checked before anything is drawn
     places = [found.position(*view.input_pixel(x, y)) for x, y in pictures.points]
+    if groups and {"kernels", "heatmap", "animation"} & set(pictures.what):
+        chosen_groups(groups, found, len(groups))
     views = [view, *([other] if other else [])]
     figures = {
         "kernels": lambda: kernels_figure(view, layer, list(dict.fromkeys(places)) or None, groups=groups, style=style),
@@ -202,15 +205,17 @@ def _draw(
 
 def _written(pictures: Pictures, animation: Any, name: str, image: Path, attempts: Attempts) -> Iterator[Path]:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from involution.explain import save_animation
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_interactive) as progress:
+    # names of files may have brackets
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as progress:
         for suffix in pictures.moving:
             file = pictures.folder / f"{name}{suffix}"
-            task = progress.add_task(file.name, total=pictures.frames)
+            task = progress.add_task(printable(file.name), total=pictures.frames)
 
             def tell(done: int, frames: int, task: Any = task) -> None:
                 progress.update(task, completed=done + 1)

@@ -38,6 +38,7 @@ class Options:
         background: whether images without objects are trained on, too.
         ignore_index: value of a label map whose pixels neither train nor count.
         values: class of each value of a label map, such as ``{0: background, 255: lesion}``; None for places.
+        given: whether a user set all this now, and should know what has no effect; not a checkpoint.
     """
 
     on_problem: str = "refuse"
@@ -53,6 +54,7 @@ class Options:
     background: bool = True
     ignore_index: int | None = 255
     values: Mapping[Any, str | None] | None = None
+    given: bool = True
 
     @property
     def reading(self) -> Reading:
@@ -157,6 +159,7 @@ def open_data(task: str, spec: str, options: Options | None = None) -> DataSet[A
     for name in ("split_seed", "split_by", "split_copies"):
         if (
             options.only is None
+            and options.given
             and name not in found.findings.drawn_by
             and getattr(options, name) != getattr(Options, name)
         ):

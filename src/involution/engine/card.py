@@ -77,6 +77,12 @@ class ModelCard:
         for name, (wanted, right) in _SCHEMA.items():
             if name in card and not right(card[name]):
                 raise CheckpointError(f"its card has {name} {shown(card[name])}, wanted {wanted}")
+        for setting, (wanted, right) in _OF_RECIPE.items():
+            value = card["recipe"]
+            for part in setting.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is not None and not right(value):
+                raise CheckpointError(f"its card has recipe.{setting} {shown(value)}, wanted {wanted}")
         known = {one.name: card[one.name] for one in fields(cls) if one.name in card}
         for name in ("input_size", "mean", "std"):
             known[name] = tuple(known[name])
@@ -209,6 +215,21 @@ _SCHEMA: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "versions": ("versions by name", lambda value: _by_name(value, lambda one: isinstance(one, str))),
     "category_ids": ("whole numbers", lambda value: _list(value, _integer, 0)),
     "position": ("the epoch and batch to resume from", lambda value: _list(value, _place, 2) and len(value) == 2),
+}
+
+
+def _range(value: Any) -> bool:
+    return _list(value, lambda one: _number(one) and abs(one) < 1e30) and len(value) == 2 and value[0] < value[1]
+
+
+# what is read of the recipe without its task; a setting that is null or not there has its default
+_OF_RECIPE: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "data": ("settings by name", _by_name),
+    "data.spec": ("a data set", lambda value: isinstance(value, str)),
+    "data.exif": ("apply or ignore", lambda value: value in ("apply", "ignore")),
+    "data.value_range": ("two finite numbers, the lower one first", _range),
+    "model": ("settings by name", _by_name),
+    "model.args": ("arguments by name", _by_name),
 }
 
 

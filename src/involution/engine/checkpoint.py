@@ -221,6 +221,18 @@ def _limited(weights: Mapping[str, Tensor]) -> Iterator[None]:
             hook.remove()
 
 
+def check_name(name: str) -> None:
+    """Raise `ConfigError` for a network that timm's registry, RedNet included, does not have."""
+    import timm
+
+    import involution.models  # noqa: F401  (registers RedNet)
+    from involution.data.errors import nearest
+    from involution.engine.settings import ConfigError
+
+    if not timm.is_model(name):
+        raise ConfigError(f"no model named {name!r}{nearest(name, timm.list_models())}")
+
+
 def create_network(name: str, args: Mapping[str, Any], num_classes: int, channels: int) -> nn.Module:
     """Make a network by its name in timm's registry, RedNet included.
 
@@ -229,13 +241,10 @@ def create_network(name: str, args: Mapping[str, Any], num_classes: int, channel
     """
     import timm
 
-    import involution.models  # noqa: F401  (registers RedNet)
-    from involution.data.errors import nearest
     from involution.engine.settings import ConfigError
     from involution.models.arguments import check_arguments, network_arguments
 
-    if not timm.is_model(name):
-        raise ConfigError(f"no model named {name!r}{nearest(name, timm.list_models())}")
+    check_name(name)
     try:
         if args:
             check_arguments(name, args, network_arguments(name))

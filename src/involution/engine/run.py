@@ -23,6 +23,7 @@ from involution.data.registry import Options
 from involution.data.survey import Survey, deep_warnings, survey
 from involution.engine import plan
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
+from involution.engine.card import ModelCard
 from involution.engine.checkpoint import CheckpointError, read_checkpoint, read_recipe
 from involution.engine.checks import check_config
 from involution.engine.classes import are_same, match_classes, some
@@ -45,9 +46,16 @@ from involution.engine.settings import ConfigError
 from involution.engine.signals import StopFlag
 from involution.engine.split_record import CONTENTS, contents, differences, joined, record, recorded, seen_before
 from involution.engine.task import TaskSpec, get_task
-from involution.engine.trainer import make_eval_trainer, make_trainer, on_gpu, processes, quiet
+from involution.engine.trainer import (
+    check_placement,
+    make_eval_trainer,
+    make_trainer,
+    on_gpu,
+    processes,
+    quiet,
+)
 from involution.engine.training_state import check_training_state
-from involution.engine.weights import fit_backbone, order_head
+from involution.engine.weights import check_weights, fit_backbone, order_head
 from involution.models.checkpoint import CheckpointReport
 
 
@@ -115,7 +123,10 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         start = find_start(config, resume)
         if start.found is None:
             folder.check_claim()
-        data = open_data(spec, config)
+            check_weights(config)
+        with quiet():
+            check_placement(config)
+        data = open_data(spec, config, None, start.card is None or _draws_anew(config, start.card))
         images = spec.train_set(config, data)
         num_images = len(images)  # type: ignore[arg-type]
         asked, (config, notes) = config, plan.fitted(config, num_images, processes(config))
@@ -378,7 +389,9 @@ def measure(
     config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
     # data of its own is measured whole, and need not have the other splits
     same = data_spec is None or _same_data(data_spec, training_spec)
-    data = open_data(spec, config, only=None if same else split)
+    with quiet():
+        check_placement(config, whole=True)
+    data = open_data(spec, config, None if same else split, False)
     measured = data.split(split)
     warnings = differences(recorded(found), record(data), [split]) if same else []
     warnings += seen_before(found, data, split, same)
@@ -491,11 +504,18 @@ def category_ids(data: DataSet[Any]) -> list[int]:
     return [] if record is None else list(record.category_ids)
 
 
-def open_data(spec: TaskSpec, config: RunConfig, only: str | None = None) -> DataSet[Any]:
-    """The data set of the settings, or one split of it."""
-    options = Options.of(config.data, only=only, **spec.data_options(config))
+def open_data(spec: TaskSpec, config: RunConfig, only: str | None = None, given: bool = True) -> DataSet[Any]:
+    """The data set of the settings, or one split of it; settings that have no effect are told if they were given."""
+    options = Options.of(config.data, only=only, given=given, **spec.data_options(config))
     data = registry.open_data(spec.name, config.data.spec, options)
     return data
+
+
+def _draws_anew(config: RunConfig, card: ModelCard) -> bool:
+    """Whether a resumed run has other settings of how splits are drawn than its checkpoint."""
+    before = card.recipe.get("data", {})
+    names = ("split_seed", "split_by", "split_copies")
+    return any(getattr(config.data, name) != before.get(name, getattr(config.data, name)) for name in names)
 
 
 def _tell(data: DataSet[Any], summary: bool) -> None:

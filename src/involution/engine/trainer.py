@@ -21,6 +21,14 @@ from involution.engine.progress import ProgressBar
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task
 
+# of Lightning's own
+_QUIET: dict[str, Any] = {
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+}
+
 
 def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: LeftOut | None = None, *more: Any) -> Any:
     """The trainer of a run, with more callbacks."""
@@ -66,10 +74,7 @@ def make_trainer(config: RunConfig, recorder: Any, progress: bool, left_out: Lef
         plugins=[RunCheckpoints(config.trainer.keep)],
         log_every_n_steps=1,
         num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
+        **_QUIET,
     )
     _check_devices(config, trainer)
     return trainer
@@ -86,6 +91,21 @@ def _check_devices(config: RunConfig, trainer: Any) -> None:
         raise ConfigError("trainer.sync_batchnorm works on GPUs alone: leave it out on CPUs")
 
 
+def check_placement(config: RunConfig, *, whole: bool = False) -> None:
+    """Refuse devices that there are not, and settings that don't go with them, before any data is read.
+
+    Args:
+        config: the settings.
+        whole: for an evaluation.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    trainer = _lightning(config, placement(config, whole=whole), logger=False, **_QUIET)
+    if not whole:
+        _check_devices(config, trainer)
+
+
 def make_eval_trainer(config: RunConfig, progress: bool, left_out: LeftOut) -> Any:
     """The trainer for an evaluation, which writes nothing."""
     from lightning.pytorch.callbacks import RichProgressBar
@@ -95,10 +115,7 @@ def make_eval_trainer(config: RunConfig, progress: bool, left_out: LeftOut) -> A
         placement(config, whole=True),
         logger=False,
         callbacks=[left_out, *([RichProgressBar()] if progress else [])],
-        enable_checkpointing=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
+        **{**_QUIET, "enable_progress_bar": progress},
     )
 
 
@@ -109,6 +126,12 @@ def _sharded() -> Any:
 
 
 def _trainer(config: RunConfig, where: dict[str, Any], **options: Any) -> Any:
+    trainer = _lightning(config, where, **options)
+    _meet_anew(trainer.strategy.root_device)
+    return trainer
+
+
+def _lightning(config: RunConfig, where: dict[str, Any], **options: Any) -> Any:
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -123,7 +146,6 @@ def _trainer(config: RunConfig, where: dict[str, Any], **options: Any) -> Any:
         raise ConfigError(
             f"trainer.precision {config.trainer.precision} does not work on this device; choose {trainer.precision}"
         )
-    _meet_anew(trainer.strategy.root_device)
     return trainer
 
 

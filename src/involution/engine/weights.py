@@ -9,16 +9,17 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from involution.data.addresses import on_this_machine
+from involution.data.addresses import is_address, on_this_machine
 from involution.data.text import nfc
 from involution.engine.classes import are_same, some
 from involution.engine.converted import imagenet_classes, in_imagenet
 from involution.engine.process import tell
 from involution.engine.settings import ConfigError
 from involution.models.checkpoint import CheckpointReport
+from involution.models.errors import CheckpointError
 from involution.models.loading import load_checkpoint
 from involution.models.matching import head_names
-from involution.models.weights import published
+from involution.models.weights import locate, published
 
 Config = TypeVar("Config")
 
@@ -106,6 +107,19 @@ def fit_backbone(config: Config) -> Config:
     )
     changed: Config = replace(config, model=replace(model, backbone=entry.model))  # type: ignore[type-var]
     return changed
+
+
+def check_weights(config: Any) -> None:
+    """Refuse weights to start from that are not there, before any data is read.
+
+    Raises:
+        CheckpointError: naming them.
+        WeightsError: for what is nearly the name of published ones.
+    """
+    path = config.model.weights
+    if not path or is_address(path) or Path(path).exists() or published(path):
+        return
+    raise CheckpointError(f"no such checkpoint: {locate(path)}")
 
 
 def tell_loaded(path: str | Path, report: CheckpointReport) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .errors import ExplainError
+from .figures import chosen_groups
 from .kernels import draw_tile, kernel_limit
 from .layer import LayerMap, layer_map
 from .products import Products, convolution_products, involution_products
@@ -63,10 +64,7 @@ def animate(
 
     found = layer_map(view, layer)
     count, k_h, k_w, _, _ = found.kernels.shape
-    if not 0 <= group < count:
-        raise ExplainError(
-            f"{found.name} has {count} group{'s' if count > 1 else ''} of kernels; got group {group + 1}"
-        )
+    chosen_groups([group], found, 1)
     path = sliding_path(found.size, frames)
     fixed, origin = fixed_products(view, found, twin)
     made = involution_products(view, found, group)

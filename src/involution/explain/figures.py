@@ -60,7 +60,7 @@ def kernels_figure(
     found = layer_map(view, layer)
     places = list(positions) if positions is not None else telling_positions(found)
     _check_positions(places, found)
-    rows = _chosen_groups(groups, found, _MOST_ROWS)
+    rows = chosen_groups(groups, found, _MOST_ROWS)
     limit = kernel_limit(torch.stack([found.kernels[rows, :, :, i, j] for i, j in places]))
     with drawing(style) as look:
         count, groups_shown = len(places), len(rows)
@@ -108,7 +108,7 @@ def heat_map_figure(view: View, layer: str, *, groups: Sequence[int] | None = No
         >>> heat_map_figure(view, "stage2.1", style="dark").savefig("heatmap.png")
     """
     found = layer_map(view, layer)
-    rows = _chosen_groups(groups, found, _MOST_MAPS)
+    rows = chosen_groups(groups, found, _MOST_MAPS)
     maps = heat_map(found)[rows]
     limit = _limit(maps)
     panels = len(rows) + (1 if view.untrained else 2)
@@ -181,7 +181,17 @@ def _check_positions(places: Sequence[tuple[int, int]], found: LayerMap) -> None
             )
 
 
-def _chosen_groups(groups: Sequence[int] | None, found: LayerMap, most: int) -> list[int]:
+def chosen_groups(groups: Sequence[int] | None, found: LayerMap, most: int) -> list[int]:
+    """The groups of kernels to draw.
+
+    Args:
+        groups: which, starting at 0; None for the first ones.
+        found: the layer.
+        most: how many of them.
+
+    Raises:
+        ExplainError: if the layer does not have them.
+    """
     count = found.kernels.shape[0]
     chosen = list(groups) if groups is not None else list(range(min(count, most)))
     wrong = [group for group in chosen if not 0 <= group < count]

@@ -101,6 +101,7 @@ class TaskExport:
         inside: from a card to what `with_preprocessing` puts into the graph, by the words of `metadata.STEPS`.
         opens: sizes of its images that are left open: batch, height, width.
         fixes: those that a size fixes.
+        check: raises `ExportError` for a network or settings that it can't export, before any work.
     """
 
     task: str
@@ -113,6 +114,7 @@ class TaskExport:
     inside: Callable[[ModelCard], tuple[str, ...]] = lambda card: ()
     opens: tuple[str, ...] = ("batch", "height", "width")
     fixes: tuple[str, ...] = ("height", "width")
+    check: Callable[[nn.Module, ModelCard, Settings], None] = lambda network, card, settings: None
 
 
 _FORMATS: dict[str, Format] = {}

@@ -142,6 +142,7 @@ def export_checkpoint(
     tell("reading")
     network, card = load(checkpoint)
     task = get_task(card.task)
+    task.check(network, card, settings)
     predictor = engine_task(card.task).predictor(network, card)
     inside = task.inside(card) if with_preprocessing else ()
     pictures = real_images(predictor, images, "resize" in inside)

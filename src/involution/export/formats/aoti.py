@@ -20,10 +20,19 @@ if TYPE_CHECKING:
     from involution.export.graph import Graph, Run
 
 
+def _check(settings: Settings) -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ExportError("aoti needs a C++ compiler, and none was found; install g++ or set CXX") from error
+
+
 def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
     import torch
     from torch._inductor import aoti_compile_and_package
-    from torch._inductor.exc import InvalidCxxCompiler
 
     from involution.export.graph import trace
     from involution.models.compiled import without_word_of_cuda
@@ -40,8 +49,6 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
             aoti_compile_and_package(program, package_path=archive, inductor_configs=options)
     # it fails in many ways, with pages of text
     except Exception as error:
-        if InvalidCxxCompiler.__name__ in str(error) or isinstance(error, InvalidCxxCompiler):
-            raise ExportError("aoti needs a C++ compiler, and none was found; install g++ or set CXX") from error
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(f"AOTInductor can't compile this network: {first[:300]}") from error
     path.write_bytes(archive.getbuffer())
@@ -75,5 +82,6 @@ register(
         metadata=read_entry,
         load=_load,
         recognises=partial(is_archive, compiled=True),
+        check=_check,
     )
 )

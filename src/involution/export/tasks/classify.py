@@ -17,10 +17,14 @@ from involution.export.registry import Settings, TaskExport, register_task
 _SIDES = (300, 400)
 
 
-def _graph(network: nn.Module, card: ModelCard, settings: Settings) -> Graph:
-    channels, height, width = card.input_size
+def _check(network: nn.Module, card: ModelCard, settings: Settings) -> None:
+    _, height, width = card.input_size
     if settings.size not in (None, (height, width)):
         raise ExportError(f"this classifier sees images of {height} x {width} pixels; leave out --size")
+
+
+def _graph(network: nn.Module, card: ModelCard, settings: Settings) -> Graph:
+    channels, height, width = card.input_size
     if settings.with_preprocessing:
         return dense_graph(network, card, (2, channels, *_SIDES), {0: "batch", 2: "height", 3: "width"}, True)
     return dense_graph(network, card, (2, channels, height, width), {0: "batch"}, False)
@@ -46,5 +50,6 @@ register_task(
         inside=lambda card: ("resize", "crop", "normalise", "softmax"),
         opens=("batch",),
         fixes=(),
+        check=_check,
     )
 )

@@ -23,22 +23,30 @@ _SIDES = (384, 512)
 _PIXELS, _SCORES = 0.5, 1e-2
 
 
-def _graph(network: nn.Module, card: ModelCard, settings: Settings) -> Graph:
-    from involution.export.detectors import DetectorGraph, PictureGraph, is_exportable
-    from involution.export.resample import FitInside
+def _check(network: nn.Module, card: ModelCard, settings: Settings) -> None:
+    from involution.export.detectors import is_exportable
 
     if not is_exportable(network):
         raise ExportError(f"{card.model} can't be exported; of the detectors retinanet, faster_rcnn and mask_rcnn can")
     multiple = _multiple_of(network)
-    height, width = settings.size or _SIDES
-    if height % multiple or width % multiple:
+    if settings.size and any(side % multiple for side in settings.size):
+        height, width = settings.size
         raise ExportError(f"wanted a --size of multiples of {multiple} for this detector, got {height}x{width}")
+
+
+def _graph(network: nn.Module, card: ModelCard, settings: Settings) -> Graph:
+    from involution.export.detectors import DetectorGraph, PictureGraph
+    from involution.export.resample import FitInside
+
+    height, width = settings.size or _SIDES
     graph = DetectorGraph(network)
     outputs = ("boxes", "scores", "labels", *(["masks"] if graph.with_masks else []))
     open_sizes = {2: "height", 3: "width"}
     if settings.with_preprocessing:
         pixels = torch.randint(0, 256, (1, 3, *_SIDES), dtype=torch.uint8)
-        whole = PictureGraph(graph, FitInside(*card.input_size[1:], multiple, settings.size), card.mean, card.std)
+        whole = PictureGraph(
+            graph, FitInside(*card.input_size[1:], _multiple_of(network), settings.size), card.mean, card.std
+        )
         return Graph(whole, (Input("images", pixels, open_sizes),), outputs)
     images = Input("images", torch.rand(1, 3, height, width), {} if settings.size else open_sizes)
     size = Input("size", torch.tensor([height - 5, width - 7]))
@@ -165,5 +173,6 @@ register_task(
         _multiple_of,
         _inside,
         opens=("height", "width"),
+        check=_check,
     )
 )

@@ -104,7 +104,10 @@ class ClassifyConfig(RunConfig):
 
 def check(config: ClassifyConfig) -> None:
     """Raise `ConfigError` for settings that do not go together."""
+    from involution.engine.checkpoint import check_name
+
     data, augment = config.data, config.augment
+    check_name(config.model.name)
     if data.channels not in (1, 3) or len(data.mean) != data.channels or len(data.std) != data.channels:
         raise ConfigError(
             f"data.channels must be 1 or 3 with as many data.mean and data.std, got {data.channels}, "

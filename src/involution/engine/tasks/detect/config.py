@@ -104,9 +104,12 @@ class DetectConfig(RunConfig):
 
 def check(config: DetectConfig) -> None:
     """Raise `ConfigError` for settings that do not go together."""
+    from involution.engine.checkpoint import check_name
+
     data, model = config.data, config.model
     if model.name not in DETECTORS:
         raise ConfigError(f"no detector named {model.name!r} (there are {', '.join(DETECTORS)})")
+    check_name(model.backbone)
     if model.name == "retinanet" and model.head == "involution":
         raise ConfigError("model.head is for faster_rcnn and mask_rcnn: retinanet's head has no involutions")
     if model.name in DETRS and (model.neck, model.head) != ("convolution", "convolution"):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import timm
 from torch import nn
 
-from involution.data.errors import nearest
+from involution.engine.checkpoint import check_name
 from involution.engine.process import tell
 from involution.engine.settings import ConfigError
 from involution.engine.tasks.detect.config import DETRS, DetectConfig
@@ -51,8 +50,7 @@ def create_detector(config: DetectConfig, num_classes: int, weights: bool) -> nn
     from involution import detection
 
     model, data = config.model, config.data
-    if not timm.is_model(model.backbone):
-        raise ConfigError(f"no model named {model.backbone!r}{nearest(model.backbone, timm.list_models())}")
+    check_name(model.backbone)
     build = getattr(detection, model.name)
     levels = model.levels or {"retinanet": (2, 3, 4), **dict.fromkeys(DETRS, (4,))}.get(model.name, (1, 2, 3, 4))
     layers = {} if model.name in DETRS else {"neck": model.neck}

@@ -116,9 +116,12 @@ class SegmentConfig(RunConfig):
 
 def check(config: SegmentConfig) -> None:
     """Raise `ConfigError` for settings that do not go together."""
+    from involution.engine.checkpoint import check_name
+
     data, model, augment = config.data, config.model, config.augment
     if model.name not in SEGMENTERS:
         raise ConfigError(f"no segmenter named {model.name!r} (there are {', '.join(SEGMENTERS)})")
+    check_name(model.backbone)
     if model.neck != "convolution" and model.name != "semantic_fpn":
         raise ConfigError(f"model.neck is for semantic_fpn: {model.name} has no pyramid outputs to replace")
     if model.name.startswith("smp_") and (model.backbone_args or model.levels or model.norm != "batch"):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import timm
 from torch import nn
 
-from involution.data.errors import nearest
+from involution.engine.checkpoint import check_name
 from involution.engine.settings import ConfigError
 from involution.engine.tasks.segment.config import SegmentConfig
 from involution.engine.weights import tell_loaded
@@ -27,8 +26,7 @@ def create_segmenter(config: SegmentConfig, num_classes: int, weights: bool) -> 
     from involution import segmentation
 
     model = config.model
-    if not timm.is_model(model.backbone):
-        raise ConfigError(f"no model named {model.backbone!r}{nearest(model.backbone, timm.list_models())}")
+    check_name(model.backbone)
     try:
         if model.name.startswith("smp_"):
             file = model.weights if weights else None

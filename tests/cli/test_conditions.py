@@ -29,7 +29,10 @@ CASES = [
         ["classify", "predict", "a.tar", "--checkpoint", "c", "--parts", "p", "--column", "x"],
         "--column has no effect without Parquet tables",
     ),
-    (["classify", "train", "--epochs", "3", "--trainer.steps", "5"], "--epochs has no effect with --trainer.steps"),
+    (
+        ["classify", "train", "--epochs", "3", "--trainer.steps", "5"],
+        "--epochs has no effect where trainer.steps is set",
+    ),
     (
         ["segment", "train", "--augment.class_limit", "0.5"],
         "--augment.class_limit has no effect without --augment.crop",

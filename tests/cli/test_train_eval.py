@@ -58,8 +58,12 @@ def test_the_command_that_measures_works_without_test_images(tmp_path, capsys):
                 picture(4 * index + number).save(tmp_path / "data" / split / name / f"{number}.png")
     settings = [*FAST[:4], "--data.batch_size", "2", "--data.workers", "0", "--trainer.epochs", "1"]
     words = ["--data.spec", str(tmp_path / "data"), "--output", str(tmp_path), *settings]
+    (tmp_path / "data" / "notes.md").write_text("")
     assert main(["classify", "train", *words]) == 0
-    (command,) = re.findall("measure it: involution (.*)", capsys.readouterr().out)
+    printed = capsys.readouterr()
+    # not once more for the report
+    assert printed.err.count("not used, other files: 1 (notes.md)") == 1
+    (command,) = re.findall("measure it: involution (.*)", printed.out)
     assert main(command.split()) == 0
     assert "val" in capsys.readouterr().out
     # what was trained on, elsewhere: the figures are not kept without a word

@@ -67,7 +67,11 @@ _CONDITIONS = (
         lambda args: args.schedule.warmup_epochs + args.schedule.warmup_steps > 0,
         "without --schedule.warmup_epochs or --schedule.warmup_steps",
     ),
-    Condition("trainer.epochs", lambda args: args.trainer.steps is None, "with --trainer.steps"),
+    Condition(
+        "trainer.epochs",
+        lambda args: args.trainer.steps is None,
+        "where trainer.steps is set, here or in the run that is resumed",
+    ),
     Condition(
         "trainer.sync_batchnorm",
         lambda args: args.devices > 1 or "WORLD_SIZE" in os.environ,

@@ -372,8 +372,9 @@ def measure(
     accelerator: str = "auto",
     on_problem: str = "refuse",
     progress: bool = False,
+    told: bool = False,
 ) -> Measured:
-    """As `evaluate`, with what a report of it needs."""
+    """As `evaluate`, with what a report of it needs; what the data is like may have been told by the training."""
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("devices", devices, 1)):
         if value is not None and value < least:
             raise ConfigError(f"{name} must be {least} or more, got {value}")
@@ -396,7 +397,7 @@ def measure(
     warnings = differences(recorded(found), record(data), [split]) if same else []
     warnings += seen_before(found, data, split, same)
     warnings += deep_warnings(stored_of(measured), reading_of(measured), f"images of {split}")
-    for line in warnings:
+    for line in warnings if not told else ():
         tell(f"warning: {line}")
     data, within, card = match_classes(card, data, checkpoint)
     if within is not None:
@@ -412,7 +413,8 @@ def measure(
         loader = make_loader(images, batches, workers, on_gpu(trainer), spec.collate, complaints)
         module = spec.module(network, config, card, 1, data.split(split))
         module.within = within
-        _tell(data, progress)
+        if not told:
+            _tell(data, progress)
         start = time.perf_counter()
         try:
             trainer.test(module, loader, verbose=False)

@@ -48,7 +48,11 @@ def write_run_report(result: TrainResult, config: RunConfig, command: str) -> Pa
     """
     with alone():
         measured = measure(
-            result.best, split="val", accelerator=config.trainer.accelerator, on_problem=config.data.on_problem
+            result.best,
+            split="val",
+            accelerator=config.trainer.accelerator,
+            on_problem=config.data.on_problem,
+            told=True,
         )
     epochs = len(result.history)
     spec, known = get_task(config.task), math.isfinite(result.score)

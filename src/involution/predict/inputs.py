@@ -181,12 +181,12 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
     tails: list[Path] = []
     for kind, place in places:
         sources.append(_table(place, column, columns) if kind == _TABLE else _shard(place, others, tails))
-    if findings is not None and tails:
-        from involution.data.shards import tell_tails
-
-        tell_tails(tails, findings)
     if findings is not None:
         tell_holes((place for _, place in places), findings)
+        if tails:
+            from involution.data.shards import tell_tails
+
+            tell_tails(tails, findings)
         tell_unread(others, "members", "tar files", findings)
         tell_unread(columns, "columns", "tables", findings)
     inputs = Inputs([_absolute(word) for word in words], sources)

@@ -54,6 +54,26 @@ def test_a_crop_that_is_the_whole_of_the_example_stays_a_crop():
         torch.testing.assert_close(program(x)[0], network(x))
 
 
+class Anchored(nn.Module):
+    """Has a constant that is neither a parameter nor a buffer, as torchvision's anchors are."""
+
+    def __init__(self):
+        super().__init__()
+        self.sides = torch.rand(4)
+
+    def forward(self, x):
+        return x + self.sides.to(x.dtype)
+
+
+def test_a_constant_is_read_by_what_computes_alone():
+    network, x = Anchored(), torch.rand(2, 4)
+    program = trace(Graph(Dense(network, None), (Input("images", x),), ("sums",)))
+    (constant,) = program.graph_signature.inputs_to_lifted_tensor_constants
+    (node,) = (node for node in program.graph.nodes if node.name == constant)
+    assert not [user for user in node.users if user.target == torch.ops.aten._assert_tensor_metadata.default]
+    torch.testing.assert_close(program.module()(x)[0], network(x))
+
+
 def test_a_size_that_the_network_fixes_is_told():
     network = nn.Linear(8, 2)
     images = Input("images", torch.rand(2, 3, 8, 8), {0: "batch", 2: "height", 3: "width"})

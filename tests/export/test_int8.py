@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from involution.cli import main
 from involution.engine.run import train
@@ -78,6 +79,23 @@ def test_a_folder_of_images_calibrates(format, name, checkpoints, photos, tmp_pa
     # no labels are known
     assert "accuracy" not in str(written)
     assert ("7 of 7 involutions in 8 bits" in str(written)) == (format == "openvino")
+
+
+def test_a_file_in_8_bits_runs_with_its_batch_open(checkpoints, photos, tmp_path):
+    need("openvino")
+    import openvino
+
+    options = {"int8": True, "calibration": str(photos), "images": [str(photos)]}
+    file = export_checkpoint(checkpoints["classify"], "openvino", tmp_path / "a.xml", **options).file
+    core = openvino.Core()
+    core.add_extension(openvino_library())
+    open_one = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    fixed = get_format("openvino").load(file)
+    for batch in (1, 3):
+        images = torch.rand(batch, 3, 24, 24)
+        found = torch.from_numpy(open_one([images.numpy()])[0])
+        # levels that lie between two are rounded in another order
+        torch.testing.assert_close(found, fixed([images])[0], rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])

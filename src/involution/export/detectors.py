@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import nms
 
 from involution.detection.mmdetection import HalfPixelRoIAlign
@@ -50,18 +48,14 @@ class DetectorGraph(nn.Module):
 
     def _one_stage(self, images: Tensor, features: list[Tensor], size: Tensor) -> tuple[Tensor, ...]:
         network = self.network
-        found = network.head(features)
-        anchors = self._anchors(network.anchor_generator, images, features)
-        logits, regression = found["cls_logits"][0], found["bbox_regression"][0]
-        per_place = network.anchor_generator.num_anchors_per_location()
-        counts = [level.shape[-2] * level.shape[-1] * number for level, number in zip(features, per_place, strict=True)]
         boxes, scores, labels = [], [], []
-        levels = zip(logits.split(counts), regression.split(counts), anchors.split(counts), strict=True)
-        for level_logits, level_regression, level_anchors in levels:
-            classes = level_logits.shape[-1]
-            level_scores, places = _top(level_logits.sigmoid().flatten(), network.topk_candidates)
+        for feature, anchors in zip(features, _anchors(network.anchor_generator, images, features), strict=True):
+            found = network.head([feature])
+            logits, regression = found["cls_logits"][0], found["bbox_regression"][0]
+            classes = logits.shape[-1]
+            level_scores, places = _top(logits.sigmoid().flatten(), network.topk_candidates)
             chosen = places // classes
-            boxes.append(network.box_coder.decode_single(level_regression[chosen], level_anchors[chosen]))
+            boxes.append(network.box_coder.decode_single(regression[chosen], anchors[chosen]))
             scores.append(level_scores)
             labels.append(places % classes)
         all_boxes, all_scores, all_labels = _clip(torch.cat(boxes), size), torch.cat(scores), torch.cat(labels)
@@ -94,27 +88,19 @@ class DetectorGraph(nn.Module):
 
     def _proposals(self, images: Tensor, features: list[Tensor], size: Tensor) -> Tensor:
         rpn = self.network.rpn
-        objectness, deltas = rpn.head(features)
-        anchors = self._anchors(rpn.anchor_generator, images, features)
-        counts = [one.shape[1] * one.shape[2] * one.shape[3] for one in objectness]
-        flat_objectness, flat_deltas = concat_box_prediction_layers(objectness, deltas)
-        boxes = rpn.box_coder.decode_single(flat_deltas, anchors)
         best_boxes, best_scores, levels = [], [], []
-        parts = zip(flat_objectness.flatten().split(counts), boxes.split(counts), strict=True)
-        for level, (level_objectness, level_boxes) in enumerate(parts):
-            scores, places = _top(level_objectness, rpn.pre_nms_top_n())
-            best_boxes.append(level_boxes[places])
+        parts = zip(*rpn.head(features), _anchors(rpn.anchor_generator, images, features), strict=True)
+        for level, (objectness, deltas, anchors) in enumerate(parts):
+            # of every place all its anchors, as these are in order
+            scores, places = _top(objectness[0].permute(1, 2, 0).flatten(), rpn.pre_nms_top_n())
+            moves = deltas[0].permute(1, 2, 0).reshape(-1, 4)
+            best_boxes.append(rpn.box_coder.decode_single(moves, anchors)[places])
             best_scores.append(scores.sigmoid())
             levels.append(torch.full_like(places, level))
         chosen, scores, of_level = _clip(torch.cat(best_boxes), size), torch.cat(best_scores), torch.cat(levels)
         kept = ((scores >= rpn.score_thresh) & _is_large(chosen, rpn.min_size)).nonzero()[:, 0]
         chosen = chosen[kept]
         return chosen[_suppress(chosen, scores[kept], of_level[kept], size, rpn.nms_thresh, rpn.post_nms_top_n())]
-
-    def _anchors(self, generator: nn.Module, images: Tensor, features: list[Tensor]) -> Tensor:
-        (anchors,) = generator(ImageList(images, [(0, 0)]), features)
-        found: Tensor = anchors
-        return found
 
 
 class PictureGraph(nn.Module):
@@ -137,6 +123,21 @@ class PictureGraph(nn.Module):
         boxes, *others = self.detector(images, size)
         ratio = torch.stack(whole_sizes(picture)).float() / size.float()
         return (boxes * ratio.flip(0).repeat(2), *others)
+
+
+def _anchors(generator: Any, images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
+    """Those of each level, which the generator itself returns as one tensor."""
+    sizes = [feature.shape[2:] for feature in features]
+    steps = [
+        [
+            torch.empty((), dtype=torch.int64).fill_(side // count)
+            for side, count in zip(images.shape[2:], size, strict=True)
+        ]
+        for size in sizes
+    ]
+    generator.set_cell_anchors(images.dtype, images.device)
+    found: list[Tensor] = generator.grid_anchors(sizes, steps)
+    return found
 
 
 def _pooled(pool: Any, features: dict[str, Tensor], boxes: Tensor) -> Tensor:

@@ -72,11 +72,23 @@ def trace(graph: Graph) -> ExportedProgram:
     except Exception as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(f"torch.export can't trace this network: {first[:300]}") from error
+    _forget_checks(program)
     for one, shape in zip(graph.inputs, _shapes(program, "placeholder"), strict=True):
         for place, name in one.open.items():
             if is_concrete_int(shape[place]):
                 raise ExportError(f"this network can't leave the {name} open; give a --size, such as 512x512")
     return program
+
+
+def _forget_checks(program: ExportedProgram) -> None:
+    """Drop the checks of tensors' types, which hold wherever the trace did.
+
+    A constant that one of them reads is lost in PyTorch 2.14 when it freezes the rest of the graph.
+    """
+    for node in list(program.graph.nodes):
+        if node.target == torch.ops.aten._assert_tensor_metadata.default:
+            program.graph.erase_node(node)
+    program.graph_module.recompile()
 
 
 @contextmanager

@@ -14,10 +14,14 @@ from involution.export.resample import open_pools
 
 # of the images of the trace, where the size is left open
 _SIDES = (128, 192)
+# of a network that fills them up to multiples of 32: so that there is something to cut off in the trace, too
+_CUT_SIDES = (130, 200)
 
 
 def _graph(network: nn.Module, card: ModelCard, settings: Settings) -> Graph:
-    height, width = settings.size or _SIDES
+    from involution.segmentation.smp import SmpSegmenter
+
+    height, width = settings.size or (_CUT_SIDES if isinstance(network, SmpSegmenter) else _SIDES)
     open_sizes = {0: "batch"} | ({} if settings.size else {2: "height", 3: "width"})
     shape = (2, card.input_size[0], height, width)
     open_pools(network)

@@ -22,7 +22,7 @@ struct Attribute;
 constexpr uint32_t kVersion = 17;
 
 enum ErrorCode { kFail = 1, kInvalidArgument = 2, kRuntimeException = 6 };
-enum ElementType { kUndefined = 0, kFloat = 1, kFloat16 = 10, kDouble = 11, kBFloat16 = 16 };
+enum ElementType { kUndefined = 0, kFloat = 1, kUInt8 = 2, kInt8 = 3, kFloat16 = 10, kDouble = 11, kBFloat16 = 16 };
 enum AttributeType { kInt = 1 };
 enum Characteristic { kRequired = 0, kOptional = 1 };
 

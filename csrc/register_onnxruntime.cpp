@@ -21,10 +21,26 @@ using namespace involution::ort;
 struct Operator : CustomOp {
   const Api* api;
   bool dynamic;
+  // in 8 bits
+  bool quantised;
+  // of all tensors, if not in 8 bits
   ElementType type;
 };
 
 const Operator& self(const CustomOp* op) { return *static_cast<const Operator*>(op); }
+
+const char* name_of(const CustomOp* op) {
+  return self(op).quantised ? "QuantisedInvolution2d" : self(op).dynamic ? "DynamicInvolution2d" : "Involution2d";
+}
+
+ElementType input_type(const CustomOp* op, size_t i) {
+  if (!self(op).quantised) return self(op).type;
+  return i < kSpanWeight ? kUInt8 : i == kSpanWeight ? kInt8 : kFloat;
+}
+
+size_t input_count(const CustomOp* op) {
+  return size_t(self(op).quantised ? kQuantisedInputs : self(op).dynamic ? kInputs : 2);
+}
 
 // an error that the runtime hands to its caller
 Status* error(const Api& api, const Operator& op, const std::string& message) {
@@ -76,7 +92,11 @@ Status* create(const CustomOp* base, void* const*, const KernelInfo* info, void*
   one("padding", a.padding, 2);
   one("dilation", a.dilation, 2);
   one("channels_last", &a.channels_last, 1);
-  if (op.dynamic) one("relu", &a.relu, 1);
+  if (op.quantised) {
+    one("zero", &a.zero, 1);
+  } else if (op.dynamic) {
+    one("relu", &a.relu, 1);
+  }
   if (wrong_one.empty()) wrong_one = wrong(a);
   if (!wrong_one.empty()) return error(*op.api, op, wrong_one);
   *kernel = new Kernel{op, a};
@@ -129,10 +149,10 @@ void run(void* user, int64_t begin, int64_t end, int64_t grain, void (*body)(int
 Status* compute_node(const Kernel& kernel, KernelContext* context) {
   const Operator& op = kernel.op;
   const Api& api = *op.api;
-  Operand inputs[kInputs];
+  Operand inputs[kQuantisedInputs];
   size_t count = 0;
   if (Status* status = api.KernelContext_GetInputCount(context, &count)) return status;
-  for (size_t i = 0; i < count && i < op.GetInputTypeCount(&op); ++i) {
+  for (size_t i = 0; i < count && i < input_count(&op); ++i) {
     const Value* value = nullptr;
     if (Status* status = api.KernelContext_GetInput(context, i, &value)) return status;
     if (value == nullptr) continue;
@@ -147,7 +167,7 @@ Status* compute_node(const Kernel& kernel, KernelContext* context) {
     if (status != nullptr) return status;
     inputs[i].given = true;
   }
-  const Invocation node(op.dynamic, kernel.attributes, inputs);
+  const Invocation node(op.dynamic, kernel.attributes, inputs, op.quantised);
   const std::string problem = node.check();
   if (!problem.empty()) return error(api, op, problem);
   const Shape shape = node.output();
@@ -232,20 +252,23 @@ Status* infer(const CustomOp* base, ShapeContext* context) {
   return nullptr;
 }
 
-Operator describe(const Api* api, bool infers, bool dynamic, ElementType type) {
+Operator describe(const Api* api, bool infers, bool dynamic, ElementType type, bool quantised = false) {
   Operator o{};
   o.api = api;
   o.dynamic = dynamic;
+  o.quantised = quantised;
   o.type = type;
   o.version = kVersion;
-  o.GetName = [](const CustomOp* op) { return self(op).dynamic ? "DynamicInvolution2d" : "Involution2d"; };
+  o.GetName = name_of;
   o.GetExecutionProviderType = [](const CustomOp*) { return "CPUExecutionProvider"; };
-  o.GetInputType = [](const CustomOp* op, size_t) { return self(op).type; };
-  o.GetInputTypeCount = [](const CustomOp* op) { return size_t(self(op).dynamic ? kInputs : 2); };
+  o.GetInputType = input_type;
+  o.GetInputTypeCount = input_count;
   o.GetOutputType = [](const CustomOp* op, size_t) { return self(op).type; };
   o.GetOutputTypeCount = [](const CustomOp*) { return size_t(1); };
   o.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-  o.GetInputCharacteristic = [](const CustomOp*, size_t i) { return i < kSpanBias ? kRequired : kOptional; };
+  o.GetInputCharacteristic = [](const CustomOp* op, size_t i) {
+    return i < kSpanBias || self(op).quantised ? kRequired : kOptional;
+  };
   o.GetOutputCharacteristic = [](const CustomOp*, size_t) { return kRequired; };
   o.GetInputMemoryType = [](const CustomOp*, size_t) { return 0; };
   o.GetVariadicInputMinArity = o.GetVariadicInputHomogeneity = [](const CustomOp*) { return 0; };
@@ -271,6 +294,7 @@ struct Registration {
         operators.push_back(describe(&api, infers, dynamic, type));
       }
     }
+    operators.push_back(describe(&api, infers, true, kUInt8, true));
   }
 };
 

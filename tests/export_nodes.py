@@ -102,6 +102,42 @@ class Case:
         )
 
 
+class QuantisedCase:
+    """One call of the node in 8 bits, drawn from a seed: geometry, odd sizes, levels, scales and the memory order."""
+
+    def __init__(self, seed):
+        choose = random.Random(seed).choice
+        torch.manual_seed(seed)
+        kernel = choose([3, 7, 7, 5, 1, 4])
+        self.stride, dilation = choose([1, 1, 2, 3]), choose([1, 1, 1, 2])
+        self.geometry = [self.stride] * 2, [choose([dilation * (kernel // 2), 0])] * 2, [dilation] * 2
+        self.last, self.zero = choose([1, 1, 0]), choose([0, 0, 3, 128])
+        groups, batch, features = choose([1, 2, 5]), choose([1, 1, 2]), choose([1, 4, 8, 17, 64, 132])
+        channels = groups * choose([16, 16, 8, 20, 32])
+        height, width = choose([1, 7, 14, 29]), choose([2, 7, 15, 28, 31])
+        size = [-(-height // self.stride), -(-width // self.stride)]
+        taps = groups, kernel, kernel
+        self.input = torch.randint(256, (batch, channels, height, width), dtype=torch.uint8)
+        self.reduced = torch.randint(256, (batch, features, *size), dtype=torch.uint8)
+        span = torch.randint(-127, 128, (*taps, features), dtype=torch.int8)
+        span_scale, bias = torch.rand(taps) / features / 1e4, torch.randn(taps) / 100
+        weight = reference.span(self.reduced.double(), span * span_scale.double()[..., None], bias.double())
+        out = reference.composite(self.input.double() - self.zero, weight, *self.geometry)
+        # most levels occur, and some values exceed them
+        scale = (0.5 + torch.rand(channels)) * 80 / max(float(out.std()) if out.numel() > 1 else 1.0, 1e-6)
+        shift = 256 * torch.rand(channels)
+        self.truth = out * scale.double().reshape(-1, 1, 1) + shift.double().reshape(-1, 1, 1)
+        self.constants = [one.numpy() for one in (span, bias, scale, shift, span_scale)]
+
+    def feeds(self):
+        return [(last(one) if self.last else one).numpy() for one in (self.input, self.reduced)]
+
+    def attributes(self):
+        stride, padding, dilation = self.geometry
+        geometry = {"stride": stride, "padding": padding, "dilation": dilation}
+        return geometry | {"channels_last": self.last, "zero": self.zero}
+
+
 def file(nodes, inputs, outputs):
     """Return an ONNX model that imports the domain."""
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(contract.DOMAIN, contract.VERSION)]

@@ -11,7 +11,7 @@ import torch
 from involution.cli import main
 from involution.engine.run import train
 from involution.engine.tasks.classify.config import ClassifyConfig
-from involution.export import LibraryError, export_checkpoint, openvino_library
+from involution.export import LibraryError, export_checkpoint, onnx_library, openvino_library
 from involution.export.registry import get_format
 
 onnx = pytest.importorskip("onnx")
@@ -20,13 +20,16 @@ pytest.importorskip("onnxruntime")
 GUIDE = Path(__file__).parents[2] / "docs/guides/deployment.md"
 
 
-def need(format):
+def need(format, operators=None):
     if format == "openvino":
         pytest.importorskip("nncf")
-        try:
+    try:
+        if format == "openvino":
             openvino_library()
-        except LibraryError as error:
-            pytest.skip(str(error))
+        elif operators == "library":
+            onnx_library()
+    except LibraryError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def run_in(folder, checkpoint, words, capsys):
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_guides_commands_lose_no_half_point(words, digits, tmp_path, monkeypatch, capsys):
     format = words[words.index("--format") + 1]
-    need(format)
+    need(format, "library" if "library" in words else None)
     monkeypatch.chdir(tmp_path)
     line = run_in(tmp_path, digits, words, capsys)
     said = re.search(r"accuracy ([\d.]+) %, in PyTorch ([\d.]+) % \(digits, val\)", line)
@@ -66,19 +69,23 @@ def test_the_guides_commands_lose_no_half_point(words, digits, tmp_path, monkeyp
     found = json.loads(get_format(format).metadata(written))
     assert found["precision"]["type"] == "int8"
     assert found["precision"]["calibration"].endswith("images of digits, train")
+    assert ("7 of 7 involutions in 8 bits" in line) == (format == "openvino" or "library" in words)
     kinds = written.read_text() if format == "openvino" else {node.op_type for node in onnx.load(written).graph.node}
     assert ("FakeQuantize" if format == "openvino" else "QuantizeLinear") in kinds
 
 
-@pytest.mark.parametrize(("format", "name"), [("onnx", "a.onnx"), ("openvino", "a.xml")])
-def test_a_folder_of_images_calibrates(format, name, checkpoints, photos, tmp_path):
-    need(format)
-    options = {"int8": True, "calibration": str(photos), "images": [str(photos)]}
+@pytest.mark.parametrize(
+    ("format", "name", "operators"),
+    [("onnx", "a.onnx", None), ("onnx", "a.onnx", "library"), ("openvino", "a.xml", None)],
+)
+def test_a_folder_of_images_calibrates(format, name, operators, checkpoints, photos, tmp_path):
+    need(format, operators)
+    options = {"operators": operators, "int8": True, "calibration": str(photos), "images": [str(photos)]}
     written = export_checkpoint(checkpoints["classify"], format, tmp_path / name, **options)
     assert written.metadata.precision == {"type": "int8", "calibration": f"2 images of {photos}"}
     # no labels are known
     assert "accuracy" not in str(written)
-    assert ("7 of 7 involutions in 8 bits" in str(written)) == (format == "openvino")
+    assert ("7 of 7 involutions in 8 bits" in str(written)) == (format == "openvino" or operators == "library")
 
 
 def test_a_file_in_8_bits_runs_with_its_batch_open(checkpoints, photos, tmp_path):

@@ -1,14 +1,13 @@
 """Involutions in 8 bits in OpenVINO: the node against float64 with each instruction set, and where exports put it."""
 
 import os
-import random
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from export_nodes import last
+from export_nodes import QuantisedCase, last
 from torch import nn
 
 from involution import Involution2d
@@ -16,7 +15,7 @@ from involution.export import LibraryError, contract, openvino_library
 from involution.export.graph import Graph, Input, trace
 from involution.models import RedNet
 from involution.models.fuse import fuse
-from involution.ops import native, reference
+from involution.ops import native
 
 ov = pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -48,42 +47,6 @@ def factory(library):
     return factory
 
 
-class Case:
-    """One call of the node, drawn from a seed: geometry, odd sizes, levels, scales and the memory order."""
-
-    def __init__(self, seed):
-        choose = random.Random(seed).choice
-        torch.manual_seed(seed)
-        kernel = choose([3, 7, 7, 5, 1, 4])
-        self.stride, dilation = choose([1, 1, 2, 3]), choose([1, 1, 1, 2])
-        self.geometry = [self.stride] * 2, [choose([dilation * (kernel // 2), 0])] * 2, [dilation] * 2
-        self.last, self.zero = choose([1, 1, 0]), choose([0, 0, 3, 128])
-        groups, batch, features = choose([1, 2, 5]), choose([1, 1, 2]), choose([1, 4, 8, 17, 64, 132])
-        channels = groups * choose([16, 16, 8, 20, 32])
-        height, width = choose([1, 7, 14, 29]), choose([2, 7, 15, 28, 31])
-        size = [-(-height // self.stride), -(-width // self.stride)]
-        taps = groups, kernel, kernel
-        self.input = torch.randint(256, (batch, channels, height, width), dtype=torch.uint8)
-        self.reduced = torch.randint(256, (batch, features, *size), dtype=torch.uint8)
-        span = torch.randint(-127, 128, (*taps, features), dtype=torch.int8)
-        span_scale, bias = torch.rand(taps) / features / 1e4, torch.randn(taps) / 100
-        weight = reference.span(self.reduced.double(), span * span_scale.double()[..., None], bias.double())
-        out = reference.composite(self.input.double() - self.zero, weight, *self.geometry)
-        # most levels occur, and some values exceed them
-        scale = (0.5 + torch.rand(channels)) * 80 / max(float(out.std()) if out.numel() > 1 else 1.0, 1e-6)
-        shift = 256 * torch.rand(channels)
-        self.truth = out * scale.double().reshape(-1, 1, 1) + shift.double().reshape(-1, 1, 1)
-        self.constants = [one.numpy() for one in (span, bias, scale, shift, span_scale)]
-
-    def feeds(self):
-        return [(last(one) if self.last else one).numpy() for one in (self.input, self.reduced)]
-
-    def attributes(self):
-        stride, padding, dilation = self.geometry
-        geometry = {"stride": stride, "padding": padding, "dilation": dilation}
-        return geometry | {"channels_last": self.last, "zero": self.zero}
-
-
 def model_of(factory, feeds, constants, attributes):
     inputs = [ops.parameter(list(one.shape), one.dtype) for one in feeds]
     parts = [one.output(0) for one in (*inputs, *map(ops.constant, constants))]
@@ -98,7 +61,7 @@ def run(core, model, feeds, threads=1):
 @pytest.mark.parametrize("block", range(4))
 def test_levels_are_those_of_float64(core, factory, block):
     for seed in range(20 * block, 20 * (block + 1)):
-        case = Case(seed)
+        case = QuantisedCase(seed)
         model = model_of(factory, case.feeds(), case.constants, case.attributes())
         found = run(core, model, case.feeds(), threads=1 + seed % 2)
         truth = (last(case.truth) if case.last else case.truth).numpy()
@@ -118,7 +81,7 @@ def test_other_instruction_sets(name):
 
 
 def test_threads_do_not_change_a_level(core, factory):
-    case = Case(3)
+    case = QuantisedCase(3)
     case.last, case.geometry, case.zero = 1, ([1, 1], [3, 3], [1, 1]), 0
     feeds = [np.random.default_rng(0).integers(0, 256, (2, 57, 55, size), np.uint8) for size in (64, 16)]
     rng = np.random.default_rng(1)

@@ -50,7 +50,7 @@ DYNAMIC_INVOLUTION = "DynamicInvolution2d"
 """Generates the kernel map and applies it, with the norm and ReLU that follow."""
 
 QUANTISED_INVOLUTION = "QuantisedInvolution2d"
-"""DynamicInvolution2d in 8 bits, in OpenVINO alone: all its inputs, then ``span_scale`` of ``[G, K_h, K_w]``.
+"""DynamicInvolution2d in 8 bits, by libraries alone: all its inputs, then ``span_scale`` of ``[G, K_h, K_w]``.
 
 Input, reduced features and output are unsigned bytes, the span weights signed ones, and all else is float32:
 ``map[tap] = span_scale[tap] · Σ_r span_weight[tap, r] · reduced[r] + span_bias[tap]`` is applied to ``input - zero``,
@@ -66,6 +66,9 @@ INPUTS = {
 
 OPTIONAL = ("span_bias", "scale", "shift")
 """Those that may be absent."""
+
+QUANTISED_INPUTS = (*INPUTS[DYNAMIC_INVOLUTION], "span_scale")
+"""The inputs of the node in 8 bits, none of which may be absent."""
 
 OUTPUT = "output"
 

@@ -22,7 +22,7 @@ _NATIVE = Path(__file__).with_name("native")
 _ONNXRUNTIME = "libinvolution_onnxruntime.so"
 _KERNELS, _SOURCES = "kernels.o", ("register_openvino.cpp", "node.h", "problem.h")
 _FLAGS = ("-std=c++17", "-O2", "-g0", "-w", "-fPIC", "-shared", "-fvisibility=hidden")
-_BUILD = "INVOLUTION_BUILD_NATIVE=1 pip install --no-build-isolation . builds it, or says why it can't"
+BUILD = "INVOLUTIONBUILD_NATIVE=1 pip install --no-build-isolation . builds it, or says why it can't"
 
 
 class LibraryError(ExportError):
@@ -80,7 +80,7 @@ def _built(name: str, title: str) -> Path:
     """A file that the installation compiled or copied."""
     file = _NATIVE / name
     if not file.is_file():
-        raise LibraryError(f"this installation has no {title} ({name}): {_BUILD}")
+        raise LibraryError(f"this installation has no {title} ({name}): {BUILD}")
     return file
 
 

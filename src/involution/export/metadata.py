@@ -51,6 +51,9 @@ SCHEMA = 1
 KEY = "involution"
 """Name of the entry that holds the JSON."""
 
+KEY_8_BITS = f"{KEY}_8_bits"
+"""Name of the entry that says how many involutions are in 8 bits."""
+
 MOST_BYTES = 2**24
 STEPS = ("resize", "crop", "pad", "normalise", "softmax", "picture_size")
 """What a graph may do itself of what comes before and after a network."""

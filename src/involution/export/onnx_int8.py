@@ -18,8 +18,8 @@ from involution.export.standard_onnx import expand
 
 Inputs = Sequence[tuple[Tensor, ...]]
 
-# what is worth 8 bits; an operator of another type keeps float32
-_KINDS = ["Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool"]
+# what is worth 8 bits; an operator of another type keeps float32. A ReLU is what the lowest level of its output does
+_KINDS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool", "AveragePool", "GlobalAveragePool"]
 
 
 def quantise(model: ModelProto, inputs: Inputs) -> ModelProto:

@@ -1,13 +1,13 @@
-"""Reads ONNX models: what is known of their tensors, and which nodes are needed."""
+"""Reads ONNX models: what is known of their tensors, and which nodes are needed; puts other nodes into them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 _FOLDED = ("Cast", "Constant", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -111,6 +111,22 @@ def without_unused(body: list[NodeProto], outputs: list[str]) -> list[NodeProto]
             needed.update(reads(node))
             kept.append(node)
     return kept[::-1]
+
+
+def with_body(model: ModelProto, body: list[NodeProto], constants: Iterable[TensorProto]) -> ModelProto:
+    """Return the model with other nodes and more constants, without what nobody reads any more."""
+    outputs = [one.name for one in model.graph.output]
+    body = without_unused(body, outputs)
+    read = {*outputs, *(name for node in body for name in reads(node))}
+    written = {name for node in body for name in node.output}
+    changed = ModelProto()
+    changed.CopyFrom(model)
+    for field in (changed.graph.node, changed.graph.initializer, changed.graph.value_info):
+        del field[:]
+    changed.graph.node.extend(body)
+    changed.graph.initializer.extend(one for one in (*model.graph.initializer, *constants) if one.name in read)
+    changed.graph.value_info.extend(one for one in model.graph.value_info if one.name in written)
+    return changed
 
 
 def _known(graph: GraphProto) -> dict[str, Known]:

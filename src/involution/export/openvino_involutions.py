@@ -11,40 +11,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from involution.export.contract import DYNAMIC_INVOLUTION, INVOLUTION, QUANTISED_INVOLUTION
+from involution.export.levels import HIGHEST, KeptError, Range, constants, told
 from involution.export.libraries import openvino_library
 
-_LEVELS = 255
 _GEOMETRY = ("stride", "padding", "dilation", "channels_last")
-
-
-class _Kept(Exception):
-    """Why an involution keeps float32."""
-
-
-@dataclass(frozen=True)
-class _Range:
-    """Levels 0 to 255 are ``step * (level - zero)``."""
-
-    step: float
-    zero: int
-
-    @classmethod
-    def of(cls, low: float, high: float) -> _Range:
-        """The range from low to high in which 0 is a level."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        step = max(high - low, 1e-6) / _LEVELS
-        return cls(step, round(-low / step))
-
-    @property
-    def bounds(self) -> tuple[np.float32, np.float32]:
-        return np.float32(-self.zero * self.step), np.float32((_LEVELS - self.zero) * self.step)
 
 
 def measure(model: Any, inputs: Sequence[tuple[Tensor, ...]]) -> dict[str, tuple[float, float]]:
@@ -95,11 +71,10 @@ def quantise_involutions(model: Any, ranges: dict[str, tuple[float, float]]) -> 
     for node in nodes:
         try:
             rewriting.replace(node)
-        except _Kept as reason:
+        except KeptError as reason:
             kept[str(reason)] += 1
     model.validate_nodes_and_infer_types()
-    reasons = [f"{count} in float32, as {reason}" for reason, count in kept.items() if count]
-    return "; ".join([f"{total - kept.total()} of {total} involutions in 8 bits", *reasons])
+    return told(total, kept)
 
 
 def _involutions(model: Any) -> list[Any]:
@@ -116,22 +91,22 @@ class _Rewriting:
         self.factory = NodeFactory()
         self.factory.add_extension(openvino_library())
         # bytes of values that another involution reads too
-        self.known: dict[tuple[str, int], tuple[Any, _Range]] = {}
+        self.known: dict[tuple[str, int], tuple[Any, Range]] = {}
 
     def replace(self, node: Any) -> None:
-        """Put one in 8 bits, or raise `_Kept`."""
+        """Put one in 8 bits, or raise `KeptError`."""
         from openvino import opset13 as ops
 
         name, options = node.get_friendly_name(), node.get_attributes()
-        constants = [node.input_value(place).get_node() for place in range(2, node.get_input_size())]
+        given = [node.input_value(place).get_node() for place in range(2, node.get_input_size())]
         transposes = [node.input_value(place).get_node() for place in range(2)]
-        if any(one.get_type_name() != "Constant" for one in constants):
-            raise _Kept("the weights are computed")
+        if any(one.get_type_name() != "Constant" for one in given):
+            raise KeptError("the weights are computed")
         if any(one.get_type_name() != "Transpose" for one in transposes):
-            raise _Kept("no transposes are around them")
+            raise KeptError("no transposes are around them")
         values = [_before_quantiser(one.input_value(0)) for one in transposes]
         if not _quantisers(values[0]) and _key(values[0]) not in self.known:
-            raise _Kept("what they read is in float32")
+            raise KeptError("what they read is in float32")
         behind, relus = _behind(node.output(0))
 
         positive = bool(options["relu"]) or all(relu is not None for relu in relus)
@@ -141,7 +116,8 @@ class _Rewriting:
             found, used = self._levels(value, self.ranges[f"{name}/{place}"])
             levels.append(used)
             read.append(ops.transpose(found, transpose.input_value(1)))
-        parts = _parts(node, constants, *levels, of_output)
+        channels = int(node.get_output_partial_shape(0)[3].get_length())
+        parts = constants([np.array(one.data, np.float32) for one in given], channels, *levels, of_output)
         attributes = {key: options[key] for key in _GEOMETRY} | {"zero": levels[0].zero}
         new = self.factory.create(
             QUANTISED_INVOLUTION,
@@ -154,7 +130,7 @@ class _Rewriting:
             done.output(0).replace(done.input_value(0))
         node.output(0).replace(_numbers(new, of_output).output(0))
 
-    def _levels(self, value: Any, measured: tuple[float, float]) -> tuple[Any, _Range]:
+    def _levels(self, value: Any, measured: tuple[float, float]) -> tuple[Any, Range]:
         """A value's bytes; who reads it quantised reads these too."""
         from openvino import opset13 as ops
 
@@ -162,8 +138,8 @@ class _Rewriting:
         if key not in self.known:
             quantisers = _quantisers(value)
             used = _range(quantisers, measured)
-            bounds = [np.full((1, 1, 1, 1), bound, np.float32) for bound in (*used.bounds, 0, _LEVELS)]
-            found = ops.convert(ops.fake_quantize(value, *bounds, _LEVELS + 1), "u8")
+            bounds = [np.full((1, 1, 1, 1), bound, np.float32) for bound in (*used.bounds, 0, HIGHEST)]
+            found = ops.convert(ops.fake_quantize(value, *bounds, HIGHEST + 1), "u8")
             if quantisers:
                 numbers = _numbers(found, used).output(0)
                 for quantiser in quantisers:
@@ -176,24 +152,7 @@ def _key(value: Any) -> tuple[str, int]:
     return value.get_node().get_friendly_name(), value.get_index()
 
 
-def _parts(node: Any, constants: list[Any], *levels: _Range) -> list[Any]:
-    """The constants of the node in 8 bits, in order."""
-    of_input, of_reduced, of_output = levels
-    given: list[Any] = [np.array(one.data, np.float32) for one in constants]
-    given += [np.zeros(0, np.float32)] * (4 - len(given))
-    weight, bias, scale, shift = given
-    channels = int(node.get_output_partial_shape(0)[3].get_length())
-    taps = weight.shape[:3]
-    per_tap = np.maximum(np.abs(weight).max(3), 1e-12) / 127
-    integers = np.rint(weight / per_tap[..., None])
-    span_scale = per_tap * of_reduced.step
-    bias = (bias if bias.size else np.zeros(taps)) - span_scale * of_reduced.zero * integers.sum(3)
-    scale = (scale if scale.size else np.ones(channels)) * (of_input.step / of_output.step)
-    shift = (shift if shift.size else np.zeros(channels)) / of_output.step + of_output.zero
-    return [integers.astype(np.int8), *(one.astype(np.float32) for one in (bias, scale, shift, span_scale))]
-
-
-def _numbers(levels: Any, used: _Range) -> Any:
+def _numbers(levels: Any, used: Range) -> Any:
     """What bytes stand for."""
     from openvino import opset13 as ops
 
@@ -224,13 +183,13 @@ def _behind(value: Any, relu: Any = None) -> tuple[list[Any], list[Any]]:
             quantisers += found[0]
             relus += found[1]
         else:
-            raise _Kept("what they write is read in float32")
+            raise KeptError("what they write is read in float32")
     return quantisers, relus
 
 
 def _bounds(node: Any) -> tuple[float, float] | None:
     """The range of a quantiser to 8 bits of all channels alike; None of anything else."""
-    if node.get_type_name() != "FakeQuantize" or node.get_attributes()["levels"] != _LEVELS + 1:
+    if node.get_type_name() != "FakeQuantize" or node.get_attributes()["levels"] != HIGHEST + 1:
         return None
     ends = [node.input_value(place).get_node() for place in (1, 2)]
     if any(end.get_type_name() != "Constant" or end.data.size != 1 for end in ends):
@@ -238,8 +197,8 @@ def _bounds(node: Any) -> tuple[float, float] | None:
     return float(ends[0].data.ravel()[0]), float(ends[1].data.ravel()[0])
 
 
-def _range(quantisers: list[Any], measured: tuple[float, float], positive: bool = False) -> _Range:
+def _range(quantisers: list[Any], measured: tuple[float, float], positive: bool = False) -> Range:
     """The range of quantisers that there are, else what was measured."""
     bounds = [found for found in map(_bounds, quantisers) if found] or [measured]
     low = 0.0 if positive else min(low for low, _ in bounds)
-    return _Range.of(low, max(high for _, high in bounds))
+    return Range.of(low, max(high for _, high in bounds))

@@ -13,7 +13,7 @@ from involution.export.contract import ATTRIBUTES, DOMAIN, DYNAMIC_INVOLUTION, I
 from involution.export.errors import ExportError
 from involution.export.onnx_bands import Axis, Bands
 from involution.export.onnx_nodes import Nodes
-from involution.export.onnx_reading import Known, Values, all_names, all_nodes, infer, reads, without_unused
+from involution.export.onnx_reading import Known, Values, all_names, all_nodes, infer, with_body
 from involution.export.onnx_tiles import choose_tile
 
 MIN_OPSET = 13
@@ -50,7 +50,10 @@ def expand(model: ModelProto, *, tile: tuple[int, int] | None = None) -> ModelPr
             body += nodes.take()
         else:
             body.append(node)
-    return _with_body(model, body, nodes.constants)
+    changed = with_body(model, body, nodes.constants)
+    del changed.opset_import[:]
+    changed.opset_import.extend(one for one in model.opset_import if one.domain != DOMAIN)
+    return changed
 
 
 class _Layer:
@@ -60,7 +63,7 @@ class _Layer:
         self.node, self.nodes, self.values = node, nodes, values
         names = INPUTS[node.op_type]
         self.inputs = {name: given for name, given in zip(names, node.input, strict=False) if given}
-        self.options = _options(node)
+        self.options = options_of(node)
         self.known = {name: known[given] for name, given in self.inputs.items() if given in known}
         self.is_last = bool(self.options["channels_last"])
         kind = self._of("input").kind
@@ -201,24 +204,12 @@ def _check_model(model: ModelProto) -> None:
         raise ExportError("an involution inside a branch or a loop can't be replaced; export without control flow")
 
 
-def _with_body(model: ModelProto, body: list[NodeProto], constants: list[TensorProto]) -> ModelProto:
-    # the model with other nodes, without what nobody reads any more
-    outputs = [one.name for one in model.graph.output]
-    body = without_unused(body, outputs)
-    read = {*outputs, *(name for node in body for name in reads(node))}
-    written = {name for node in body for name in node.output}
-    changed = ModelProto()
-    changed.CopyFrom(model)
-    for field in (changed.graph.node, changed.graph.initializer, changed.graph.value_info, changed.opset_import):
-        del field[:]
-    changed.graph.node.extend(body)
-    changed.graph.initializer.extend(one for one in (*model.graph.initializer, *constants) if one.name in read)
-    changed.graph.value_info.extend(one for one in model.graph.value_info if one.name in written)
-    changed.opset_import.extend(one for one in model.opset_import if one.domain != DOMAIN)
-    return changed
+def options_of(node: NodeProto) -> dict[str, Any]:
+    """Return the attributes of an involution, with the defaults of those that are left out.
 
-
-def _options(node: NodeProto) -> dict[str, Any]:
+    Raises:
+        ExportError: For one that it has not.
+    """
     options: dict[str, Any] = dict(ATTRIBUTES[node.op_type])
     for attribute in node.attribute:
         if attribute.name not in options:
@@ -233,6 +224,6 @@ def _output(node: NodeProto, known: dict[str, Known]) -> Known | None:
     if not _is_involution(node) or any(name not in known for name in node.input[:2]):
         return None
     x, source = (known[name] for name in node.input[:2])
-    if _options(node)["channels_last"]:
+    if options_of(node)["channels_last"]:
         return Known(x.kind, (x.sizes[0], *source.sizes[1:3], x.sizes[-1]))
     return Known(x.kind, (*x.sizes[:2], *source.sizes[-2:]))

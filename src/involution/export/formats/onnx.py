@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from involution.export.check import milliseconds
 from involution.export.contract import DOMAIN
 from involution.export.errors import ExportError
-from involution.export.libraries import LibraryError, onnx_library
-from involution.export.metadata import KEY
+from involution.export.libraries import BUILD, LibraryError, onnx_library
+from involution.export.metadata import KEY, KEY_8_BITS
 from involution.export.registry import Format, Settings, register
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
     from involution.export.onnx_program import to_onnx
 
     model = to_onnx(trace(graph), graph, settings.opset or _OPSET)
+    with_library, said = model, ""
     if settings.int8 is not None:
         from involution.export.onnx_int8 import quantise
+        from involution.export.onnx_involutions import quantise_involutions
 
         model = quantise(model, settings.int8)
+        with_library, said = quantise_involutions(model)
     elif settings.weights != "float32":
         from involution.export.onnx_weights import store_as
 
@@ -52,15 +56,23 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
     if settings.operators == "standard" and any(one.domain == DOMAIN for one in model.opset_import):
         from involution.export.standard_onnx import expand
 
-        onnx.save(model, path.with_suffix(_LIBRARY))
+        onnx.save(with_library, path.with_suffix(_LIBRARY))
         model = expand(model)
         onnx.checker.check_model(model, full_check=True)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, metadata
+        said = said and "involutions in float32, as standard operators compute them"
+    else:
+        model = with_library
+    for name, value in ((KEY, metadata), (KEY_8_BITS, said)):
+        if value:
+            model.metadata_props.add(key=name, value=value)
     onnx.save(model, path)
 
 
 def _metadata(path: Path) -> str | None:
+    return _entry(path, KEY)
+
+
+def _entry(path: Path, name: str) -> str | None:
     import onnx
 
     try:
@@ -68,7 +80,7 @@ def _metadata(path: Path) -> str | None:
     # protobuf's own error, which is no public name of onnx
     except Exception as error:
         raise ExportError(f"{path}: not an ONNX file, or a damaged one") from error
-    return next((entry.value for entry in model.metadata_props if entry.key == KEY), None)
+    return next((entry.value for entry in model.metadata_props if entry.key == name), None)
 
 
 def _session(path: Path) -> Any:
@@ -83,8 +95,18 @@ def _session(path: Path) -> Any:
     model = onnx.load(path, load_external_data=False)
     if any(one.domain == DOMAIN for one in model.opset_import):
         options.register_custom_ops_library(onnx_library())
-    # the library's operators are CPU kernels
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        # the library's operators are CPU kernels
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    # of a class of its own
+    except Exception as error:
+        unknown = re.search(rf"{DOMAIN}:(\w+)\(-?\d+\) is not a registered", str(error))
+        if unknown is None:
+            raise
+        raise LibraryError(
+            f"{path}: needs {unknown[1]}, which the installed library for ONNX Runtime does not have; a newer one is "
+            f"needed: {BUILD}"
+        ) from error
 
 
 def _load(path: Path) -> Run:
@@ -105,7 +127,11 @@ def _load(path: Path) -> Run:
 
 
 def _remark(path: Path, graph: Graph) -> str:
-    """How much slower standard operators are than the library's."""
+    """How many involutions are in 8 bits, and how much slower standard operators are than the library's."""
+    return "; ".join(filter(None, (_entry(path, KEY_8_BITS), _slower(path, graph))))
+
+
+def _slower(path: Path, graph: Graph) -> str:
     other = path.with_suffix(_LIBRARY)
     if not other.is_file():
         return ""

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from involution.export.contract import DOMAIN
 from involution.export.errors import ExportError
 from involution.export.libraries import openvino_library
-from involution.export.metadata import KEY
+from involution.export.metadata import KEY, KEY_8_BITS
 from involution.export.registry import Format, Settings, register
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 # whatever the processor has: a file computes what PyTorch does
 _PRECISION = "f32"
 _OPSET = 20
-# name of the entry that says how many involutions are in 8 bits
-_REMARK = f"{KEY}_8_bits"
 # batch sizes for which a network is kept compiled
 _KEPT = 4
 
@@ -45,7 +43,7 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
             from involution.export.openvino_int8 import quantise
 
             converted, remark = quantise(converted, settings.int8)
-            converted.set_rt_info(remark, [_REMARK])
+            converted.set_rt_info(remark, [KEY_8_BITS])
         converted.set_rt_info(metadata, [KEY])
         openvino.save_model(converted, path, compress_to_fp16=settings.weights == "float16")
     except RuntimeError as error:
@@ -71,7 +69,7 @@ def _metadata(path: Path) -> str | None:
 
 
 def _remark(path: Path, graph: Graph) -> str:
-    return _entry(path, _REMARK) or ""
+    return _entry(path, KEY_8_BITS) or ""
 
 
 def _entry(path: Path, name: str) -> str | None:

@@ -49,6 +49,13 @@ class LabelCode:
         """Whether one value alone stands for what does not count."""
         return self.table is not None and int((self.table == IGNORED).sum()) == 1
 
+    @property
+    def void(self) -> list[int]:
+        """Labels that no value or colour stands for, such as that of a class whose value is ignored."""
+        labels: Any = self.table if self.colours is None else list(self.colours.values())
+        known = set(np.unique(labels).tolist())
+        return [label for label in range(len(self.classes)) if label not in known]
+
     def read(self, file: Path, reading: Reading) -> np.ndarray[Any, Any]:
         """The labels [H, W] (uint8) of a label map, turned as the reading says.
 

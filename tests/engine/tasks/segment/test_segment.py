@@ -13,6 +13,9 @@ import torch
 import involution.models  # noqa: F401
 from involution.cli import main
 from involution.data.errors import DataError
+from involution.data.label_code import LabelCode, by_value
+from involution.data.label_maps import LabelMaps
+from involution.data.registry import Options
 from involution.data.scenes import make_digit_scenes
 from involution.engine import evaluate, load, train
 from involution.engine.checkpoint import CheckpointError, read_checkpoint
@@ -24,6 +27,7 @@ from involution.engine.tasks.segment.config import SEGMENTERS, SegmentConfig
 from involution.engine.tasks.segment.figures import SegmentationFigures
 from involution.engine.tasks.segment.module import SegmentationTask, intersection_over_union
 from involution.engine.tasks.segment.network import create_segmenter
+from involution.engine.tasks.segment.spec import make_module
 
 # smp's parameters are its own: less than the published layouts' (no 3×3 output convolutions, no auxiliary head)
 SMP = {
@@ -120,6 +124,23 @@ def test_nothing_that_counts_is_not_all_wrong(make_config):
     assert found.to_dict()["accuracy"] is None
     assert found.table()[1] == [["a", "–"], ["b", "–"], ["mean", "–"]]
     assert found.summary() == "no pixel that counts, 1 images, 1.0 images/s"
+
+
+def test_a_class_whose_value_is_ignored_has_no_part_in_the_mean(make_config):
+    config = make_config()
+    code = by_value(["a", "b", "c"], Options(ignore_index=0))
+    assert code.void == [0]
+    assert LabelCode(["a", "b"], colours={(0, 0, 0): 255, (1, 1, 1): 1}).void == [0]
+    # says a and b, where b alone is true
+    network = torch.nn.Identity()
+    card = make_card(config, ["a", "b", "c"])
+    task = make_module(network, config, card, 1, LabelMaps([], code))
+    task.from_all_devices = lambda values: [values]
+    logits = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]])
+    task.validation_step(([logits], [torch.tensor([[1, 1]])]), 0)
+    task.on_validation_epoch_end()
+    assert task.results["iou"].tolist() == pytest.approx([math.nan, 0.5, math.nan], nan_ok=True)
+    assert float(task.results["miou"]) == 0.5
 
 
 def test_ignored_pixels_neither_train_nor_count(root, make_config, tmp_path):

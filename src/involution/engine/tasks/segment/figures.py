@@ -19,9 +19,9 @@ class SegmentationFigures(Figures):
     """Figures of a segmenter on one split.
 
     Attributes:
-        miou: mean intersection over union of the classes, 0 to 1; classes that neither appear nor are predicted
-            are left out.
-        iou: intersection over union of each class, NaN if it neither appears nor is predicted.
+        miou: mean intersection over union of the classes, 0 to 1; classes that neither appear nor are predicted, or
+            whose value in label maps is ignored, are left out.
+        iou: intersection over union of each class, NaN for those that are left out.
         accuracy: fraction of the labelled pixels that are correct, NaN without such pixels.
         confusion: [classes, classes], counts of pixels by true class (row) and predicted class (column).
         num_images: images counted, each once.

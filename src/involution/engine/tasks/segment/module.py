@@ -47,6 +47,8 @@ class SegmentationTask(TaskModule):
         self.register_buffer("class_weights", _weights(config, card.classes), persistent=False)
         self.confusion = MulticlassConfusionMatrix(len(card.classes), ignore_index=IGNORED)
         self.errors: list[float] = []
+        # labels that the label maps can't have, which have no part in the mean
+        self.void: list[int] = []
 
     @functools.cached_property
     def dice(self) -> nn.Module:
@@ -98,6 +100,7 @@ class SegmentationTask(TaskModule):
         counts = self.confusion.compute()
         self.confusion.reset()
         iou = intersection_over_union(counts)
+        iou[self.void] = torch.nan
         self.results = {
             "confusion": counts,
             "iou": iou,

@@ -37,7 +37,9 @@ def make_module(network: nn.Module, config: SegmentConfig, card: ModelCard, step
     """The Lightning module."""
     from involution.engine.tasks.segment.module import SegmentationTask
 
-    return SegmentationTask(network, config, card, steps)
+    module = SegmentationTask(network, config, card, steps)
+    module.void = data.code.void
+    return module
 
 
 def train_set(config: SegmentConfig, data: DataSet[LabelMaps]) -> Dataset[Any]:

@@ -121,8 +121,9 @@ NEEDED_BY = {
     **{name: [["export", "a.ckpt", "--format", "onnx"]] for name in ("onnx", "onnxscript", "onnxruntime")},
     "openvino": [["export", "a.ckpt", "--format", "openvino"]],
     "nncf": [["export", "a.ckpt", "--format", "openvino", "--int8"]],
+    **{name: [["serve", "a.ckpt"]] for name in ("uvicorn", "h11", "pydantic", "prometheus_client", "python_multipart")},
     "gradio": [["app", "--checkpoint", "a.ckpt"]],
-    "starlette": [["app", "--checkpoint", "a.ckpt"]],
+    "starlette": [["app", "--checkpoint", "a.ckpt"], ["serve", "a.ckpt"]],
 }
 # what takes long to import, in an order in which each brings few of the packages
 HEAVY = ["torchvision", "timm", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "torchmetrics", "lightning"]

@@ -41,6 +41,10 @@ EXTRAS = {
     "export": Extra("export to ONNX, and ONNX Runtime", ("onnx", "onnxscript", "onnxruntime")),
     "openvino": Extra("export to OpenVINO, and NNCF for 8 bits", ("openvino", "nncf")),
     "demo": Extra("the web page", ("gradio", "starlette")),
+    "serve": Extra(
+        "the HTTP server",
+        ("uvicorn", "h11", "starlette", "pydantic", "prometheus_client", "python_multipart"),
+    ),
 }
 
 

@@ -39,6 +39,7 @@ _OTHERS = {
     "weights": ("involution.cli.weights", "published weights by name: list, get, where, card, save"),
     "convert": ("involution.cli.convert", "convert files of published weights"),
     "export": ("involution.cli.export", "a trained network as a file for another runtime: aoti, onnx, ..."),
+    "serve": ("involution.cli.serve", "trained networks over HTTP: an image in, JSON out"),
     "explain": ("involution.cli.explain", "draw what an involution network sees in an image"),
     "app": ("involution.cli.app", "a web page: predictions, and the kernels at the pixel you click"),
     "info": ("involution.cli.info", "what this installation can do"),

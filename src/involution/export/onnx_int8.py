@@ -14,6 +14,7 @@ from onnx import ModelProto
 from torch import Tensor
 
 from involution.export.contract import DOMAIN
+from involution.export.onnx_pooling import join_pooling
 from involution.export.standard_onnx import expand
 
 Inputs = Sequence[tuple[Tensor, ...]]
@@ -32,6 +33,7 @@ def quantise(model: ModelProto, inputs: Inputs) -> ModelProto:
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+    model = join_pooling(model)
     logging.getLogger("root").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # of numpy, about scales of constants

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "studies": {*WORK, "explain", "predict", "export", "involution"},
     "report": {*WORK, "explain", "predict", "involution"},
     "demo": {*WORK, "explain", "predict", "export", "studies", "report", "involution"},
-    "app": {*WORK, "explain", "predict", "export", "involution"},
+    "app": {*WORK, "explain", "predict", "export", "serve", "involution"},
     "cli": {*WORK, "explain", "predict", "export", "studies", "demo", "report", "app", "serve", "involution"},
     "__main__": {"cli"},
     "__init__": {"ops", "nn", "after"},

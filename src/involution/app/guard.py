@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import sys
 import time
 import traceback
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from involution.app import limits
 from involution.data.errors import printable
+from involution.serve.hosts import host_name, is_own
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -131,7 +131,7 @@ class Guard:
         host = headers.get("host", "")
         for name in (host, *filter(None, headers.get("x-forwarded-host", "").split(","))):
             if not self._is_ours(name):
-                raise _Refused(421, f"not served under this name; start the page with --name {_host(name)}")
+                raise _Refused(421, f"not served under this name; start the page with --name {host_name(name)}")
         origin = headers.get("origin")
         other = origin is not None and not self._same(origin, host, headers.get("x-forwarded-host", host))
         elsewhere = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
@@ -153,15 +153,7 @@ class Guard:
         return Path(path.removeprefix(_FILE)).resolve().is_relative_to(self.folder.resolve())
 
     def _is_ours(self, name: str) -> bool:
-        host = _host(name)
-        if host == "localhost" or host.endswith(".localhost") or host in self.own | self.names:
-            return True
-        try:
-            # what leads elsewhere on purpose is always a name
-            ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        return True
+        return is_own(host_name(name), self.own | self.names)
 
     def _same(self, origin: str, *hosts: str) -> bool:
         """Whether an origin is this page's: the host and port that were asked, or a name given by the user."""
@@ -173,13 +165,6 @@ class Guard:
         except ValueError:
             return False
         return found.scheme in _DEFAULT_PORTS and ((found.hostname, port) in places or found.hostname in self.names)
-
-
-def _host(value: str) -> str:
-    """The name or address in a Host header, without its port."""
-    value = value.strip().lower()
-    host = value[1:].partition("]")[0] if value.startswith("[") else value.rpartition(":")[0] or value
-    return host.rstrip(".")
 
 
 def _bounded(receive: Receive, most: int) -> Receive:

@@ -60,10 +60,19 @@ class Batcher:
         wait: seconds that an image waits for others at most.
         most_pixels: of a batch; a single image may have more.
         most_waiting: images that may wait.
+        note: is called with the size of each batch, from the thread that runs it.
     """
 
-    def __init__(self, run: Run, sizes: Sequence[int], wait: float, most_pixels: int, most_waiting: int) -> None:
-        self._run, self._sizes, self._wait = run, sizes, wait
+    def __init__(
+        self,
+        run: Run,
+        sizes: Sequence[int],
+        wait: float,
+        most_pixels: int,
+        most_waiting: int,
+        note: Callable[[int], object] = lambda size: None,
+    ) -> None:
+        self._run, self._sizes, self._wait, self._note = run, sizes, wait, note
         self._most_pixels, self._most_waiting = most_pixels, most_waiting
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -112,6 +121,7 @@ class Batcher:
                     outcomes = [RuntimeError(told(error)) for _ in batch]
                 self.working = None
             done = time.monotonic()
+            self._note(len(batch))
             for job, outcome in zip(batch, outcomes, strict=True):
                 job.done = done
                 # a server that has ended asks no more

@@ -67,7 +67,12 @@ class Service:
         self._names = frozenset(name.lower() for name in (*settings.names, settings.host))
         self._batchers = {
             network.name: Batcher(
-                network.run, network.sizes, settings.batch_wait / 1000, settings.max_pixels, settings.max_queue
+                network.run,
+                network.sizes,
+                settings.batch_wait / 1000,
+                settings.max_pixels,
+                settings.max_queue,
+                self.metrics.batches.labels(network.name).observe,
             )
             for network in networks
         }
@@ -258,10 +263,8 @@ class Service:
         }
         for stage, seconds in stages.items():
             self.metrics.stages.labels(stage).observe(seconds)
-        # each image of a batch stands for its share of it
         if isinstance(outcome, Refused):
             raise outcome
-        self.metrics.batches.labels(network.name).observe(job.batch)
         fields = {"model": network.name, "bytes": incoming.size, "pixels": job.pixels, "batch": job.batch}
         fields |= {stage: round(seconds, 6) for stage, seconds in stages.items() if stage != "whole"}
         timing = ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items() if stage != "whole")

@@ -21,10 +21,6 @@ FAST = {("rednet_nano", "onnx", True)}
 COMPILED = ("faster_rcnn", "mask_rcnn", "smp_fpn")
 
 
-# OpenVINO reads sizes that these graphs compute before they are there
-UNREADABLE = {(name, "openvino", True) for name in ("faster_rcnn", "mask_rcnn")}
-
-
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("networks"), {}
@@ -52,8 +48,6 @@ def cases():
         for format in formats():
             for inside in (False, True):
                 if format == "aoti" and not inside and name not in COMPILED:
-                    continue
-                if (name, format, inside) in UNREADABLE:
                     continue
                 marks = () if (name, format, inside) in FAST else (pytest.mark.slow,)
                 yield pytest.param(name, format, inside, marks=marks)
@@ -111,21 +105,6 @@ def agree(one, other):
 def test_a_detr_is_refused_in_one_line(name, network):
     with pytest.raises(ExportError, match=rf"^{name} can't be exported; of the detectors retinanet, faster_rcnn and"):
         export_checkpoint(network(name), "pt2", Path("a.pt2"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, _, _ in sorted(UNREADABLE)])
-def test_what_openvino_reads_wrongly_is_never_written(name, network, pictures, tmp_path):
-    pytest.importorskip("openvino")
-    try:
-        openvino_library()
-    except LibraryError as error:
-        pytest.skip(str(error))
-    with pytest.raises(ExportError, match=r"openvino does not compute what PyTorch does: .*; nothing was written"):
-        export_checkpoint(
-            network(name), "openvino", tmp_path / "a.xml", with_preprocessing=True, images=[str(pictures[0])]
-        )
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_detectors_room_may_be_fixed_and_pictures_stay_open(network, pictures, tmp_path):

@@ -32,8 +32,10 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
 
     from involution.export.graph import trace
     from involution.export.onnx_program import to_onnx
+    from involution.export.onnx_sizes import read_sizes
 
     model = to_onnx(trace(graph), graph, _OPSET)
+    read_sizes(model)
     between = path.with_suffix(".onnx")
     onnx.save(model, between)
     core = _core(any(one.domain == DOMAIN for one in model.opset_import))

@@ -22,7 +22,7 @@ _NATIVE = Path(__file__).with_name("native")
 _ONNXRUNTIME = "libinvolution_onnxruntime.so"
 _KERNELS, _SOURCES = "kernels.o", ("register_openvino.cpp", "node.h", "problem.h")
 _FLAGS = ("-std=c++17", "-O2", "-g0", "-w", "-fPIC", "-shared", "-fvisibility=hidden")
-BUILD = "INVOLUTIONBUILD_NATIVE=1 pip install --no-build-isolation . builds it, or says why it can't"
+BUILD = "INVOLUTION_BUILD_NATIVE=1 pip install --no-build-isolation . builds it, or says why it can't"
 
 
 class LibraryError(ExportError):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,11 @@ def test_no_port_is_open_beyond_the_loopback(told):
 def test_nothing_is_left_of_the_cluster(told):
     assert not Path(told["folder"]).exists()
     assert not Path(told["folder"]).parent.exists()
-    assert [pid for pid in told["processes"] if Path(f"/proc/{pid}").exists()] == []
+    # the last of them end a moment after their parent where the machine is busy
+    end = time.monotonic() + 30
+    while (left := [pid for pid in told["processes"] if Path(f"/proc/{pid}").exists()]) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert left == []
 
 
 def test_what_a_worker_can_not_do_ends_the_work(place, told):

@@ -142,7 +142,7 @@ def test_what_a_worker_can_not_load_is_told_in_one_line(capsys, tmp_path, monkey
     (tmp_path / "a.ckpt").write_bytes(b"no checkpoint")
     assert main(["serve", "a.ckpt", "--port", "0"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("involution: a.ckpt: ")
+    assert line.startswith("involution: a.ckpt is not a checkpoint: ")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ void classify(const std::string& file, const std::string& extension, const std::
   ov::Core core;
   core.add_extension(extension);
   std::shared_ptr<ov::Model> model = core.read_model(file);
-  if (!model->has_rt_info("involution")) fail(file + ": not a file of `involution export`");
+  if (!model->has_rt_info("involution")) fail(file + ": not a file of `involution export --format openvino`");
   const Json about = JsonReader(model->get_rt_info<std::string>("involution")).read();
   const Json& how = about["preprocessing"];
   if (about["task"].text != "classify") fail(file + ": made for the task " + about["task"].text + ", wanted classify");

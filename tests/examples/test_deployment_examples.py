@@ -144,7 +144,7 @@ def test_cpp_says_what_is_wrong(program, exported, pictures, tmp_path):
         ((file, cut), "is cut off"),
         ((file, wide), "not a PPM of 8 bits and at most 32768 pixels a side"),
         ((file, tmp_path / "none.ppm"), "can't be read"),
-        ((stranger, picture), "not a file of `involution export`"),
+        ((stranger, picture), "not a file of `involution export --format openvino`"),
     ):
         model, image = words
         done = classify(program, model, openvino_library(), image)

@@ -3,9 +3,9 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 import torch
@@ -24,6 +24,14 @@ FAST = [
 
 def train(tmp_path, *words):
     return main(["classify", "train", "--recipe", "digits", "--output", str(tmp_path), *FAST, *words])
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """The folder of a run of one epoch."""
+    folder = tmp_path_factory.mktemp("once")
+    assert train(folder, "--trainer.epochs=1", "--name", "a") == 0
+    return folder / "a"
 
 
 def test_train_then_eval(tmp_path, capsys):
@@ -189,34 +197,46 @@ def test_a_full_disk_fails_in_one_line(tmp_path, capsys, monkeypatch):
     assert err == f"involution: {tmp_path}/a/last.ckpt: Input/output error; nothing was saved before"
 
 
-def test_ctrl_c_in_an_evaluation(tmp_path, capsys, monkeypatch):
-    assert train(tmp_path, "--trainer.epochs=1", "--name", "a") == 0
+def test_ctrl_c_in_an_evaluation(once, capsys, monkeypatch):
     monkeypatch.setattr(ClassificationTask, "test_step", lambda *_: signal.raise_signal(signal.SIGINT))
-    assert main(["classify", "eval", "--checkpoint", str(tmp_path / "a" / "best.ckpt")]) == 130
+    assert main(["classify", "eval", "--checkpoint", str(once / "best.ckpt")]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def forked(words, file):
+    """Run the command in a copy of this process, the first of its group; its errors are written to the file."""
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        os.setsid()
+        torch.set_num_threads(1)
+        warnings.simplefilter("ignore")
+        with open(file, "w") as sys.stderr, open(os.devnull, "w") as sys.stdout:
+            os.dup2(sys.stderr.fileno(), 2)
+            code = main(words)
+    finally:
+        os._exit(code)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM to all processes"])
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
     words = ["classify", "train", "--recipe", "digits", "--output", str(tmp_path), "--name", "run", *FAST]
     words += ["--data.workers", "1"] if number == signal.SIGTERM else []
-    script = f"import torch; torch.set_num_threads(1); from involution.cli import main; raise SystemExit(main({words}))"
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    child = forked(words, tmp_path / "err")
     deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "metrics.csv").exists() and process.poll() is None:
-        assert time.monotonic() < deadline, "no epoch within two minutes"
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        ended, _ = os.waitpid(child, os.WNOHANG)
+        assert not ended, (tmp_path / "err").read_text()
+        if time.monotonic() > deadline:
+            os.killpg(child, signal.SIGKILL)
+            pytest.fail("no epoch within two minutes")
         time.sleep(0.05)
-    os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    os.killpg(child, number)
+    _, status = os.waitpid(child, 0)
+    err = (tmp_path / "err").read_text()
+    assert os.waitstatus_to_exitcode(status) == 130, err
     last = tmp_path / "run" / "last.ckpt"
     assert f"interrupted; resume with: involution classify train --resume {last}\n" in err
     assert "Traceback" not in err

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from involution.engine.files import RECORD
 from involution.engine.folder_lock import FolderInUse, FolderLock
 from involution.engine.run_folder import kept, rotate
 from involution.engine.tasks.classify.config import ClassifyConfig
+from involution.engine.tasks.classify.module import ClassificationTask
 from involution.models import CheckpointError
 
 # two epochs of four steps, the second of which is better
@@ -66,6 +68,28 @@ def whole(tmp_path_factory):
     return result
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of the same run, interrupted within the second epoch."""
+    torch.set_num_threads(1)
+    config = ClassifyConfig.load(
+        "digits", {**FAST, **MORE, "output": str(tmp_path_factory.mktemp("runs")), "name": "stopped"}
+    )
+    original, calls = ClassificationTask.training_step, []
+
+    def stopping(self, *args):
+        calls.append(1)
+        if len(calls) == 6:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassificationTask, "training_step", stopping)
+        with pytest.raises(TrainingInterrupted, match="interrupted"):
+            train(config, progress=False)
+    return config.run_dir
+
+
 @pytest.fixture
 def make_config(make_config):
     return lambda name="run", **changes: make_config(name, **{**MORE, **changes})
@@ -103,12 +127,9 @@ def flip(file):
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, lambda file: os.truncate(file, 0), os.unlink])
-def test_a_damaged_checkpoint_and_the_one_before(make_config, press_ctrl_c, whole, harm, capsys):
+def test_a_damaged_checkpoint_and_the_one_before(make_config, stopped, whole, harm, capsys):
     config = make_config("parts")
-    press_ctrl_c("training_step", 6)
-    with pytest.raises(TrainingInterrupted, match="interrupted") as stop:
-        train(config, progress=False)
-    last = stop.value.checkpoint
+    last = shutil.copytree(stopped, config.run_dir) / "last.ckpt"
     harm(last)
     capsys.readouterr()
     assert_as_undisturbed(train(config, progress=False, resume="auto"), whole)

@@ -188,10 +188,10 @@ def test_same_seed_same_weights_and_a_resumed_run_too(make_config, monkeypatch):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_learns_a_few_scenes_by_heart(make_config):
-    config = make_config(
-        trainer__epochs=12, optimizer__lr=0.003, schedule__warmup_epochs=0, data__batch_size=4, model__norm="group"
-    )
+def test_learns_a_few_scenes_by_heart(make_config, tmp_path):
+    few = make_digit_scenes(tmp_path / "few", {"train": 12, "val": 2})
+    changes = {"data__spec": f"coco:{few}", "data__batch_size": 4, "trainer__epochs": 16, "model__norm": "group"}
+    config = make_config(**changes, optimizer__lr=0.003, schedule__warmup_epochs=0)
     result = train(config, progress=False)
     assert result.history[-1]["train_loss"] < 0.6 * result.history[0]["train_loss"]
     assert evaluate(result.last, split="train").bbox["ap50"] > 0.1

@@ -83,6 +83,16 @@ def test_equal_images_in_two_classes_are_told(tmp_path):
     assert "warning: the same image in different classes: 1 (bee/copy.jpg = ant/000.jpg)" in (found.warning_lines())
 
 
+def test_equal_images_of_one_name_are_told_with_as_many_folders_as_tell_them_apart(tmp_path):
+    image_folder(tmp_path, splits=("train", "val"), per_class=1)
+    shutil.copytree(tmp_path / "train", tmp_path / "train" / "pets")
+    found = survey(open_data("classify", f"imagefolder:{tmp_path}", Options(on_problem="skip")), quick=True)
+    assert found.duplicates["train"][0] == "pets/ant/000.jpg = ant/000.jpg"
+    shutil.copy(tmp_path / "train" / "bee" / "000.jpg", tmp_path / "val" / "bee" / "000.jpg")
+    found = survey(open_data("classify", f"imagefolder:{tmp_path}"), quick=True)
+    assert found.duplicates["train and val"][0] == "val/bee/000.jpg = train/bee/000.jpg"
+
+
 def test_many_classes_are_told_in_short(tmp_path):
     names = [f"class{i:02}" for i in range(40)]
     image_folder(tmp_path, splits=("train", "val"), classes=names, per_class=1)

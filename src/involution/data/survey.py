@@ -28,7 +28,7 @@ from involution.data.label_maps import LabelMaps
 from involution.data.labelled import labels_of
 from involution.data.noticed import USED, Noticed, spread
 from involution.data.parts import files_of, image_of, reading_of, short_name, stored_of
-from involution.data.records import DataSet
+from involution.data.records import DataSet, item_name
 from involution.data.splits import words_of
 from involution.data.tiff import bits_of
 
@@ -407,7 +407,7 @@ def _duplicates(data: DataSet[Any], quick: bool) -> tuple[dict[str, list[str]], 
 
     Content is the pixels, whatever the format of the file; if quick, the bytes that are stored.
     """
-    first: dict[int, dict[str, tuple[str, int | None]]] = defaultdict(dict)
+    first: dict[int, dict[str, tuple[int, int | None]]] = defaultdict(dict)
     found: dict[str, list[str]] = defaultdict(list)
     mixed: list[str] = []
     numbers = _stored_numbers(data) if quick else _pixel_numbers(data)
@@ -416,14 +416,24 @@ def _duplicates(data: DataSet[Any], quick: bool) -> tuple[dict[str, list[str]], 
         for place, number in enumerate(numbers[split]):
             if number is None:
                 continue
-            name, label = short_name(part, place), None if labels is None else labels[place]
+            label = None if labels is None else labels[place]
             for other, (equal, its_label) in first[number].items():
-                pair = f"{name} = {equal}"
+                pair = _both_names((part, place), (data.parts[other], equal))
                 found[split if other == split else f"{other} and {split}"].append(pair)
                 if label != its_label:
                     mixed.append(pair)
-            first[number].setdefault(split, (name, label))
+            first[number].setdefault(split, (place, label))
     return dict(found), mixed
+
+
+def _both_names(one: tuple[Any, int], other: tuple[Any, int]) -> str:
+    """The names of two images, with as many of their folders as tell them apart."""
+    names = [short_name(*one), short_name(*other)]
+    if names[0] == names[1]:
+        paths = [item_name(*one), item_name(*other)]
+        common = os.path.commonpath(paths)
+        names = [Path(os.path.relpath(path, common)).as_posix() for path in paths]
+    return " = ".join(names)
 
 
 def _stored_numbers(data: DataSet[Any]) -> dict[str, list[int | None]]:

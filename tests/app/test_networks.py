@@ -37,6 +37,13 @@ def test_predictions_are_those_of_the_task(runs):
     assert torch.equal(labels, SegmentationPredictor.from_checkpoint(runs["segments"].path).predict(image).labels)
 
 
+def test_an_image_of_which_little_is_seen_is_told(runs):
+    notes = [predict(runs["demo/rednet"], uploaded(picture(size=(16, width)))).note for width in (16, 160)]
+    assert "middle" not in notes[0]
+    assert notes[1].endswith("The network sees the middle alone, 10% of the image.")
+    assert "middle" not in predict(runs["segments"], uploaded(picture(size=(32, 320)))).note
+
+
 def test_kernels_of_each_stage_at_a_pixel_beside_the_twins(runs):
     image = picture(size=(16, 16)).convert("L")
     title, stages = stage_kernels(runs["demo/rednet"], runs["demo/twin"], uploaded(image), (9, 5))

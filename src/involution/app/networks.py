@@ -15,6 +15,7 @@ from involution.app.checkpoints import Checkpoint
 from involution.app.errors import AppError
 from involution.app.reader import Upload
 from involution.engine.domain import mismatch
+from involution.engine.predictor import HARDLY_SEEN
 from involution.explain import Subject, View, involution_layers, layer_map
 from involution.explain.touch import touch_html
 from involution.predict import Predictor, Result, find_device, load_predictor
@@ -33,7 +34,7 @@ class Prediction:
         title: Name of the network.
         parameters: How many it has.
         result: With the time it took.
-        note: That the image is of another kind than those of the training.
+        note: That the image is of another kind than those of the training, or that the network sees little of it.
     """
 
     title: str
@@ -84,7 +85,10 @@ def predict(checkpoint: Checkpoint, upload: Upload) -> Prediction:
         # the first run sets up what later ones reuse, so its time means nothing
         network.predict(image)
     parameters = sum(part.numel() for part in network.model.parameters())
-    return Prediction(checkpoint.title, parameters, network.predict(image), mismatch(network.card, image))
+    notes = [mismatch(network.card, image)]
+    if (share := network.share_seen(image)) < HARDLY_SEEN:
+        notes.append(f"The network sees the middle alone, {share:.0%} of the image.")
+    return Prediction(checkpoint.title, parameters, network.predict(image), " ".join(filter(None, notes)))
 
 
 def stage_kernels(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 # of a usual photo, 3 : 2, the middle is two thirds
-_HARDLY_SEEN = 0.4
+HARDLY_SEEN = 0.4
 
 
 class PredictError(ValueError):
@@ -290,7 +290,7 @@ class Predictor(ABC, Generic[R]):
             items = [_read(image, f"image {index}", self.reading, noticed) for index, image in batch]
             pictures = [item for item in items if not isinstance(item[1], SkippedImage)]
             for name, picture in pictures:
-                if noticed is not None and self.share_seen(picture) < _HARDLY_SEEN:
+                if noticed is not None and self.share_seen(picture) < HARDLY_SEEN:
                     noticed.count("cropped", name)
             results = iter(self._run_all(pictures, **options))
             seconds = (time.perf_counter() - start) / max(len(pictures), 1)

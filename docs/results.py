@@ -204,9 +204,13 @@ def _deployment(found: list[dict[str, Any]]) -> Table:
     for row in measured:
         name = row["candidate"].split(",")[0]
         library = ours.get((row["measure"], row["batch"], name)) if name != row["candidate"] else None
+        # measures are such as "OpenVINO, 8 bits" and "Faster R-CNN, OpenVINO"; a runtime says its version instead
+        bits = ", 8 bits" if row["measure"].endswith(", 8 bits") else ""
+        detector = "Faster R-CNN, " if row["measure"].startswith("Faster R-CNN, ") else ""
+        runtime = row["runtime"] + bits if "runtime" in row else row["measure"]
         cells.append(
             [
-                *(row.get("runtime", row["measure"]), row["candidate"], str(row["batch"])),
+                *(runtime, detector + row["candidate"], str(row["batch"])),
                 *(spread(row, "ms", ",.1f"), spread(row, "ratio", ".2f")),
                 f"{row['p50_ratio'] / library:.2f}" if library else "",
                 *(f"{row[key]:,.0f}" if key in row else "" for key in ("made_s", "megabytes")),

@@ -56,6 +56,14 @@ OTHERS = {
     "docs/dispatch.md": ["CUDA"],
     # versions of what is supported
     "docs/install.md": ["system and processor", "Python", "torch"],
+    # a path, and the defaults of options, which their own test compares
+    "docs/guides/serving.md": [
+        "`GET /openapi.json`",
+        "`--timeout`",
+        "`--head-timeout`",
+        "`--batch-wait`",
+        "`--drain`",
+    ],
 }
 
 

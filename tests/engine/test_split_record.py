@@ -49,6 +49,22 @@ def test_files_gone_and_added_are_told_by_evaluation_and_resumption(config, pict
     ]
 
 
+def test_images_of_which_the_middle_alone_is_seen_are_told(config, pictures, capsys):
+    image = Image.new("RGB", (200, 16))
+    for split in ("train", "val", "test"):
+        image.save(pictures / split / "ant" / "wide.png")
+    image.save(pictures / "test" / "bee" / "panorama.png")
+    result = train(config(), progress=False)
+    seen = "of which the network sees the middle alone, less than 40% of them"
+    told = f"warning: images of test {seen}: 2 (wide.png, panorama.png)"
+    found = warnings(capsys)
+    assert f"warning: images of val {seen}: 1 (wide.png)" in found
+    assert told in found
+    assert not any("images of train" in line for line in found)
+    evaluate(result.best)
+    assert told in warnings(capsys)
+
+
 def test_images_of_the_same_names_that_hold_something_else_are_told(config, pictures, capsys):
     result = train(config(), progress=False)
     for number, file in enumerate(sorted((pictures / "test").rglob("*.jpg"))[:5]):

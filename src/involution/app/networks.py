@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from involution.app.checkpoints import Checkpoint
 from involution.app.errors import AppError
 from involution.app.reader import Upload
+from involution.data.noticed import HARDLY_SEEN
 from involution.engine.domain import mismatch
-from involution.engine.predictor import HARDLY_SEEN
 from involution.explain import Subject, View, involution_layers, layer_map
 from involution.explain.touch import touch_html
 from involution.predict import Predictor, Result, find_device, load_predictor

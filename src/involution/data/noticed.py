@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # of a range that is used less than this share is surely not the range that was meant
 USED = 0.1
+# of an image of which a network sees less than this share it is told; the middle of a usual photo, 3 : 2, is two thirds
+HARDLY_SEEN = 0.4
 # as many pixels as this at either end of their values may be broken ones, or words and marks on the picture: 1 in 100
 _FEW = 100
 _LOOKED = 1 << 16
@@ -234,7 +236,7 @@ _FROM_HEADERS: Mapping[str, str] = {
     "no_data": "images that name a value for pixels without data (GDAL's nodata), which is read as any other",
 }
 _OF_RESULTS: Mapping[str, str] = {
-    "cropped": "images of which the network sees the middle alone, less than 40 % of them",
+    "cropped": f"images of which the network sees the middle alone, less than {HARDLY_SEEN:.0%} of them",
     "full": "images with as many objects as the detector finds in one at most, so that others may be missing (in the "
     "training, --model.args '{box_detections_per_img: 300}', of retinanet detections_per_img, allows more)",
     "unpredicted": "images of --annotations that are not predicted",

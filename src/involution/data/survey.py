@@ -26,7 +26,7 @@ from involution.data.images import Header, ImageError, Reading, is_deep, look, o
 from involution.data.label_code import IGNORED
 from involution.data.label_maps import LabelMaps
 from involution.data.labelled import labels_of
-from involution.data.noticed import USED, Noticed, spread
+from involution.data.noticed import HARDLY_SEEN, USED, Noticed, spread
 from involution.data.parts import files_of, image_of, reading_of, short_name, stored_of
 from involution.data.records import DataSet, item_name
 from involution.data.splits import words_of
@@ -36,6 +36,8 @@ from involution.data.tiff import bits_of
 _FIRST = 16
 # the same of an evaluation, from all over its images
 _LOOKED = 64
+# images whose sizes are looked at where all of them would take too long
+_SIZED = 5000
 # areas in pixels that COCO calls small and medium up to
 _SMALL, _MEDIUM = 32**2, 96**2
 # more classes are not listed one by one
@@ -361,6 +363,22 @@ def deep_warnings(places: Sequence[Stored], reading: Reading, what: str) -> list
                 read_image(place.open(), name=place.file.name, reading=reading, noticed=noticed)
     of = what if len(chosen) == len(places) else f"{len(chosen)} of {len(places):,} {what}"
     return [f"{of}: {line}" for line in noticed.warnings(reading)]
+
+
+def cropped_warnings(places: Sequence[Stored], share: Callable[[tuple[int, int]], float], what: str) -> list[str]:
+    """A warning of images of which a network sees little; of very many some from all over are looked at.
+
+    Args:
+        places: the images.
+        share: how much the network sees of an image (width, height), 0 to 1.
+        what: what they are called: ``images of val``.
+    """
+    chosen = places[:: max(1, len(places) // _SIZED)]
+    headers = [(place, _header(place, Reading(value_range=(0, 1)))) for place in chosen]
+    names = [place.file.name for place, header in headers if header is not None and share(header.size) < HARDLY_SEEN]
+    of = what if len(chosen) == len(places) else f"{len(chosen)} of {len(places):,} {what}"
+    seen = f"of which the network sees the middle alone, less than {HARDLY_SEEN:.0%} of them"
+    return [f"{of} {seen}: {some(names)}"] if names else []
 
 
 def range_warnings(places: Sequence[Stored], reading: Reading, what: str, setting: str = "") -> list[str]:

@@ -20,7 +20,7 @@ from involution.data.addresses import path_of
 from involution.data.errors import printable
 from involution.data.findings import Findings, some
 from involution.data.images import ImageError, Reading, read_image
-from involution.data.noticed import Noticed
+from involution.data.noticed import HARDLY_SEEN, Noticed
 from involution.data.walk import images_below
 from involution.engine.files import check_folder, check_output, is_ours
 from involution.engine.settings import MOST
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from involution.engine.checkpoint import ModelCard
-
-
-# of a usual photo, 3 : 2, the middle is two thirds
-HARDLY_SEEN = 0.4
 
 
 class PredictError(ValueError):

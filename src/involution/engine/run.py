@@ -20,7 +20,7 @@ from involution.data.images import ImageError, LoadingError
 from involution.data.parts import reading_of, stored_of
 from involution.data.records import DataSet
 from involution.data.registry import Options
-from involution.data.survey import Survey, deep_warnings, survey
+from involution.data.survey import Survey, cropped_warnings, deep_warnings, survey
 from involution.engine import plan
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
 from involution.engine.card import ModelCard
@@ -245,7 +245,7 @@ def _fit(
     trainer = make_trainer(config, recorder, progress, left_out, fitting)
     train_loader, val_loader = make_loaders(spec, config, data, images, trainer, start.position, left_out)
     _tell(data, progress)
-    found_in_data = _survey(data) if start.found is None and is_main_process() else None
+    found_in_data = _survey(data, spec, config) if start.found is None and is_main_process() else None
     if found_in_data:
         _write_survey(found_in_data, recorder.run_dir)
     for note in notes:
@@ -397,6 +397,7 @@ def measure(
     warnings = differences(recorded(found), record(data), [split]) if same else []
     warnings += seen_before(found, data, split, same)
     warnings += deep_warnings(stored_of(measured), reading_of(measured), f"images of {split}")
+    warnings += _cropped(spec, config, data, split)
     for line in warnings if not told else ():
         tell(f"warning: {line}")
     data, within, card = match_classes(card, data, checkpoint)
@@ -528,12 +529,19 @@ def _tell(data: DataSet[Any], summary: bool) -> None:
         tell(line)
 
 
-def _survey(data: DataSet[Any]) -> Survey:
+def _survey(data: DataSet[Any], spec: TaskSpec, config: RunConfig) -> Survey:
     """What the data set holds; what is surely not meant so is said."""
     found = survey(data, quick=True)
-    for warning in found.warnings:
+    # training sees other parts of an image each time
+    cropped = [line for split in data.parts if split != "train" for line in _cropped(spec, config, data, split)]
+    for warning in (*found.warnings, *cropped):
         tell(f"warning: {warning}")
     return found
+
+
+def _cropped(spec: TaskSpec, config: RunConfig, data: DataSet[Any], split: str) -> list[str]:
+    places = stored_of(data.split(split))
+    return cropped_warnings(places, lambda size: spec.share_seen(config, size), f"images of {split}")
 
 
 def _write_survey(found: Survey, run_dir: Path) -> None:

@@ -58,6 +58,7 @@ class TaskSpec:
         splits: names of the splits that a data set of the task can have.
         eval_split: the split that `evaluate` measures on unless another is named.
         eval_batch_size: images per batch in `evaluate` unless told otherwise.
+        share_seen: from (settings, width and height of an image) to how much of it evaluation sees, 0 to 1.
         least_val_batch: validation batches in a training are at least this large.
         unused_parameters: some parameters may have no part in a step's loss, which several devices must be told.
     """
@@ -80,6 +81,7 @@ class TaskSpec:
     splits: tuple[str, ...] = ("train", "val")
     eval_split: str = "val"
     eval_batch_size: int = 8
+    share_seen: Callable[[Any, tuple[int, int]], float] = field(default=lambda config, size: 1.0)
     least_val_batch: int = 1
     unused_parameters: bool = False
 

@@ -127,9 +127,7 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
 
     def share_seen(self, image: Image) -> float:
         """How much of an image is in the centre that the network sees."""
-        side = self.card.input_size[-1]
-        (height, width), _ = centre_crop(image.size, side, self.card.crop_pct)
-        return min(1.0, side / height) * min(1.0, side / width)
+        return share_seen(image.size, self.card.input_size[-1], self.card.crop_pct)
 
     def run(self, names: Sequence[str], images: Sequence[Image], *, topk: int = 5) -> list[ClassificationResult]:
         """The `topk` most likely classes of each image; all of them if the network has fewer."""
@@ -212,6 +210,12 @@ def _csv(file: TextIO) -> Iterator[Add]:
     yield add
     if ranks < 0:
         begin(0)
+
+
+def share_seen(size: tuple[int, int], side: int, crop_pct: float) -> float:
+    """How much of an image (width, height) is in the square cut from it, 0 to 1."""
+    (height, width), _ = centre_crop(size, side, crop_pct)
+    return min(1.0, side / height) * min(1.0, side / width)
 
 
 def centre_crop(size: tuple[int, int], side: int, crop_pct: float) -> tuple[tuple[int, int], tuple[int, int]]:

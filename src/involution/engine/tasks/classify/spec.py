@@ -8,7 +8,7 @@ from involution.data.records import DataSet
 from involution.engine.task import TaskSpec
 from involution.engine.tasks.classify.config import ClassifyConfig, check
 from involution.engine.tasks.classify.figures import ClassificationFigures
-from involution.engine.tasks.classify.predictor import ClassificationPredictor
+from involution.engine.tasks.classify.predictor import ClassificationPredictor, share_seen
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,6 +95,7 @@ SPEC = TaskSpec(
     eval_set=eval_set,
     figures=ClassificationFigures,
     predictor=ClassificationPredictor,
+    share_seen=lambda config, size: share_seen(size, config.data.image_size, config.data.crop_pct),
     splits=("train", "val", "test"),
     eval_split="test",
     eval_batch_size=64,

@@ -54,7 +54,8 @@ OUTPUTS = {
     ("convert", "--output"): ("convert none.pth", ["out.ckpt", "out.safetensors"]),
 }
 # options that name files to read
-INPUTS = {"--checkpoint", "--twin", "--classes", "--annotations", "--resume", "--study", "--config", "IN"}
+INPUTS = {"--checkpoint", "--twin", "--classes", "--annotations", "--resume", "--study", "--config", "--token-file"}
+INPUTS |= {"IN", "CHECKPOINT"}
 # and those that say what an output is like
 WORDS = {"--format", "--force", "--name", "--print-config"}
 CASES = [(*key, file) for key, (_, files) in OUTPUTS.items() for file in files]

@@ -34,7 +34,7 @@ class TestAccents:
             picture(0, 0).save(tmp_path / split / f"{stored}.png")
             content = {
                 "images": [{"id": 1, "file_name": f"{told}.png", "width": 24, "height": 20}],
-                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25}],
                 "categories": [{"id": 1, "name": stored if split == "train" else told}],
             }
             (tmp_path / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")

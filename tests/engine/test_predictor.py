@@ -311,7 +311,7 @@ def test_images_of_which_little_is_seen_are_told(colour_checkpoint, tmp_path, ca
     for name, size in (("wide", (300, 30)), ("tall", (20, 90)), ("photo", (60, 40))):
         Image.new("RGB", size).save(tmp_path / f"{name}.png")
     assert main(["classify", "predict", str(tmp_path), "--checkpoint", str(colour_checkpoint)]) == 0
-    told = "images of which the network sees the middle alone, less than 40 % of them: 2 (tall.png, wide.png)\n"
+    told = "images of which the network sees the middle alone, less than 40% of them: 2 (tall.png, wide.png)\n"
     assert told in capsys.readouterr().err
 
 

@@ -74,7 +74,7 @@ def test_backbones_start_from_them(task, published26, theirs, capsys):
 
 
 def test_a_run_has_the_backbone_that_fits(monkeypatch, published26):
-    def stop(spec, config):
+    def stop(spec, config, *args):
         raise InterruptedError(config.model.backbone)
 
     monkeypatch.setattr(run, "open_data", stop)

@@ -12,6 +12,7 @@ from involution.data.findings import Findings
 from involution.data.registry import Options, open_data
 from involution.data.splits import cut
 
+UUIDS = ("0f3c9d1e-2b4a-4968-8786-95a4b3c2d1e0", "fedcba98-7654-4210-a0b1-c2d3e4f50617")
 HASHES = ("0f3c9d1e2b4a5968778695a4b3c2d1e0", "fedcba9876543210fedcba9876543210")
 
 
@@ -26,6 +27,8 @@ def grouped(*names):
         ("img.jpg", "img (1).jpg", "img - Copy.jpg", "img - Copy (2).jpg", "img copy.jpg", "Copy of img.jpg"),
         (f"a_jpg.rf.{HASHES[0]}.jpg", f"a_jpg.rf.{HASHES[1]}.jpg"),
         (f"a_jpg.rf.{HASHES[0]}.jpg", "a.jpg"),
+        ("cat/7.jpg", *(f"cat/output/cat_original_7.jpg_{uuid}.jpg" for uuid in UUIDS)),
+        ("cat.0.jpg", *(f"cat_original_cat.0.jpg_{uuid}.jpg" for uuid in UUIDS)),
         ("flip_7.jpg", "7.jpg", "aug_7.jpg"),
         ("original/7.jpg", "augmented/7.jpg"),
         ("a - b.jpg", "a - b__flip.jpg"),

@@ -267,6 +267,9 @@ def test_several_networks_in_one_file(authors, tmp_path):
             None,
             "classes, class_to_idx differ",
         ),
+        ({"meta": {"CLASSES": tuple("wxyz")}}, list("wxyz"), None),
+        ({"meta": {"dataset_meta": {"classes": tuple("wxyz")}}}, list("wxyz"), None),
+        ({"meta": {"dataset_meta": {"CLASSES": list("wxyz")}}}, list("wxyz"), None),
         ({"classes": list("xyz")}, None, "3 for 4 classes"),
         ({"classes": 4, "class_to_idx": {"a": 1, "b": "2"}}, None, None),
     ],
@@ -283,6 +286,19 @@ def test_how_another_training_prepared_its_images_is_told(tmp_path):
     torch.save({"state_dict": nano().state_dict(), "args": args}, tmp_path / "a.pth")
     report = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors")
     assert report.notes == ["how its training prepared images is not read: std [0.5, 0.5, 0.5], img_size 288"]
+
+
+@pytest.mark.parametrize("key", ["config", "cfg"])
+def test_how_an_openmmlab_training_prepared_its_images_is_told(tmp_path, key):
+    text = "mean={}, std=[58.395, 57.12, 57.375], to_rgb={}), dict(type='CenterCrop', crop_size={})"
+    usual = text.format("[123.675, 116.28, 103.53]", True, 224)
+    other = text.format("[127.5, 127.5,\n    127.5]", False, 160)
+    notes = []
+    for text in (usual, other):
+        torch.save({"state_dict": nano().state_dict(), "meta": {key: text}}, tmp_path / "a.pth")
+        notes.append(convert_checkpoint(tmp_path / "a.pth", tmp_path / f"{len(notes)}.safetensors").notes)
+    told = "how its training prepared images is not read: mean [127.5, 127.5, 127.5], to_rgb False, crop_size 160"
+    assert notes == [[], [told]]
 
 
 def test_head_for_other_classes(authors, source, tmp_path):

@@ -24,6 +24,10 @@ _BEGINNING = re.compile(rf"(?:copy of |kopie von |{_WORD}{_MORE}?[\s_.-]+)+(.+)"
 _WHOLE = re.compile(rf"{_WORD}s?", re.IGNORECASE)
 # Roboflow's: name_jpg.rf.HASH
 _EXPORTED = re.compile(r"(.+?)(?:[_.](?:jpe?g|png|bmp|webp|tiff?))?\.rf\.[0-9A-Za-z]{16,}", re.IGNORECASE)
+# Augmentor's: CLASS_original_name.jpg_UUID, in a folder of its own
+_AUGMENTED = re.compile(
+    r".*?_original_(.+)\.(?:jpe?g|png|bmp|gif|webp|tiff?)_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE
+)
 # what iPhones call an edited photo beside IMG_1234, and what programs that share folders call a second version
 _EDITED = re.compile(r"IMG_E(\d{4})", re.IGNORECASE)
 _CONFLICT = re.compile(
@@ -64,6 +68,8 @@ def plain_name(name: str) -> tuple[str, str]:
     path = PurePosixPath(name)
     folder = "/".join(nfc(part) for part in path.parts[:-1] if not _WHOLE.fullmatch(part))
     stem = _tight(path.stem)
+    if augmented := _AUGMENTED.fullmatch(stem):
+        folder, stem = folder.removesuffix("output").removesuffix("/"), augmented[1]
     if exported := _EXPORTED.fullmatch(stem) or _CONFLICT.fullmatch(stem):
         stem = exported[1]
     if edited := _EDITED.fullmatch(stem):

@@ -40,6 +40,13 @@ _ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
 _NAMES = ("class_names", "classes", "CLASSES")
 # what timm's and torchvision's training scripts keep of how they prepared images
 _IMAGES = ("mean", "std", "img_size", "input_size", "crop_pct", "interpolation", "val_resize_size", "val_crop_size")
+# what the settings of an OpenMMLab training say of that, which they hold as text, and the usual values
+_SETTINGS = {
+    "mean": (r"\bmean=(\[[^\[\]]{1,80}\])", "[123.675, 116.28, 103.53]"),
+    "std": (r"\bstd=(\[[^\[\]]{1,80}\])", "[58.395, 57.12, 57.375]"),
+    "to_rgb": (r"\b(?:bgr_)?to_rgb=(True|False)", "True"),
+    "crop_size": (r"CenterCrop['\"],\s*crop_size=\(?(\d{1,5})", "224"),
+}
 _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _DTYPES |= {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
@@ -325,14 +332,28 @@ def _images(content: Any) -> str:
     args = content.get("args") if isinstance(content, Mapping) else None
     given = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
     said = [f"{name} {shown(given[name])}" for name in _IMAGES if given.get(name) not in (None, "", [], ())]
+    meta = _meta(content)
+    text = next((meta[key] for key in ("config", "cfg") if isinstance(meta.get(key), str)), "")
+    for name, (pattern, usual) in _SETTINGS.items():
+        match = re.search(pattern, text)
+        if match and " ".join(match[1].split()) != usual:
+            said.append(f"{name} {' '.join(match[1].split())}")
     return ", ".join(said)
+
+
+def _meta(content: Any) -> Mapping[Any, Any]:
+    """What OpenMMLab's trainings say of themselves."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def _classes(content: Any, metadata: Mapping[str, str]) -> tuple[list[str] | None, str]:
     """The class names in a file, and what to say of those that contradict each other and are not used."""
     plain: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
-    meta = plain.get("meta")
-    listed = {"meta": meta.get("CLASSES") if isinstance(meta, Mapping) else _json(metadata.get("classes", "null"))}
+    meta = _meta(content)
+    listed = {"meta": meta.get("CLASSES") if meta else _json(metadata.get("classes", "null"))}
+    if isinstance(of_data := meta.get("dataset_meta"), Mapping):
+        listed["dataset_meta"] = of_data.get("classes", of_data.get("CLASSES"))
     listed |= {key: plain.get(key) for key in _NAMES}
     places = plain.get("class_to_idx")
     if isinstance(places, Mapping) and all(type(place) is int for place in places.values()):

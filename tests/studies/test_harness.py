@@ -106,15 +106,23 @@ def test_peak_memory_counts_what_is_held_at_once():
 
 
 def test_garbage_of_earlier_calls_does_not_count():
-    cycle = [torch.empty(5_000_000, dtype=torch.uint8)]
-    cycle.append(cycle)
-    del cycle
-
-    def collects() -> None:
-        gc.collect()
+    def makes_lists() -> None:
+        # enough of them for Python to collect what is left over
+        kept = [[number] for number in range(1000)]
         torch.empty(1_000_000, dtype=torch.uint8)
+        del kept
 
-    assert 1_000_000 <= harness.peak_memory(collects) < 1_001_000
+    before = gc.get_threshold()
+    gc.set_threshold(500)
+    try:
+        gc.collect()
+        cycle = [torch.empty(5_000_000, dtype=torch.uint8)]
+        cycle.append(cycle)
+        del cycle
+        assert 1_000_000 <= harness.peak_memory(makes_lists) < 1_001_000
+    finally:
+        gc.set_threshold(*before)
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(

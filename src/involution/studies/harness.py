@@ -325,7 +325,17 @@ def percentiles(values: Sequence[float], suffix: str, digits: int) -> dict[str, 
 
 def peak_memory(function: Callable[[], Any]) -> int:
     """Return the most bytes of tensors that a call holds at once beyond those that were there before it."""
-    gc.collect()  # what earlier calls left would be freed during this one, and be subtracted from what it holds
+    # what earlier calls left would be freed during this one, and be subtracted from what it holds
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _peak_memory(function)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _peak_memory(function: Callable[[], Any]) -> int:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -9,7 +9,6 @@ and targets all follow this rule; `ratios` is its one implementation.
 
 from __future__ import annotations
 
-import gc
 import math
 import statistics
 import time
@@ -325,17 +324,6 @@ def percentiles(values: Sequence[float], suffix: str, digits: int) -> dict[str, 
 
 def peak_memory(function: Callable[[], Any]) -> int:
     """Return the most bytes of tensors that a call holds at once beyond those that were there before it."""
-    # what earlier calls left would be freed during this one, and be subtracted from what it holds
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return _peak_memory(function)
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _peak_memory(function: Callable[[], Any]) -> int:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -344,13 +332,26 @@ def _peak_memory(function: Callable[[], Any]) -> int:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
     # the public tables give sums; the peak needs the events in order of time
-    results = profiler.profiler.kineto_results
-    events = [e for e in results.events() if e.name() == "[memory]"]
+    found = _allocations(profiler.profiler.kineto_results.experimental_event_tree())
+    sizes: dict[int, int] = {}
     held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+    for _, address, size in sorted(found, key=lambda event: event[0]):
+        if size > 0:
+            sizes[address] = size
+            held += size
+            peak = max(peak, held)
+        else:
+            # what was there before is let go of as well, with a size that an earlier profile may have left behind
+            held -= sizes.pop(address, 0)
     return peak
+
+
+def _allocations(events: Iterable[Any]) -> Iterator[tuple[int, int, int]]:
+    """The time, address and size of what a profile's events allocate, below 0 where it is let go of."""
+    for event in events:
+        if event.tag == torch._C._profiler._EventType.Allocation:
+            yield event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size
+        yield from _allocations(event.children)
 
 
 def ratios(

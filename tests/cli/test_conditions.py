@@ -3,7 +3,7 @@
 import pytest
 
 from involution.cli import command_module, command_parser, commands
-from involution.cli.conditions import Condition, given_options, without_effect
+from involution.cli.conditions import Condition, given_again, given_options, without_effect
 
 KERNELS = ["explain", "a.png", "--what", "kernels"]
 CASES = [
@@ -100,3 +100,23 @@ def test_several_are_told_in_one_line():
     assert without_effect([Condition("one two three", lambda args: False, "here")], None, given) == [
         "--one and --other have no effect here"
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["classify", "train", "--data", "a", "--data=b"], ["--data a does not count: --data b comes after it"]),
+        (["segment", "train", "--lr", "1", "--optimizer.lr", "2"], ["--lr 1 does not count: --optimizer.lr 2 comes a"]),
+        (["detect", "predict", "--checkpoint", "a", "b", "--checkpoint", "c"], ["--checkpoint a does not count: --ch"]),
+        (["serve", "a", "--name", "x", "y", "--name", "z"], ["--name x y does not count: --name z comes after it"]),
+        (["classify", "train", "--data", "a", "--data.spec", "a", "--config", "c", "--config", "d"], []),
+        (["explain", "a", "--at", "1,2", "--at", "3,4"], []),
+        (["detect", "train", "--data.min_size", "[3]", "--data.min_size+", "4"], []),
+    ],
+)
+def test_what_is_given_again_is_told(words, lines):
+    size = 2 if tuple(words[:2]) in commands() else 1
+    command = tuple(words[:size])
+    found = given_again(command_parser(command, command_module(command)), words[size:])
+    assert len(found) == len(lines)
+    assert all(one.startswith(start) for one, start in zip(found, lines, strict=True)), found

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from involution.after import after_import
-from involution.cli.conditions import given_options, without_effect
+from involution.cli.conditions import given_again, given_options, without_effect
 from involution.cli.failures import DONE, INTERRUPTED, USAGE, WrongUsage, complain, exit_code, no_output, usage
 from involution.cli.limits import check_room
 from involution.cli.process import Interrupts, as_process, end_output
@@ -136,7 +136,8 @@ def _call(command: tuple[str, ...], argv: list[str]) -> int:
         if hasattr(module, "prepare"):
             argv = module.prepare(argv)
         args = parser.instantiate(parser.parse_args(argv))
-        for line in without_effect(getattr(module, "conditions", ()), args, given_options(parser, argv)):
+        unread = without_effect(getattr(module, "conditions", ()), args, given_options(parser, argv))
+        for line in [*given_again(parser, argv), *unread]:
             print(line, file=sys.stderr)
         return int(module.run(args))
     except ArgumentError as error:

@@ -116,3 +116,24 @@ def test_examples_are_of_what_trainings_leave_out():
     seen = {bytes(pixels.numpy()) for part in (train, val) for pixels in part.images}
     assert all(image.tobytes() not in seen for tasks, _, image in examples if "classify" in tasks)
     assert all(image.size == (128, 128) for tasks, _, image in examples if "detect" in tasks)
+
+
+def test_a_file_that_training_replaced_is_read_again_and_another_network_refused(tmp_path):
+    file = save_runs(tmp_path) / "demo/rednet/best.ckpt"
+    checkpoint, image = Checkpoint.read(file), uploaded(picture())
+    before = predict(checkpoint, image).result.scores
+    kernels = stage_kernels(checkpoint, None, image, (1, 1))[1][-1].kernels
+    content = torch.load(file, weights_only=True)
+    for value in content["state_dict"].values():
+        value.mul_(2 if value.is_floating_point() else 1)
+    torch.save(content, file)
+    now = predict(checkpoint, image).result.scores
+    (expected,) = ClassificationPredictor.from_checkpoint(file).predict([picture()])
+    assert now == pytest.approx(expected.scores)
+    assert now != before
+    assert not torch.equal(stage_kernels(checkpoint, None, image, (1, 1))[1][-1].kernels, kernels)
+    content["involution"]["classes"] = ["x", *content["involution"]["classes"][1:]]
+    torch.save(content, file)
+    for call in (lambda: predict(checkpoint, image), lambda: stage_kernels(checkpoint, None, image, (1, 1))):
+        with pytest.raises(AppError, match="its file was replaced by that of another network, or with other classes"):
+            call()

@@ -26,6 +26,7 @@ class Checkpoint:
         classes: Names of its classes.
         published: Name of the published weights that it has, if it has such.
         reading: How it wants its images read.
+        stamp: Size and time of the file when it was read.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Checkpoint:
     classes: tuple[str, ...]
     published: str = ""
     reading: Reading = field(default_factory=Reading)
+    stamp: tuple[int, int] = field(default=(0, 0), compare=False)
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
@@ -51,6 +53,7 @@ class Checkpoint:
         from involution.models.weights import locate, named
 
         path = locate(path)
+        stamp = _stamp(path)
         found = read_checkpoint(path)
         task = str(found[CARD_KEY].get("task"))
         if task not in task_names():
@@ -67,7 +70,13 @@ class Checkpoint:
             tuple(card.classes),
             entry.name if entry else "",
             Reading.of(card.recipe.get("data", {})),
+            stamp,
         )
+
+    def stamp_now(self) -> tuple[int, int]:
+        """What `stamp` would be now: a training replaces its best.ckpt. That of before where the file is gone."""
+        now = _stamp(self.path)
+        return now if any(now) else self.stamp
 
     @property
     def title(self) -> str:
@@ -85,6 +94,14 @@ class Checkpoint:
             return f"{self.title} · {place.relative_to(_RUNS)}"
         # its location on this machine is not disclosed
         return f"{self.title} · {Path(*place.parts[-2:])}"
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_size, found.st_mtime_ns
 
 
 def find_checkpoints(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,11 +75,12 @@ def predict(checkpoint: Checkpoint, upload: Upload) -> Prediction:
     Raises:
         CheckpointError: If it can't be read (any more).
         ImageError: If the network can't take an image of this size.
-        AppError: If it can't be read as the network wants it, or a `time_limit` around this is over.
+        AppError: If it can't be read as the network wants it, the file was replaced by that of another network, or a
+            `time_limit` around this is over.
     """
     image = upload.seen(checkpoint.reading)
     before = _predictor.cache_info().misses
-    network = _predictor(checkpoint.path)
+    network = _predictor(checkpoint, checkpoint.stamp_now())
     if _predictor.cache_info().misses > before:
         # the first run sets up what later ones reuse, so its time means nothing
         network.predict(image)
@@ -137,7 +137,7 @@ def to_touch(first: Checkpoint, second: Checkpoint | None, upload: Upload) -> st
 def _shown(first: Checkpoint, second: Checkpoint | None, upload: Upload) -> tuple[str, View, Subject | None]:
     """The network with involutions, its view, and the other network."""
     chosen = [checkpoint for checkpoint in (first, second) if checkpoint]
-    subjects = [_subject(checkpoint.path) for checkpoint in chosen]
+    subjects = [_subject(checkpoint, checkpoint.stamp_now()) for checkpoint in chosen]
     with_involutions = [place for place, subject in enumerate(subjects) if involution_layers(subject.network)]
     if not with_involutions:
         raise AppError(f"{' and '.join(item.title for item in chosen)}: no involutions, so no kernels are generated")
@@ -193,10 +193,21 @@ def _fixed(twin: nn.Module, layer: str, count: int) -> Tensor | None:
 
 
 @lru_cache(_IN_MEMORY)
-def _predictor(path: Path) -> Predictor[Any]:
-    return load_predictor(path)
+def _predictor(checkpoint: Checkpoint, stamp: tuple[int, int]) -> Predictor[Any]:
+    _check_same(checkpoint, stamp)
+    return load_predictor(checkpoint.path)
 
 
 @lru_cache(_IN_MEMORY)
-def _subject(path: Path) -> Subject:
-    return Subject.from_checkpoint(path, find_device("auto"))
+def _subject(checkpoint: Checkpoint, stamp: tuple[int, int]) -> Subject:
+    _check_same(checkpoint, stamp)
+    return Subject.from_checkpoint(checkpoint.path, find_device("auto"))
+
+
+def _check_same(checkpoint: Checkpoint, stamp: tuple[int, int]) -> None:
+    """Refuse what came into a file's place since the page began, unless further training alone made it."""
+    if stamp != checkpoint.stamp and Checkpoint.read(checkpoint.path) != checkpoint:
+        raise AppError(
+            f"{checkpoint.title}: its file was replaced by that of another network, or with other classes: "
+            "start the page again"
+        )

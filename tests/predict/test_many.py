@@ -202,7 +202,7 @@ def test_what_is_noticed_of_the_images_is_told_once_of_all_parts(networks, photo
         assert list(done.notes) == said[-1:] == [told]
 
 
-def test_parts_that_are_gone_or_cut_off_are_made_again(networks, photos, tmp_path):
+def test_parts_that_are_gone_or_empty_are_made_again(networks, photos, tmp_path):
     call = {"images": photos, "checkpoint": networks["classify"], "folder": tmp_path / "out", "part_rows": 2}
     predict_many(**call)
     whole = rows(tmp_path / "out")
@@ -210,6 +210,21 @@ def test_parts_that_are_gone_or_cut_off_are_made_again(networks, photos, tmp_pat
     (tmp_path / "out" / "part-000003.parquet").write_bytes(b"")
     assert predict_many(**call).done == 4
     assert rows(tmp_path / "out") == whole
+
+
+def test_parts_that_somebody_changed_are_left_alone(networks, photos, tmp_path):
+    call = {"images": photos, "checkpoint": networks["classify"], "folder": tmp_path / "out", "format": "jsonl"}
+    predict_many(**call)
+    part = tmp_path / "out" / "part-000000.jsonl"
+    written = part.read_text()
+    for changed in (written + "mine\n", written.partition("\n")[2]):
+        part.write_text(changed)
+        with pytest.raises(PredictError, match=r"part-000000\.jsonl was changed since it was written \([\d,]+ bytes then"):
+            predict_many(**call)
+        assert part.read_text() == changed
+    part.rename(tmp_path / "mine.jsonl")
+    assert predict_many(**call).done > 0
+    assert part.read_text() == written
 
 
 def test_images_that_changed_meanwhile_are_predicted_again(networks, photos, tmp_path):

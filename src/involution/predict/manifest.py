@@ -111,9 +111,15 @@ class Manifest:
             )
         for line in lines if job.get("parts") == self.job["parts"] else []:
             file = self.folder / line["file"]
+            size = file.stat().st_size if file.is_file() else 0
             # a power failure may leave a file empty though its line is there
-            if not file.is_file() or file.stat().st_size != line["bytes"] or line["part"] not in range(job["parts"]):
+            if not size or line["part"] not in range(job["parts"]):
                 continue
+            if size != line["bytes"]:
+                raise PredictError(
+                    f"{file} was changed since it was written ({line['bytes']:,} bytes then, {size:,} now); move it "
+                    "away, or delete it, and its rows are made again"
+                )
             changed = _changed(line["stamps"], self._stamps[line["part"]])
             self.again += changed > 0
             self.changed += changed

@@ -494,6 +494,21 @@ def test_grey_images_and_turned_ones_are_read_as_for_predict(served, predictors)
         )
 
 
+def test_what_predict_tells_of_an_image_is_in_its_answer(served):
+    file = io.BytesIO()
+    picture(2).save(file, "GIF", save_all=True, append_images=[picture(3)])
+    notes = predict(served, "classify", file.getvalue()).json()["notes"]
+    assert notes == ["of several frames or pages the first is used"]
+    file = io.BytesIO()
+    picture(2, (400, 20)).save(file, "JPEG", exif=_turned())
+    for task, said in (("classify", 2), ("segment", 1)):
+        notes = predict(served, task, file.getvalue()).json()["notes"]
+        assert len(notes) == said
+        assert notes[0] == "turned upright by its EXIF orientation"
+        TASKS[task].model_validate_json(predict(served, task, file.getvalue()).content)
+    assert "notes" not in predict(served, "classify", png()).json()
+
+
 def _turned():
     exif = Image.Exif()
     exif[0x0112] = 6

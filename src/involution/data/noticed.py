@@ -144,7 +144,7 @@ class Noticed:
         return [f"{begin}{line}" for line in self._lines(reading, refer, setting)]
 
     def of_one(self, reading: Reading) -> list[str]:
-        """The same of a single image, in words for the page."""
+        """The same of a single image, in words for the page and the server."""
         said = {
             "frames": "of several frames or pages the first is used",
             "alpha": "transparent parts are read as white",
@@ -161,6 +161,8 @@ class Noticed:
             else "",
             _OUTSIDE: "most of its values are outside of those that become black to white",
             _DIM: "its colours use less than a tenth of their 16 bits",
+            "cropped": f"the network sees the middle alone, less than {HARDLY_SEEN:.0%} of it",
+            "full": "as many objects as the detector finds in one image at most, so that others may be missing",
         }
         if reading.exif == "ignore":
             said["turned"] = "its EXIF orientation is ignored, as in the network's training"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,12 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class _Result(_Answer):
+    notes: list[str] | None = Field(
+        None, description="what is worth knowing of how the image was read or seen; left out where there is nothing"
+    )
+
+
 class Label(_Answer):
     """A class of a classified image."""
 
@@ -19,7 +26,7 @@ class Label(_Answer):
     score: float = Field(description="probability (softmax), 0 to 1")
 
 
-class Classes(_Answer):
+class Classes(_Result):
     """The most likely classes of an image, most likely first."""
 
     task: Literal["classify"]
@@ -44,7 +51,7 @@ class Object(_Answer):
     mask: Mask | None = Field(description="null for a detector without masks")
 
 
-class Objects(_Answer):
+class Objects(_Result):
     """The objects of an image, most certain first."""
 
     task: Literal["detect"]
@@ -62,7 +69,7 @@ class Share(_Answer):
     share: float = Field(description="of the image's pixels, above 0, to 1")
 
 
-class LabelMap(_Answer):
+class LabelMap(_Result):
     """The class of each pixel."""
 
     task: Literal["segment"]
@@ -84,19 +91,20 @@ class Problem(_Answer):
     request_id: str = Field(description="as in the log and in the header x-request-id")
 
 
-TASKS: dict[str, type[_Answer]] = {"classify": Classes, "detect": Objects, "segment": LabelMap}
+TASKS: dict[str, type[_Result]] = {"classify": Classes, "detect": Objects, "segment": LabelMap}
 
 
-def answer(model: str, task: str, result: Any) -> bytes:
+def answer(model: str, task: str, result: Any, notes: Sequence[str] = ()) -> bytes:
     """The JSON of a result of `involution.predict`.
 
     Args:
         model: name that the network is served as.
         task: classify, detect or segment.
         result: of its predictor.
+        notes: what is worth knowing of how the image was read or seen.
     """
     row = result.row()
-    found: _Answer
+    found: _Result
     if task == "classify":
         labels = zip(row["labels"], row["scores"], strict=True)
         found = Classes(
@@ -128,4 +136,5 @@ def answer(model: str, task: str, result: Any) -> bytes:
             classes=[Share(label=name, value=places[name], share=share) for name, share in shares],
             label_map=base64.b64encode(row["label_map"]).decode(),
         )
-    return found.model_dump_json().encode() + b"\n"
+    found.notes = list(notes) or None
+    return found.model_dump_json(exclude=None if notes else {"notes"}).encode() + b"\n"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from involution.data.errors import nearest
-from involution.data.images import ImageError, look
+from involution.data.images import Header, ImageError, look
+from involution.data.noticed import Noticed
 from involution.engine.predictor import Encoded, Option, PredictError, Predictor, SkippedImage
 from involution.serve.answers import answer
 from involution.serve.errors import Refused, ServeError
 from involution.serve.logs import told
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from involution.serve.settings import Settings
 
 _LOG = logging.getLogger("involution.serve")
@@ -78,9 +82,13 @@ class Network:
     def run(self, images: Sequence[bytes], options: Mapping[str, Any]) -> list[bytes | Refused]:
         """The answer for each image, or why there is none; one of them never costs the others theirs."""
         try:
-            encoded = [Encoded("image", image) for image in images]
-            found = list(self.predictor.stream(encoded, batch_size=len(images), **options))
-            return [self._answer(result) for result in found]
+            names = [str(place) for place in range(len(images))]
+            encoded = [Encoded(name, image) for name, image in zip(names, images, strict=True)]
+            noticed = _Apart()
+            found = list(self.predictor.stream(encoded, batch_size=len(images), noticed=noticed, **options))
+            reading = self.predictor.reading
+            notes = [noticed.each[name].of_one(reading) for name in names]
+            return [self._answer(result, said) for result, said in zip(found, notes, strict=True)]
         # whatever a library makes of an image
         except Exception as error:
             if len(images) > 1:
@@ -88,9 +96,9 @@ class Network:
             _LOG.error("a fault", extra={"fields": {"model": self.name, "fault": told(error)}})
             return [Refused(503, "fault", "this image could not be worked on; the log says why")]
 
-    def _answer(self, result: Any) -> bytes | Refused:
+    def _answer(self, result: Any, notes: Sequence[str]) -> bytes | Refused:
         if not isinstance(result, SkippedImage):
-            return answer(self.name, self.task, result)
+            return answer(self.name, self.task, result, notes)
         if result.kind == "network":
             # the words of a runtime can name files
             _LOG.warning("not taken", extra={"fields": {"model": self.name, "reason": result.reason}})
@@ -106,6 +114,28 @@ class Network:
         several = self.sizes if self.runtime == "openvino" else (self.sizes[0], self.sizes[-1])
         for size in dict.fromkeys(several):
             list(self.predictor.stream([Encoded("image", file.getvalue())] * size, batch_size=size))
+
+
+class _Apart(Noticed):
+    """Keeps what is noticed of each image of a batch apart, by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each: defaultdict[str, Noticed] = defaultdict(Noticed)
+
+    def header(self, name: str, header: Header) -> None:
+        """Count an image by what its file says of it."""
+        self.each[name].header(name, header)
+
+    def add(
+        self, name: str, header: Header, stored: Image, read: Image, value_range: tuple[float, float] | None
+    ) -> None:
+        """Count an image by what its file says and by its values."""
+        self.each[name].add(name, header, stored, read, value_range)
+
+    def count(self, kind: str, name: str) -> None:
+        """Count an image as of a kind."""
+        self.each[name].count(kind, name)
 
 
 def _sizes(predictor: Predictor[Any], runtime: str, most: int) -> tuple[int, ...]:

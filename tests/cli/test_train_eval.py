@@ -124,6 +124,8 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--data.crop_pct", "0"], "data.crop_pct must be from 0.01 to 1, got 0.0"),
         (["--data.workers", "-1"], "data.workers must be from 0 to 10000, got -1"),
         (["--data.std", "[0]"], "data.std must be greater than 0"),
+        (["--data.mean", "[123.675]"], "data.mean and data.std are for values of 0 to 1, got [123.675] and [0."),
+        (["--data.std", "[58.4]"], "divide those for values of 0 to 255 by 255"),
         (["--seed", "-1"], "seed must be from 0 to"),
         (["--devices", "0"], "devices must be from 1 to 1000000, got 0"),
         (["--augment.flip", "3"], "augment.flip must be from 0 to 1, got 3.0"),

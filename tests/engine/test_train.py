@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import PIL.Image
 import pytest
@@ -227,6 +228,29 @@ def test_files_of_others_in_a_runs_folder_are_refused(make_config, name):
     with pytest.raises(ConfigError, match="already has files; choose another --name"):
         train(config, progress=False)
     assert file.read_text() == "precious"
+
+
+def test_a_resumed_run_replaces_nothing_of_another_training(make_config, tmp_path):
+    config = make_config(trainer__epochs=1)
+    run = train(config, progress=False)
+    alone = tmp_path / "downloads"
+    alone.mkdir()
+    shutil.copy(run.last, alone / "last.ckpt")
+    found = torch.load(run.best, weights_only=True)
+    other = {**found, "involution": {**found["involution"], "model": "another"}}
+    more = make_config(trainer__epochs=2)
+    for name, content in (("best.ckpt", {"state_dict": {}}), ("best.ckpt", other), ("metrics.csv", "step,loss\n1,2\n")):
+        if isinstance(content, str):
+            (alone / name).write_text(content)
+        else:
+            torch.save(content, alone / name)
+        before = (alone / name).read_bytes()
+        with pytest.raises(
+            ConfigError, match=rf"{name} would be replaced, but is not of this training; put last\.ckpt"
+        ):
+            train(more, progress=False, resume=alone / "last.ckpt")
+        assert (alone / name).read_bytes() == before
+        (alone / name).unlink()
 
 
 def test_a_broken_image_is_told_in_one_line_by_loader_processes_too(make_config, tmp_path):

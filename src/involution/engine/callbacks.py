@@ -28,12 +28,10 @@ from involution.engine.interval import interval
 from involution.engine.loggers import name_run
 from involution.engine.module import TaskModule
 from involution.engine.process import is_main_process, tell
-from involution.engine.run_folder import BEST, LAST, clear_shards, place, rotate
+from involution.engine.run_folder import BEST, LAST, METRICS, clear_shards, place, rotate
 from involution.engine.run_folder import in_words as place_in_words
 from involution.engine.signals import StopFlag
 from involution.models.shards import fill_from_parts
-
-METRICS = "metrics.csv"
 
 
 class TrainingInterrupted(Exception):

@@ -33,3 +33,17 @@ def check_config(config: RunConfig) -> None:
         raise ConfigError(f"name must be the name of a folder, got {config.name!r}")
     interval(trainer.checkpoint_every)
     get_task(config.task).check(config)
+
+
+def check_units(config: RunConfig) -> None:
+    """Refuse a new run whose mean and deviation are for values of 0 to 255, as other tools have them.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    mean, std = config.data.mean, config.data.std
+    if not all(0 <= value <= 1 for value in mean) or not all(value <= 1 for value in std):
+        raise ConfigError(
+            f"data.mean and data.std are for values of 0 to 1, got {list(mean)} and {list(std)}; divide those for "
+            "values of 0 to 255 by 255"
+        )

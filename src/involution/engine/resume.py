@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from involution.data.addresses import path_of
+from involution.data.addresses import is_remote, path_of
 from involution.engine.checkpoint import CARD_KEY, CheckpointError, ModelCard, read_card, read_recipe
 from involution.engine.config import RunConfig
 from involution.engine.process import is_main_process, tell
-from involution.engine.run_folder import LAST, copy_link, find_checkpoint, kept, place
+from involution.engine.run_folder import BEST, LAST, METRICS, copy_link, find_checkpoint, kept, place
 from involution.engine.settings import ConfigError, setting_names
+from involution.models.readers import read_file
 
 # in place of a checkpoint: the run's own, if it has one
 AUTO = "auto"
@@ -79,6 +81,7 @@ def find_start(config: RunConfig, resume: str | os.PathLike[str] | None) -> Star
         # a folder may have been moved
         if key.startswith(_KEPT) and old != new and not (resume == AUTO and key in ("name", "output")):
             raise ConfigError(f"a resumed run keeps its {key}: {file} has {old!r}, got {new!r}")
+    _check_others(last.parent, card)
     if why:
         tell(f"warning: {why}")
         if is_main_process():
@@ -86,3 +89,29 @@ def find_start(config: RunConfig, resume: str | os.PathLike[str] | None) -> Star
             copy_link(file, last)
             file = last
     return Start(file, found, card, place(found))
+
+
+def _check_others(folder: Path, card: ModelCard) -> None:
+    """Refuse a folder where a best.ckpt or metrics.csv would be replaced that is not of this training.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if is_remote(folder):
+        return
+    best, metrics = folder / BEST, folder / METRICS
+    names = []
+    # a damaged one is made anew
+    with suppress(CheckpointError):
+        found = read_file(best, whole=False)[0]
+        other = found.get(CARD_KEY) if isinstance(found, dict) else None
+        if not isinstance(other, dict) or (other.get("model"), other.get("classes")) != (card.model, card.classes):
+            names.append(BEST)
+    with suppress(OSError), metrics.open(encoding="utf-8", errors="replace") as file:
+        if not (file.readline() or "epoch,").startswith("epoch,"):
+            names.append(METRICS)
+    if names:
+        raise ConfigError(
+            f"{folder}: {' and '.join(names)} would be replaced, but {'are' if names[1:] else 'is'} not of this "
+            f"training; put {LAST} into a folder of its own"
+        )

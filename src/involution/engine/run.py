@@ -25,7 +25,7 @@ from involution.engine import plan
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
 from involution.engine.card import ModelCard
 from involution.engine.checkpoint import CheckpointError, read_checkpoint, read_recipe
-from involution.engine.checks import check_config
+from involution.engine.checks import check_config, check_units
 from involution.engine.classes import are_same, match_classes, some
 from involution.engine.config import RunConfig
 from involution.engine.faults import CannotWrite, RunFailed, TrainingDiverged, loader_killed
@@ -122,6 +122,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
             folder.lock()
         start = find_start(config, resume)
         if start.found is None:
+            check_units(config)
             folder.check_claim()
             check_weights(config)
         with quiet():

@@ -22,9 +22,9 @@ from involution.engine.process import is_main_process, tell
 from involution.engine.settings import ConfigError
 from involution.models.shards import FOLDER, folders_of
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST, BEST, METRICS = "last.ckpt", "best.ckpt", "metrics.csv"
 # what a run leaves that ends before its first checkpoint
-_REMAINS = {"tensorboard", "wandb", "data.json", "metrics.csv", RECORD}
+_REMAINS = {"tensorboard", "wandb", "data.json", METRICS, RECORD}
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -189,7 +189,7 @@ class RunFolder:
             for logs in (self.path / "tensorboard", self.path / "wandb"):
                 addresses.remove_tree(logs)
             # written where the disk had no room for the checkpoint
-            (self.path / "metrics.csv").unlink(missing_ok=True)
+            (self.path / METRICS).unlink(missing_ok=True)
 
     def check_claim(self) -> None:
         """Refuse before the work what `claim` would refuse after it, without making anything.

@@ -286,6 +286,37 @@ def test_how_another_training_prepared_its_images_is_told(tmp_path):
     torch.save({"state_dict": nano().state_dict(), "args": args}, tmp_path / "a.pth")
     report = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors")
     assert report.notes == ["how its training prepared images is not read: std [0.5, 0.5, 0.5], img_size 288"]
+    torch.save({"state_dict": nano().state_dict(), "hyper_parameters": {"lr": 0.1, "mean": [0.5]}}, tmp_path / "b.pth")
+    report = convert_checkpoint(tmp_path / "b.pth", tmp_path / "b.safetensors")
+    assert report.notes == ["how its training prepared images is not read: mean [0.5]"]
+
+
+def test_what_a_config_beside_the_weights_says(tmp_path):
+    save_file(nano().state_dict(), tmp_path / "model.safetensors")
+    images = {"mean": [0.5, 0.5, 0.5], "input_size": [3, 48, 48]}
+    told = "how its training prepared images is not read: mean [0.5, 0.5, 0.5], input_size [3, 48, 48]"
+    for number, (names, classes) in enumerate(
+        (
+            ({"label_names": list("wxyz")}, list("wxyz")),
+            ({"id2label": {str(place): name for place, name in enumerate("zyxw")}}, list("zyxw")),
+            ({"id2label": {"1": "x"}}, None),
+        )
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**names, "pretrained_cfg": images}))
+        report = convert_checkpoint(tmp_path / "model.safetensors", tmp_path / f"{number}.safetensors")
+        assert report.notes == [told]
+        assert json.loads(read_metadata(tmp_path / f"{number}.safetensors").get("classes", "null")) == classes
+    (tmp_path / "config.json").write_text("no JSON")
+    assert convert_checkpoint(tmp_path / "model.safetensors", tmp_path / "a.safetensors").notes == []
+
+
+def test_an_average_without_names_beside_the_weights_is_told(tmp_path):
+    weights = nano().state_dict()
+    average = {"decay": 0.99, "shadow_params": [value.clone() for value in nano().parameters()]}
+    optimizer = {"state": {0: {"exp_avg": weights["fc.bias"]}}, "param_groups": [{"params": [0]}]}
+    torch.save({"model": weights, "ema": average, "optimizer": optimizer}, tmp_path / "a.pth")
+    report = convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert report.notes == ["used the weights under model, not those under 'ema'"]
 
 
 @pytest.mark.parametrize("key", ["config", "cfg"])

@@ -40,6 +40,10 @@ _ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
 _NAMES = ("class_names", "classes", "CLASSES")
 # what timm's and torchvision's training scripts keep of how they prepared images
 _IMAGES = ("mean", "std", "img_size", "input_size", "crop_pct", "interpolation", "val_resize_size", "val_crop_size")
+# where that is, in files of timm, torchvision and Lightning
+_ARGUMENTS = ("args", "hyper_parameters")
+# names of weights beside a config.json
+_OF_HUBS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
 # what the settings of an OpenMMLab training say of that, which they hold as text, and the usual values
 _SETTINGS = {
     "mean": (r"\bmean=(\[[^\[\]]{1,80}\])", "[123.675, 116.28, 103.53]"),
@@ -103,9 +107,11 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     named += [content.get("arch")] if isinstance(content, Mapping) else []
     if card is None and "card" in metadata:
         card = _json(metadata["card"])
+    beside = _config_beside(file)
     (classes, doubt), entry, average = _classes(content, metadata), "", False
+    classes = classes or (None if doubt else _listed(beside))
     unused: tuple[str, ...] = ()
-    images = _images(content)
+    images = _images(content, beside)
     shards = Shards.of(content, file)
     if isinstance(content, Mapping):
         found = [name for name in _ENTRIES if isinstance(content.get(name), Mapping)]
@@ -138,6 +144,12 @@ def _alike(taken: Mapping[Any, Any], part: Any) -> bool:
         return False
     names = {str(name).removeprefix("module.") for name in taken}
     parts = (part, *(inner for inner in part.values() if isinstance(inner, Mapping)))
+    # of an average without names, as torch_ema keeps it
+    shapes = {value.shape for value in taken.values() if isinstance(value, torch.Tensor)}
+    lists = [inner for inner in part.values() if isinstance(inner, list | tuple) and len(inner) > 1]
+    tensors = [inner for inner in lists if all(isinstance(one, torch.Tensor) for one in inner)]
+    if any({one.shape for one in inner} <= shapes for inner in tensors):
+        return True
     return any(not names.isdisjoint(str(name).removeprefix("module.") for name in each) for each in parts)
 
 
@@ -327,10 +339,13 @@ def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _images(content: Any) -> str:
+def _images(content: Any, beside: Mapping[str, Any]) -> str:
     """How a training prepared images, in words, by the arguments that it kept; empty where nothing was chosen."""
-    args = content.get("args") if isinstance(content, Mapping) else None
-    given = vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
+    given: dict[Any, Any] = {}
+    for args in (content.get(key) for key in _ARGUMENTS) if isinstance(content, Mapping) else ():
+        given |= vars(args) if isinstance(args, argparse.Namespace) else args if isinstance(args, Mapping) else {}
+    images = beside.get("pretrained_cfg")
+    given |= images if isinstance(images, Mapping) else {}
     said = [f"{name} {shown(given[name])}" for name in _IMAGES if given.get(name) not in (None, "", [], ())]
     meta = _meta(content)
     text = next((meta[key] for key in ("config", "cfg") if isinstance(meta.get(key), str)), "")
@@ -339,6 +354,24 @@ def _images(content: Any) -> str:
         if match and " ".join(match[1].split()) != usual:
             said.append(f"{name} {' '.join(match[1].split())}")
     return ", ".join(said)
+
+
+def _config_beside(file: Path) -> Mapping[str, Any]:
+    """What config.json says beside a file that timm or Hugging Face named."""
+    config = file.with_name("config.json")
+    if file.name not in _OF_HUBS or not config.is_file() or config.stat().st_size > _LARGEST_INDEX:
+        return {}
+    found = _json(config.read_text(encoding="utf-8", errors="replace"))
+    return found if isinstance(found, Mapping) else {}
+
+
+def _listed(config: Mapping[str, Any]) -> list[str] | None:
+    """Class names in such a config.json: timm's list, or Hugging Face's names by number."""
+    names, by_number = config.get("label_names"), config.get("id2label")
+    if isinstance(by_number, Mapping) and set(by_number) == {str(place) for place in range(len(by_number))}:
+        names = names or [by_number[str(place)] for place in range(len(by_number))]
+    right = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    return names if right else None
 
 
 def _meta(content: Any) -> Mapping[Any, Any]:

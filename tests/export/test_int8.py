@@ -4,14 +4,19 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from involution.cli import main
+from involution.data.images import Reading
 from involution.engine.run import train
 from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.export import LibraryError, export_checkpoint, onnx_library, openvino_library
+from involution.export.calibration import find_pictures
 from involution.export.registry import get_format
 
 onnx = pytest.importorskip("onnx")
@@ -147,3 +152,22 @@ def test_openvino_refuses_bfloat16_weights(checkpoints, tmp_path, capsys):
     words = ["export", str(checkpoints["grey"]), "--format", "openvino", "--weights", "bfloat16"]
     assert main(words) == 2
     assert "OpenVINO's files can't store weights as bfloat16; wanted float16 or float32" in capsys.readouterr().err
+
+
+def test_label_maps_of_a_folder_calibrate_nothing(tmp_path):
+    for split in ("train", "val"):
+        for kind, values in (("images", 99), ("masks", 1)):
+            folder = tmp_path / "fields" / kind / split
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = np.full((8, 8, 3) if kind == "images" else (8, 8), values, np.uint8)
+                pixels[:4] = 0
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    (tmp_path / "fields" / "classes.txt").write_text("sky\nroad\n")
+    predictor = SimpleNamespace(task="segment", reading=Reading())
+    found = find_pictures(predictor, "unread", str(tmp_path / "fields"), 300)
+    assert found.source == f"4 images of {tmp_path / 'fields'}, train"
+    assert [read().getpixel((0, 7)) for read in found.of] == [(99, 99, 99)] * 4
+    (tmp_path / "fields" / "classes.txt").unlink()
+    plain = find_pictures(predictor, "unread", str(tmp_path / "fields" / "images"), 300)
+    assert plain.source == f"8 images of {tmp_path / 'fields' / 'images'}"

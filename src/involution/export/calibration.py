@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,7 +77,10 @@ def find_pictures(
     task = predictor.task
     if given is None:
         return _of_part(_own(predictor.card, checkpoint, "train"), count)
-    if given.partition(":")[0] in {found.name for found in formats(task)}:
+    folder = Path(given).expanduser()
+    # the files of a data set of label maps are not all photographs
+    recognised = task == "segment" and folder.is_dir() and any(found.recognises(folder) for found in formats(task))
+    if recognised or given.partition(":")[0] in {found.name for found in formats(task)}:
         reading = predictor.reading
         options = Options(only="train", allow_empty=True, exif=reading.exif, value_range=reading.value_range)
         return _of_part(Labelled(None, open_data(task, given, options).train, f"{given}, train"), count)

@@ -47,13 +47,14 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         raise YamlError(f"{path}: {error}") from error
 
 
-def parse_yaml(text: str | bytes) -> Any:
+def parse_yaml(text: str | bytes, *, as_written: bool = False) -> Any:
     """Turn YAML into dictionaries, lists, text, finite numbers, booleans and None.
 
     It takes time in proportion to its length: what aliases would repeat is counted before it is made.
 
     Args:
         text: The YAML; bytes are UTF-8.
+        as_written: Leave every value the text that it is: 010 is no number then.
 
     Raises:
         YamlError: For a text of more than `MAX_BYTES`, nested deeper than `MAX_DEPTH`, or of more than `MAX_VALUES`
@@ -71,7 +72,7 @@ def parse_yaml(text: str | bytes) -> Any:
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         _check_size(text)
-        return yaml.load(text, Loader=_loader())
+        return yaml.load(text, Loader=_loader(as_written))
     except yaml.MarkedYAMLError as error:
         began = f" ({error.context} from {_place(error.context_mark)})" if error.context_mark else ""
         where = f"{_place(error.problem_mark)}: " if error.problem_mark else ""
@@ -120,7 +121,7 @@ def _events(text: str) -> Iterator[tuple[Any, int]]:
 
 
 @cache
-def _loader() -> Any:
+def _loader(as_written: bool = False) -> Any:
     import yaml
 
     # libyaml's where there is one: it is several times faster
@@ -164,4 +165,6 @@ def _loader() -> Any:
         for first, found in base.yaml_implicit_resolvers.items()
     }
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+    if as_written:
+        Loader.yaml_implicit_resolvers = {}
     return Loader

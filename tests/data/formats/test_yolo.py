@@ -251,6 +251,12 @@ def test_wrong_settings_files(root, content, message):
         open_root(root)
 
 
+@pytest.mark.parametrize("names", ["[010, 1e3]", "{0: 010, 1: 1e3}", "{1: 1e3, 0: 010}", "\n- 010\n- 1e3"])
+def test_numbers_among_the_names_are_as_they_are_written(root, names):
+    (root / "data.yaml").write_text(f"names: {names}\ntrain: images/train\nval: images/val\n")
+    assert open_root(root).classes == ["010", "1e3"]
+
+
 def test_no_names_at_all(root):
     (root / "data.yaml").unlink()
     with pytest.raises(DataError, match=r"no class names; wanted data\.yaml with names, or classes\.txt"):

@@ -118,7 +118,21 @@ def _settings(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: wanted settings such as names, train and val")
     if content.get("kpt_shape"):
         raise DataError(f"{file}: has key points (kpt_shape), which the detectors here do not learn")
+    if "names" in content:
+        content["names"] = _numbers_as_written(content["names"], parse_yaml(text, as_written=True)["names"])
     return content
+
+
+def _numbers_as_written(names: Any, written: Any) -> Any:
+    """Class names where numbers are the text that they are in the file, for 010 would be 8."""
+    if isinstance(names, dict) and isinstance(written, dict):
+        values = _numbers_as_written([*names.values()], [*written.values()])
+        return dict(zip(names, values, strict=True))
+    # entries can also be merged from elsewhere
+    if not isinstance(names, list) or not isinstance(written, list) or len(names) != len(written):
+        return names
+    pairs = zip(names, written, strict=True)
+    return [text if isinstance(name, int | float) and not isinstance(name, bool) else name for name, text in pairs]
 
 
 def _tell_settings(content: dict[str, Any], file: Path, findings: Findings) -> None:
@@ -204,8 +218,8 @@ def _yaml_names(content: dict[str, Any], file: Path) -> list[str]:
         names = [names.get(number, names.get(str(number))) for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise DataError(f"{file}: no names; wanted a list of class names")
-    # YAML reads a bare 7 as a number, and no as a truth value
-    if not all(isinstance(name, str | int | float) and not isinstance(name, bool) for name in names):
+    # YAML reads no as a truth value
+    if not all(isinstance(name, str) for name in names):
         raise DataError(f"{file}: names must be strings, got {some([repr(name) for name in names])}")
     found = [nfc(str(name).strip()) for name in names]
     if len(set(found)) < len(found) or not all(found):

@@ -122,7 +122,7 @@ def test_a_file_that_training_replaced_is_read_again_and_another_network_refused
     file = save_runs(tmp_path) / "demo/rednet/best.ckpt"
     checkpoint, image = Checkpoint.read(file), uploaded(picture())
     before = predict(checkpoint, image).result.scores
-    kernels = stage_kernels(checkpoint, None, image, (1, 1))[1][-1].kernels
+    kernels = stage_kernels(checkpoint, None, image, (10, 10))[1][-1].kernels
     content = torch.load(file, weights_only=True)
     for value in content["state_dict"].values():
         value.mul_(2 if value.is_floating_point() else 1)
@@ -131,9 +131,9 @@ def test_a_file_that_training_replaced_is_read_again_and_another_network_refused
     (expected,) = ClassificationPredictor.from_checkpoint(file).predict([picture()])
     assert now == pytest.approx(expected.scores)
     assert now != before
-    assert not torch.equal(stage_kernels(checkpoint, None, image, (1, 1))[1][-1].kernels, kernels)
+    assert not torch.equal(stage_kernels(checkpoint, None, image, (10, 10))[1][-1].kernels, kernels)
     content["involution"]["classes"] = ["x", *content["involution"]["classes"][1:]]
     torch.save(content, file)
-    for call in (lambda: predict(checkpoint, image), lambda: stage_kernels(checkpoint, None, image, (1, 1))):
+    for call in (lambda: predict(checkpoint, image), lambda: stage_kernels(checkpoint, None, image, (10, 10))):
         with pytest.raises(AppError, match="its file was replaced by that of another network, or with other classes"):
             call()

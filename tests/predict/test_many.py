@@ -219,7 +219,9 @@ def test_parts_that_somebody_changed_are_left_alone(networks, photos, tmp_path):
     written = part.read_text()
     for changed in (written + "mine\n", written.partition("\n")[2]):
         part.write_text(changed)
-        with pytest.raises(PredictError, match=r"part-000000\.jsonl was changed since it was written \([\d,]+ bytes then"):
+        with pytest.raises(
+            PredictError, match=r"part-000000\.jsonl was changed since it was written \([\d,]+ bytes then"
+        ):
             predict_many(**call)
         assert part.read_text() == changed
     part.rename(tmp_path / "mine.jsonl")

@@ -145,9 +145,16 @@ def by_value(classes: Sequence[str], options: Options) -> LabelCode:
             # where it is a class's place as well, that class is what does not count
             table[ignore] = IGNORED
         return LabelCode(list(classes), table)
+    values = _values(options.values)
     if ignore is not None:
         table[ignore] = IGNORED
-    for value, name in _values(options.values).items():
+        # the usual one is nobody's wish
+        if ignore != IGNORED and values.get(ignore) is not None:
+            raise DataError(
+                f"ignore_index {ignore} says that the value does not count, and values that it is {values[ignore]!r}; "
+                "give one of the two"
+            )
+    for value, name in values.items():
         if name is not None and name not in classes:
             raise DataError(f"values: {name!r} is none of the classes {', '.join(classes)}")
         table[value] = IGNORED if name is None else list(classes).index(name)

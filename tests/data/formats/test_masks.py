@@ -132,6 +132,7 @@ def test_another_value_may_be_the_ignored_one(tmp_path):
     ]
     for options, message in (
         ({"values": {0: "sky"}}, "'sky' is none of the classes background, lesion"),
+        ({"values": {0: "background", 1: "lesion"}, "ignore_index": 1}, "values that it is 'lesion'; give one of the"),
         ({"values": {"x": "lesion"}}, "values wants numbers from 0 to 255"),
         ({"values": {300: "lesion"}}, "values wants numbers from 0 to 255"),
         ({"ignore_index": 300}, "ignore_index must be from 0 to 255 or null, got 300"),

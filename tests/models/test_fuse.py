@@ -9,24 +9,12 @@ import torch
 import torchvision
 from tolerances import NETWORK
 from torch import nn
+from trained_norms import trained
 
 from involution import Involution1d, Involution2d, Involution3d
 from involution.models import FuseReport, fuse
 
 SMALL = ["rednet_nano", "rednet_micro", "rednet26", "rednet26_k7_stem"]
-
-
-def trained(model):
-    """Give the norms statistics and weights as training would."""
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 2)
-            # an involution multiplies features by features: with larger ones the deepest networks overflow
-            nn.init.uniform_(module.weight, -0.7, 0.7)
-            nn.init.normal_(module.bias, 0, 0.1)
-    return model.eval()
 
 
 def registered(stem):

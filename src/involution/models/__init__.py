@@ -8,6 +8,7 @@ from involution.models.checkpoint import CheckpointReport, convert_checkpoint
 from involution.models.compiled import CompiledNetwork, compile_for_inference
 from involution.models.errors import CheckpointError
 from involution.models.fuse import FuseReport, fuse
+from involution.models.inference import FusedConv2d, InferenceReport, optimize_for_inference
 from involution.models.loading import load_checkpoint
 from involution.models.rednet import InvolutionBottleneck, RedNet, ResNetC
 from involution.models.variants import (
@@ -26,6 +27,8 @@ __all__ = [
     "CheckpointReport",
     "CompiledNetwork",
     "FuseReport",
+    "FusedConv2d",
+    "InferenceReport",
     "InvolutionBottleneck",
     "RedNet",
     "ResNetC",
@@ -34,6 +37,7 @@ __all__ = [
     "convolution_twin",
     "fuse",
     "load_checkpoint",
+    "optimize_for_inference",
     "rednet26",
     "rednet38",
     "rednet50",

@@ -34,21 +34,24 @@ def may_fuse(generator: Any, generator_class: type[nn.Module], x: Any) -> bool:
     # a tensor subclass has its own idea of a convolution; a symbolic tracer's proxy is no tensor at all
     if type(x) not in (Tensor, nn.Parameter) or not prefers_fused(x.device, x.dtype):
         return False
-    return (
-        _is_untouched(generator, generator_class)
-        and _has_own_parameters(generator.span, x)
-        and not _everything_is_watched()
-        and not _is_in_a_mode()
-    )
+    return _is_untouched(generator, generator_class) and _has_own_parameters(generator.span, x) and not is_observed()
+
+
+def is_observed() -> bool:
+    """Return whether somebody sees or changes each operation: by hooks on all modules, a mode, or other functions."""
+    return _everything_is_watched() or _is_in_a_mode()
+
+
+def is_touched(module: nn.Module) -> bool:
+    """Return whether a module has hooks, or something else in place of its own ``forward``."""
+    return _is_patched(module) or _is_watched(module)
 
 
 def _is_untouched(generator: Any, generator_class: type[nn.Module]) -> bool:
     # another generator, or one with another span, makes the map its own way: parametrised, adapted, quantised
     if type(generator) is not generator_class or type(generator.span) is not nn.Conv2d:
         return False
-    return _is_pointwise(generator.span) and not any(
-        _is_patched(part) or _is_watched(part) for part in (generator, generator.span)
-    )
+    return _is_pointwise(generator.span) and not any(is_touched(part) for part in (generator, generator.span))
 
 
 def _is_pointwise(span: nn.Conv2d) -> bool:

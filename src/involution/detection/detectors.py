@@ -26,7 +26,7 @@ from involution.models.arguments import check_arguments, named_arguments
 from involution.models.pyramid import Backbone, FeaturePyramid, Kind, check_kind, parameters_outside
 from involution.nn import Involution2d
 
-__all__ = ["Conventions", "faster_rcnn", "first_label", "mask_rcnn", "most_objects", "retinanet"]
+__all__ = ["Conventions", "faster_rcnn", "first_label", "least_score", "mask_rcnn", "most_objects", "retinanet"]
 
 # whose rules for anchors and sampling a detector follows
 Conventions = Literal["torchvision", "mmdetection"]
@@ -212,6 +212,17 @@ def most_objects(model: nn.Module) -> int | None:
         found = model.roi_heads
     most = getattr(found, "detections_per_img", None)
     return most if isinstance(most, int) else None
+
+
+def least_score(model: nn.Module) -> float | None:
+    """Return the score below which a detector leaves out what it finds; None where it leaves out nothing.
+
+    Example:
+        >>> least_score(retinanet(3, "rednet26", score_thresh=0.3))
+        0.3
+    """
+    found = getattr(getattr(model, "roi_heads", model), "score_thresh", None)
+    return None if found is None else float(found)
 
 
 def _check_further(what: str, cls: type[nn.Module], given: dict[str, Any]) -> None:

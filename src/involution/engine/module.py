@@ -99,6 +99,10 @@ class TaskModule(L.LightningModule):
         """Figures of the last validation."""
         raise NotImplementedError
 
+    def remarks(self) -> list[str]:
+        """What the last pass leaves out of its figures, a line each."""
+        return []
+
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # random numbers depend only on the step, so that a resumed run draws the same ones

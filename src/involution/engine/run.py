@@ -430,6 +430,9 @@ def measure(
             # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error
         seconds = time.perf_counter() - start
+    for line in module.remarks():
+        tell(f"warning: {split}: {line}")
+        warnings.append(f"{split}: {line}")
     count -= left_out.missing
     if left_out.missing:
         # the numbers no longer say which image they belong to

@@ -4,9 +4,11 @@ import contextlib
 import io
 import json
 import math
+import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -360,6 +362,43 @@ def test_images_with_as_many_objects_as_can_be_found_are_told(trained, root, tmp
         capsys.readouterr()
         assert main([*words, *more]) == 0
         assert "images with as many objects as the detector finds in one at most" in capsys.readouterr().err
+
+
+def test_the_limits_of_a_detector_are_told_by_eval_as_by_predict(trained, tmp_path, capsys, monkeypatch):
+    found = tmp_path / "found.json"
+    words = ["detect", "eval", "--checkpoint", str(trained.best), "--output", str(found)]
+    monkeypatch.setattr("involution.engine.tasks.detect.module.most_objects", lambda model: 1)
+    monkeypatch.setattr("involution.engine.tasks.detect.module.least_score", lambda model: 0.3)
+    assert main(words) == 0
+    full, least = json.loads(found.read_text())["warnings"]
+    assert re.match(r"val: images with as many objects as the detector finds in one at most, .*: 8 \(0", full)
+    assert least.startswith("val: the figures count objects of a score of 0.3 and more: the detector itself leaves out")
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"warning: {full} warning: {least}" in said
+
+
+@pytest.mark.parametrize(
+    ("most", "within", "name", "scores", "full"),
+    [
+        (100, None, "retinanet", (0.1, 100), False),
+        (100, None, "retinanet", (0.6, 100), True),
+        (100, None, "retinanet", (0.6, 99), False),
+        (100, [0, 3], "retinanet", (0.1, 100), True),
+        (300, [0, 3], "retinanet", (0.1, 100), False),
+        (10, None, "faster_rcnn", (0.1, 10), True),
+        # a detr answers as often as it asks
+        (10, [0, 3], "detr", (0.1, 10), False),
+        (None, [0, 3], "detr", (0.9, 10), False),
+    ],
+)
+def test_when_objects_may_be_missing_that_count(most, within, name, scores, full, monkeypatch):
+    monkeypatch.setattr("involution.engine.tasks.detect.module.most_objects", lambda model: most)
+    config = DetectConfig.load(overrides={"model.name": name})
+    record = SimpleNamespace(record=None)
+    task = DetectionTask(torch.nn.Identity(), config, make_card(config, list("abcd"), [1, 2, 3, 4]), 1, record)
+    task.within = within
+    least, count = scores
+    assert task._is_full(torch.linspace(1, least, count)) == full
 
 
 @pytest.mark.parametrize(("min_size", "told"), [(800, True), (64, False)])

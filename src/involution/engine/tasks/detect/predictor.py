@@ -149,11 +149,13 @@ class DetectionPredictor(Predictor[DetectionResult]):
 
     def remarks(self, *, score: float = 0.5, **options: Any) -> list[str]:
         """Say so where the detector itself leaves out objects of the wanted scores."""
-        heads = getattr(self.model, "roi_heads", self.model)
+        from involution.detection.detectors import least_score
+
         args = self.card.recipe.get("model", {}).get("args") or {}
         # of exported files the settings of the training tell it; torchvision's is 0.05
         known = args.get("box_score_thresh", args.get("score_thresh", 0.0 if "detr" in self.card.model else 0.05))
-        least = float(getattr(heads, "score_thresh", known))
+        own = least_score(self.model)
+        least = float(known) if own is None else own
         if score >= least:
             return []
         return [

@@ -117,6 +117,7 @@ def complete_splits(records: dict[str, BoxRecord], findings: Findings, options: 
     Raises:
         DataError: for images whose splits can't be told, or too few.
     """
+    records = {split: _without_spoiled(split, record, findings) for split, record in records.items()}
     records = _by_own_splits(records, findings, options)
     if options.only:
         return {options.only: records["all"]} if "all" in records else records
@@ -137,6 +138,22 @@ def complete_splits(records: dict[str, BoxRecord], findings: Findings, options: 
     pieces = zip(("train", "val"), cut(names, (_SHARE,), options, findings, stored=stored), strict=True)
     whole = {split: replace(record, scenes=[record.scenes[i] for i in places]) for split, places in pieces}
     return {**whole, **{split: found for split, found in records.items() if split not in ("all", "train")}}
+
+
+def _without_spoiled(split: str, record: BoxRecord, findings: Findings) -> BoxRecord:
+    """The record without images whose objects are all malformed: they are left out, not learnt as background."""
+    spoiled = [scene for scene in record.scenes if scene.spoiled]
+    lost = [scene.file.name for scene in spoiled if not _objects(scene)]
+    some_left = [scene.file.name for scene in spoiled if _objects(scene)]
+    prefix = "" if split == "all" else f"{split}: "
+    if lost:
+        findings.ignore("images whose objects are all malformed", *[f"{prefix}{name}" for name in lost])
+    if some_left:
+        findings.note(
+            f"{prefix}images of which some objects are malformed, left out as if there were nothing in their places: "
+            f"{some(some_left)}"
+        )
+    return replace(record, scenes=[scene for scene in record.scenes if not scene.spoiled or _objects(scene)])
 
 
 def _by_own_splits(records: dict[str, BoxRecord], findings: Findings, options: Options) -> dict[str, BoxRecord]:
@@ -197,11 +214,8 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty
                 continue
             count += 1
             missing.discard(box.label)
-            x, y, width, height = box.xywh
-            # what is left when it is cut at the border
-            width, height = min(x + width, scene.width) - max(x, 0), min(y + height, scene.height) - max(y, 0)
-            if min(width, height) < 1:
-                thin.append(name)
+            thin += [] if _is_learnable(scene, box) else [name]
+            width, height = _inside(scene, box)
             whole += [name] if width * height >= _WHOLE * scene.width * scene.height else []
         several += [f"{split} {scene.file.name}"] * _of_several_classes(scene)
     if crowds:
@@ -247,13 +261,32 @@ def _of_several_classes(scene: Scene) -> int:
     return count
 
 
+def _is_learnable(scene: Scene, box: Box) -> bool:
+    """Whether an object is trained on: no crowd, and as large as a pixel."""
+    return not box.crowd and min(_inside(scene, box)) >= 1
+
+
+def _inside(scene: Scene, box: Box) -> tuple[float, float]:
+    """Width and height of what is left of a box when it is cut at the border."""
+    x, y, width, height = box.xywh
+    return min(x + width, scene.width) - max(x, 0), min(y + height, scene.height) - max(y, 0)
+
+
 def _with_background(train: BoxDataset, findings: Findings, options: Options) -> BoxDataset:
+    scenes = train.record.scenes
+    hidden = [scene for scene in scenes if scene.boxes and not any(_is_learnable(scene, box) for box in scene.boxes)]
+    if hidden and len(hidden) < len(scenes):
+        # as background, they would teach that there is nothing
+        findings.ignore("images of which no object is trained on", *[scene.file.name for scene in hidden])
+        keys = {scene.id for scene in hidden}
+        kept = [scene for scene in scenes if scene.id not in keys]
+        train = BoxDataset(replace(train.record, scenes=kept), train.masks, train.reading)
     empty = [scene.file.name for scene in train.record.scenes if not _objects(scene)]
     if not empty:
         return train
     if len(empty) == len(train):
         first = f": {findings.problems[0]}" if findings.problems else ""
-        crowds = any(scene.boxes for scene in train.record.scenes)
+        crowds = any(scene.boxes for scene in scenes)
         why = " but crowds and difficult objects (iscrowd, ignore or difficult is 1)" if crowds else ""
         raise DataError(f"{train.record.source}: no images with annotations{why}{first}")
     if options.background:

@@ -42,6 +42,7 @@ class Scene:
         height: in pixels.
         boxes: the objects.
         split: what the source says its split is; empty where it says nothing.
+        spoiled: whether objects of it are malformed, and left out.
     """
 
     id: int
@@ -50,6 +51,7 @@ class Scene:
     height: int
     boxes: tuple[Box, ...]
     split: str = ""
+    spoiled: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def test_what_is_not_trained_on_is_named(root):
         "images without an entry in the annotations": ["train2017/extra.png", "val2017/2.png"],
         "crowds and difficult objects, not trained on and not counted as misses": ["train 0.png", "val 0.png"],
         "boxes smaller than a pixel, not trained on": ["train 1.png"],
+        "images of which no object is trained on": ["1.png"],
     }
 
 
@@ -235,3 +236,32 @@ def test_areas_that_fit_no_box_are_told(tmp_path):
     flat(tmp_path, lambda item: item.update(area=[600, 0, 900, 616][item["id"] - 1]))
     said = "all: areas of 0, or larger than the box, by which COCO's figures count small and large objects: "
     assert f"{said}2 (annotation 2, annotation 3)" in open_root(tmp_path).findings.notes
+
+
+def test_images_whose_objects_are_malformed_are_no_background(root):
+    data = content("train")
+    data["annotations"][1]["bbox"] = [60, 0, 90, 9]
+    data["annotations"][3]["category_id"] = 5
+    write(root, "train", data)
+    with pytest.raises(DataError, match="2 problems: train annotation 2"):
+        open_root(root)
+    found = open_root(root, on_problem="skip")
+    assert [scene.file.name for scene in found.train.record.scenes] == ["0.png", "2.png"]
+    assert "left out" in found.findings.lines()[-1]
+    assert found.findings.ignored["images whose objects are all malformed"] == ["train: 1.png"]
+    assert (
+        "train: images of which some objects are malformed, left out as if there were nothing in their places: 1 "
+        "(0.png)"
+    ) in found.findings.notes
+    # an evaluation would count what is found there as wrong
+    write(root, "val", {**content("val"), "annotations": [{**content("val")["annotations"][3], "bbox": [0, 0, 0, 9]}]})
+    assert len(open_root(root, on_problem="skip", only="val").val) == 1
+
+
+def test_crowds_alone_are_no_background(root):
+    data = content("train")
+    data["annotations"][3]["iscrowd"] = 1
+    write(root, "train", data)
+    found = open_root(root)
+    assert found.findings.ignored["images of which no object is trained on"] == ["1.png"]
+    assert len(found.train) == 2

@@ -213,9 +213,9 @@ def test_turned_boxes_are_told(root):
 @pytest.mark.parametrize(("text", "crowd"), [("true", 1), ("Yes", 1), ("False", 0), ("", 0)])
 def test_difficult_in_words(root, text, crowd):
     file = root / "Annotations" / "000001.xml"
-    file.write_text(file.read_text().replace("<difficult>0<", f"<difficult>{text}<"))
+    file.write_text(file.read_text().replace("<difficult>0<", f"<difficult>{text}<", 1))
     crowds = [item["iscrowd"] for item in open_root(root).train.record.to_coco()["annotations"]]
-    assert crowds == [crowd] * 2 + [0] * 4
+    assert crowds == [crowd] + [0] * 5
 
 
 @pytest.mark.parametrize(
@@ -295,3 +295,14 @@ def test_elements_that_are_not_read_are_told(root):
         file.write_text(text.replace("</object>", more + cvat).replace("</bndbox>", "<angle>0.3</angle></bndbox>", 1))
     counts = "truncated (4), point (4), attributes.sick (4), weather (2), bndbox.angle (2)"
     assert f"train: elements that are not read: {counts}" in open_root(root).findings.notes
+
+
+def test_images_whose_objects_are_malformed_are_no_background(root):
+    for number, boxes in ((1, [(1, 1, 90, 5)]), (2, [(1, 1, 90, 5), (1, 1, 10, 5)])):
+        (root / "Annotations" / f"{number:06}.xml").write_text(
+            page(f"{number:06}.png", [("cat", box, 0) for box in boxes])
+        )
+    found = open_root(root, on_problem="skip")
+    assert [scene.file.name for scene in found.train.record.scenes] == ["000002.png", "000003.png"]
+    assert found.findings.ignored["images whose objects are all malformed"] == ["train: 000001.png"]
+    assert any("some objects are malformed" in note and "1 (000002.png)" in note for note in found.findings.notes)

@@ -266,7 +266,7 @@ def test_no_names_at_all(root):
 def test_where_nothing_is_left_the_first_problem_is_told(root):
     for file in (root / "labels" / "train").iterdir():
         file.write_text("0 20 10 8 4\n")
-    with pytest.raises(DataError, match=r"no images with annotations: train 1\.txt line 1: .*are these pixels"):
+    with pytest.raises(DataError, match=r"no usable images in train: train 1\.txt line 1: .*are these pixels"):
         open_root(root, on_problem="skip")
 
 
@@ -473,3 +473,12 @@ def test_settings_that_are_not_read_are_told(root):
     settings(root, **own, single_cls=True)
     with pytest.raises(DataError, match=r"data\.yaml: single_cls makes one class of all; give names one name"):
         open_root(root)
+
+
+def test_images_whose_objects_are_malformed_are_no_background(root):
+    (root / "labels" / "train" / "1.txt").write_text("7 0.5 0.5 0.25 0.5\n")
+    (root / "labels" / "train" / "2.txt").write_text(f"{LINES}7 0.5 0.5 0.25 0.5\n")
+    found = open_root(root, on_problem="skip")
+    assert [scene.file.name for scene in found.train.record.scenes] == ["2.png", "3.png"]
+    assert found.findings.ignored["images whose objects are all malformed"] == ["train: 1.png"]
+    assert any("some objects are malformed" in note and "1 (2.png)" in note for note in found.findings.notes)

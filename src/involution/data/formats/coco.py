@@ -83,10 +83,12 @@ def read_split(file: Path, names: ImageNames, split: str, findings: Findings, op
     if posed:
         findings.note(f"{split}: key points are not used: {some(posed)}")
     unmeasured: list[str] = []
+    spoiled: set[int] = set()
     for item in content["annotations"]:
         reason = _complaint(item, scenes, left_out, categories, seen, options.masks)
         if reason:
             findings.problem(f"{split} annotation {_id(item)}", reason)
+            spoiled |= {key for key in scenes if isinstance(item, dict) and key == item.get("image_id")}
         elif reason is None:
             unmeasured += [] if "area" in item else [f"annotation {item['id']}"]
             boxes[item["image_id"]].append(_box(item, label_of, scenes[item["image_id"]], options.masks))
@@ -95,7 +97,7 @@ def read_split(file: Path, names: ImageNames, split: str, findings: Findings, op
             f"{split}: objects without an area, by which COCO's figures count small and large ones; that of the mask "
             f"is taken, or of the box where there is none: {some(unmeasured)}"
         )
-    whole = [replace(scene, boxes=tuple(boxes[key])) for key, scene in scenes.items()]
+    whole = [replace(scene, boxes=tuple(boxes[key]), spoiled=key in spoiled) for key, scene in scenes.items()]
     return BoxRecord(file, [categories[key] for key in order], order, whole)
 
 

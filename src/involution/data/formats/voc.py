@@ -334,7 +334,7 @@ def _record(
             else:
                 # what the data set calls difficult neither counts as missed nor as wrong
                 boxes.append(Box(classes.index(name), box, crowd=difficult))
-        scenes.append(Scene(key, image, *size, tuple(boxes)))
+        scenes.append(Scene(key, image, *size, tuple(boxes), spoiled=len(boxes) < len(page.objects)))
     return BoxRecord(root, classes, list(range(1, len(classes) + 1)), scenes)
 
 

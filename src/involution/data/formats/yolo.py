@@ -395,7 +395,8 @@ def _read(
             lengths |= {len(words) for words in lines if words}
             labelled += [labels.name] if lines else []
             boxes = _boxes(labels, lines, size, len(classes), split, findings, options.masks)
-            scenes.append(Scene(number, image, *size, tuple(boxes)))
+            spoiled = len(boxes) < sum(map(bool, lines))
+            scenes.append(Scene(number, image, *size, tuple(boxes), spoiled=spoiled))
     if lengths == {9}:
         findings.note(
             f"{split}: objects of four points, as turned boxes are: taken are the upright boxes around them, in "

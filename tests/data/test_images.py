@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from generated import tiff
-from PIL import Image, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from involution.data.images import ImageError, Reading, check_image, is_image, look, open_pixels, read_image
 from involution.data.noticed import Noticed
@@ -357,3 +357,42 @@ def test_a_value_for_pixels_without_data_is_told(tmp_path):
     assert line == (
         "images that name a value for pixels without data (GDAL's nodata), which is read as any other: 1 (a.tif)"
     )
+
+
+def test_a_tiff_of_many_channels_says_so_and_nothing_is_printed(tmp_path, capfd):
+    tiff(tmp_path / "field.tif", np.zeros((4, 5, 13), np.uint16), 1)
+    said = r"field\.tif: a TIFF of 13 channels of 16 bits, which is not read; save 1 channel, or 3, of 8 or 16 bits"
+    for read in (look, read_image):
+        with pytest.raises(ImageError, match=said):
+            read(tmp_path / "field.tif")
+    (tmp_path / "field.tif").write_bytes(b"II*\0" + bytes(100))
+    with pytest.raises(ImageError, match="not an image in a known format"):
+        look(tmp_path / "field.tif")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_colours_in_lab_become_rgb(tmp_path):
+    # lightness 0 to 255, and no colour; a, b with a sign
+    tiff(tmp_path / "a.tif", np.array([[[255, 0, 0], [0, 0, 0], [136, 80, 67]]], np.uint8), 8)
+    read = np.asarray(read_image(tmp_path / "a.tif")).astype(int)
+    assert np.abs(read - [[[255, 255, 255], [0, 0, 0], [255, 0, 0]]]).max() <= 12
+
+
+@pytest.mark.parametrize(
+    ("chunks", "gamut"),
+    [
+        ({b"gAMA": (45455,)}, False),
+        ({b"gAMA": (100000,)}, True),
+        ({b"cHRM": (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)}, False),
+        ({b"cHRM": (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)}, True),
+        # sRGB's own chunk comes before the other
+        ({b"sRGB": None, b"gAMA": (100000,)}, False),
+    ],
+)
+def test_gamma_and_colours_of_png_are_known(tmp_path, chunks, gamut):
+    file = tmp_path / "a.png"
+    info = PngImagePlugin.PngInfo()
+    for kind, values in chunks.items():
+        info.add(kind, b"\0" if values is None else struct.pack(f">{len(values)}I", *values))
+    Image.new("RGB", (4, 4)).save(file, pnginfo=info)
+    assert look(file).gamut == gamut

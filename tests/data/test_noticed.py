@@ -161,5 +161,6 @@ def test_colours_of_another_profile_are_told(tmp_path):
     assert noticed(tmp_path / "cut.jpg").lines(Reading()) == []
     (line,) = noticed(tmp_path / "wide.jpg").lines(Reading())
     assert line == (
-        "images with the colours of another profile than sRGB, such as Display P3, which is not applied: 1 (wide.jpg)"
+        "images with the colours of another profile or gamma than sRGB's, such as Display P3, which is not applied: 1 "
+        "(wide.jpg)"
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # as many zeros at the end of a file make it suspicious
 _ZEROS = 64
@@ -12,13 +15,17 @@ _PIXELS, _JPEG_END = 0xDA, b"\xff\xd9"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 # parts of WebP that hold pixels, coded so that they do not end with many zeros
 _WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANMF")
+# how the image library reads pixels that are stored as they are; and which share of them, and how many bytes, is black
+# by chance in few images
+_PLAIN = ("raw", "ppm")
+_DARK, _LEAST_DARK, _CHUNK = 0.05, 4096, 1 << 20
 
 
 def lost_end(file: BinaryIO) -> int:
     """How many bytes at the end of a JPEG, PNG, WebP, AVIF or HEIC file are zeros in place of its content.
 
     The image library makes something grey or black of them. What fills up a whole file behind its end is nothing lost,
-    and of files that are not compressed nothing can be said.
+    and of files that are not compressed nothing can be said for sure: see `has_dark_end`.
 
     Args:
         file: an open file, read from its beginning.
@@ -74,3 +81,40 @@ def _lost_in_boxes(content: bytes) -> bool:
             size = len(content) - place
         place += size
     return last == b"mdat" and not content[max(0, place - _ZEROS) : place].strip(b"\0")
+
+
+def has_dark_end(file: BinaryIO, image: Image) -> bool:
+    """Whether pixels that are stored as they are (BMP, PPM, TIFF) end, within a row, in zeros to the file's last byte.
+
+    It may be black, but a copy that was broken off looks so, too. A black border begins with a row.
+
+    Args:
+        file: the image's file.
+        image: opened, not decoded.
+    """
+    tiles = getattr(image, "tile", [])
+    if not tiles or not all(tile[0] in _PLAIN for tile in tiles):
+        return False
+    length = file.seek(0, os.SEEK_END)
+    start = min(tile[2] for tile in tiles)
+    zeros = _zeros_at_end(file, length)
+    if zeros < max(_LEAST_DARK, _DARK * (length - start)):
+        return False
+    row = (length - start) / image.height
+    # counted from the end, where it may be filled up; the last row that is not black may end in a few black pixels
+    inside = zeros % row
+    return zeros < length - start and 0.02 * row < inside
+
+
+def _zeros_at_end(file: BinaryIO, length: int) -> int:
+    """How many bytes at the end of a file are zeros."""
+    place = length
+    while place:
+        size = min(_CHUNK if place < length else _ZEROS, place)
+        file.seek(place - size)
+        content = file.read(size)
+        left = len(content.rstrip(b"\0"))
+        place -= size - left
+        if left:
+            break
+    return length - place

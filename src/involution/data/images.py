@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 import re
 import warnings
@@ -18,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from involution.data.colour_profile import is_other_than_srgb
+from involution.data.colour_profile import is_other_png, is_other_than_srgb
 from involution.data.errors import DataError, printable
-from involution.data.file_ends import lost_end
+from involution.data.file_ends import has_dark_end, lost_end
 from involution.data.paths import why_unreadable
 from involution.data.tiff import (
     bits_of,
@@ -31,6 +32,7 @@ from involution.data.tiff import (
     is_white_zero,
     lossy,
     names_no_data,
+    why_unknown,
 )
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ class Header:
         inks: whether it is in the inks of print (CMYK), of which plain RGB is made without their profile.
         gamut: whether it says that its colours are others than sRGB's, for which they are taken.
         no_data: whether it names a value for pixels without data, which is read as any other.
+        dark_end: whether its last pixels are zeros to the file's end, as where a copy was broken off.
     """
 
     size: tuple[int, int]
@@ -145,6 +148,7 @@ class Header:
     inks: bool = False
     gamut: bool = False
     no_data: bool = False
+    dark_end: bool = False
 
 
 def read_image(
@@ -237,8 +241,9 @@ def _header(image: Image, file: BinaryIO | None, name: str, reading: Reading) ->
         _is_halved(image),
         is_white_zero(image),
         image.mode == "CMYK",
-        is_other_than_srgb(image.info.get("icc_profile")) or _is_adobe_rgb(image),
+        is_other_than_srgb(image.info.get("icc_profile")) or is_other_png(image) or _is_adobe_rgb(image),
         names_no_data(image),
+        file is not None and has_dark_end(file, image),
     )
 
 
@@ -307,6 +312,8 @@ def _formats() -> tuple[str, ...]:
     import PIL.features
     import PIL.Image
 
+    # what it logs besides raising an error would be printed, each time that a file is opened
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     PIL.Image.init()
     wanted = [name for name, feature in _FORMATS.items() if feature is None or PIL.features.check(feature)]
     return tuple(name for name in wanted if name in PIL.Image.OPEN)
@@ -328,7 +335,8 @@ def _open(file: BinaryIO, name: str) -> Image:
         try:
             image = PIL.Image.open(file, formats=_formats())
         except PIL.UnidentifiedImageError as error:
-            raise ImageError(f"{name}: not an image in a known format", "format") from error
+            why = why_unknown(file, head) or "not an image in a known format"
+            raise ImageError(f"{name}: {why}", "format") from error
     if is_preview(image, head):
         said = "a camera's raw file, of which a preview alone could be read; save it as TIFF, PNG or JPEG"
         raise ImageError(f"{name}: {said}", "format")

@@ -66,6 +66,7 @@ class Noticed:
             "inks": header.inks,
             "gamut": header.gamut,
             "no_data": header.no_data,
+            "dark_end": header.dark_end,
             "turned": header.orientation > 1,
             "deep": is_deep(header.mode),
             "plain": not is_deep(header.mode),
@@ -151,8 +152,9 @@ class Noticed:
             "more": "channels beside the colours are not read",
             "halved": "of 16 bits of colour the upper 8 are read",
             "inks": "its inks of print (CMYK) are read as RGB without their profile",
-            "gamut": "its colours are those of another profile than sRGB, which is not applied",
+            "gamut": "its colours are those of another profile or gamma than sRGB's, which is not applied",
             "no_data": "the value that it names for pixels without data is read as any other",
+            "dark_end": "its last pixels are zeros to the end of the file: black, or lost where a copy was broken off",
             "turned": "turned upright by its EXIF orientation",
             _NARROW: "nearly all values are {:g} to {:g}, less than a tenth of what becomes black to white".format(
                 *self.values
@@ -170,7 +172,11 @@ class Noticed:
 
     def _lines(self, reading: Reading, refer: str, setting: str) -> Iterator[str]:
         for kind, said in _FROM_HEADERS.items():
-            if self.counts[kind]:
+            # where most images end so, they are dark there
+            common = kind == "dark_end" and self.counts[kind] > max(
+                _SHOWN, (self.counts["plain"] + self.counts["deep"]) / 2
+            )
+            if self.counts[kind] and not common:
                 # what the setting is for
                 aside = "; data.value_range does not apply" if kind == "halved" and reading.value_range else ""
                 yield f"{said}{aside}: {self._some(kind)}"
@@ -234,8 +240,11 @@ _FROM_HEADERS: Mapping[str, str] = {
     "more": "images with channels that are not read, beside the colours",
     "halved": "images with colours of 16 bits, of which the upper 8 are read",
     "inks": "images in the inks of print (CMYK), read as RGB without their profile",
-    "gamut": "images with the colours of another profile than sRGB, such as Display P3, which is not applied",
+    "gamut": "images with the colours of another profile or gamma than sRGB's, such as Display P3, which is not "
+    "applied",
     "no_data": "images that name a value for pixels without data (GDAL's nodata), which is read as any other",
+    "dark_end": "images whose last pixels are zeros to the end of the file: they are black, or lost where a copy was "
+    "broken off",
 }
 _OF_RESULTS: Mapping[str, str] = {
     "cropped": f"images of which the network sees the middle alone, less than {HARDLY_SEEN:.0%} of them",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +43,29 @@ def is_white_zero(image: Image) -> bool:
 def has_more_channels(image: Image) -> bool:
     """Whether there are more channels than the library reads, such as near infrared beside RGB."""
     return image.format == "TIFF" and int(_tags(image).get(_SAMPLES, 1)) > len(image.getbands())
+
+
+def why_unknown(file: BinaryIO, head: bytes) -> str:
+    """What a TIFF file holds that the library does not read, in words; "" for another file, and a broken one.
+
+    Args:
+        file: one in which the library found no image.
+        head: its first bytes.
+    """
+    if head[:4] not in (b"II*\0", b"MM\0*"):
+        return ""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        tags = ImageFileDirectory_v2(head[:8])
+        file.seek(tags.next)
+        tags.load(file)
+        samples, bits = int(tags.get(_SAMPLES, 1)), max(tags[_BITS])
+    # whatever the library makes of hostile bytes
+    except Exception:
+        return ""
+    channels = f"{samples:,} channels" if samples > 1 else "1 channel"
+    return f"a TIFF of {channels} of {bits} bits, which is not read; save 1 channel, or 3, of 8 or 16 bits"
 
 
 def bits_of(image: Image) -> int:

@@ -157,3 +157,13 @@ def test_options_of_another_task_are_refused(option, owner, capsys):
     task = "detect" if owner == "classify" else "classify"
     assert main(["data", "check", spec, "--task", task, *option]) == 2
     assert f"{option[0]} is for {owner}, but {spec} is checked as data for {task}" in capsys.readouterr().err
+
+
+def test_images_that_a_classifier_crops_are_told(tmp_path, capsys):
+    root = image_folder(tmp_path / "pets", splits=("train", "val"))
+    Image.new("RGB", (30, 300)).save(root / "val" / "ant" / "tall.png")
+    main(["data", "check", f"imagefolder:{root}", "--quick"])
+    assert (
+        "warning: images of val of which an image classifier with the default settings sees the middle alone, less "
+        "than 40% of them: 1 (tall.png)\n"
+    ) in capsys.readouterr().out

@@ -30,6 +30,8 @@ def grouped(*names):
         ("cat/7.jpg", *(f"cat/output/cat_original_7.jpg_{uuid}.jpg" for uuid in UUIDS)),
         ("cat.0.jpg", *(f"cat_original_cat.0.jpg_{uuid}.jpg" for uuid in UUIDS)),
         ("flip_7.jpg", "7.jpg", "aug_7.jpg"),
+        ("aug_3_8123.jpeg", "aug_3_77.jpeg", "aug_3_0.jpeg"),
+        ("out/_5_8123.png", "out/_5_77.png"),
         ("original/7.jpg", "augmented/7.jpg"),
         ("a - b.jpg", "a - b__flip.jpg"),
         ("cat/7_hflip.jpg", "cat/7_vflip.jpg"),
@@ -59,6 +61,8 @@ def test_altered_copies(names):
         ("train/cat/7.jpg", "train/dog/7_flip.jpg"),
         ("orange.jpg", "grayling.jpg", "darkroom.jpg"),
         ("IMG_1234.JPG", "IMG_E1235.JPG", "IMG_1236.JPG"),
+        ("aug_3_8123.jpeg", "aug_4_77.jpeg", "aug_5_12.jpeg"),
+        ("frame_3_8123.jpg", "frame_3_77.jpg"),
     ],
 )
 def test_series_are_none(names):

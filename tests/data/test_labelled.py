@@ -83,10 +83,35 @@ def test_digits_may_be_renamed(tmp_path):
 def test_classes_that_differ_in_case_or_spaces_alone_are_told(tmp_path):
     image_folder(tmp_path, splits=("train", "val"), classes=("Cat ", "cat", "dog"))
     notes = open_data("classify", f"imagefolder:{tmp_path}").findings.notes
-    assert notes == ["classes whose names differ in case or spaces alone: 'Cat ', 'cat'"]
+    assert notes == ["classes whose names differ in case, spaces, marks or look-alike letters alone: 'Cat ', 'cat'"]
     findings = Findings()
     tell_alike(["fish", "cat", "\ufb01sh", "c\u200bat", "dog"], findings)
     assert findings.notes == [
-        "classes whose names differ in case or spaces alone: 'fish', '\ufb01sh'",
-        "classes whose names differ in case or spaces alone: 'cat', 'c\\u200bat'",
+        "classes whose names differ in case, spaces, marks or look-alike letters alone: 'fish', '\ufb01sh'",
+        "classes whose names differ in case, spaces, marks or look-alike letters alone: 'cat', 'c\\u200bat'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["ant", "ant."], "'ant', 'ant.'"),
+        (["traffic light", "traffic_light", "Traffic-Light"], "'traffic light', 'traffic_light', 'Traffic-Light'"),
+        # of Cyrillic letters alone
+        (["coco", "\u0441\u043e\u0441\u043e"], "'coco', '\u0441\u043e\u0441\u043e'"),
+        (["c", "c#", "c++", "1-2", "12", "a/b", "ab", "-1", "1.5", "15"], None),
+    ],
+)
+def test_names_that_look_the_same_are_told(names, told):
+    findings = Findings()
+    tell_alike(["dog", *names], findings)
+    said = f"classes whose names differ in case, spaces, marks or look-alike letters alone: {told}"
+    assert findings.notes == ([said] if told else [])
+
+
+def test_words_of_several_alphabets_are_told_once():
+    findings = Findings()
+    tell_alike(["dog", "\u0441at", "b\u0435ar", "\u043a\u043e\u0442 cat", "\u03b2-carotene"], findings)
+    assert findings.notes == [
+        "class names with letters of several alphabets in a word, which may be a slip: 2 ('\u0441at', 'b\u0435ar')"
     ]

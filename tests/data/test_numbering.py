@@ -19,6 +19,16 @@ from involution.data.numbering import tell_holes
         (["a-0-of-2.tar", "a-1-of-2.tar", "b-1-of-2.tar"], "1 (b-0-of-2.tar)"),
         # no numbering
         (["20200101.tar", "20240607.tar"], None),
+        (["log-20240101.tar", "log-20240103.tar"], None),
+        (["log-2024-01-30.tar", "log-2024-02-01.tar", "log-2024-02-03.tar"], None),
+        (["a_2024_01.tar", "a_2024_03.tar"], None),
+        (["240101.tar", "240103.tar"], None),
+        (["202311.tar", "202401.tar"], None),
+        (["log-2021.tar", "log-2023.tar"], None),
+        # these are no dates
+        (["a-20240132.tar", "a-20240134.tar"], "1 (a-20240133.tar)"),
+        (["a-2024-00.tar", "a-2024-02.tar"], "1 (a-2024-01.tar)"),
+        (["a-000012.tar", "a-000014.tar"], "1 (a-000013.tar)"),
         (["12.tar", "99999999999999999999.tar", "photos.tar"], None),
         (["a-0-of-99999999999999.tar"], None),
     ],

@@ -108,3 +108,18 @@ def test_a_comment_is_refused(tmp_path, line):
 def test_a_name_is_no_heading(tmp_path, line):
     (tmp_path / "classes.txt").write_text(f"{line}\ncat\n")
     assert read_names(tmp_path / "classes.txt") == [line, "cat"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["index,class_name,images\n0,cat,12\n1,dog,7\n", "name;count\ncat;12\ndog;7\n"],
+)
+def test_a_table_is_no_list(tmp_path, lines):
+    file = tmp_path / "classes.txt"
+    file.write_text(lines)
+    heading = lines.split("\n")[0]
+    with pytest.raises(DataError, match=f"line 1, '{heading}', surely heads the columns of a table; wanted the class"):
+        read_names(file)
+    # commas in names are no columns
+    file.write_text("tench, Tinca tinca\nname tag, badge\ncar, auto, machine\n")
+    assert len(read_names(file)) == 3

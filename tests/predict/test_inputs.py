@@ -244,3 +244,13 @@ def test_a_million_listed_files_take_no_object_each(tmp_path, monkeypatch):
     parts = find_inputs(["far"]).parts(1000)
     assert len(parts) == 100
     assert parts[99].pieces[0].files[-1] == files[-1]
+
+
+def test_unfinished_tables_are_left_out_by_patterns_too(tmp_path):
+    (tmp_path / "_temporary" / "0").mkdir(parents=True)
+    for name in ("a.tar", "_temporary/0/b.tar"):
+        shard(tmp_path / name, {"0.png": png(0)})
+    findings = Findings()
+    assert find_inputs([f"{tmp_path}/**/*.tar"], findings=findings).count == 1
+    assert findings.lines() == [f"not used, names that begin with _: 1 ({tmp_path}/_temporary/0/b.tar)"]
+    assert find_inputs([f"{tmp_path}/_temp*/**/*.tar"]).count == 1

@@ -103,6 +103,7 @@ def run(args: Any) -> int:
             ),
         )
     found = survey(data, quick=args.quick)
+    found.warnings += _cropped(task, data)
     for line in [*found.lines(), *data.findings.lines(), *found.warning_lines()]:
         print(line)
     if not found.warnings and not data.problems:
@@ -135,6 +136,23 @@ def _task(spec: str) -> str:
     if len(tasks) > 1:
         print(f"taken as data for {tasks[0]}; --task {' or '.join(tasks[1:])} for the other", file=sys.stderr)
     return tasks[0]
+
+
+def _cropped(task: str, data: Any) -> list[str]:
+    """A warning of each split with images of which a network by the task's defaults sees little."""
+    from involution.data.parts import stored_of
+    from involution.data.survey import cropped_warnings
+    from involution.engine.task import get_task, task_noun, with_article
+
+    spec = get_task(task)
+    config = spec.config()
+
+    def share(size: tuple[int, int]) -> float:
+        return spec.share_seen(config, size)
+
+    viewer = f"{with_article(task_noun(task))} with the default settings"
+    found = (cropped_warnings(stored_of(part), share, f"images of {name}", viewer) for name, part in data.parts.items())
+    return [line for lines in found for line in lines]
 
 
 class _Sheet:

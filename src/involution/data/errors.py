@@ -1,8 +1,18 @@
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 _SHOWN = 10
+# marks around a name, and between its words
+_MARKS = ".,;:!?_'\"`"
+_JOINTS = re.compile(r"(?<=[^\W\d_])[_-]+(?=[^\W\d_])")
+# small letters of Cyrillic and Greek that look like Latin ones
+_LATIN = str.maketrans(
+    "\u0430\u0441\u0435\u043e\u0440\u0445\u0443\u0456\u0458\u0455\u043a\u043c\u0442\u043d\u0432"
+    "\u03bf\u03b1\u03bd\u03c1\u03b9\u03ba\u03c4\u03c5",
+    "aceopxyijskmthb" + "oavpiktu",
+)
 SKIP_HINT = "Fix them, or skip them: --data.on_problem skip when training, --on-problem skip when evaluating"
 
 
@@ -29,9 +39,17 @@ def _escaped(character: str) -> str:
 
 
 def one_spelling(name: str) -> str:
-    """A name without its spaces, its case, and what does not show, such as a space of no width."""
+    """A name without its spaces, its case, the marks around and between its words, and what does not show.
+
+    Letters of other alphabets become the Latin ones that look the same.
+
+    Example:
+        >>> one_spelling("Traffic_Light."), one_spelling("traffic light"), one_spelling("1-2.")
+        ('trafficlight', 'trafficlight', '1-2')
+    """
     plain = unicodedata.normalize("NFKC", name)
-    return "".join(one for one in plain if not one.isspace() and unicodedata.category(one) != "Cf").casefold()
+    seen = "".join(one for one in plain if not one.isspace() and unicodedata.category(one) != "Cf")
+    return _JOINTS.sub("", seen.strip(_MARKS)).casefold().translate(_LATIN)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

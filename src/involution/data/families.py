@@ -28,6 +28,8 @@ _EXPORTED = re.compile(r"(.+?)(?:[_.](?:jpe?g|png|bmp|webp|tiff?))?\.rf\.[0-9A-Z
 _AUGMENTED = re.compile(
     r".*?_original_(.+)\.(?:jpe?g|png|bmp|gif|webp|tiff?)_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE
 )
+# Keras': PREFIX_INDEX_NUMBER, where the index is that of an image and the number is drawn; the prefix may be empty
+_INDEXED = re.compile(rf"((?:{_WORD})?)_(\d+)_(?:0|[1-9]\d{{0,7}})", re.IGNORECASE)
 # what iPhones call an edited photo beside IMG_1234, and what programs that share folders call a second version
 _EDITED = re.compile(r"IMG_E(\d{4})", re.IGNORECASE)
 _CONFLICT = re.compile(
@@ -105,7 +107,7 @@ def families(names: Sequence[str]) -> list[list[int]]:
         for (folder, _), group in groups.items()
         if len(group) < folders[folder] and len(group) <= max(_MOST, folders[folder] // 5)
     ]
-    found += [*_numbered(plain, groups), *_with_an_ending(plain, groups)]
+    found += [*_numbered(plain, groups), *_with_an_ending(plain, groups), *_indexed(names, plain)]
     return [group for group in joined(len(names), found) if len(group) > 1]
 
 
@@ -142,6 +144,15 @@ def _numbered(plain: Sequence[tuple[str, str]], groups: dict[tuple[str, str], li
         if match and (folder, match[1]) in groups:
             copies[folder, match[1]].append(index)
     return [[*groups[key], *found] for key, found in copies.items() if len(found) <= _FEW]
+
+
+def _indexed(names: Sequence[str], plain: Sequence[tuple[str, str]]) -> Iterable[list[int]]:
+    """Images that Keras made of the same one: aug_3_8123.jpeg, aug_3_77.jpeg."""
+    copies: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for number, name in enumerate(names):
+        if match := _INDEXED.fullmatch(_tight(PurePosixPath(name).stem)):
+            copies[plain[number][0], match[1].lower(), match[2]].append(number)
+    return [found for found in copies.values() if len(found) <= _MOST]
 
 
 def _with_an_ending(plain: Sequence[tuple[str, str]], groups: dict[tuple[str, str], list[int]]) -> Iterable[list[int]]:

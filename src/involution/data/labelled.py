@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # how much of the training images is set aside where a data set brings no validation images
 VAL_SHARE = 0.1
+_WORD = re.compile(r"[^\W\d_]+")
+_ALPHABETS = {"LATIN", "CYRILLIC", "GREEK"}
 
 
 def told_apart(names: Sequence[str], numbers: Sequence[str]) -> list[str]:
@@ -66,14 +69,22 @@ def classification_data(
 
 
 def tell_alike(classes: Sequence[str], findings: Findings) -> None:
-    """Say which names of classes are surely one class, spelled in two ways."""
+    """Say which names of classes are surely one class, spelled in two ways, and which mix alphabets in a word."""
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(one_spelling(name), []).append(name)
     for names in alike.values():
         if len(names) > 1:
             shown = ", ".join(map(repr, names))
-            findings.note(f"classes whose names differ in case or spaces alone: {shown}")
+            findings.note(f"classes whose names differ in case, spaces, marks or look-alike letters alone: {shown}")
+    mixed = [repr(name) for name in classes if any(len(_alphabets(word)) > 1 for word in _WORD.findall(name))]
+    if mixed:
+        findings.note(f"class names with letters of several alphabets in a word, which may be a slip: {some(mixed)}")
+
+
+def _alphabets(word: str) -> set[str]:
+    """Which of the alphabets with letters that look the same a word is written in."""
+    return {unicodedata.name(letter, "").partition(" ")[0] for letter in word} & _ALPHABETS
 
 
 def tell_numbered(classes: Sequence[str], findings: Findings) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 
 from involution.data.findings import Findings, some
 
 # train-00000-of-00004, photos-000012; the last number counts
 _NAME = re.compile(r"(.*?)(\d+)(-of-(\d+))?(\D*)")
 _LARGEST = 1_000_000
+# numbers that are dates, by how many digits they have; and what is before the last number of 2024-01-31
+_DATES = {4: ("%Y",), 6: ("%Y%m", "%y%m%d"), 8: ("%Y%m%d",)}
+_BEFORE_DAY = re.compile(r"(?:.*\D)?(\d{4})[-_.](?:(\d{2})[-_.])?")
+_YEARS = range(1900, 2100)
 
 
 def tell_holes(files: Iterable[str | os.PathLike[str]], findings: Findings) -> None:
@@ -36,9 +42,22 @@ def tell_holes(files: Iterable[str | os.PathLike[str]], findings: Findings) -> N
             last = int(total) - 1 + first
         if last - first > _LARGEST:
             continue
+        if not total and all(_is_date(before, digits) for digits in numbers.values()):
+            continue
         width = len(next(iter(numbers.values())))
         missing = [number for number in range(first, last + 1) if number not in numbers]
         # what has more holes than files is no numbering
         if missing and (total or len(missing) <= len(numbers)):
             names = [f"{before}{number:0{width}}{of}{after}" for number in missing]
             findings.note(f"{folder or '.'}: numbered files that are missing: {some(names)}")
+
+
+def _is_date(before: str, digits: str) -> bool:
+    """Whether a number is a date, such as 20240131, or the end of one, as in 2024-01-31."""
+    above = _BEFORE_DAY.fullmatch(before) if len(digits) == 2 else None
+    text = "".join(filter(None, above.groups())) + digits if above else digits
+    for form in _DATES.get(len(text), ()):
+        with suppress(ValueError):
+            if datetime.datetime.strptime(text, form).year in _YEARS:
+                return True
+    return False

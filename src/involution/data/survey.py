@@ -365,19 +365,22 @@ def deep_warnings(places: Sequence[Stored], reading: Reading, what: str) -> list
     return [f"{of}: {line}" for line in noticed.warnings(reading)]
 
 
-def cropped_warnings(places: Sequence[Stored], share: Callable[[tuple[int, int]], float], what: str) -> list[str]:
+def cropped_warnings(
+    places: Sequence[Stored], share: Callable[[tuple[int, int]], float], what: str, viewer: str = "the network"
+) -> list[str]:
     """A warning of images of which a network sees little; of very many some from all over are looked at.
 
     Args:
         places: the images.
         share: how much the network sees of an image (width, height), 0 to 1.
         what: what they are called: ``images of val``.
+        viewer: what the network is called.
     """
     chosen = places[:: max(1, len(places) // _SIZED)]
     headers = [(place, _header(place, Reading(value_range=(0, 1)))) for place in chosen]
     names = [place.file.name for place, header in headers if header is not None and share(header.size) < HARDLY_SEEN]
     of = what if len(chosen) == len(places) else f"{len(chosen)} of {len(places):,} {what}"
-    seen = f"of which the network sees the middle alone, less than {HARDLY_SEEN:.0%} of them"
+    seen = f"of which {viewer} sees the middle alone, less than {HARDLY_SEEN:.0%} of them"
     return [f"{of} {seen}: {some(names)}"] if names else []
 
 

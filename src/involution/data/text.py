@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import json
 import re
 import unicodedata
@@ -106,6 +107,15 @@ def _is_heading(line: str) -> bool:
     return not _COLUMNS.isdisjoint(words) and set(words) <= _COLUMNS | _BESIDE
 
 
+def _is_table(lines: Sequence[str]) -> bool:
+    """Whether lines are those of a table whose first one heads its columns, such as index,class_name,images."""
+    for mark in ",;\t|":
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)]
+        if len({len(row) for row in rows}) == 1 and len(rows[0]) > 1 and any(map(_is_heading, rows[0])):
+            return True
+    return False
+
+
 def one_list(files: Sequence[Path], read: Callable[[Path], list[str]]) -> list[str]:
     """The class names that several files of a folder agree on.
 
@@ -142,6 +152,11 @@ def read_names(file: Path, least: int = 2, most: int | None = None) -> list[str]
     else:
         found = read_lines(file)
         place = "line"
+        if found and not _is_heading(found[0]) and _is_table(found):
+            raise DataError(
+                f"{file}: line 1, {found[0][:80]!r}, surely heads the columns of a table; wanted the class names "
+                "alone, one per line, in the order of the labels"
+            )
         if found and _is_heading(found[0]):
             raise DataError(
                 f"{file}: line 1, {found[0][:80]!r}, is surely a heading, but positions are labels; remove it, or, if "

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,17 @@ def _expand(kind: str, path: str, findings: Findings | None) -> list[str]:
 
         # one that is missing is told as such
         return list(expand_urls(path))
-    return sorted(glob.glob(path, recursive=True))
+    found = sorted(glob.glob(path, recursive=True))
+    # as Spark names what is not yet, or no more, there; what the pattern itself names so is meant
+    named = [part for part in root.parts if part.startswith("_")]
+    skipped = [
+        file
+        for file in found
+        if any(part.startswith("_") and not any(fnmatch(part, own) for own in named) for part in Path(file).parts)
+    ]
+    if skipped and findings is not None:
+        findings.ignore("names that begin with _", *skipped)
+    return [file for file in found if file not in set(skipped)]
 
 
 def _without_parts(named: str, files: list[str], findings: Findings | None) -> list[str]:

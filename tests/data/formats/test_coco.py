@@ -223,7 +223,7 @@ def test_names_that_differ_in_spaces_or_case(root):
     for split in ("train", "val"):
         write(root, split, {**content(split), "categories": [*CATEGORIES, {"id": 91, "name": "Person"}]})
     notes = open_root(root).findings.notes
-    assert "classes whose names differ in case or spaces alone: 'person', 'Person'" in notes
+    assert "classes whose names differ in case, spaces, marks or look-alike letters alone: 'person', 'Person'" in notes
 
 
 def test_what_leaves_too_few_images_to_be_split_is_told(tmp_path):

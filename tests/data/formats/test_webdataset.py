@@ -349,3 +349,11 @@ def test_a_shard_that_is_not_at_its_address(tmp_path, memory):
     memory.pipe_file("/bucket/set/train-001.tar", b"no tar" * 1000)
     with pytest.raises(DataError, match=r"^memory://bucket/set/train-001\.tar: not a readable, uncompressed tar"):
         open_data("classify", "webdataset:memory://bucket/set")
+
+
+def test_unfinished_shards_are_told(tmp_path):
+    shards(tmp_path, names=("train-0", "val-0"))
+    shards(tmp_path / "_temporary" / "0", names=("train-1",))
+    data = open_data("classify", f"webdataset:{tmp_path}")
+    assert data.findings.used == {"train": 12, "val": 12}
+    assert data.findings.ignored == {"folders": ["_temporary/ (2 files)"]}

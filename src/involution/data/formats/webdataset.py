@@ -88,7 +88,9 @@ def expand_shards(pattern: str, only: str | None = None, findings: Findings | No
         there = sorted(file for file in root.rglob("*") if file.suffix.lower() == ".tar")
         files = [file for file in there if _is_shard(file, root)]
         if findings is not None and is_remote(root) and len(files) < len(there):
-            findings.ignore("hidden", *(file.relative_to(root) for file in there if not _is_shard(file, root)))
+            findings.ignore(
+                "names that begin with . or _", *(file.relative_to(root) for file in there if not _is_shard(file, root))
+            )
     else:
         files = [path_of(name, named=pattern) for name in expand_urls(pattern)]
         root = files[0].parent if files else root
@@ -127,7 +129,8 @@ def _tell_compressed(root: Path, findings: Findings) -> None:
 
 
 def _is_shard(file: Path, root: Path) -> bool:
-    return not any(part.startswith(".") or is_rubbish(part) for part in file.relative_to(root).parts)
+    # as Spark names what is not yet, or no more, part of the data
+    return not any(part.startswith((".", "_")) or is_rubbish(part) for part in file.relative_to(root).parts)
 
 
 def _split_of(file: Path, root: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from involution.data.registry import Options
+
+
+# what label maps beside their images are called: 7_mask.png, 7_mask_1.png, 7_seg.png; how many there are at least, and
+# how many colours cover how much of them
+_MAP = re.compile(r"(.+)_(?:masks?|seg|labels?|gt|parts)(?:_\d+)?", re.IGNORECASE)
+_SEVERAL, _COLOURS, _MOST_OF_IT = 3, 16, 0.95
 
 
 class FileDataset(Dataset[tuple[Any, int]]):
@@ -131,7 +138,7 @@ def read_folders(
     files: list[Path] = []
     labels: list[int] = []
     for name, folder in folders.items():
-        inside = images_below(folder)
+        inside = _without_maps(images_below(folder), root, findings)
         files += inside
         labels += [classes.index(name)] * len(inside)
     if not files:
@@ -152,6 +159,29 @@ def read_folders(
             "folder, or allow it by --data.allow_empty true"
         )
     return images
+
+
+def _without_maps(files: list[Path], root: Path, findings: Findings) -> list[Path]:
+    """The images of a class without the label maps that lie beside them, by name and a look at the first ones."""
+    named = {file: file.with_name(match[1]) for file in files if (match := _MAP.fullmatch(file.stem))}
+    stems = {file.with_suffix("") for file in files} if len(named) >= _SEVERAL else set()
+    maps = [file for file, image in named.items() if image in stems]
+    if len(maps) < _SEVERAL or not all(map(_has_few_colours, maps[:_SEVERAL])):
+        return files
+    findings.ignore("label maps beside their images", *[file.relative_to(root) for file in maps])
+    findings.saw(*maps)
+    left_out = set(maps)
+    return [file for file in files if file not in left_out]
+
+
+def _has_few_colours(file: Path) -> bool:
+    """Whether nearly all of an image is of a few colours, as label maps are."""
+    try:
+        image = read_image(file, reading=Reading(value_range=(0, 255)))
+    except ImageError:
+        return False
+    counts = sorted((count for count, _ in image.getcolors(image.width * image.height) or ()), reverse=True)
+    return sum(counts[:_COLOURS]) >= _MOST_OF_IT * image.width * image.height
 
 
 def _whole(images: FileDataset, root: Path, findings: Findings, where: str) -> FileDataset:
@@ -187,5 +217,5 @@ def _alike(unknown: Sequence[str], classes: Sequence[str]) -> str:
     for name in unknown:
         if one_spelling(name) in plain:
             known = plain[one_spelling(name)]
-            return f"; {name!r} differs from {known!r} in case or spaces: rename one"
+            return f"; {name!r} differs from {known!r} in case, spaces, marks or look-alike letters: rename one"
     return f"; rename or remove {'them' if len(unknown) > 1 else 'it'}, or add training images"

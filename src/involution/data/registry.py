@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from involution.data.errors import DataError, nearest
+from involution.data.addresses import is_address
+from involution.data.errors import SKIP_HINT, DataError, nearest
 from involution.data.images import Reading
 from involution.data.paths import need_folder
 from involution.data.records import SPLITS, DataSet
@@ -154,8 +155,11 @@ def open_data(task: str, spec: str, options: Options | None = None) -> DataSet[A
     """
     chosen, path = _chosen(task, spec)
     # a shell leaves the ~ behind a colon as it is
-    options = options or Options()
-    found = chosen.open(spec, os.path.expanduser(path), options)
+    options, path = options or Options(), os.path.expanduser(path)
+    try:
+        found = chosen.open(spec, path, options)
+    except DataError as error:
+        raise _with_hint(error, path) from error
     for name in ("split_seed", "split_by", "split_copies"):
         if (
             options.only is None
@@ -165,6 +169,16 @@ def open_data(task: str, spec: str, options: Options | None = None) -> DataSet[A
         ):
             found.findings.note(f"data.{name} has no effect: no splits of {spec} are drawn by it")
     return found
+
+
+def _with_hint(error: DataError, path: str) -> DataError:
+    """An error, and what the folder surely holds instead, if that is known."""
+    from involution.data.foreign import foreign
+
+    # single entries that are malformed say nothing of the format
+    structure = path and not is_address(path) and SKIP_HINT not in str(error)
+    hint = foreign(Path(path)) if structure else ""
+    return type(error)(f"{error}; {hint}") if hint else error
 
 
 def eval_split(task: str, spec: str) -> str | None:
@@ -218,7 +232,8 @@ def _recognised(task: str, spec: str) -> Format:
             return fitting[0]
         names = [found.syntax for found in fitting or known]
         why = "could be several formats" if fitting else "is not in a recognised format"
-        raise DataError(f"{spec} {why}; say which: {', '.join(names)}")
+        error = DataError(f"{spec} {why}; say which: {', '.join(names)}")
+        raise error if fitting else _with_hint(error, os.fspath(folder))
     if spec and folder.is_file():
         need_folder(folder)
     kind = spec.partition(":")[0]

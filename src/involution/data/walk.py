@@ -18,6 +18,9 @@ _OTHERS = (
     *(".db", ".pdf", ".npy", ".npz", ".mat", ".pt", ".pth", ".ckpt", ".cache", ".mp4", ".mov", ".avi"),
 )
 NO_IMAGES = "no images"
+# what scanners store
+_VOLUMES = (".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+_MEDICAL = "medical images (DICOM, NIfTI), which are not read; save them as PNG"
 _READ = "links to folders that are read already"
 # what operating systems and network drives leave in folders, in lower case
 _RUBBISH = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "icon\r")
@@ -42,7 +45,7 @@ def why_no_image(path: Path) -> str:
         return "backup copies"
     if suffix in EXTENSIONS or (suffix not in (*_OTHERS, *ARCHIVES) and is_image(path)):
         return ""
-    why = why_unreadable(path, empty=True)
+    why = why_unreadable(path, empty=True) or (_MEDICAL if name.lower().endswith(_VOLUMES) else "")
     return why or ("archives, which are not unpacked" if suffix in ARCHIVES else NO_IMAGES)
 
 

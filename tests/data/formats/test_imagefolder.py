@@ -182,7 +182,7 @@ def test_splits_without_class_folders_are_no_classes(tmp_path, splits):
 def test_class_folders_that_look_the_same_say_how_they_differ(tmp_path, train, val):
     for split, name in (("train", train), ("val", val)):
         image_folder(tmp_path, splits=(split,), classes=(name, "zebra"))
-    with pytest.raises(DataError, match=r"differs from .* in case or spaces: rename one"):
+    with pytest.raises(DataError, match=r"differs from .* in case, spaces, marks or look-alike letters: rename one"):
         open_data("classify", f"imagefolder:{tmp_path}")
 
 
@@ -358,3 +358,19 @@ def test_folders_inside_those_of_the_classes_are_told(tmp_path):
     assert open_data("classify", f"imagefolder:{tmp_path}").findings.notes == [
         "folders inside those of the classes, not told apart from these: 1 (ant/red)"
     ]
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_label_maps_beside_images_are_no_images(tmp_path, few):
+    """As in sets of ultrasound pictures, where they would tell the classes apart."""
+    image_folder(tmp_path, splits=("train", "val"), classes=("benign", "malignant"))
+    for name in ("benign", "malignant"):
+        for number in range(3):
+            size = (24, 20)
+            noise = np.random.default_rng(number).integers(0, 2 if few else 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(noise * (255 if few else 1)).save(tmp_path / "train" / name / f"{number:03}_mask.png")
+    findings = open_data("classify", f"imagefolder:{tmp_path}").findings
+    assert findings.used == {"train": 16 if few else 22, "val": 16}
+    assert findings.ignored.get("label maps beside their images", []) == (
+        [f"train/{name}/{number:03}_mask.png" for name in ("benign", "malignant") for number in range(3)] if few else []
+    )

@@ -17,9 +17,8 @@ REFUSED = [name for name in NAMES if "detr" in name]
 EXPORTED = [name for name in NAMES if name not in REFUSED]
 # the rest takes from ten seconds to a minute each
 FAST = {("rednet_nano", "onnx", True)}
-# compiling takes a minute, so of packages that take prepared images these alone, which PyTorch 2.14 freezes with care;
-# Mask R-CNN's masks differ there, which the export says and writes no file
-COMPILED = ("faster_rcnn", "smp_fpn")
+# compiling takes a minute, so of packages that take prepared images these alone, which PyTorch 2.14 freezes with care
+COMPILED = ("faster_rcnn", "mask_rcnn", "smp_fpn")
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ class DetectorGraph(nn.Module):
         if not self.with_masks:
             return boxes, scores, labels
         pooled = _pooled(heads.mask_roi_pool, features, boxes)
-        masks = heads.mask_predictor(heads.mask_head(pooled)).sigmoid()
+        masks = _mask_logits(heads.mask_predictor, heads.mask_head(pooled)).sigmoid()
         # label 0 is the background's
         places = (labels + 1)[:, None, None, None].expand(-1, 1, *masks.shape[2:])
         return boxes, scores, labels, masks.gather(1, places)[:, 0]
@@ -157,6 +157,19 @@ def _pooled(pool: Any, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
         sampled = torch.ops.torchvision.roi_align(feature, rois[chosen], scale, *pool.output_size, samples, aligned)
         out = out.index_put((chosen,), sampled)
     return out
+
+
+def _mask_logits(predictor: Any, features: Tensor) -> Tensor:
+    """What a predictor of masks returns, without its transposed convolution, whose windows do not overlap.
+
+    Of a number of images that the graph computes, AOTInductor (PyTorch 2.14) takes such a convolution's results to lie
+    in another memory order than they do.
+    """
+    transposed = predictor.conv5_mask
+    weight = transposed.weight.permute(1, 2, 3, 0).flatten(0, 2)[:, :, None, None]
+    spread = nn.functional.pixel_shuffle(nn.functional.conv2d(features, weight), transposed.stride[0])
+    logits: Tensor = predictor.mask_fcn_logits(predictor.relu(spread + transposed.bias[:, None, None]))
+    return logits
 
 
 def _top(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ ADVISORIES = https://pypi.org/pypi/$(subst ==,/,$(TORCH))/json
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-scale wheel test-web test-wheel test-abi test-aarch64 sanitize release audit clean
+.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-scale mca wheel test-web test-wheel test-abi test-aarch64 sanitize release audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -100,6 +100,10 @@ bench-gpu: $(STAMP) ## the GPU kernels against PyTorch's other ways on a GPU; re
 
 bench-scale: $(STAMP) ## training on 1, 2 and 4 processes, by DDP and FSDP2; results into benchmarks/results/
 	$(BIN)/python benchmarks/run.py scale
+
+# llvm-mca knows both processors from LLVM 17 on
+mca: ## what the compiled inner loops allow on Zen 4 and on Intel, by simulation; results into benchmarks/results/
+	$(PYTHON) benchmarks/mca.py
 
 wheel: $(STAMP) ## build dist/*.whl
 	rm -rf dist

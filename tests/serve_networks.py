@@ -4,9 +4,14 @@ import asyncio
 import contextlib
 import io
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 from pictures import picture
@@ -99,3 +104,31 @@ def whole_answer(connection, seconds=10):
         while part := connection.recv(65536):
             found += part
     return found, time.monotonic() - start
+
+
+@contextlib.contextmanager
+def command(folder, *words, start=(sys.executable, "-m", "involution"), **environment):
+    """The command, when it takes requests: its address, process, and the lines of its log so far."""
+    process = subprocess.Popen(
+        [*start, "serve", *map(str, words), "--port", "0", "--threads", "1"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = []
+    reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")))
+    reader.start()
+    try:
+        printed = process.stdout.readline()
+        found = re.match(r"(http://127\.0\.0\.1:\d+)  \((.*); Ctrl-C to stop\)$", printed)
+        assert found, (printed, lines)
+        yield SimpleNamespace(address=found[1], names=found[2], process=process, lines=lines)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(20)
+        reader.join(20)
+        process.stdout.close()
+        process.stderr.close()

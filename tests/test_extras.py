@@ -121,7 +121,10 @@ NEEDED_BY = {
     **{name: [["export", "a.ckpt", "--format", "onnx"]] for name in ("onnx", "onnxscript", "onnxruntime")},
     "openvino": [["export", "a.ckpt", "--format", "openvino"]],
     "nncf": [["export", "a.ckpt", "--format", "openvino", "--int8"]],
-    **{name: [["serve", "a.ckpt"]] for name in ("uvicorn", "h11", "pydantic", "prometheus_client", "python_multipart")},
+    **{
+        name: [["serve", "a.ckpt"]]
+        for name in ("uvicorn", "h11", "pydantic", "prometheus_client", "python_multipart", "contourpy")
+    },
     "gradio": [["app", "--checkpoint", "a.ckpt"]],
     "starlette": [["app", "--checkpoint", "a.ckpt"], ["serve", "a.ckpt"]],
 }

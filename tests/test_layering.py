@@ -37,9 +37,10 @@ MAY_IMPORT = {
     "interrupt": set(),
     "after": set(),
     "extras": set(),
+    "plain": set(),
 }
 # of the standard library alone, and for every part
-FOR_ALL = {"extras", "after", "interrupt"}
+FOR_ALL = {"extras", "after", "interrupt", "plain"}
 # imports that still close a circle
 CIRCLES: list[tuple[str, str]] = []
 # nobody but the engine knows the training library

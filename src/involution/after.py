@@ -60,7 +60,8 @@ def after_import(name: str, act: Callable[[ModuleType], object]) -> None:
         name: Of the module.
         act: Is given the module.
     """
-    if name in sys.modules:
+    # a name that can't be imported may stand there with None
+    if sys.modules.get(name) is not None:
         act(sys.modules[name])
     else:
         sys.meta_path.insert(0, _After(name, act))

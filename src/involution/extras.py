@@ -43,7 +43,7 @@ EXTRAS = {
     "demo": Extra("the web page", ("gradio", "starlette")),
     "serve": Extra(
         "the HTTP server",
-        ("uvicorn", "h11", "starlette", "pydantic", "prometheus_client", "python_multipart"),
+        ("uvicorn", "h11", "starlette", "pydantic", "prometheus_client", "python_multipart", "contourpy"),
     ),
 }
 

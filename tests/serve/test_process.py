@@ -3,51 +3,19 @@
 import contextlib
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
 from processes import descendants
-from serve_networks import png
+from serve_networks import command, png
 
 from involution.cli import main
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals")
-
-
-@contextlib.contextmanager
-def command(folder, *words):
-    """The command, when it takes requests: its address, process, and the lines of its log so far."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "involution", "serve", *map(str, words), "--port", "0", "--threads", "1"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    lines = []
-    reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")))
-    reader.start()
-    try:
-        printed = process.stdout.readline()
-        found = re.match(r"(http://127\.0\.0\.1:\d+)  \((.*); Ctrl-C to stop\)$", printed)
-        assert found, (printed, lines)
-        yield SimpleNamespace(address=found[1], names=found[2], process=process, lines=lines)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait(20)
-        reader.join(20)
-        process.stdout.close()
-        process.stderr.close()
 
 
 def workers(process):

@@ -442,7 +442,7 @@ def test_head_is_answered_as_get_is(served):
 def test_the_description_has_what_is_answered(served):
     document = ask(served, "GET", "/openapi.json").json()
     operation = document["paths"]["/predict"]["post"]
-    assert {one["name"] for one in operation["parameters"]} == {"model", "topk", "score"}
+    assert {one["name"] for one in operation["parameters"]} == {"model", "topk", "score", "masks"}
     assert operation["parameters"][0]["schema"]["enum"] == ["classify", "detect", "segment"]
     statuses = {str(status) for _, status, _, _ in WRONG} | {"200", "401", "408", "503"}
     assert set(operation["responses"]) == statuses

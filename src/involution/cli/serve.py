@@ -11,7 +11,7 @@ import sys
 from dataclasses import fields
 from typing import Any
 
-from involution.extras import require
+from involution.extras import EXTRAS, require
 
 examples = (
     "involution serve runs/photos/best.ckpt",
@@ -66,7 +66,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    require("uvicorn", "h11", "starlette", "pydantic", "prometheus_client", "python_multipart", extra="serve")
+    require(*EXTRAS["serve"].packages, extra="serve")
     from involution.serve.settings import Settings, name_models, read_tokens
     from involution.serve.supervisor import Supervisor
 

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from involution.data.images import ImageError
+from involution.data.resizing import check_not_too_long, check_not_too_narrow
 
-# pixels that an image may have after a resize
-MAX_RESIZED = 50_000_000
 Transform = Callable[[Any], Tensor]
 
 
@@ -102,11 +100,7 @@ class NotTooNarrow(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         """Look at the first input, [..., H, W], and hand all of them on."""
         height, width = inputs[0].shape[-2:]
-        if self.short**2 * max(height, width) > MAX_RESIZED * min(height, width):
-            raise ImageError(
-                f"{width} x {height} pixels are too narrow: with its shorter side at {self.short} pixels, as this "
-                "network sees it, the image would be too large"
-            )
+        check_not_too_narrow((width, height), self.short)
         return inputs if len(inputs) > 1 else inputs[0]
 
 
@@ -186,11 +180,7 @@ class NotTooLong(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         """Look at the first input, [..., H, W], and hand all of them on."""
         height, width = inputs[0].shape[-2:]
-        if max(height, width) > self.longest * min(height, width):
-            raise ImageError(
-                f"{width} x {height} pixels are too narrow: with its longer side at {self.longest} pixels, as this "
-                "network sees it, nothing is left of the shorter one"
-            )
+        check_not_too_long((width, height), self.longest)
         return inputs if len(inputs) > 1 else inputs[0]
 
 

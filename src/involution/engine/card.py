@@ -14,9 +14,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from involution.engine.settings import LARGEST_SIDE
-from involution.models.arguments import plain
-from involution.models.errors import CheckpointError
-from involution.models.readers import shown
+from involution.plain import CheckpointError, plain, shown
 
 # what this version writes; 0 is the format of 0.1.0, which has no number
 FORMAT = 1

@@ -16,12 +16,12 @@ from involution.data.addresses import on_this_machine
 from involution.engine.card import ModelCard
 from involution.engine.config import Config
 from involution.engine.converted import as_checkpoint
-from involution.models.arguments import plain
 from involution.models.checkpoint import check_entries
 from involution.models.errors import CheckpointError
-from involution.models.readers import check_tensors, read_file, shown
+from involution.models.readers import check_tensors, read_file
 from involution.models.shards import Shards
 from involution.models.weights import locate
+from involution.plain import plain, shown
 
 __all__ = [
     "CARD_KEY",

@@ -12,7 +12,8 @@ from torch import Tensor
 from involution.data.labelled import told_apart
 from involution.engine.card import FORMAT
 from involution.models.errors import CheckpointError
-from involution.models.readers import check_tensors, shown
+from involution.models.readers import check_tensors
+from involution.plain import shown
 
 _IMAGENET = 1000
 

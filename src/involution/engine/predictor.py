@@ -168,7 +168,7 @@ class Predictor(ABC, Generic[R]):
     """A trained network with everything needed to use it on images.
 
     Args:
-        model: The network, used in eval mode on the device where it is.
+        model: The network, used in eval mode on the device where it is; or an exported file that a subclass runs.
         card: The card of its checkpoint.
 
     Attributes:
@@ -198,12 +198,13 @@ class Predictor(ABC, Generic[R]):
     channels: int = 3
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
-        import torch
-
-        self.model = model.eval()
+        self.model = model
         self.card = card
-        # what runs an exported file has no parameters, and takes tensors of the CPU
-        self.device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        # what runs an exported file need be no module, and may have no parameters
+        self.device: Any = "cpu"
+        if hasattr(model, "parameters"):
+            model.eval()
+            self.device = next((parameter.device for parameter in model.parameters()), self.device)
         self.reading = Reading.of(card.recipe.get("data", {}))
         # an exported file may prepare 8-bit pictures in its graph
         self.takes_pixels = bool(getattr(model, "takes_pixels", False))

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from involution.models.arguments import plain
 from involution.models.errors import CheckpointError
-from involution.models.readers import check_tensors, shown
+from involution.models.readers import check_tensors
 from involution.models.shards import Shards
+from involution.plain import plain, shown
 
 
 def check_training_state(

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from involution.data.images import ImageError
 from involution.engine.predictor import Predictor
-from involution.engine.task import get_task as engine_task
 from involution.export.errors import ExportError
-from involution.export.graph import Run
 from involution.export.metadata import Metadata, read_metadata
 from involution.export.registry import Format, formats, get_task
+from involution.extras import require
 
 
 def runtimes() -> dict[str, Format]:
@@ -26,7 +23,7 @@ def runtimes() -> dict[str, Format]:
 
 
 def load_exported(path: str | os.PathLike[str], runtime: str, *, task: str | None = None) -> Predictor[Any]:
-    """A predictor that runs an exported file on the CPU.
+    """A predictor that runs an exported file on the CPU; without PyTorch, if it is one for ONNX Runtime or OpenVINO.
 
     A file of the format pt2 or aoti can hold code: use those that you, or people you trust, have made.
 
@@ -49,7 +46,14 @@ def load_exported(path: str | os.PathLike[str], runtime: str, *, task: str | Non
         other = next((found for found in formats().values() if found.recognises(file)), None)
         hint = f"; add --runtime {other.runtime}" if other else ""
         raise ExportError(f"{path}: not a file of `involution export --format {chosen.name}`{hint}")
-    return predictor_of(chosen, file, task)
+    if chosen.load_arrays is None:
+        return predictor_of(chosen, file, task)
+    # NumPy and Pillow come with it
+    require("numpy", "PIL")
+    from involution.export.arrays import PREDICTORS, File
+
+    metadata, run = _loaded(chosen, chosen.load_arrays, file, task)
+    return PREDICTORS[metadata.task](File(run, metadata), metadata.card())
 
 
 def is_exported(path: str | os.PathLike[str]) -> Format | None:
@@ -61,20 +65,29 @@ def is_exported(path: str | os.PathLike[str]) -> Format | None:
 
 
 def predictor_of(chosen: Format, file: Path, task: str | None = None) -> Predictor[Any]:
-    """A predictor that runs a file of a format."""
+    """A predictor that runs a file of a format on tensors."""
+    require("torch")
+    from involution.engine.task import get_task as engine_task
+
+    metadata, run = _loaded(chosen, chosen.load, file, task)
+    network = get_task(metadata.task).network(run, metadata)
+    return engine_task(metadata.task).predictor(network, metadata.card())
+
+
+def _loaded(chosen: Format, load: Callable[[Path], Any], file: Path, task: str | None) -> tuple[Metadata, Any]:
+    """What a file says of itself, and what runs it."""
     chosen.require()
     metadata = read_metadata(chosen.metadata(file), file, task)
     try:
         with _torch_quiet():
-            run = chosen.load(file)
+            run = load(file)
     except (ValueError, ImportError):
         raise
     # runtimes tell of a damaged file in many ways, with pages of text
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ExportError(f"{file}: damaged, or not for the installed {chosen.runtime}: {reason}") from error
-    network = get_task(metadata.task).network(_checked(run, metadata), metadata)
-    return engine_task(metadata.task).predictor(network, metadata.card())
+    return metadata, _checked(run, metadata)
 
 
 @contextmanager
@@ -91,11 +104,11 @@ def _torch_quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _checked(run: Run, metadata: Metadata) -> Run:
-    """Refuse tensors of other sizes than a file is for, which runtimes refuse in many ways or not at all."""
+def _checked(run: Any, metadata: Metadata) -> Any:
+    """Refuse tensors and arrays of other sizes than a file is for, which runtimes refuse in many ways or not at all."""
     wanted = [one["shape"] for one in metadata.inputs]
 
-    def checked(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def checked(inputs: Sequence[Any]) -> tuple[Any, ...]:
         for tensor, shape in zip(inputs, wanted, strict=True):
             fits = all(isinstance(size, str) or size == got for size, got in zip(shape, tensor.shape, strict=True))
             if not fits:

@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any
 
 from involution.data.images import Reading
 from involution.export.errors import ExportError
+from involution.plain import CheckpointError, shown
 
 if TYPE_CHECKING:
     from involution.engine.card import ModelCard
@@ -158,9 +159,6 @@ def read_metadata(text: str | None, path: Any, task: str | None = None) -> Metad
     Raises:
         ExportError: if there is none, it is damaged, of a newer version, or of another task.
     """
-    from involution.models.errors import CheckpointError
-    from involution.models.readers import shown
-
     if text is None:
         raise ExportError(f"{path}: says nothing about its classes and images; wanted a file of `involution export`")
     if len(text) > MOST_BYTES:
@@ -193,8 +191,6 @@ def read_metadata(text: str | None, path: Any, task: str | None = None) -> Metad
 
 
 def _complaint(found: Mapping[str, Any]) -> str | None:
-    from involution.models.readers import shown
-
     for name, right in _SCHEMA.items():
         if name not in found or not right(found[name]):
             return f"has {name} {shown(found[name])}" if name in found else f"has no {name}"

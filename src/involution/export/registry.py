@@ -15,12 +15,16 @@ from involution.export.errors import ExportError
 from involution.extras import require
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from involution.engine.card import ModelCard
     from involution.engine.predictor import Predictor
     from involution.export.graph import Graph, Run
     from involution.export.metadata import Metadata
+
+    # runs a file as `Run` does, on arrays
+    ArrayRun = Callable[[Sequence[NDArray[Any]]], tuple[NDArray[Any], ...]]
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,18 @@ class Format:
         suffix: what its files end in.
         description: one line for the help.
         runtime: what runs its files, as `predict --runtime` has it.
-        packages: that writing and running need, besides torch.
+        packages: that running needs.
+        writers: that writing needs besides, and torch.
         quantisers: what 8 bits need besides.
         write: writes the graph, with the JSON of its metadata, to a file.
         metadata: the JSON in a file, None where there is none; runs nothing that is in the file.
-        load: makes a function that runs a file.
+        load: makes a function that runs a file on tensors.
         recognises: whether a file is of this format, by its content.
         options: settings that it knows, besides `with_preprocessing` and `size`.
         check: raises `ExportError` for settings that it can't take.
         beside: what its files have beside them: suffixes.
         remark: what else is to be said of a file that was written, in a few words, or nothing.
+        load_arrays: makes a function that runs a file on NumPy's arrays, without torch; None where it takes torch.
     """
 
     name: str
@@ -79,10 +85,12 @@ class Format:
     beside: tuple[str, ...] = ()
     remark: Callable[[Path, Graph], str] = lambda path, graph: ""
     quantisers: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+    load_arrays: Callable[[Path], ArrayRun] | None = None
 
-    def require(self, int8: bool = False) -> None:
+    def require(self, writing: bool = False, int8: bool = False) -> None:
         """Raise `MissingExtra` for a package that is not installed."""
-        require(*self.packages, *(self.quantisers if int8 else ()))
+        require(*self.packages, *(self.writers if writing else ()), *(self.quantisers if int8 else ()))
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,22 @@ def register_task(found: TaskExport) -> TaskExport:
         raise ValueError(f"it is already known what {found.task} exports")
     _TASKS[found.task] = found
     return found
+
+
+def on_tensors(load: Callable[[Path], ArrayRun]) -> Callable[[Path], Run]:
+    """What runs files on tensors, of what runs them on arrays."""
+
+    def loaded(path: Path) -> Run:
+        import torch
+
+        run = load(path)
+
+        def on_tensors(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            return tuple(torch.from_numpy(found) for found in run([tensor.numpy(force=True) for tensor in inputs]))
+
+        return on_tensors
+
+    return loaded
 
 
 def formats() -> dict[str, Format]:

@@ -138,7 +138,7 @@ def export_checkpoint(
     with made_of(origin):
         for place in _places(chosen, target):
             check_output(place)
-    chosen.require(int8)
+    chosen.require(True, int8)
     tell("reading")
     network, card = load(checkpoint)
     task = get_task(card.task)
@@ -298,5 +298,8 @@ def _versions(chosen: Format, int8: bool) -> dict[str, str]:
     return {
         "involution": __version__,
         "torch": torch.__version__,
-        **{package: version(package) for package in (*chosen.packages, *(chosen.quantisers if int8 else ()))},
+        **{
+            package: version(package)
+            for package in (*chosen.packages, *chosen.writers, *(chosen.quantisers if int8 else ()))
+        },
     }

@@ -3,7 +3,6 @@
 import difflib
 import functools
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import timm
 import torch
 
 from involution.models.layouts import VARIANTS
+from involution.plain import plain
 
 # words of names that read a file or an address or choose code, and names that are set elsewhere
 _NEVER = re.compile(
@@ -20,7 +20,6 @@ _NEVER = re.compile(
 )
 # of timm's builders, which make a norm layer of them
 _NORM = ("bn_eps", "bn_momentum")
-_LARGEST, _DEEPEST = 2**31, 8
 
 
 def check_arguments(what: str, given: Mapping[str, Any], allowed: Iterable[str]) -> None:
@@ -82,38 +81,3 @@ def named_arguments(cls: type | Callable[..., Any]) -> frozenset[str]:
         if not any(one.kind is one.VAR_KEYWORD for one in parameters):
             break
     return frozenset(names - {"self"})
-
-
-def plain(value: Any, most: int = 1_000_000) -> str | None:
-    """Return what is wrong with a value that should be numbers, words, and lists and mappings of them; None if nothing.
-
-    Args:
-        value: The value.
-        most: Numbers and words that it may hold.
-
-    Example:
-        >>> plain({"sizes": [1, 2.5, None, "a"]})
-        >>> plain(float("nan"))
-        'is nan, wanted a finite number'
-    """
-    left = [most]
-
-    def wrong(one: Any, depth: int) -> str | None:
-        left[0] -= 1
-        if left[0] < 0 or depth > _DEEPEST:
-            return f"is too large or too deep: wanted at most {most} values, {_DEEPEST} deep"
-        if one is None or isinstance(one, bool | str):
-            return None
-        if isinstance(one, float):
-            return None if math.isfinite(one) else f"is {one}, wanted a finite number"
-        if isinstance(one, int):
-            return None if abs(one) <= _LARGEST else "has a whole number beyond 2^31"
-        if isinstance(one, list | tuple):
-            return next((found for item in one if (found := wrong(item, depth + 1))), None)
-        if isinstance(one, Mapping):
-            if not all(isinstance(key, str) for key in one):
-                return "has keys that are not words"
-            return next((found for item in one.values() if (found := wrong(item, depth + 1))), None)
-        return f"is of type {type(one).__name__}, wanted numbers, words, lists or mappings of them"
-
-    return wrong(value, 0)

@@ -11,12 +11,12 @@ from pathlib import Path
 import timm
 import torch
 
-from involution.models.arguments import plain
 from involution.models.errors import CheckpointError
 from involution.models.keys import MappedState, Source, to_timm_layout
 from involution.models.layouts import VARIANTS
-from involution.models.readers import CHECKSUM, Weights, checksum, read_weights, shown
+from involution.models.readers import CHECKSUM, Weights, checksum, read_weights
 from involution.models.rednet import RedNet
+from involution.plain import plain, shown
 
 __all__ = ["CheckpointReport", "check_entries", "convert_checkpoint", "identify"]
 

@@ -26,6 +26,7 @@ import torch
 
 from involution.models.errors import CheckpointError
 from involution.models.shards import Shards, fill_from_parts
+from involution.plain import shown
 
 # the pickled magic number that opens torch.save's format before PyTorch 1.6
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -314,12 +315,6 @@ def check_tensors(
             raise CheckpointError(f"{file}: {shown(name)} {complaint}")
         tensors[name] = value
     return tensors
-
-
-def shown(value: Any) -> str:
-    """A value from a file for a message: short, in one line, without control characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:56]} ..."
 
 
 def _complaint(tensor: torch.Tensor) -> str | None:

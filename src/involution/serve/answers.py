@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +41,15 @@ class Mask(_Answer):
     counts: str = Field(description="as pycocotools.mask.decode takes it")
 
 
+class Outline(_Answer):
+    """The pixels of an object whose middles are inside its polygons."""
+
+    size: tuple[int, int] = Field(description="height and width of the image")
+    polygons: list[list[list[tuple[float, float]]]] = Field(
+        description="as in GeoJSON: of each polygon its outer ring, then its holes; of each ring x, y in pixels"
+    )
+
+
 class Object(_Answer):
     """An object that was found."""
 
@@ -48,7 +57,7 @@ class Object(_Answer):
     category_id: int = Field(description="of the data set that the detector was trained on")
     score: float = Field(description="0 to 1")
     box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in pixels")
-    mask: Mask | None = Field(description="null for a detector without masks")
+    mask: Mask | Outline | None = Field(description="null for a detector without masks")
 
 
 class Objects(_Result):
@@ -94,7 +103,7 @@ class Problem(_Answer):
 TASKS: dict[str, type[_Result]] = {"classify": Classes, "detect": Objects, "segment": LabelMap}
 
 
-def answer(model: str, task: str, result: Any, notes: Sequence[str] = ()) -> bytes:
+def answer(model: str, task: str, result: Any, notes: Sequence[str] = (), masks: str = "rle") -> bytes:
     """The JSON of a result of `involution.predict`.
 
     Args:
@@ -102,6 +111,7 @@ def answer(model: str, task: str, result: Any, notes: Sequence[str] = ()) -> byt
         task: classify, detect or segment.
         result: of its predictor.
         notes: what is worth knowing of how the image was read or seen.
+        masks: what a detector's are given as, rle or polygons.
     """
     row = result.row()
     found: _Result
@@ -112,17 +122,17 @@ def answer(model: str, task: str, result: Any, notes: Sequence[str] = ()) -> byt
         )
     elif task == "detect":
         size = (row["height"], row["width"])
-        masks = row["masks"] or [None] * len(row["labels"])
-        columns = zip(row["labels"], row["category_ids"], row["scores"], row["boxes"], masks, strict=True)
+        columns = zip(row["labels"], row["category_ids"], row["scores"], row["boxes"], strict=True)
+        drawn = _drawn(result, row, masks == "polygons")
         objects = [
             Object(
                 label=label,
                 category_id=category,
                 score=score,
                 box=tuple(box),
-                mask=None if counts is None else Mask(size=size, counts=counts),
+                mask=mask,
             )
-            for label, category, score, box, counts in columns
+            for (label, category, score, box), mask in zip(columns, drawn, strict=True)
         ]
         found = Objects(task="detect", model=model, height=size[0], width=size[1], objects=objects)
     else:
@@ -138,3 +148,17 @@ def answer(model: str, task: str, result: Any, notes: Sequence[str] = ()) -> byt
         )
     found.notes = list(notes) or None
     return found.model_dump_json(exclude=None if notes else {"notes"}).encode() + b"\n"
+
+
+def _drawn(result: Any, row: Mapping[str, Any], polygons: bool) -> list[Mask | Outline | None]:
+    """The masks of a detector's result; the runs of its row are COCO's."""
+    size = (row["height"], row["width"])
+    if row["masks"] is None:
+        return [None] * len(row["labels"])
+    if not polygons:
+        return [Mask(size=size, counts=counts) for counts in row["masks"]]
+    import numpy as np
+
+    from involution.serve.outlines import outlines
+
+    return [Outline(size=size, polygons=outlines(mask)) for mask in np.asarray(result.masks)]

@@ -9,12 +9,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from involution.data.errors import nearest
 from involution.data.images import Header, ImageError, look
 from involution.data.noticed import Noticed
 from involution.engine.predictor import Encoded, Option, PredictError, Predictor, SkippedImage
+from involution.extras import require
 from involution.serve.answers import answer
 from involution.serve.errors import Refused, ServeError
 from involution.serve.logs import told
@@ -30,6 +29,8 @@ _PRIVATE = re.compile(r"[/\\<>]|0x[0-9a-f]")
 # of a number; Python's own would take others
 _DIGITS = frozenset("0123456789+-.e")
 _LONGEST = 40
+# of the server, and not of a predictor
+_MASKS = Option("masks", "rle", "what masks are given as: COCO's run lengths, or polygons", str, ("rle", "polygons"))
 _STATUS = {"format": (415, "format"), "large": (413, "pixels")}
 
 
@@ -47,6 +48,8 @@ class Network:
         self.name, self.predictor, self.runtime = name, predictor, runtime
         self.most_pixels = settings.max_pixels
         self.options = {option.name: option for option in predictor.options if option.name != "batch_size"}
+        if predictor.task == "detect":
+            self.options |= {_MASKS.name: _MASKS}
         self.sizes = _sizes(predictor, runtime, settings.batch_size)
 
     @property
@@ -63,7 +66,7 @@ class Network:
                 raise Refused(422, "option", f"no parameter of this network: {name:.40}{nearest(name[:40], known)}")
             found[name] = _value(self.options[name], word)
         try:
-            self.predictor.check_options(**found)
+            self.predictor.check_options(**{name: value for name, value in found.items() if name != _MASKS.name})
         except PredictError as error:
             raise Refused(422, "option", str(error)) from error
         return found
@@ -82,13 +85,15 @@ class Network:
     def run(self, images: Sequence[bytes], options: Mapping[str, Any]) -> list[bytes | Refused]:
         """The answer for each image, or why there is none; one of them never costs the others theirs."""
         try:
+            own = dict(options)
+            masks = own.pop(_MASKS.name, _MASKS.default)
             names = [str(place) for place in range(len(images))]
             encoded = [Encoded(name, image) for name, image in zip(names, images, strict=True)]
             noticed = _Apart()
-            found = list(self.predictor.stream(encoded, batch_size=len(images), noticed=noticed, **options))
+            found = list(self.predictor.stream(encoded, batch_size=len(images), noticed=noticed, **own))
             reading = self.predictor.reading
             notes = [noticed.each[name].of_one(reading) for name in names]
-            return [self._answer(result, said) for result, said in zip(found, notes, strict=True)]
+            return [self._answer(result, said, masks) for result, said in zip(found, notes, strict=True)]
         # whatever a library makes of an image
         except Exception as error:
             if len(images) > 1:
@@ -96,9 +101,9 @@ class Network:
             _LOG.error("a fault", extra={"fields": {"model": self.name, "fault": told(error)}})
             return [Refused(503, "fault", "this image could not be worked on; the log says why")]
 
-    def _answer(self, result: Any, notes: Sequence[str]) -> bytes | Refused:
+    def _answer(self, result: Any, notes: Sequence[str], masks: Any) -> bytes | Refused:
         if not isinstance(result, SkippedImage):
-            return answer(self.name, self.task, result, notes)
+            return answer(self.name, self.task, result, notes, masks)
         if result.kind == "network":
             # the words of a runtime can name files
             _LOG.warning("not taken", extra={"fields": {"model": self.name, "reason": result.reason}})
@@ -180,14 +185,17 @@ def load_networks(settings: Settings) -> list[Network]:
         CheckpointError, ExportError, MissingExtra: for a file that can't be used.
     """
     from involution.export.load import is_exported, load_exported
-    from involution.predict import load_predictor
+    from involution.export.threads import use_threads
 
-    torch.set_num_threads(settings.worker_threads())
+    use_threads(settings.worker_threads())
     found = []
     for name, path in settings.models:
         file = is_exported(path)
         runtime = settings.runtime if settings.runtime != "auto" else file.runtime if file else "torch"
         if file is None and runtime == "torch":
+            require("torch", "timm")
+            from involution.predict import load_predictor
+
             predictor = load_predictor(path, settings.device)
         else:
             if settings.device not in ("auto", "cpu"):

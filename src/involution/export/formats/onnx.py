@@ -12,12 +12,14 @@ from involution.export.contract import DOMAIN
 from involution.export.errors import ExportError
 from involution.export.libraries import BUILD, LibraryError, onnx_library
 from involution.export.metadata import KEY, KEY_8_BITS
-from involution.export.registry import Format, Settings, register
+from involution.export.registry import Format, Settings, on_tensors, register
+from involution.export.threads import threads
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from numpy.typing import NDArray
 
-    from involution.export.graph import Graph, Run
+    from involution.export.graph import Graph
+    from involution.export.registry import ArrayRun
 
 # the oldest and the newest version of ONNX's operators that PyTorch writes, and the one that is usual
 _OLDEST, _NEWEST, _OPSET = 18, 23, 20
@@ -86,10 +88,9 @@ def _entry(path: Path, name: str) -> str | None:
 def _session(path: Path) -> Any:
     import onnx
     import onnxruntime
-    import torch
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads()
     # what is wrong is raised
     options.log_severity_level = 4
     model = onnx.load(path, load_external_data=False)
@@ -109,16 +110,13 @@ def _session(path: Path) -> Any:
         ) from error
 
 
-def _load(path: Path) -> Run:
-    import torch
-
+def _load(path: Path) -> ArrayRun:
     session = _session(path)
     names = [one.name for one in session.get_inputs()]
 
-    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        given = {name: tensor.numpy(force=True) for name, tensor in zip(names, inputs, strict=True)}
+    def run(inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         try:
-            return tuple(torch.from_numpy(found) for found in session.run(None, given))
+            return tuple(session.run(None, dict(zip(names, inputs, strict=True))))
         # of classes of its own, with pages of text
         except Exception as error:
             raise RuntimeError(" ".join(str(error).split())[:300]) from error
@@ -139,7 +137,7 @@ def _slower(path: Path, graph: Graph) -> str:
         runs = [_load(path), _load(other)]
     except LibraryError:
         return "slower than with --operators library, whose library is not built here"
-    inputs = [one.example[:1] if 0 in one.open else one.example for one in graph.inputs]
+    inputs = [(one.example[:1] if 0 in one.open else one.example).numpy() for one in graph.inputs]
     ours, theirs = milliseconds(*(lambda run=run: run(inputs) for run in runs))
     return f"{ours / theirs:.1f} times the time of --operators library"
 
@@ -150,10 +148,12 @@ register(
         suffix=".onnx",
         description="for ONNX Runtime and whatever else reads ONNX",
         runtime="onnx",
-        packages=("onnx", "onnxscript", "onnxruntime"),
+        packages=("onnx", "onnxruntime"),
+        writers=("onnxscript",),
         write=_write,
         metadata=_metadata,
-        load=_load,
+        load=on_tensors(_load),
+        load_arrays=_load,
         recognises=lambda path: path.suffix == ".onnx",
         options=("opset", "operators", "int8", "weights"),
         check=_check,

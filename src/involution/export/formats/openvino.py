@@ -12,12 +12,14 @@ from involution.export.contract import DOMAIN
 from involution.export.errors import ExportError
 from involution.export.libraries import openvino_library
 from involution.export.metadata import KEY, KEY_8_BITS
-from involution.export.registry import Format, Settings, register
+from involution.export.registry import Format, Settings, on_tensors, register
+from involution.export.threads import threads
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from numpy.typing import NDArray
 
-    from involution.export.graph import Graph, Run
+    from involution.export.graph import Graph
+    from involution.export.registry import ArrayRun
 
 # whatever the processor has: a file computes what PyTorch does
 _PRECISION = "f32"
@@ -86,13 +88,11 @@ def _parsed(path: Path) -> ElementTree.Element:
         raise ExportError(f"{path}: not an IR of OpenVINO, or a damaged one") from error
 
 
-def _load(path: Path) -> Run:
-    import torch
-
+def _load(path: Path) -> ArrayRun:
     core = _core(any(layer.get("version") == DOMAIN for layer in _parsed(path).iter("layer")))
     if not path.with_suffix(".bin").is_file():
         raise ExportError(f"{path}: its weights are missing, {path.with_suffix('.bin').name} in the same folder")
-    options = {"INFERENCE_PRECISION_HINT": _PRECISION, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    options = {"INFERENCE_PRECISION_HINT": _PRECISION, "INFERENCE_NUM_THREADS": threads()}
 
     @functools.lru_cache(_KEPT)
     def compiled(batch: int | None) -> Any:
@@ -113,11 +113,11 @@ def _load(path: Path) -> Run:
     except RuntimeError as error:
         raise ExportError(f"{path}: OpenVINO can't load it: {' '.join(str(error).split())[:300]}") from error
 
-    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def run(inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         network = compiled(len(inputs[0]) or None if only_batch else None)
-        found = network([tensor.numpy(force=True) for tensor in inputs])
+        found = network(list(inputs))
         # the memory of the results is used again by the next call
-        return tuple(torch.from_numpy(found[place].copy()) for place in range(len(network.outputs)))
+        return tuple(found[place].copy() for place in range(len(network.outputs)))
 
     return run
 
@@ -128,10 +128,12 @@ register(
         suffix=".xml",
         description="for OpenVINO with this package's extension, with a .bin beside it",
         runtime="openvino",
-        packages=("openvino", "onnx", "onnxscript"),
+        packages=("openvino",),
+        writers=("onnx", "onnxscript"),
         write=_write,
         metadata=_metadata,
-        load=_load,
+        load=on_tensors(_load),
+        load_arrays=_load,
         recognises=lambda path: path.suffix == ".xml",
         options=("int8", "weights"),
         beside=(".bin",),

@@ -241,7 +241,7 @@ def _crops(size: int) -> list[tuple[Tensor]]:
 def _write(file: _File, graph: Graph, folder: Path) -> tuple[Run, Row]:
     """Write a file and load it; returns what runs it, and its size and the seconds that it took."""
     chosen = get_format(file.format)
-    chosen.require()
+    chosen.require(True)
     folder.mkdir()
     path = folder / f"model{chosen.suffix}"
     start = time.perf_counter()

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
@@ -22,6 +23,7 @@ from involution.engine.files import atomic_path
 from involution.engine.predictor import Add, Look, Option, PredictError, Predictor, Result, SkippedImage, among
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor, nn
 
@@ -82,17 +84,17 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
     row_types: ClassVar[Mapping[str, str]] = {"labels": "list of text", "scores": "list of float"}
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
-        from involution.data.transforms import eval_transform, whole_picture
-
         super().__init__(model, card)
         self.channels = card.input_size[0]
-        side = card.input_size[-1]
+
+    @cached_property
+    def _transform(self) -> Callable[[Image], Tensor]:
+        from involution.data.transforms import eval_transform, whole_picture
+
+        card, side = self.card, self.card.input_size[-1]
         if self.takes_pixels:
-            self._transform = whole_picture(round(side / card.crop_pct), self.channels)
-        else:
-            self._transform = eval_transform(
-                side, self.channels, card.mean, card.std, card.interpolation, card.crop_pct
-            )
+            return whole_picture(round(side / card.crop_pct), self.channels)
+        return eval_transform(side, self.channels, card.mean, card.std, card.interpolation, card.crop_pct)
 
     @classmethod
     def check_options(cls, *, topk: int = 5) -> None:
@@ -131,22 +133,29 @@ class ClassificationPredictor(Predictor[ClassificationResult]):
 
     def run(self, names: Sequence[str], images: Sequence[Image], *, topk: int = 5) -> list[ClassificationResult]:
         """The `topk` most likely classes of each image; all of them if the network has fewer."""
-        import torch
-
         if not images:
             return []
+        found = self._probabilities(images)
+        most = min(topk, found.shape[1] if self.within is None else len(self.within))
+        # of equal ones the first class comes first
+        ranks = (-found).argsort(1, kind="stable")[:, :most]
+        classes = self.card.classes
+        return [
+            ClassificationResult(name, 0.0, tuple(classes[index] for index in best), tuple(scores[best].tolist()))
+            for name, best, scores in zip(names, ranks, found, strict=True)
+        ]
+
+    def _probabilities(self, images: Sequence[Image]) -> NDArray[Any]:
+        """Of each class for each image, `[N, classes]` in float32; 0 for classes that are not to be chosen from."""
+        import torch
+
         inputs = [self._transform(image) for image in images]
         # whole pictures differ in size
         batches = [one[None] for one in inputs] if self.takes_pixels else [torch.stack(inputs)]
         with torch.inference_mode():
             logits = torch.cat([self.model(batch.to(self.device)) for batch in batches]).float()
-            most = logits.shape[1] if self.within is None else len(self.within)
-            top = among(logits, self.within).softmax(1).topk(min(topk, most), dim=1)
-        classes = self.card.classes
-        return [
-            ClassificationResult(name, 0.0, tuple(classes[index] for index in indices), tuple(scores))
-            for name, indices, scores in zip(names, top.indices.tolist(), top.values.tolist(), strict=True)
-        ]
+            found: NDArray[Any] = among(logits, self.within).softmax(1).cpu().numpy()
+        return found
 
     @contextmanager
     def open_output(self, path: str | Path, **options: Any) -> Iterator[Add]:

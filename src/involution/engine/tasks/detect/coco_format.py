@@ -14,6 +14,7 @@ from involution.data.images import ImageError, Reading, look
 from involution.data.text import nfc, read_json
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -22,7 +23,7 @@ def coco_results(
     category_ids: Iterable[int],
     boxes: Iterable[Sequence[float]],
     scores: Iterable[float],
-    masks: Tensor | None,
+    masks: Tensor | NDArray[Any] | None,
 ) -> list[dict[str, Any]]:
     """Detections of one image in COCO's results format.
 
@@ -38,9 +39,11 @@ def coco_results(
         for category, (x1, y1, x2, y2), score in zip(category_ids, boxes, scores, strict=True)
     ]
     if masks is not None:
+        import numpy as np
         from pycocotools import mask as run_lengths
 
-        for result, mask in zip(results, masks.cpu().numpy(), strict=True):
+        on_cpu = masks.cpu() if hasattr(masks, "cpu") else masks
+        for result, mask in zip(results, np.asarray(on_cpu), strict=True):
             encoded = run_lengths.encode(mask.astype("uint8", order="F"))
             result["segmentation"] = {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
     return results

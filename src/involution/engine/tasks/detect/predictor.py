@@ -30,6 +30,7 @@ from involution.engine.predictor import (
 from involution.engine.tasks.detect.coco_format import ImageEntries, category_ids, coco_results
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor, nn
 
@@ -49,7 +50,8 @@ class DetectionResult(Result):
         category_ids: The data set's ids of these categories.
         scores: 0..1.
         boxes: x1, y1, x2, y2 in pixels.
-        masks: Pixels [n, H, W] (bool) of each object, None for a detector without masks.
+        masks: Pixels [n, H, W] (bool) of each object, None for a detector without masks; an array of NumPy where there
+            is no PyTorch.
         most: How many objects the detector finds in an image at most, None if it does not say.
     """
 
@@ -58,7 +60,7 @@ class DetectionResult(Result):
     category_ids: tuple[int, ...]
     scores: tuple[float, ...]
     boxes: tuple[tuple[float, float, float, float], ...]
-    masks: Tensor | None = field(default=None, repr=False, compare=False)
+    masks: Tensor | NDArray[Any] | None = field(default=None, repr=False, compare=False)
     most: int | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -130,11 +132,14 @@ class DetectionPredictor(Predictor[DetectionResult]):
     }
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        super().__init__(model, card)
+        self._first, self.most = self._limits()
+
+    def _limits(self) -> tuple[int, int | None]:
+        """The label of the first class, and how many objects are found in an image at most."""
         from involution.detection.detectors import first_label, most_objects
 
-        super().__init__(model, card)
-        self._first = first_label(model)
-        self.most = most_objects(model)
+        return first_label(self.model), most_objects(self.model)
 
     @property
     def body(self) -> nn.Module:
@@ -178,21 +183,25 @@ class DetectionPredictor(Predictor[DetectionResult]):
 
     def run(self, names: Sequence[str], images: Sequence[Image], *, score: float = 0.5) -> list[DetectionResult]:
         """The objects of each image with at least this score."""
-        import torch
-
         if not images:
             return []
-        with torch.inference_mode():
-            found = self.model([_pixels(image).to(self.device) for image in images])
+        found = self._found(images)
         return [self._result(*item, score) for item in zip(names, images, found, strict=True)]
 
-    def _result(self, name: str, image: Image, found: dict[str, Tensor], score: float) -> DetectionResult:
+    def _found(self, images: Sequence[Image]) -> list[dict[str, Any]]:
+        """Boxes, scores, labels and perhaps masks of each image, as tensors or arrays."""
         import torch
 
-        keep = found["scores"] >= score
-        if self.within is not None:
-            keep &= torch.isin(found["labels"] - self._first, found["labels"].new_tensor(self.within))
-        labels = (found["labels"][keep] - self._first).tolist()
+        with torch.inference_mode():
+            found: list[dict[str, Any]] = self.model([_pixels(image).to(self.device) for image in images])
+        return found
+
+    def _result(self, name: str, image: Image, found: dict[str, Any], score: float) -> DetectionResult:
+        every = (found["labels"] - self._first).tolist()
+        wanted = enumerate((found["scores"] >= score).tolist())
+        keep = [place for place, high in wanted if high and (self.within is None or every[place] in self.within)]
+        labels = [every[place] for place in keep]
+        masks = found["masks"][keep][:, 0] > 0.5 if "masks" in found else None
         return DetectionResult(
             file=name,
             seconds=0.0,
@@ -201,7 +210,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
             category_ids=tuple(self.card.category_ids[label] for label in labels),
             scores=tuple(found["scores"][keep].tolist()),
             boxes=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in found["boxes"][keep].tolist()),
-            masks=(found["masks"][keep][:, 0] > 0.5).cpu() if "masks" in found else None,
+            masks=masks.cpu() if hasattr(masks, "cpu") else masks,
             most=self.most,
         )
 
@@ -300,7 +309,7 @@ def draw_detections(image: str | Path | Image, result: DetectionResult, scores: 
         return F.to_pil_image(pixels)
     colours = [OKABE_ITO[category % len(OKABE_ITO)] for category in result.category_ids]
     if result.masks is not None:
-        masks = result.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        masks = torch.as_tensor(result.masks).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
         pixels = draw_segmentation_masks(pixels, masks, alpha=0.5, colors=colours)
     pairs = zip(result.labels, result.scores, strict=True)
     names = [f"{label} {score:.0%}" if scores else label for label, score in pairs]

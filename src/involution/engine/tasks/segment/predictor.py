@@ -9,9 +9,10 @@ Example:
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,11 +21,11 @@ from involution.engine.files import Origin, absolute, atomic_path, current_origi
 from involution.engine.predictor import Add, Look, Predictor, Result, SkippedImage, among, drawn_factor
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from involution.data.colours import RGB
-    from involution.engine.checkpoint import ModelCard
 
 # number of classes in a row of the table
 _SHOWN = 5
@@ -41,12 +42,12 @@ class SegmentationResult(Result):
         seconds: Time for this image, from reading to result.
         classes: Names of all classes.
         shares: Fraction of the pixels, 0..1, of each class that was found, largest first.
-        labels: [H, W], uint8, indices into `classes`.
+        labels: [H, W], uint8, indices into `classes`; an array of NumPy where there is no PyTorch.
     """
 
     classes: tuple[str, ...]
     shares: dict[str, float]
-    labels: Tensor = field(repr=False, compare=False)
+    labels: Tensor | NDArray[Any] = field(repr=False, compare=False)
 
     def cells(self) -> list[str]:
         """The largest classes with their shares."""
@@ -68,11 +69,12 @@ class SegmentationResult(Result):
 
     def picture(self) -> Image:
         """The label map as an image whose values are the classes' indices, with a palette."""
+        import numpy as np
         import PIL.Image
 
         from involution.data.colours import palette
 
-        image = PIL.Image.fromarray(self.labels.numpy()).convert("P")
+        image = PIL.Image.fromarray(np.asarray(self.labels)).convert("P")
         image.putpalette([value for colour in palette(self.classes) for value in colour])
         return image
 
@@ -121,13 +123,17 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
         "label_map": "bytes",
     }
 
-    def __init__(self, model: nn.Module, card: ModelCard) -> None:
+    @cached_property
+    def _transform(self) -> Callable[[Any], Tensor]:
+        from torchvision import tv_tensors
+
         from involution.data.transforms import segmentation_eval_transform, whole_picture
 
-        super().__init__(model, card)
-        short = card.input_size[-1] or None
-        self._transform = segmentation_eval_transform(card.mean, card.std, short)
-        self._whole = whole_picture(short, self.channels)
+        short = self.card.input_size[-1] or None
+        if self.takes_pixels:
+            return whole_picture(short, self.channels)
+        prepare = segmentation_eval_transform(self.card.mean, self.card.std, short)
+        return lambda pixels: prepare(tv_tensors.Image(pixels))[0]
 
     def columns(self, **options: Any) -> list[str]:
         """One column."""
@@ -136,31 +142,30 @@ class SegmentationPredictor(Predictor[SegmentationResult]):
     def look(self, image: Image) -> Look:
         """The whole image, resized."""
         import torchvision.transforms.v2.functional as F
-        from torchvision import tv_tensors
 
-        pixels = F.pil_to_tensor(image.convert("RGB"))
-        if self.takes_pixels:
-            pixels = self._whole(pixels)
-        else:
-            pixels, _ = self._transform(tv_tensors.Image(pixels))
+        pixels = self._transform(F.pil_to_tensor(image.convert("RGB")))
         return Look(pixels[None], (pixels.shape[1], pixels.shape[2]))
 
     def run(self, names: Sequence[str], images: Sequence[Image], **options: Any) -> list[SegmentationResult]:
         """The class of each pixel, at the images' own sizes."""
+        return [self._result(name, self._labels(image)) for name, image in zip(names, images, strict=True)]
+
+    def _labels(self, image: Image) -> Tensor | NDArray[Any]:
+        """The class of each pixel, `[H, W]` in uint8."""
         import torch
 
-        with torch.inference_mode():
-            return [self._result(name, image) for name, image in zip(names, images, strict=True)]
-
-    def _result(self, name: str, image: Image) -> SegmentationResult:
-        import torch
-
-        logits = among(self.model(self.look(image).input.to(self.device)), self.within)
         size = (image.height, image.width)
-        if logits.shape[2:] != size:
-            logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        labels = logits[0].argmax(0).to(torch.uint8).cpu()
-        counts = labels.flatten().bincount().double() / labels.numel()
+        with torch.inference_mode():
+            logits = self.model(self.look(image).input.to(self.device))
+            if logits.shape[2:] != size:
+                logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            # behind the resize, where what is not to be chosen would become no number
+            return among(logits, self.within)[0].argmax(0).to(torch.uint8).cpu()
+
+    def _result(self, name: str, labels: Tensor | NDArray[Any]) -> SegmentationResult:
+        import numpy as np
+
+        counts = np.bincount(np.asarray(labels).ravel()) / (labels.shape[0] * labels.shape[1])
         found = {self.card.classes[label]: share for label, share in enumerate(counts.tolist()) if share}
         return SegmentationResult(
             file=name,
@@ -212,12 +217,11 @@ def draw_segmentation(image: str | Path | Image, result: SegmentationResult) -> 
 
     from involution.data.colours import is_background, palette
 
-    height, width = result.labels.shape
+    labels = torch.as_tensor(result.labels)
+    height, width = labels.shape
     pixels = F.pil_to_tensor(result.seen(image, (height, width)).convert("RGB"))
     factor = drawn_factor(pixels.shape[1], pixels.shape[2])
-    pixels, labels = (
-        part.repeat_interleave(factor, -2).repeat_interleave(factor, -1) for part in (pixels, result.labels)
-    )
+    pixels, labels = (part.repeat_interleave(factor, -2).repeat_interleave(factor, -1) for part in (pixels, labels))
     drawn = pixels.float()
     line = max(2, min(labels.shape) // _LINES)
     masks = [

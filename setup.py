@@ -1,7 +1,8 @@
 """Builds the optional C++ libraries of CPU kernels; everything else about the package is in pyproject.toml.
 
 They need GCC or Clang and torch's headers, so install with ``pip install --no-build-isolation .``; without them the
-package is pure Python and works. ``INVOLUTION_BUILD_NATIVE=0`` leaves them out, ``1`` makes a failure an error.
+package is pure Python and works. ``INVOLUTION_BUILD_NATIVE=0`` leaves them out, ``1`` makes a failure an error, and
+``runtimes`` builds those for other runtimes alone, which need no torch; a failure is an error then, too.
 """
 
 import os
@@ -29,6 +30,8 @@ TARGET = "0x020a000000000000"
 FLAGS = ["-std=c++17", "-O3", "-g0", "-Wall", "-Wextra", "-Wno-psabi", "-fPIC", "-fvisibility=hidden"]
 FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-ffunction-sections", "-fdata-sections"]
 # a library for inference leaves the gradients out
+WANTED = os.environ.get("INVOLUTION_BUILD_NATIVE")
+MUST = WANTED in ("1", "runtimes")
 USED_ALONE = "-Wl,-dead_strip" if sys.platform == "darwin" else "-Wl,--gc-sections"
 # the target's when cross-compiling, as sysconfig has it
 MACHINE = os.environ.get("_PYTHON_HOST_PLATFORM", platform.machine()).rpartition("-")[2].lower()
@@ -60,11 +63,11 @@ def instruction_sets() -> dict[str, list[str]]:
 
 def why_not() -> str | None:
     """Return what keeps the library from being built, if anything does."""
-    if os.environ.get("INVOLUTION_BUILD_NATIVE") == "0":
+    if WANTED == "0":
         return "INVOLUTION_BUILD_NATIVE=0"
     if sys.platform == "win32":
         return "no support for Windows' compiler"
-    if find_spec("torch") is None:
+    if WANTED != "runtimes" and find_spec("torch") is None:
         return "torch is not here while building; use pip install --no-build-isolation"
     if not any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "").split() or ["c++", "g++", "clang++"])):
         return "no C++ compiler found"
@@ -83,7 +86,7 @@ class BuildNative(build_ext):
         try:
             self._build(extension)
         except Exception as error:
-            if os.environ.get("INVOLUTION_BUILD_NATIVE") == "1":
+            if MUST:
                 raise
             self.warn(f"involution's C++ kernels were not built: {extension.name}: {error}")
 
@@ -156,8 +159,8 @@ class Wheel(bdist_wheel):
 
 
 reason = why_not()
-if reason and os.environ.get("INVOLUTION_BUILD_NATIVE") == "1":
-    raise SystemExit(f"INVOLUTION_BUILD_NATIVE=1, but {reason}")
+if reason and MUST:
+    raise SystemExit(f"INVOLUTION_BUILD_NATIVE={WANTED}, but {reason}")
 if reason:
     print(f"involution's C++ kernels are left out: {reason}", file=sys.stderr)
 NATIVE = "involution.export.native"
@@ -165,7 +168,7 @@ ONNXRUNTIME, KERNELS = f"{NATIVE}.libinvolution_onnxruntime", f"{NATIVE}.kernels
 # what `involution.export` compiles with the kernels for the installed OpenVINO
 OPENVINO_SOURCES = ("problem.h", "node.h", "register_openvino.cpp")
 sources = {
-    "involution.ops.libinvolution_cpu": "csrc/register.cpp",
+    **({} if WANTED == "runtimes" else {"involution.ops.libinvolution_cpu": "csrc/register.cpp"}),
     ONNXRUNTIME: "csrc/register_onnxruntime.cpp",
     KERNELS: "csrc/dispatch.cpp",
 }

@@ -1,7 +1,7 @@
 """Exported files in runtimes that take NumPy's arrays: the predictors of the tasks, without PyTorch.
 
 Where torchvision is installed, it resizes images as for a checkpoint. Without it Pillow does, by the same method with
-other roundings: a few pixels in a hundred differ, by one or two of 255. A file that prepares its images itself needs neither.
+other roundings: a few pixels in a hundred differ, by one or two of 255. A file that resizes by itself needs neither.
 """
 
 from __future__ import annotations

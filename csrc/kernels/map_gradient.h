@@ -1,131 +1,38 @@
 // Gradient of the kernel map: map[t, u, v] = Σ_c output[c, t] · input[c, t·s − p + (u, v)·d].
 //
-// A vector's lanes are neighbouring target pixels. The input and the output's gradient of a group are laid out channel
-// by channel, the input with a border of zeros and its columns sorted by their remainder modulo the stride, so that
-// every load is one of neighbours and none needs a check. Accumulators are the kernel rows of one kernel column (three
-// columns where there are three rows) in RB target rows, which share the loads of the input; the loop runs over
-// channels.
+// The input and the output's gradient of a group are laid out channel by channel, the input with a border of zeros, so
+// that no load needs a check. Accumulators are the kernel rows in RB target rows, which share the loads of the input;
+// the loop runs over channels.
+//
+// Where the map's taps are neighbours and a kernel row fits into half a vector, the lanes are a row's taps: see
+// TapRows. Elsewhere they are neighbouring target pixels, and the accumulators those of one kernel column (three
+// columns where there are three rows); the input's columns are then sorted by their remainder modulo the stride, so
+// that every load is one of neighbours.
 #pragma once
+
+#include <algorithm>
 
 #include "../problem.h"
 #include "axis.h"
 #include "convert.h"
 #include "gather.h"
+#include "tap_sums.h"
 
 namespace involution {
 namespace {
 
-// target rows whose accumulators fit into the registers
-#if defined(__AVX512VL__)
-constexpr int kTargetRows = 3;
-#else
-constexpr int kTargetRows = 1;
-#endif
-
-#if defined(INVOLUTION_FEW_SIZES)
-// for slow builds: more kernels are taken in several parts
-constexpr int kKernelRows = 3;
-#else
-constexpr int kKernelRows = 7;
-#endif
-
 // channels and pixels that are packed together
 constexpr int kPacked = 8;
 
-template <class A, int Lanes>
-using Vector = typename VectorOf<A, Lanes * sizeof(A)>::type;
-
-// what one call of the innermost loop reads and writes: VB kernel columns, KU kernel rows, RB target rows
-template <class A>
-struct TapSums {
-  // of the first column, and from there to the others
-  const A* input;
-  int64_t columns[3];
-  int64_t input_channel, input_row;
-  const A* output;
-  int64_t output_channel, output_row;
-  int64_t channels;
-  A* to;
-  int64_t to_target_row, to_row, to_column;
-};
-
-template <class A, int Lanes, int KU, int VB, int S, int RB>
-void tap_sums(const TapSums<A>& p) {
-  using V = Vector<A, Lanes>;
-  V sum[RB][KU][VB];
-  unrolled<RB * KU * VB>([&](auto i) INVOLUTION_INLINE_LAMBDA { sum[i / (KU * VB)][i / VB % KU][i % VB] = V{}; });
-  const A* input = p.input;
-  const A* output = p.output;
-  for (int64_t c = 0; c < p.channels; ++c) {
-    V y[RB];
-    unrolled<RB>([&](auto b) INVOLUTION_INLINE_LAMBDA {
-      y[b] = load<V>(output + b * p.output_row);
-      pin(y[b]);
-    });
-    const A* row = input;
-    unrolled<(RB - 1) * S + KU>([&](auto r) INVOLUTION_INLINE_LAMBDA {
-      unrolled<VB>([&](auto v) INVOLUTION_INLINE_LAMBDA {
-        V x = load<V>(row + p.columns[v]);
-        pin(x);
-        unrolled<RB>([&](auto b) INVOLUTION_INLINE_LAMBDA {
-          constexpr int u = r - b * S;
-          if constexpr (u >= 0 && u < KU) sum[b][u][v] += x * y[b];
-        });
-      });
-      row += p.input_row;
-      opaque(row);
-    });
-    input += p.input_channel;
-    output += p.output_channel;
-  }
-  unrolled<RB>([&](auto b) INVOLUTION_INLINE_LAMBDA {
-    A* to = p.to + b * p.to_target_row;
-    unrolled<KU>([&](auto u) INVOLUTION_INLINE_LAMBDA {
-      unrolled<VB>([&](auto v) INVOLUTION_INLINE_LAMBDA { store(to + v * p.to_column, sum[b][u][v]); });
-      to += p.to_row;
-      opaque(to);
-    });
-  });
+// the lower half of each lane
+template <int Lanes>
+INVOLUTION_INLINE Floats<Lanes> widen_lower(Bits32<Lanes> x, BFloat16) {
+  return reinterpret_cast<Floats<Lanes>>(x << 16);
 }
 
-template <class A>
-using TapFunction = void (*)(const TapSums<A>&);
-
-template <class A, int Lanes, int S, int RB, int... KU>
-TapFunction<A> tap_function(int64_t rows, int64_t columns, std::integer_sequence<int, KU...>) {
-  static constexpr TapFunction<A> table[] = {tap_sums<A, Lanes, KU + 1, 1, S, RB>...};
-  return columns == 3 ? tap_sums<A, Lanes, 3, 3, S, RB> : table[rows - 1];
-}
-
-template <class A, int Lanes>
-TapFunction<A> tap_function(int64_t rows, int64_t columns, int64_t stride, int target_rows) {
-  constexpr auto all = std::make_integer_sequence<int, kKernelRows>();
-  if (target_rows == 1) return tap_function<A, Lanes, 1, 1>(rows, columns, all);
-  if (stride == 1) return tap_function<A, Lanes, 1, kTargetRows>(rows, columns, all);
-  return tap_function<A, Lanes, 2, kTargetRows>(rows, columns, all);
-}
-
-// stores the first `count` lanes, `step` apart
-template <int Lanes, class T, class A>
-INVOLUTION_INLINE void store_lanes(T* to, Vector<A, Lanes> value, int count, int64_t step) {
-  if (step == 1) {
-    if (count == Lanes) {
-      store_as<Lanes>(to, value);
-      return;
-    }
-#if defined(__AVX512VL__)
-    if constexpr (sizeof(T) == 4 && Lanes == 16) {
-      _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
-      return;
-    } else if constexpr (sizeof(T) == 4 && Lanes == 8) {
-      _mm256_mask_storeu_ps(to, static_cast<__mmask8>((1u << count) - 1), (__m256)value);
-      return;
-    }
-#endif
-  }
-  T copy[Lanes];
-  store_as<Lanes>(copy, value);
-  for (int i = 0; i < count; ++i) to[i * step] = copy[i];
+template <int Lanes>
+INVOLUTION_INLINE Floats<Lanes> widen_lower(Bits32<Lanes> x, Half) {
+  return widen<Lanes>(__builtin_convertvector(x, Bits16<Lanes>), Half());
 }
 
 template <class T>
@@ -143,6 +50,13 @@ class MapGradient {
     }
     group_width_ = input_.size[1] / map_.size[1];
     taps_inside_ = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
+#if defined(__AVX2__)
+    const int64_t taps = axis_[2].taps, stride = axis_[2].stride / gcd(axis_[2].stride, axis_[2].dilation);
+    if (sizeof(A) == 4 && taps_inside_ && axis_[1].map_tap == taps && axis_[1].taps >= 3 && stride <= 2) {
+      // fewer leave too many lanes without a tap
+      taps_are_lanes_ = taps >= 6 && taps <= kRowLanes;
+    }
+#endif
   }
 
   void run(const Parallel& parallel) {
@@ -156,7 +70,8 @@ class MapGradient {
     band_ = round_up(taps_inside_ ? least(rows.count, kNeighbourRows) : rows.count, together);
     width_ = columns.count;
     while (band_ > together &&
-           (slab_size(rows, columns) > kSlabBytes || images * ceil_div(rows.count, band_) < 4 * parallel.threads)) {
+           (slab_size(rows, columns) > kSlabBytes ||
+            (parallel.threads > 1 && images * ceil_div(rows.count, band_) < 4 * parallel.threads))) {
       band_ = round_up((band_ + 1) / 2, together);
     }
     while (width_ > 2 * R && slab_size(rows, columns) > kSlabBytes) width_ = round_up((width_ + 1) / 2, R);
@@ -194,6 +109,14 @@ class MapGradient {
   // target rows that share the loads of the input; rows that are far apart have none to share
   static int rows_together(const Phase& rows) { return rows.stride <= 2 ? kTargetRows : 1; }
 
+  // of `left` target rows those that come next
+  int next_rows(const Phase& rows, int64_t left) const {
+    const int together = rows_together(rows);
+    if (!taps_are_lanes_ || together < 3) return left >= together ? together : 1;
+    // four are two and two
+    return left == 3 || left > 4 ? 3 : left >= 2 ? 2 : 1;
+  }
+
   static int64_t take(int64_t& task, int64_t count) {
     const int64_t index = task % count;
     task /= count;
@@ -207,11 +130,15 @@ class MapGradient {
   }
 
   // remainders of columns modulo the stride that any tap reads
-  static int64_t remainders(const Phase& columns) { return least(columns.stride, columns.taps); }
+  int64_t remainders(const Phase& columns) const { return least(sorted_by(columns), columns.taps); }
+
+  // the stride by whose remainder columns of the slab are sorted
+  int64_t sorted_by(const Phase& columns) const { return taps_are_lanes_ ? 1 : columns.stride; }
 
   Slabs slabs(const Phase& rows, const Phase& columns) const {
     const int64_t pixels = rounded(width_);
-    const int64_t remainder = round_up(pixels + (columns.taps - 1) / columns.stride, kPacked);
+    const int64_t last = taps_are_lanes_ ? (pixels - 1) * columns.stride : pixels - 1;
+    const int64_t remainder = round_up(last + 1 + (columns.taps - 1) / sorted_by(columns), kPacked);
     // packing may write one vector too many; channels are an odd number of eight elements apart, so that they do not
     // share cache sets
     const auto pitch = [](int64_t size) { return (round_up(size, kPacked) / kPacked + 1) / 2 * 2 * kPacked + kPacked; };
@@ -252,7 +179,7 @@ class MapGradient {
     if (t.height <= 0 || t.width <= 0) return;
     Slabs& s = t.slabs = slabs(t.rows, t.columns);
     const int64_t taps = axis_[1].taps * axis_[2].taps;
-    s.input = scratch<A>(slab_size(t.rows, t.columns) / int64_t(sizeof(A)) + (kTargetRows * taps + R) * R);
+    s.input = scratch<A>(slab_size(t.rows, t.columns) / int64_t(sizeof(A)) + (kTargetRows * (taps + R) + R) * R);
     s.output = s.input + s.rows * s.row;
     t.sums = s.output + band_ * s.output_row;
     pack_output(t);
@@ -266,12 +193,17 @@ class MapGradient {
     T* map = static_cast<T*>(map_.data) + t.n * map_.stride[0] + t.g * map_.stride[1] + a * map_.stride[2] +
              t.z * map_.stride[5] + t.rows.map + t.i0 * t.rows.map_target + t.columns.map + t.j0 * t.columns.map_target;
     for (int64_t i = 0; i < t.height;) {
-      const int count = i + rows_together(t.rows) <= t.height ? rows_together(t.rows) : 1;
+      const int count = next_rows(t.rows, t.height - i);
       // kernel rows that reach into the image from any of the target rows
       const int64_t first = least(t.rows.taps, most<int64_t>(0, t.rows.low - (t.i0 + i + count - 1) * t.rows.stride));
       const int64_t last = most(first, least(t.rows.taps, t.rows.high - (t.i0 + i) * t.rows.stride));
       Pixels p = {s.input + i * t.rows.stride * s.row, s.output + i * s.output_row, count, first, last, 0,
                   map + i * t.rows.map_target};
+      i += count;
+      if (taps_are_lanes_) {
+        taps_by_row(t, p);
+        continue;
+      }
       int64_t j = 0;
       for (; t.width - j > kNarrow; j += R) {
         p.count = static_cast<int>(least<int64_t>(R, t.width - j));
@@ -282,7 +214,6 @@ class MapGradient {
       }
       p.count = static_cast<int>(t.width - j);
       if (j < t.width) pixels<kNarrow>(t, p);
-      i += count;
     }
   }
 
@@ -294,6 +225,78 @@ class MapGradient {
     int count;
     T* map;
   };
+
+  // all taps of a row of pixels, which are lanes
+  void taps_by_row([[maybe_unused]] const Task& t, [[maybe_unused]] Pixels p) const {
+#if defined(__AVX2__)
+    if constexpr (sizeof(A) == 4) rows_of_taps(t, p);
+#endif
+  }
+
+#if defined(__AVX2__)
+  void rows_of_taps(const Task& t, Pixels p) const {
+    const Phase &rows = t.rows, &columns = t.columns;
+    const Slabs& s = t.slabs;
+    const int64_t taps = rows.taps * columns.taps, apart = kRowLanes / columns.stride, block = R / kRowLanes * apart;
+    // half types by way of the arithmetic one
+    constexpr bool kStraight = sizeof(T) == sizeof(A);
+    const int64_t pitch = kStraight ? columns.map_target : round_up(taps, R);
+    const int64_t target_row = kStraight ? rows.map_target : block * pitch;
+    const int64_t kernel_rows_inside = p.last - p.first, parts = ceil_div(kernel_rows_inside, kKernelRows);
+    for (int64_t j = 0; j < t.width; j += block, p.map += block * columns.map_target) {
+      const int64_t count = least(block, t.width - j);
+      prefetch(p.map, p.target_rows, static_cast<int>(count), rows, columns);
+      A* sums = t.sums;
+      if constexpr (kStraight) sums = p.map;
+      for (int64_t part = 0; part < parts; ++part) {
+        const int64_t u = p.first + part * kernel_rows_inside / parts;
+        const int64_t end = p.first + (part + 1) * kernel_rows_inside / parts;
+        TapRows one = {p.input + j * columns.stride + u * s.row,
+                       s.channel,
+                       s.row,
+                       p.output + j,
+                       s.output_channel,
+                       s.output_row,
+                       group_width_,
+                       sums + u * columns.taps,
+                       target_row,
+                       columns.taps,
+                       pitch,
+                       columns.stride,
+                       apart,
+                       0,
+                       0,
+                       static_cast<int>(columns.taps),
+                       end == rows.taps};
+#if defined(__AVX512VL__)
+        // pairs of pixels
+        one.end = most<int64_t>(0, count - apart);
+        if (one.end > 0) tap_rows_function<16>(end - u, rows.stride, p.target_rows)(one);
+#endif
+        one.begin = one.end;
+        one.end = least(apart, count);
+        if (one.begin < one.end) tap_rows_function<8>(end - u, rows.stride, p.target_rows)(one);
+      }
+      if (kernel_rows_inside < rows.taps || !kStraight) {
+        for (int64_t i = 0; i < p.target_rows * count; ++i) {
+          A* of_pixel = sums + i / count * target_row + i % count * pitch;
+          std::fill(of_pixel, of_pixel + p.first * columns.taps, A(0));
+          std::fill(of_pixel + p.last * columns.taps, of_pixel + taps, A(0));
+          if constexpr (!kStraight) {
+            narrow_run(of_pixel, taps, p.map + i / count * rows.map_target + i % count * columns.map_target);
+          }
+        }
+      }
+    }
+  }
+
+  static void narrow_run(const A* from, int64_t count, T* to) {
+    int64_t i = 0;
+    for (; i + R <= count; i += R) store_as<R>(to + i, load<Vector<A, R>>(from + i));
+    for (; i + 4 <= count; i += 4) store_as<4>(to + i, load<Vector<A, 4>>(from + i));
+    for (; i < count; ++i) store_one(to + i, from[i]);
+  }
+#endif
 
   // all taps of some pixels
   template <int Lanes>
@@ -417,11 +420,12 @@ class MapGradient {
     const Phase &rows = t.rows, &columns = t.columns;
     const Slabs& s = t.slabs;
     const bool inside = plane >= 0 && plane < axis_[0].sources;
+    const int64_t stride = sorted_by(columns);
     for (int64_t m = 0; m < remainders(columns); ++m) {
       // slab columns q with low <= first_column + q · stride + m < high
       const int64_t at = t.j0 * columns.stride + m;
-      const int64_t low = most<int64_t>(0, least(s.remainder, ceil_div(columns.low - at, columns.stride)));
-      const int64_t high = most(low, least(s.remainder, ceil_div(columns.high - at, columns.stride)));
+      const int64_t low = most<int64_t>(0, least(s.remainder, ceil_div(columns.low - at, stride)));
+      const int64_t high = most(low, least(s.remainder, ceil_div(columns.high - at, stride)));
       for (int64_t r = 0; r < s.rows; ++r) {
         const int64_t y = r + t.i0 * rows.stride;
         const bool empty = !inside || y < rows.low || y >= rows.high || low == high;
@@ -429,12 +433,12 @@ class MapGradient {
         if (!empty) {
           from += t.n * input_.stride[0] + t.g * group_width_ * input_.stride[1] + plane * input_.stride[2] +
                   (rows.column + y * rows.column_step) * input_.stride[3] +
-                  (columns.column + (at + low * columns.stride) * columns.column_step) * input_.stride[4];
+                  (columns.column + (at + low * stride) * columns.column_step) * input_.stride[4];
         }
         A* to = s.input + r * s.row + m * s.remainder;
         fill(to, s.channel, 0, empty ? s.remainder : low);
         if (!empty) {
-          pack_row(from, input_.stride[1], columns.stride * columns.column_step * input_.stride[4], high - low,
+          pack_row(from, input_.stride[1], stride * columns.column_step * input_.stride[4], high - low,
                    s.remainder - low, to + low, s.channel);
         }
       }
@@ -459,12 +463,19 @@ class MapGradient {
     int64_t j = 0;
     if (channel == 1 && group_width_ % kPacked == 0) {
       // all channels of a few pixels at a time, because they share cache lines
-      for (; j + kPacked <= count; j += kPacked, from += kPacked * pixel) {
-        for (int64_t c = 0; c < group_width_; c += kPacked)
-          pack_square(from + c, pixel, to + c * to_channel + j, to_channel);
+      const auto squares = [&](int64_t first) {
+        for (int64_t c = 0; c < group_width_; c += kPacked) {
+          pack_square(from + first * pixel + c, pixel, to + c * to_channel + first, to_channel);
+        }
+      };
+      for (; j + kPacked <= count; j += kPacked) squares(j);
+      if (j > 0 && j < count) {
+        // the last pixels with some before them
+        squares(count - kPacked);
+        j = count;
       }
       for (int64_t c = 0; c < group_width_ && j < count; c += kPacked) {
-        T last[kPacked * kPacked] = {};
+        alignas(A) T last[kPacked * kPacked] = {};
         for (int64_t k = 0; k < count - j; ++k) {
           std::memcpy(last + k * kPacked, from + c + k * pixel, kPacked * sizeof(T));
         }
@@ -486,6 +497,18 @@ class MapGradient {
   }
 
   static void pack_square(const T* from, int64_t pixel, A* to, int64_t to_channel) {
+    if constexpr (sizeof(T) == 2) {
+      // two channels of half a float's size move as one
+      if (pixel % 2 == 0 && reinterpret_cast<uintptr_t>(from) % sizeof(A) == 0) {
+        const auto* pairs = reinterpret_cast<const float*>(from);
+        transpose_fours<kPacked>(pairs, pixel / 2, [&](int i, Floats<kPacked> value) INVOLUTION_INLINE_LAMBDA {
+          const auto both = reinterpret_cast<Bits32<kPacked>>(value);
+          store(to + 2 * i * to_channel, widen_lower<kPacked>(both, T()));
+          store(to + (2 * i + 1) * to_channel, widen_lower<kPacked>(both >> 16, T()));
+        });
+        return;
+      }
+    }
     for (int c = 0; c < kPacked; c += 4) {
       transpose_fours<kPacked>(from + c, pixel, [&](int i, Vector<A, kPacked> value) INVOLUTION_INLINE_LAMBDA {
         store(to + (c + i) * to_channel, value);
@@ -496,7 +519,7 @@ class MapGradient {
   Activation input_, output_;
   Map map_;
   Axis axis_[3];
-  bool taps_inside_;
+  bool taps_inside_, taps_are_lanes_ = false;
   int64_t group_width_, row_phases_, column_phases_, band_, width_, bands_, tiles_;
 };
 

@@ -208,26 +208,44 @@ def test_table_of_generated_maps(block, deterministic):
         assert_near(result, truth, vars(problem), roundings=2)
 
 
+def check_generated_gradients(problem, tensors, mask, layout=torch.Tensor.contiguous):
+    geometry = problem.stride, problem.padding, problem.dilation
+    grad = layout(torch.randn(problem.batch, problem.channels, *problem.output).to(problem.dtype))
+    results = torch.ops.involution.dynamic_involution2d_backward(grad, *tensors, *geometry, mask)
+    wide = [None if t is None else t.double().requires_grad_() for t in tensors]
+    output = unfold_form(wide[0], reference.span(*wide[1:]), *geometry)
+    leaves = [t for t in wide if t is not None]
+    truths = dict(zip(map(id, leaves), torch.autograd.grad(output, leaves, grad.double()), strict=True))
+    for result, leaf, needed in zip(results, wide, mask, strict=True):
+        assert result.dtype == problem.dtype
+        if not needed:
+            assert result.numel() == 0
+        elif leaf is not None:
+            assert_near(result, truths[id(leaf)], vars(problem), roundings=4)
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_table_of_generated_maps_gradients(block, deterministic):
     for seed in range(25 * block, 25 * (block + 1)):
         problem, tensors = dynamic_problem(seed)
-        geometry = problem.stride, problem.padding, problem.dilation
-        grad = torch.randn(problem.batch, problem.channels, *problem.output).to(problem.dtype)
-        if seed % 4 > 1:
-            grad = channels_innermost(grad)
         mask = [True] * 4 if seed % 2 else [bool((seed * 5 + 3) >> i & 1) for i in range(4)]
-        results = torch.ops.involution.dynamic_involution2d_backward(grad, *tensors, *geometry, mask)
-        wide = [None if t is None else t.double().requires_grad_() for t in tensors]
-        output = unfold_form(wide[0], reference.span(*wide[1:]), *geometry)
-        leaves = [t for t in wide if t is not None]
-        truths = dict(zip(map(id, leaves), torch.autograd.grad(output, leaves, grad.double()), strict=True))
-        for result, leaf, needed in zip(results, wide, mask, strict=True):
-            assert result.dtype == problem.dtype
-            if not needed:
-                assert result.numel() == 0
-            elif leaf is not None:
-                assert_near(result, truths[id(leaf)], vars(problem), roundings=4)
+        check_generated_gradients(
+            problem, tensors, mask, channels_innermost if seed % 4 > 1 else torch.Tensor.contiguous
+        )
+
+
+@pytest.mark.parametrize(
+    ("stride", "dilation", "dtype"), [(1, 1, torch.float32), (2, 3, torch.float32), (2, 1, torch.bfloat16)]
+)
+def test_gradients_of_generated_maps_in_bands(stride, dilation, dtype, deterministic):
+    # the map of one group, 800 KB in float32, has several bands of rows
+    problem = Problem(0)
+    problem.batch, problem.groups, problem.channels, problem.dtype = 1, 1, 16, dtype
+    problem.kernel, problem.stride, problem.dilation = [7, 7], [stride] * 2, [dilation] * 2
+    problem.padding, problem.output = [3 * dilation] * 2, [75, 55]
+    x = channels_innermost(torch.randn(1, 16, 75 * stride, 55 * stride).to(dtype))
+    generator = [torch.randn(size).to(dtype) for size in ((1, 8, 75, 55), (1, 7, 7, 8), (1, 7, 7))]
+    check_generated_gradients(problem, (x, *generator), [True] * 4, channels_innermost)
 
 
 def test_threads_do_not_change_a_bit_of_generated_maps_gradients():

@@ -39,6 +39,8 @@ FOLDERS = "sort the images into a folder for each class"
             f"train.csv is a table of labels; {FOLDERS}",
         ),
         ({"train/metadata.csv": "file_name,label\n"}, f"train/metadata.csv is a table of labels; {FOLDERS}"),
+        ({"a.csv": "Id,healthy,rust\n", "train.csv": "filename,healthy,rust\n"}, "train.csv is a table of labels"),
+        ({"class_dict.csv": "name,r,g,b\n"}, "class_dict.csv has the colours of classes; put them into classes.txt"),
         ({"metadata.jsonl": '{"file_name": "0.png"}\n'}, "metadata.jsonl is metadata of Hugging Face's imagefolder"),
         ({"x-train.tfrecord-00000-of-00001": "x"}, "it looks like a data set of TensorFlow (TFRecord)"),
         ({"imagesTr/la_1.nii.gz": "x"}, "it looks like medical volumes (NIfTI, DICOM); save their slices as PNG"),
@@ -47,7 +49,7 @@ FOLDERS = "sort the images into a folder for each class"
         ({f"train/{i}{end}": "x" for i in (0, 1) for end in ("_sat.jpg", "_mask.png")}, "train/0_mask.png is a label"),
         ({"bottle/ground_truth/hole/000_mask.png": "x"}, "it looks like MVTec AD, where training has the class good"),
         # nothing known, or what is read here
-        ({"notes.txt": "a\n", "a.json": "[]", "a.csv": "x\n", "classes.txt": "cat\ndog\n"}, ""),
+        ({"notes.txt": "a\n", "a.json": "[]", "a.csv": "id,name\n", "classes.txt": "cat\ndog\n"}, ""),
         ({"labels/0.txt": "0 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n", "annotations/a.json": json.dumps(COCO)}, ""),
     ],
 )

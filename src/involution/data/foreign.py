@@ -115,7 +115,12 @@ def _tables(found: _Folder) -> str:
             return f"{name} is a table of boxes; {_BOXES}"
         if columns & _IMAGES and columns & _LENGTHS:
             return f"{name} is a table of run lengths; {_MAPS}"
-        if columns & _IMAGES and (columns & _LABELS or len(columns) > 1):
+        if {"r", "g", "b"} <= columns or {"red", "green", "blue"} <= columns:
+            return (
+                f"{name} has the colours of classes; put them into classes.txt, a line each, such as: road 128 64 128"
+            )
+        # an id or a name may be that of a class
+        if columns & _IMAGES and (columns & _LABELS or (len(columns) > 1 and columns & _IMAGES - {"id", "name"})):
             return f"{name} is a table of labels; {_FOLDERS}"
     return ""
 

@@ -29,10 +29,16 @@ Size = Sequence[int]
 _FORWARD, _GRAD_INPUT, _GRAD_WEIGHT = "", "_grad_input", "_grad_weight"
 _AUTOCAST_DEVICES = ("CPU", "CUDA", "XPU", "MPS")
 
+_OPERATORS = {
+    (kind, dims): getattr(torch.ops.involution, f"involution{dims}d{kind}").default
+    for kind in (_FORWARD, _GRAD_INPUT, _GRAD_WEIGHT)
+    for dims in (2, 3)
+}
+
 
 def operator(kind: str, dims: int) -> torch._ops.OpOverload:
     """Return the dispatcher's operator of a kind (``""``, ``"_grad_input"``, ``"_grad_weight"``)."""
-    return getattr(torch.ops.involution, f"involution{dims}d{kind}").default
+    return _OPERATORS[kind, dims]
 
 
 def call(kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
@@ -51,7 +57,12 @@ def call(kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
             if torch.compiler.is_compiling() or _functionalizing():
                 return reference.composite(a, b, *rest)
         return _Bilinear.apply(None, kind, a, b, *rest)
-    return operator(kind, len(rest[-1]))(a, b, *rest)
+    op = operator(kind, len(rest[-1]))
+    if is_short(a, b):
+        if needs_derivative(a, b):
+            return _Dispatched.apply(None, kind, a, b, *rest)
+        return redispatch_below_autograd(op, None, a, b, *rest)
+    return op(a, b, *rest)
 
 
 def _functionalizing() -> bool:
@@ -133,7 +144,7 @@ class _Dispatched(torch.autograd.Function):
     # below the dispatcher; without setup_context, which takes twice the time by inspecting signatures at each call
 
     @staticmethod
-    def forward(ctx: Any, keyset: DispatchKeySet, kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
+    def forward(ctx: Any, keyset: DispatchKeySet | None, kind: str, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
         _save(ctx, kind, a, b, rest)
         return redispatch_below_autograd(operator(kind, len(rest[-1])), keyset, a, b, *rest)
 
@@ -153,10 +164,26 @@ def _fold_batch(
     return output.unflatten(0, (batch, output.shape[0] // batch if batch else 0)), 0
 
 
-def redispatch_below_autograd(op: torch._ops.OpOverload, keyset: DispatchKeySet, *args: Any) -> Any:
-    """Call the kernel that comes after ``Autograd`` in the dispatcher's order."""
+def redispatch_below_autograd(op: torch._ops.OpOverload, keyset: DispatchKeySet | None, *args: Any) -> Any:
+    """Call the kernel that comes after ``Autograd`` in the dispatcher's order; without a keyset, from above of it."""
     with torch._C._AutoDispatchBelowAutograd():
-        return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+        return op(*args) if keyset is None else op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+
+def is_short(*tensors: Tensor | None) -> bool:
+    """Return whether a call may leave out the dispatcher's ``Autograd`` kernel, whose way through Python takes long.
+
+    Nothing that comes before that kernel may have to see the call: a compiler, a tracer, a mode, autocast, a subclass.
+    In inference mode the dispatcher leaves it out itself.
+    """
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or torch.jit.is_tracing():
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch.is_autocast_enabled(tensors[0].device.type):  # type: ignore[union-attr]
+        return False
+    for tensor in tensors:
+        if tensor is not None and type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+            return False
+    return True
 
 
 def needs_derivative(*tensors: Tensor | None) -> bool:

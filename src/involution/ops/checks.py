@@ -122,7 +122,7 @@ def involution_arguments(
     _tensor(name, "weight", weight, _MAP_AXES[dims])
     _alike(name, input, weight=weight, bias=bias)
     channels = None if bias is None else bias.shape
-    remember = _numbers(stride, padding, dilation, *input.shape, *weight.shape)
+    remember = _is_plain((stride, padding, dilation)) and _have_numbers(input, weight)
     return (_remembered_geometry if remember else _geometry)(
         dims, input.shape, weight.shape, channels, stride, padding, dilation
     )
@@ -188,7 +188,7 @@ def dynamic_arguments(
         if value is not None and value.shape != input.shape[1:2]:
             raise ValueError(f"{name}: {argument} must be [C] = [{input.shape[1]}]; got {list(value.shape)}")
     bias = None if span_bias is None else span_bias.shape
-    remember = _numbers(stride, padding, dilation, *input.shape, *reduced.shape)
+    remember = _is_plain((stride, padding, dilation)) and _have_numbers(input, reduced)
     return (_remembered_dynamic_geometry if remember else _dynamic_geometry)(
         input.shape, reduced.shape, span_weight.shape, bias, stride, padding, dilation
     )
@@ -235,9 +235,17 @@ _remembered_geometry = lru_cache(maxsize=1024)(_geometry)
 _remembered_dynamic_geometry = lru_cache(maxsize=1024)(_dynamic_geometry)
 
 
-def _numbers(*values: object) -> bool:
-    """Return whether all are plain ints: not symbolic, not traced, and not another type that compares equal."""
-    return not torch.compiler.is_compiling() and all(type(n) is int for n in values) and _concrete()
+def _is_plain(value: object) -> bool:
+    """Return whether a value has Python's ints, strings and tuples alone, not another type that compares equal."""
+    kind = type(value)
+    return kind is int or kind is str or (kind is tuple and all(map(_is_plain, value)))  # type: ignore[call-overload]
+
+
+def _have_numbers(*tensors: Tensor) -> bool:
+    """Return whether the sizes of tensors are plain ints: not symbolic and not traced."""
+    if torch.compiler.is_compiling() or not _concrete():
+        return False
+    return all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
 
 
 def _python(value: Any) -> Any:

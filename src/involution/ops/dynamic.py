@@ -12,7 +12,14 @@ from torch import Tensor
 from torch._C import DispatchKeySet
 
 from . import reference
-from .autograd import call, in_forward_mode, needs_derivative, redispatch_below_autograd, register_autocast
+from .autograd import (
+    call,
+    in_forward_mode,
+    is_short,
+    needs_derivative,
+    redispatch_below_autograd,
+    register_autocast,
+)
 from .schema import LIBRARY, output_format
 
 Size = Sequence[int]
@@ -34,7 +41,12 @@ def dynamic_call(
     """Call the fused operator so that every PyTorch transform sees its derivatives."""
     if torch._C._are_functorch_transforms_active():
         return plain(input, reduced, span_weight, span_bias, stride, padding, dilation)
-    return _OP(input, reduced, span_weight, span_bias, stride, padding, dilation)
+    operands, geometry = (input, reduced, span_weight, span_bias), (stride, padding, dilation)
+    if not is_short(*operands):
+        return _OP(*operands, *geometry)
+    if needs_derivative(*operands):
+        return _Dynamic.apply(None, *operands, *geometry)
+    return redispatch_below_autograd(_OP, None, *operands, *geometry)
 
 
 def affine_call(
@@ -50,8 +62,13 @@ def affine_call(
     relu: bool,
 ) -> Tensor:
     """Call the fused operator with the epilogue that follows it in inference: ``relu(scale[c] · out + shift[c])``."""
-    function = _composed if torch._C._are_functorch_transforms_active() else _AFFINE
-    return function(input, reduced, span_weight, span_bias, stride, padding, dilation, scale, shift, relu)
+    operands, epilogue = (input, reduced, span_weight, span_bias), (scale, shift, relu)
+    args = (*operands, stride, padding, dilation, *epilogue)
+    if torch._C._are_functorch_transforms_active():
+        return _composed(*args)
+    if not is_short(*operands, scale, shift) or needs_derivative(*operands, scale, shift):
+        return _AFFINE(*args)
+    return redispatch_below_autograd(_AFFINE, None, *args)
 
 
 def affine(out: Tensor, scale: Tensor | None, shift: Tensor | None, relu: bool) -> Tensor:
@@ -129,15 +146,20 @@ def _gradients(
 
 
 def _backward(*args: Any) -> tuple[Tensor, ...]:
-    function = _gradients if torch._C._are_functorch_transforms_active() else _BACKWARD
-    return function(*args)
+    if torch._C._are_functorch_transforms_active():
+        return _gradients(*args)
+    tensors = args[:5]
+    if not is_short(*tensors) or needs_derivative(*tensors):
+        return _BACKWARD(*args)
+    found: tuple[Tensor, ...] = redispatch_below_autograd(_BACKWARD, None, *args)
+    return found
 
 
 class _Dynamic(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        keyset: DispatchKeySet,
+        keyset: DispatchKeySet | None,
         input: Tensor,
         reduced: Tensor,
         span_weight: Tensor,

@@ -33,8 +33,9 @@ from involution.studies.workloads import (
 Candidates = dict[str, Callable[[], Any]]
 
 _UNFUSED, _SHIFT, _COMPILED = "span, then involution", "shift and accumulate", "shift and accumulate, compiled"
-# larger batches of whole networks take too long
+# larger batches of whole networks take too long; one step of this many for its memory
 _NETWORKS_UP_TO = 8
+_MEMORY_BATCH = 32
 # a batch norm can't train on one image of one pixel, which is what 32 end in
 _TINY_NETWORKS = replace(TINY_NETWORKS, size=64)
 
@@ -48,7 +49,7 @@ def _plan(options: Options) -> Iterator[Measurement]:
     )
     layers, networks = (TINY, _TINY_NETWORKS) if options.dry_run else (REDNET50, NETWORKS)
     if "operator" in options.parts:
-        for mode in ("call", "inference call"):
+        for mode in ("call", "call with backward", "inference call"):
             yield Measurement(mode, partial(_tiny_call, mode, settings))
     for batch in settings.batches:
         if "operator" in options.parts:
@@ -59,6 +60,10 @@ def _plan(options: Options) -> Iterator[Measurement]:
             for name, of_networks in (("inference", _inference), ("training", _training)):
                 rows = partial(of_networks, networks, batch, settings)
                 yield Measurement(f"{name}, network, batch {batch}", rows)
+    if "networks" in options.parts and (options.dry_run or not small):
+        batch = 3 if options.dry_run else _MEMORY_BATCH
+        rows = partial(_training_memory, networks, batch, settings)
+        yield Measurement(f"memory of training, network, batch {batch}", rows)
     if small and "operator" in options.parts:
         # the limit of memory shows with batches only
         batch = 2 if options.dry_run else max(8, *settings.batches)
@@ -77,10 +82,19 @@ def _measured(
 def _tiny_call(mode: str, settings: Any) -> Iterator[Row]:
     x, weight = torch.randn(1, 16, 3, 3), torch.randn(1, 1, 3, 3, 3, 3)
     filters = torch.randn(16, 1, 3, 3)
-    candidates: Candidates = {
+    forward: Candidates = {
         "involution": lambda: involution2d(x, weight, None, 1, 1),
         "depthwise 3×3": lambda: F.conv2d(x, filters, None, 1, 1, 1, 16),
     }
+    candidates = forward
+    if mode == "call with backward":
+        for tensor in (x, weight, filters):
+            tensor.requires_grad_()
+        leaves, grad = {"involution": (x, weight), "depthwise 3×3": (x, filters)}, torch.randn(1, 16, 3, 3)
+        candidates = {
+            name: lambda name=name: torch.autograd.grad(forward[name](), leaves[name], grad)  # type: ignore[misc]
+            for name in forward
+        }
     with torch.inference_mode(mode == "inference call"):
         yield from _measured(mode, "1×16×3×3", 1, candidates, "involution", settings, calls=100)
 
@@ -259,6 +273,8 @@ def _inference(which: Networks, batch: int, settings: Any) -> Iterator[Row]:
         folded = copy.deepcopy(networks[name])
         models.fuse(folded)
         networks[f"{name}, folded"] = folded
+        networks[f"{name}, optimised"] = optimised = copy.deepcopy(networks[name])
+        models.optimize_for_inference(optimised)
     networks[f"{rednet} by unfold"] = by_unfold(networks[rednet])
 
     def infer(network: Callable[[Tensor], Tensor]) -> Tensor:
@@ -266,7 +282,7 @@ def _inference(which: Networks, batch: int, settings: Any) -> Iterator[Row]:
             return network(x)
 
     truth = infer(networks[rednet])
-    for name in (f"{rednet}, folded", f"{rednet} by unfold"):
+    for name in (f"{rednet}, folded", f"{rednet}, optimised", f"{rednet} by unfold"):
         torch.testing.assert_close(infer(networks[name]), truth, rtol=1e-2, atol=1e-2 * float(truth.abs().max()))
     candidates: Candidates = {name: partial(infer, network) for name, network in networks.items()}
     if settings.compiled:
@@ -277,7 +293,7 @@ def _inference(which: Networks, batch: int, settings: Any) -> Iterator[Row]:
     yield from _measured("inference", "network", batch, candidates, f"{resnet}, folded", settings, **how)
 
 
-def _training(which: Networks, batch: int, settings: Any) -> Iterator[Row]:
+def _training(which: Networks, batch: int, settings: Any, unfold: bool = True) -> Iterator[Row]:
     x, labels = which.images(batch), torch.zeros(batch, dtype=torch.long)
 
     def train(network: nn.Module, call: Callable[[Tensor], Tensor]) -> None:
@@ -292,10 +308,17 @@ def _training(which: Networks, batch: int, settings: Any) -> Iterator[Row]:
         candidates[name] = partial(train, network, network)
         if settings.compiled:
             candidates[f"{name}, compiled"] = partial(train, network, torch.compile(network, dynamic=False))
-    unfold = by_unfold(networks[rednet])
-    candidates[f"{rednet} by unfold"] = partial(train, unfold, unfold)
+    if unfold:
+        network = by_unfold(networks[rednet])
+        candidates[f"{rednet} by unfold"] = partial(train, network, network)
     how = {"warm": False, "seconds": 4 * settings.seconds}
     yield from _measured("training", "network", batch, candidates, resnet, settings, **how)
+
+
+def _training_memory(which: Networks, batch: int, settings: Any) -> Iterator[Row]:
+    some = replace(settings, seconds=0, rounds=2, compiled=False)
+    for row in _training(which, batch, some, unfold=False):
+        yield {**row, "measure": "training memory"}
 
 
 def _same(candidates: Candidates, atol: float = 1e-3) -> None:
@@ -342,6 +365,10 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
             found += target(f"RedNet-50 ÷ ResNet-50, inference{suffix}{at}", folded, most=0.75)
             step = of("training", f"RedNet-50{suffix}", f"ResNet-50{suffix}")
             found += target(f"RedNet-50 ÷ ResNet-50, training step{suffix}{at}", step, most=0.85)
+        optimised = of("inference", "RedNet-50, optimised", "ResNet-50, optimised")
+        found += target(f"RedNet-50 ÷ ResNet-50, inference, optimised{at}", optimised, most=0.75 if batch == 1 else 0.7)
+        memory = of("training memory", "RedNet-50", "ResNet-50", "peak_bytes")
+        found += target(f"RedNet-50 ÷ ResNet-50, peak memory of a training step{at}", memory, most=0.75)
     square, odd = r"stage \d", "stem|.*stride 2"
     matrix = partial(fractions, "one thread")
     name = "share of a matrix product, {}, one thread"
@@ -350,7 +377,7 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
     found += target("share of a matrix product, map's gradient there", matrix("of map", odd), least=0.35)
     copied = fractions("memory", "forward", "stage 1", 16)
     found += target("share of a copy's bandwidth, stage 1, batch 16", copied, least=0.65)
-    for measured, most in (("call", 25.0), ("inference call", 12.0)):
+    for measured, most in (("call", 15.0), ("call with backward", 60.0), ("inference call", 12.0)):
         call = [row for row in rows if (row["measure"], row["candidate"]) == (measured, "involution")]
         found += target(f"tiny {measured}, µs", [row["p50_ms"] * 1e3 for row in call if "p50_ms" in row], most=most)
         found += target(

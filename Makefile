@@ -17,7 +17,7 @@ ADVISORIES = https://pypi.org/pypi/$(subst ==,/,$(TORCH))/json
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-scale mca wheel test-web test-wheel test-abi test-aarch64 sanitize release audit clean
+.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-growth bench-scale mca wheel test-web test-wheel test-abi test-aarch64 sanitize release audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -93,6 +93,9 @@ bench-deployment: $(STAMP) ## RedNet-50 against ResNet-50 in the runtimes of exp
 
 bench-detection: $(STAMP) ## the detectors against torchvision's, ResNet-50's, at 800×1344; results into benchmarks/results/
 	$(BIN)/python benchmarks/run.py detection
+
+bench-growth: $(STAMP) ## time and memory of a layer against each of its sizes; results into benchmarks/results/
+	$(BIN)/python benchmarks/run.py growth
 
 # from a bare checkout, too: PYTHONPATH=src python benchmarks/run.py gpu
 bench-gpu: $(STAMP) ## the GPU kernels against PyTorch's other ways on a GPU; results into benchmarks/results/

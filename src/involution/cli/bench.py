@@ -3,7 +3,7 @@
 Without the name of a suite it measures the GPU if torch can use one, and otherwise the CPU. Everything is checked
 before it is timed, candidates take turns in one process, and a ratio compares times of the same round. Writes a CSV
 file, the tables in Markdown, and a plot of how close the kernels come to this machine's measured limits (the speed of a
-matrix product, the bandwidth of a copy).
+matrix product, the bandwidth of a copy), or of growth.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def _in(*suites: str) -> Any:
 conditions = (
     Condition("compile", _in("cpu", "gpu"), "in other suites than cpu and gpu"),
     Condition(
-        "seconds", _in("operator", "cpu", "deployment", "detection"), "in the suites gpu and scale; see --rounds"
+        "seconds",
+        _in("operator", "cpu", "growth", "deployment", "detection"),
+        "in the suites gpu and scale; see --rounds",
     ),
 )
 
@@ -94,6 +96,7 @@ def run(args: Any) -> int:
         if targets := suite.targets(rows):
             show(console, bench_table.target_table(targets))
         figure = plots.limits_figure(bench_table.limits(rows), origin.machine())
+        figure = figure or plots.growth_figure(rows, origin.machine())
         text = bench_table.markdown(rows, name)
         with made_of(made_from):
             written = write_study(output, file, rows, text, figure)

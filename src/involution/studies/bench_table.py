@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from involution.studies.growth_table import growth_table, growths
 from involution.studies.harness import Target
 from involution.studies.tables import Table, document
 
@@ -103,5 +104,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], suite: str) -> str:
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     """Return the tables that there are rows for."""
+    if growths(rows):
+        return [growth_table(rows)]
     some = limits(rows)
     return [ratio_table(rows), *([limit_table(some)] if some else [])]

@@ -326,6 +326,55 @@ def limits_figure(limits: Sequence[Limit], caption: str) -> Figure | None:
     return figure
 
 
+def growth_figure(rows: Sequence[Mapping[str, Any]], caption: str) -> Figure | None:
+    """Draw how time and memory grow with each size of a layer, both axes logarithmic.
+
+    Args:
+        rows: Of the suite ``growth``.
+        caption: Machine and versions.
+
+    Returns:
+        A column for each size that was varied, with time above memory; None without such rows.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    from involution.studies.growth_table import growths, slope
+
+    lines = growths(rows)
+    axes_of = list(dict.fromkeys(axis for axis, _ in lines))
+    if not axes_of:
+        return None
+    names = list(dict.fromkeys(candidate for _, candidate in lines))
+    colors = dict(zip(names, [_BLUE, _BLUE, _ORANGE, _ORANGE], strict=False))
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(1.2 + 3.2 * len(axes_of), 6.4), layout="constrained")
+        panels = figure.subplots(2, len(axes_of), squeeze=False, sharex="col")
+        for (axis, candidate), some in lines.items():
+            x = [row["value"] for row in some]
+            dashed = "backward" in candidate
+            style = {"color": colors[candidate], "lw": 1.6, "ms": 4, "marker": "s" if dashed else "o"}
+            style["ls"] = "--" if dashed else "-"
+            for panel, key, scale in zip(
+                panels[:, axes_of.index(axis)], ("p50_ms", "peak_bytes"), (1, 1e-6), strict=True
+            ):
+                panel.plot(x, [row[key] * scale for row in some], label=candidate, **style)
+                end = (x[-1], some[-1][key] * scale)
+                panel.annotate(f"{slope(some, key):.2f}", end, (3, 0), textcoords="offset points", fontsize=7.5)
+        for column, axis in zip(panels.T, axes_of, strict=True):
+            for panel in column:
+                panel.set_xscale("log")
+                panel.set_yscale("log")
+                panel.margins(x=0.12)
+            column[1].set_xlabel(axis)
+        panels[0, 0].set_ylabel("time of a call, ms")
+        panels[1, 0].set_ylabel("peak memory of a call, MB")
+        marks, titles = panels[0, 0].get_legend_handles_labels()
+        figure.legend(marks, titles, loc="outside upper center", ncols=len(titles), frameon=False)
+        figure.supxlabel(f"numbers: slopes, 1 where growth is linear; {caption}", fontsize=8, color=_GREY)
+    return figure
+
+
 def _colors(number: int) -> list[Any]:
     import matplotlib
 

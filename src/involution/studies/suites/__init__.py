@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SUITES = {
     "operator": "the operator against eager unfold, on any device and in both memory orders",
     "cpu": "the CPU kernels against PyTorch's alternatives, and whole networks",
+    "growth": "time and memory of a layer against image, batch, channels, kernel, groups and threads",
     "gpu": "the GPU kernels against PyTorch's alternatives, and whole networks",
     "scale": "training on 1, 2 and 4 processes of this machine, by DDP and FSDP2",
     "deployment": "RedNet-50 against ResNet-50 in PyTorch, ONNX Runtime, OpenVINO and AOTInductor",

@@ -49,6 +49,22 @@ def test_the_processors_name(cpuinfo, lscpu, sysctl, name, monkeypatch):
     assert origin.cpu_name.__wrapped__() == name
 
 
+def test_caches_of_the_processor(monkeypatch, tmp_path):
+    kinds = [("1", "Data", "32K"), ("1", "Instruction", "64K"), ("2", "Unified", "1024K")]
+    for number, values in enumerate(kinds):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, value in zip(("level", "type", "size"), values, strict=True):
+            (folder / name).write_text(f"{value}\n")
+    (tmp_path / "index3").mkdir()
+    monkeypatch.setattr(origin, "_CACHES", tmp_path)
+    assert origin.caches.__wrapped__() == "L1 32K, L2 1024K"
+    monkeypatch.setattr(origin, "_CACHES", tmp_path / "none")
+    assert origin.caches.__wrapped__() == ""
+    monkeypatch.setattr(origin, "caches", lambda: "")
+    assert "caches" not in origin.provenance()
+
+
 def test_a_program_that_is_missing_says_nothing():
     assert origin._output("no-such-program") == ""
 

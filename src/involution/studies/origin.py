@@ -30,6 +30,7 @@ ENVIRONMENT = {
     # what was allocated before it started is no news either
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 # beside torch's; they stand in a row where they are installed
 _PACKAGES = ("triton", "timm", "torchvision")
 
@@ -50,6 +51,20 @@ def cpu_name() -> str:
     if "cpu family" in fields and "model" in fields:
         name += f" (family {fields['cpu family']}, model {fields['model']})"
     return name or platform.processor() or platform.machine()
+
+
+@cache
+def caches() -> str:
+    """Return the sizes of the first core's caches, such as ``L1 32K, L2 1024K``; nothing where Linux does not say."""
+    found = []
+    for folder in sorted(_CACHES.glob("index*")):
+        names = ("level", "type", "size")
+        try:
+            level, kind, size = ((folder / name).read_text(encoding="ascii").strip() for name in names)
+        except OSError:
+            continue
+        found += [f"L{level} {size}"] if kind != "Instruction" else []
+    return ", ".join(found)
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -82,6 +97,7 @@ def provenance() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "device": device_name(),
         "cpu": f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}",
+        **({"caches": found_caches} if (found_caches := caches()) else {}),
         "threads": torch.get_num_threads(),
         "kernels": kernels(),
         "torch": torch.__version__,

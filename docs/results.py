@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from involution.studies import ablation, ablation_table, bench_table, cost_table, harness, origin, scaling_table, suites
+from involution.studies import (
+    ablation,
+    ablation_table,
+    bench_table,
+    cost_table,
+    growth_table,
+    harness,
+    origin,
+    scaling_table,
+    suites,
+)
 from involution.studies.envelope import table as envelope_table
 from involution.studies.photo import table as photo_table
 from involution.studies.scaling import Cluster, Link
@@ -40,6 +50,7 @@ def tables() -> dict[str, str]:
         "measured_intel": _networks(rows("cpu", OTHER_CPU), "Networks on an Intel Xeon (model 207), 2 threads"),
         "measured_deployment": _deployment(_with_detectors(rows("deployment"))),
         "measured_deployment_targets": bench_table.target_table(suites.load("deployment").targets(rows("deployment"))),
+        "measured_growth": _growth(),
         "measured_scale": _scale(rows("scale")),
         "measured_scale_links": _scale_links(rows("scale")),
         "measured_scale_check": _scale_check(rows("scale")),
@@ -116,6 +127,12 @@ def short() -> Table:
             at = [harness.ratios([row for row in found if row["batch"] == n], *which, key) for n in batches]
             cells.append([title, *(f"{statistics.median(ratios):.2f}" if ratios else "" for ratios in at)])
     return Table("Time ÷ time, and memory ÷ memory", ["", *(f"batch {batch}" for batch in batches)], cells)
+
+
+def _growth() -> Table:
+    if not (RESULTS / f"growth_{MACHINE}.csv").exists():
+        return Table("Growth", ["not measured on this machine yet"], [])
+    return growth_table.growth_table(rows("growth"))
 
 
 def _layers(found: list[dict[str, Any]]) -> Table:

@@ -135,12 +135,14 @@ def read_folders(
             raise DataError(
                 f"{place}: {other}/ and {name}/ are one folder by a link; wanted a folder of its own per class"
             )
-    files: list[Path] = []
-    labels: list[int] = []
-    for name, folder in folders.items():
-        inside = _without_maps(images_below(folder), root, findings)
-        files += inside
-        labels += [classes.index(name)] * len(inside)
+    inside = {name: _without_maps(images_below(folder), root, findings) for name, folder in folders.items()}
+    if pair := _images_and_maps(folders, inside):
+        raise DataError(
+            f"{place}: {' and '.join(pair)}, with files of the same names, are surely no classes but images and their "
+            "label maps; if so, say masks:PATH, else rename the folders"
+        )
+    files = [file for name in folders for file in inside[name]]
+    labels = [classes.index(name) for name in folders for _ in inside[name]]
     if not files:
         raise DataError(f"{place}: no images in its class folders")
     empty = sorted(set(classes) - {classes[label] for label in labels})
@@ -182,6 +184,19 @@ def _has_few_colours(file: Path) -> bool:
         return False
     counts = sorted((count for count, _ in image.getcolors(image.width * image.height) or ()), reverse=True)
     return sum(counts[:_COLOURS]) >= _MOST_OF_IT * image.width * image.height
+
+
+def _images_and_maps(folders: Mapping[str, Path], inside: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Two folders with files of the same names that by their own names have images and label maps; [] for none."""
+    words = {name: words_of(name) for name in folders}
+    for first in (name for name, found in words.items() if found.images and not found.labels):
+        stems = [file.relative_to(folders[first]).with_suffix("") for file in inside[first]]
+        for second in (name for name in folders if name != first and len(inside[name]) == len(stems) > 1):
+            # such as images beside stuffthingmaps, original_images beside label_images
+            named = not words[first].rest or words[second].labels
+            if named and stems == [file.relative_to(folders[second]).with_suffix("") for file in inside[second]]:
+                return [f"{first}/", f"{second}/"]
+    return []
 
 
 def _whole(images: FileDataset, root: Path, findings: Findings, where: str) -> FileDataset:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from involution.data.findings import Findings, some
@@ -16,7 +17,9 @@ from involution.data.walk import NO_IMAGES, is_rubbish, why_no_image
 _LIMIT = 100_000
 
 
-def tell_leftovers(root: Path, findings: Findings, stray: str, only: str | None = None) -> None:
+def tell_leftovers(
+    root: Path, findings: Findings, stray: str, only: str | None = None, others: Iterable[Path] = ()
+) -> None:
     """Name every file and folder in a data set that the findings do not know yet, each with its reason.
 
     A folder of which nothing is used is named as a whole.
@@ -26,6 +29,7 @@ def tell_leftovers(root: Path, findings: Findings, stray: str, only: str | None 
         findings: knows what was used, and is told of the rest.
         stray: the reason for images: "images outside the class folders".
         only: the one split that is wanted; what belongs to another is told as such.
+        others: further folders of the data set, outside its own.
     """
     _tell_made(root, findings)
     holding: set[str] = set()
@@ -35,7 +39,9 @@ def tell_leftovers(root: Path, findings: Findings, stray: str, only: str | None 
             holding.add(above)
             above = os.path.dirname(above)
     start = os.path.abspath(root)
-    for told, (path, is_folder) in enumerate(_unused(start, findings.seen, holding)):
+    folders = dict.fromkeys([start, *map(os.path.abspath, others)])
+    unused = chain.from_iterable(_unused(folder, findings.seen, holding) for folder in folders)
+    for told, (path, is_folder) in enumerate(unused):
         if told == _LIMIT:
             findings.note(f"{root}: more than {_LIMIT:,} files are not used; the others are not counted")
             return

@@ -171,6 +171,27 @@ def test_images_and_labels_are_no_classes(tmp_path, folders):
         open_data("classify", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "folders", ["images stuffthingmaps", "original_images label_images_semantic RGB_masks", "images/train maps/train"]
+)
+def test_images_and_maps_of_the_same_names_are_no_classes(tmp_path, folders):
+    for folder in folders.split():
+        for also in {folder, folder.replace("train", "val")}:
+            image_folder(tmp_path, splits=(also,), classes=(".",))
+    told = "with files of the same names, are surely no classes but images and their label maps; if so, say masks:PATH"
+    with pytest.raises(DataError, match=told):
+        open_data("classify", f"imagefolder:{tmp_path}")
+
+
+@pytest.mark.parametrize("classes", [("with_mask", "without_mask"), ("real_images", "fake_images"), ("photos", "art")])
+def test_classes_may_be_called_like_images_and_masks(tmp_path, classes):
+    image_folder(tmp_path, splits=(".",), classes=classes, per_class=10)
+    if "art" in classes:
+        # images of the same names would be pairs
+        (tmp_path / "art" / "000.jpg").rename(tmp_path / "art" / "0.jpg")
+    assert open_data("classify", f"imagefolder:{tmp_path}").classes == sorted(classes)
+
+
 @pytest.mark.parametrize("splits", [("train", "val"), ("Training", "test", "dev")])
 def test_splits_without_class_folders_are_no_classes(tmp_path, splits):
     image_folder(tmp_path, splits=(".",), classes=splits)

@@ -482,3 +482,32 @@ def test_images_whose_objects_are_malformed_are_no_background(root):
     assert [scene.file.name for scene in found.train.record.scenes] == ["2.png", "3.png"]
     assert found.findings.ignored["images whose objects are all malformed"] == ["train: 1.png"]
     assert any("some objects are malformed" in note and "1 (2.png)" in note for note in found.findings.notes)
+
+
+def test_what_is_left_over_where_the_images_are_is_told(tmp_path):
+    data = tmp_path / "sets" / "pets"
+    for split, numbers in (("train", (1, 2)), ("val", (3,)), ("test", (4, 5))):
+        fill(data, split, numbers)
+    (data / "LICENSE").touch()
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "notes.md").touch()
+    settings(work, path="../sets/pets", train="images/train", val="images/val")
+    expected = {"other files": ["LICENSE"], "folders": ["images/test/ (2 files)", "labels/test/ (2 files)"]}
+    assert open_root(work).findings.ignored == expected
+    # lists of names in either folder count
+    (data / "classes.txt").write_text("dog\ncat\n")
+    with pytest.raises(DataError, match=r"classes\.txt name the classes differently; keep one"):
+        open_root(work)
+
+
+def test_what_is_left_over_in_folders_of_images_elsewhere_is_told(tmp_path):
+    data = tmp_path / "pets"
+    for split, numbers in (("train", (1, 2)), ("val", (3,))):
+        fill(data, split, numbers)
+    (data / "images" / "train" / "more.zip").touch()
+    work = tmp_path / "work"
+    work.mkdir()
+    settings(work, train=str(data / "images" / "train"), val=str(data / "images" / "val"))
+    expected = {"archives, which are not unpacked": ["../pets/images/train/more.zip"]}
+    assert open_root(work).findings.ignored == expected

@@ -98,6 +98,24 @@ def test_what_is_wrong_is_told_in_one_line(written, photos, tmp_path, capsys):
         assert said in line
 
 
+def test_weights_of_another_network_are_refused(written, photos, tmp_path, capsys):
+    import openvino
+
+    words = ["classify", "predict", str(photos), "--runtime", "openvino", "--checkpoint"]
+    weights = bytearray(written.file.with_suffix(".bin").read_bytes())
+    # as of another training: as many numbers, which differ
+    weights[-4:] = b"\0\0\x80\x3f"
+    shutil.copy(written.file, tmp_path / "a.xml")
+    (tmp_path / "a.bin").write_bytes(weights)
+    assert main([*words, str(tmp_path / "a.xml")]) == 2
+    assert "a.bin is not what was written with it, but of another network, or damaged" in capsys.readouterr().err
+    # what OpenVINO saves anew says what was true of the file before
+    core = openvino.Core()
+    core.add_extension(openvino_library())
+    openvino.save_model(core.read_model(written.file), tmp_path / "half.xml", compress_to_fp16=True)
+    assert main([*words, str(tmp_path / "half.xml")]) == 0
+
+
 def test_a_network_of_convolutions_needs_no_extension(tmp_path, monkeypatch):
     def absent():
         raise LibraryError("none")

@@ -51,9 +51,13 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         need_folder(root)
     file = root if root.is_file() else _settings_file(root)
     root = root.parent if root.is_file() else root
+    content: dict[str, Any] = {}
+    outside: list[Path] = []
     if file is not None:
         findings.saw(file)
-        classes, splits = _from_settings(root, file, findings)
+        content = _settings(file)
+        root, base = _folders_of(root, file, content, findings)
+        classes, splits, outside = _from_settings(root, base, file, content, findings)
     else:
         classes, splits = _classes(root, findings), _from_folders(root, findings)
     if options.only and "all" not in splits and options.only not in splits:
@@ -81,11 +85,11 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         first += len(found.images)
     texts.tell_unused(findings)
     texts.check_names(classes, root, findings)
-    if file is None or "kpt_shape" not in _settings(file):
+    if "kpt_shape" not in content:
         texts.key_points.refuse(root)
     records = complete_splits(records, findings, options)
     tell_numbered(classes, findings)
-    return detection_data(spec, root, records, findings, options, "images outside the splits")
+    return detection_data(spec, root, records, findings, options, "images outside the splits", outside)
 
 
 def _settings_file(root: Path) -> Path | None:
@@ -154,18 +158,28 @@ def _tell_settings(content: dict[str, Any], file: Path, findings: Findings) -> N
         findings.ignore(f"settings of {file.name}", *others)
 
 
-def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str], dict[str, _Split]]:
-    content = _settings(file)
-    base, given = root, content.get("path")
+def _folders_of(root: Path, file: Path, content: dict[str, Any], findings: Findings) -> tuple[Path, Path]:
+    """The folder of a data set with settings, and the one that their places are told from: there, or inside it."""
+    given = content.get("path")
     # a path on the machine of the export is passed over
     if given and (root / str(given)).is_dir():
         base = root / str(given)
-        if not base.resolve().is_relative_to(root.resolve()):
-            findings.note(f"{file.name}: its path {given} is taken, so that images and labels are those there")
-    elif given:
+        if base.resolve().is_relative_to(root.resolve()):
+            return root, base
+        findings.note(f"{file.name}: its path {given} is taken, so that images and labels are those there")
+        return base, base
+    if given:
         findings.note(f"{file.name}: its path {given} is no folder here; {root} is taken instead")
+    return root, root
+
+
+def _from_settings(
+    root: Path, base: Path, file: Path, content: dict[str, Any], findings: Findings
+) -> tuple[list[str], dict[str, _Split], list[Path]]:
+    """The classes and splits that settings tell, and the folders of images outside the data set's own."""
     _tell_settings(content, file, findings)
     splits: dict[str, _Split] = {}
+    outside: list[Path] = []
     by_name = _by_name(root)
     for split in SPLITS:
         keys = [str(key) for key in content if words_of(str(key)).split == split and content[key]]
@@ -180,6 +194,7 @@ def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str
                 continue
             found = [_place(place, base, file) for place in given]
             _tell_outside(given, found, base, file, findings)
+            outside += [place for place in found if place.is_dir() and not _inside(place, root)]
             images = [image for place in found for image in _images(place, base, findings)]
             splits[split] = _Split(images, base, by_name.get(split))
     if list(splits) == ["train"] and not {"val", "test"} & set(by_name):
@@ -191,13 +206,21 @@ def _from_settings(root: Path, file: Path, findings: Findings) -> tuple[list[str
         classes = read_names(names, least=1)
         if content.get("classes", str(len(classes))) != str(len(classes)):
             raise DataError(f"{file}: classes is {content['classes']}, but {names.name} has {len(classes)} names")
-        return classes, splits
+        return classes, splits, outside
     classes = _yaml_names(content, file)
-    for other in (root / name for name in ("classes.txt", "obj.names") if (root / name).is_file()):
+    beside = dict.fromkeys(place / name for place in (root, file.parent) for name in ("classes.txt", "obj.names"))
+    for other in filter(Path.is_file, beside):
         findings.saw(other)
         if read_names(other, least=1) != classes:
             raise DataError(f"{file} and {other.name} name the classes differently; keep one of them")
-    return classes, splits
+    return classes, splits, outside
+
+
+def _inside(place: Path, root: Path) -> bool:
+    """Whether a folder is in another, or is seen there by a link."""
+    return place.resolve().is_relative_to(root.resolve()) or Path(os.path.abspath(place)).is_relative_to(
+        os.path.abspath(root)
+    )
 
 
 def _by_name(root: Path) -> dict[str, PairFolders]:

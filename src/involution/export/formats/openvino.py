@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # whatever the processor has: a file computes what PyTorch does
 _PRECISION = "f32"
+# entry of the .xml for the checksums of both files
+_SUMS = f"{KEY}_sums"
 _OPSET = 20
 # batch sizes for which a network is kept compiled
 _KEPT = 4
@@ -49,7 +52,11 @@ def _write(graph: Graph, metadata: str, path: Path, settings: Settings) -> None:
             converted, remark = quantise(converted, settings.int8)
             converted.set_rt_info(remark, [KEY_8_BITS])
         converted.set_rt_info(metadata, [KEY])
-        openvino.save_model(converted, path, compress_to_fp16=settings.weights == "float16")
+        half = settings.weights == "float16"
+        openvino.save_model(converted, path, compress_to_fp16=half)
+        # once more, to say in the one file what is in the other
+        converted.set_rt_info(_sums(path), [_SUMS])
+        openvino.save_model(converted, path, compress_to_fp16=half)
     except RuntimeError as error:
         raise ExportError(f"OpenVINO can't take this network: {' '.join(str(error).split())[:300]}") from error
 
@@ -88,10 +95,31 @@ def _parsed(path: Path) -> ElementTree.Element:
         raise ExportError(f"{path}: not an IR of OpenVINO, or a damaged one") from error
 
 
+def _sums(path: Path) -> str:
+    """Checksums of the layers in the .xml and of the weights in the .bin."""
+    layers = _parsed(path).find("layers")
+    both = b"" if layers is None else ElementTree.tostring(layers), path.with_suffix(".bin").read_bytes()
+    return " ".join(hashlib.sha256(one).hexdigest() for one in both)
+
+
+def _check_pair(path: Path) -> None:
+    """Raise `ExportError` where the .bin is not the one that was written with the .xml.
+
+    What another tool saved anew has other layers, and can't be told.
+    """
+    said, found = (_entry(path, _SUMS) or "").split(), _sums(path).split()
+    if said[:1] == found[:1] and said != found:
+        raise ExportError(
+            f"{path}: {path.with_suffix('.bin').name} is not what was written with it, but of another network, or "
+            "damaged; keep both files of an export together"
+        )
+
+
 def _load(path: Path) -> ArrayRun:
     core = _core(any(layer.get("version") == DOMAIN for layer in _parsed(path).iter("layer")))
     if not path.with_suffix(".bin").is_file():
         raise ExportError(f"{path}: its weights are missing, {path.with_suffix('.bin').name} in the same folder")
+    _check_pair(path)
     options = {"INFERENCE_PRECISION_HINT": _PRECISION, "INFERENCE_NUM_THREADS": threads()}
 
     @functools.lru_cache(_KEPT)

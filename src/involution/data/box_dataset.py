@@ -331,7 +331,7 @@ def detection_data(
     findings: Findings,
     options: Options,
     stray: str,
-    others: Iterable[Path] = (),
+    elsewhere: Iterable[Path] = (),
 ) -> DetectionData:
     """A detection data set from the records of its splits, which must have the same classes.
 
@@ -342,7 +342,7 @@ def detection_data(
         findings: what the format found.
         options: how it is opened.
         stray: the reason why images of the folder are not used: "images without an XML file".
-        others: folders of its images that are outside of its own.
+        elsewhere: folders of its images that are outside of its own.
 
     Raises:
         DataError: for problems that are not to be skipped, splits without images, or of other classes.
@@ -370,6 +370,6 @@ def detection_data(
     if "train" in parts:
         parts["train"] = _with_background(parts["train"], findings, options)
     tell_alike(first[1].classes, findings)
-    tell_leftovers(where, findings, stray, options.only, others)
+    tell_leftovers(where, findings, stray, options.only, elsewhere)
     findings.used.update({split: len(part) for split, part in parts.items()})
     return DetectionData(spec, first[1].classes, parts, findings)

@@ -18,7 +18,7 @@ _LIMIT = 100_000
 
 
 def tell_leftovers(
-    root: Path, findings: Findings, stray: str, only: str | None = None, others: Iterable[Path] = ()
+    root: Path, findings: Findings, stray: str, only: str | None = None, elsewhere: Iterable[Path] = ()
 ) -> None:
     """Name every file and folder in a data set that the findings do not know yet, each with its reason.
 
@@ -29,7 +29,7 @@ def tell_leftovers(
         findings: knows what was used, and is told of the rest.
         stray: the reason for images: "images outside the class folders".
         only: the one split that is wanted; what belongs to another is told as such.
-        others: further folders of the data set, outside its own.
+        elsewhere: further folders of the data set, outside its own.
     """
     _tell_made(root, findings)
     holding: set[str] = set()
@@ -39,7 +39,7 @@ def tell_leftovers(
             holding.add(above)
             above = os.path.dirname(above)
     start = os.path.abspath(root)
-    folders = dict.fromkeys([start, *map(os.path.abspath, others)])
+    folders = dict.fromkeys([start, *map(os.path.abspath, elsewhere)])
     unused = chain.from_iterable(_unused(folder, findings.seen, holding) for folder in folders)
     for told, (path, is_folder) in enumerate(unused):
         if told == _LIMIT:

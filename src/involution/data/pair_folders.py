@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,9 @@ class _Folder(NamedTuple):
     depth: int
 
 
-def find_pairs(root: Path, findings: Findings) -> dict[str, PairFolders]:
+def find_pairs(
+    root: Path, findings: Findings, holds_labels: Callable[[Path], bool] | None = None
+) -> dict[str, PairFolders]:
     """The folders of each split by its name, or of ``all`` where no folder stands for a split.
 
     Names are read as words, in any case: images/train and labels/train, Train/Images and Train/Masks, train_images and
@@ -38,11 +40,15 @@ def find_pairs(root: Path, findings: Findings) -> dict[str, PairFolders]:
     Args:
         root: the data set's folder.
         findings: told what was recognised where the names are not the plain ones.
+        holds_labels: whether a folder has labels of the wanted kind; the others count where none has.
 
     Raises:
         DataError: where two folders could be the one of a split.
     """
     folders = list(_known(root))
+    labels = [item for item in folders if item.labels and not item.images]
+    if holds_labels is not None and (good := [item for item in labels if holds_labels(item.path)]):
+        folders = [item for item in folders if item not in labels or item in good]
     found: dict[str, PairFolders] = {}
     for split in (*SPLITS, None):
         fitting = [item for item in folders if item.split == split]

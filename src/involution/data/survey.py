@@ -450,8 +450,9 @@ def _duplicates(data: DataSet[Any], quick: bool) -> tuple[dict[str, list[str]], 
 def _both_names(one: tuple[Any, int], other: tuple[Any, int]) -> str:
     """The names of two images, with as many of their folders as tell them apart."""
     names = [short_name(*one), short_name(*other)]
-    if names[0] == names[1]:
-        paths = [item_name(*one), item_name(*other)]
+    paths = [item_name(*one), item_name(*other)]
+    # one file may be in two splits
+    if names[0] == names[1] and paths[0] != paths[1]:
         common = os.path.commonpath(paths)
         names = [Path(os.path.relpath(path, common)).as_posix() for path in paths]
     return " = ".join(names)

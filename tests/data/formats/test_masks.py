@@ -430,11 +430,14 @@ def test_lists_of_pascal_voc(tmp_path):
     lists = tmp_path / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     (lists / "default.txt").write_text("a\nb\nc\nd\ne\n")
+    # those of the boxes are no label maps
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "a.xml").write_text("<annotation/>")
     data = open_root(tmp_path, split_by="draw")
     assert data.findings.used == {"train": 4, "val": 1}
     assert data.findings.ignored == {
         "images outside the folders of the splits": ["JPEGImages/f.jpg"],
-        "folders": ["SegmentationObject/ (1 file)"],
+        "folders": ["Annotations/ (1 file)", "SegmentationObject/ (1 file)"],
     }
     (lists / "train.txt").write_text("a\nb\n")
     (lists / "val.txt").write_text("c\n")

@@ -7,6 +7,7 @@ import yaml
 
 from involution.data.errors import DataError
 from involution.data.registry import Options, open_data
+from involution.data.survey import survey
 
 LINES = "1 0.5 0.5 0.25 0.5\n0 0.1 0.2 0.3 0.2 0.3 0.6 0.1 0.6\n"
 
@@ -227,7 +228,9 @@ def test_two_images_of_one_name_share_no_labels(root):
 
 def test_the_same_images_in_both_splits_are_told(root):
     settings(root, train="images/train", val="images/train")
-    assert "val: images that are also in train: 3 (1.png, 2.png, 3.png)" in open_root(root).findings.notes
+    data = open_root(root)
+    assert "val: images that are also in train: 3 (1.png, 2.png, 3.png)" in data.findings.notes
+    assert "train/1.png = train/1.png" in survey(data, quick=True).duplicates["train and val"]
 
 
 @pytest.mark.parametrize(

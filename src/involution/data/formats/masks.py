@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ def _classes(root: Path, findings: Findings) -> tuple[list[str], dict[tuple[int,
 
 
 def _find(root: Path, options: Options, findings: Findings) -> dict[str, list[tuple[Path, Path]]]:
-    folders = find_pairs(root, findings)
+    folders = find_pairs(root, findings, _holds_images)
     whole = folders.get("all")
     lists = root / "ImageSets" / "Segmentation"
     if whole is not None and whole.labels is not None and lists.is_dir():
@@ -206,18 +205,17 @@ def _recognises(folder: Path) -> bool:
     if not any((folder / name).is_file() for name in _CLASS_FILES):
         return False
     try:
-        found = find_pairs(folder, Findings())
+        found = find_pairs(folder, Findings(), _holds_images)
     except DataError:
         return False
     pair = found.get("train") or found.get("all")
     # the labels of boxes lie in folders of the same names
-    return pair is not None and pair.labels is not None and any(_first_files(pair.labels))
+    return pair is not None and pair.labels is not None and _holds_images(pair.labels)
 
 
-def _first_files(folder: Path) -> Iterator[bool]:
-    """Whether each of the first files below a folder is an image by its name."""
-    for path in itertools.islice(folder.rglob("*"), 200):
-        yield path.suffix.lower() in EXTENSIONS
+def _holds_images(folder: Path) -> bool:
+    """Whether one of the first files below a folder is an image by its name."""
+    return any(path.suffix.lower() in EXTENSIONS for path in itertools.islice(folder.rglob("*"), 200))
 
 
 register(

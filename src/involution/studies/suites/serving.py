@@ -252,7 +252,11 @@ def _wrk(address: str, folder: Path, image: Path, clients: int, seconds: float) 
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StudyError(f"wrk failed: {(done.stderr or done.stdout).strip()[:200]}")
-    return read_wrk(done.stdout)
+    found = read_wrk(done.stdout)
+    # what is refused is not served
+    if 20 * found["refused"] > found["requests"]:
+        raise StudyError(f"{found['refused']} of {found['requests']} requests were refused")
+    return found
 
 
 def read_wrk(text: str) -> dict[str, Any]:

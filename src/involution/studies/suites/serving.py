@@ -6,6 +6,7 @@ weights as `involution export` writes it for ONNX Runtime; the image is a photog
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import re
@@ -38,15 +39,15 @@ _REQUESTS = 10_000
 _SERVERS = {"involution": "involution serve", "litserve": "LitServe"}
 # the image goes as it is; wrk's own body is text
 _SCRIPT = """wrk.method = "POST"
-wrk.headers["content-type"] = "application/octet-stream"
+wrk.headers["content-type"] = "{kind}"
 wrk.body = io.open("{image}", "rb"):read("*a")
 """
+_KINDS = {".jpg": "application/octet-stream", ".json": "application/json"}
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 # the smallest server of LitServe's documentation, around the same predictor
 _LITSERVE = """
-import sys
+import base64, sys
 import litserve
-from fastapi import Request
 from involution.engine.predictor import Encoded
 from involution.export.load import load_exported
 from involution.export.threads import use_threads
@@ -56,8 +57,8 @@ class Api(litserve.LitAPI):
         use_threads(int(sys.argv[3]))
         self.predictor = load_exported(sys.argv[1], "onnx")
 
-    async def decode_request(self, request: Request):
-        return Encoded("image", await request.body())
+    def decode_request(self, request):
+        return Encoded("image", base64.b64decode(request["image"]))
 
     def batch(self, inputs):
         return inputs
@@ -95,6 +96,11 @@ def _served(part: str, small: bool, seconds: float) -> Iterator[Row]:
         alone, best, rows = _in_process(file, image, seconds)
         if part == "involution":
             yield from rows
+        if part == "litserve":
+            # what LitServe takes unless it is told otherwise
+            image = image.with_suffix(".json")
+            content = base64.b64encode(image.with_suffix(".jpg").read_bytes()).decode()
+            image.write_text(f'{{"image": "{content}"}}', encoding="utf-8")
         with _server(part, folder, file) as (address, _):
             _wrk(address, folder, image, 1, 1)
             for clients in (1, 2) if small else _CLIENTS:
@@ -235,7 +241,7 @@ def _server(part: str, folder: Path, file: Path) -> Iterator[tuple[str, Any]]:
 
 def _wrk(address: str, folder: Path, image: Path, clients: int, seconds: float) -> dict[str, Any]:
     script = folder / "post.lua"
-    script.write_text(_SCRIPT.format(image=image), encoding="utf-8")
+    script.write_text(_SCRIPT.format(image=image, kind=_KINDS[image.suffix]), encoding="utf-8")
     duration = max(1, math.ceil(seconds))
     words = [
         "wrk",

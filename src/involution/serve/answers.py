@@ -15,7 +15,8 @@ class _Answer(BaseModel):
 
 class _Result(_Answer):
     notes: list[str] | None = Field(
-        None, description="what is worth knowing of how the image was read or seen; left out where there is nothing"
+        default=None,
+        description="what is worth knowing of how the image was read or seen; left out where there is nothing",
     )
 
 

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from explain_checkpoint import save_checkpoint
 from PIL import Image
 
@@ -115,6 +116,23 @@ def test_mistakes_are_told_in_one_line(here, capsys, words, message):
     assert message in error
     assert error.count("\n") == 1
     assert not list(here.glob("runs/explain/*"))
+
+
+def test_a_twin_that_is_none_is_told(here, capsys):
+    save_checkpoint("twin.ckpt", "rednet_nano_conv")
+    other = torch.load(save_checkpoint("other.ckpt"), weights_only=True)
+    other["involution"]["classes"] = ["x", "y", "z", "dog"]
+    torch.save(other, "other.ckpt")
+    for twin, said in (
+        ("twin.ckpt", ""),
+        ("a.ckpt", "a.ckpt is no convolution twin of rednet_nano: it has involutions\n"),
+        ("other.ckpt", "rednet_nano: it has involutions and was trained on other classes\n"),
+    ):
+        words = ["explain", "seven.png", "--checkpoint", "a.ckpt", "--what", "receptive-field", "--twin", twin]
+        assert main([*words, "--output", twin.partition(".")[0]]) == 0
+        error = capsys.readouterr().err
+        assert ("twin of" in error) == bool(said)
+        assert said in error
 
 
 def test_bad_files(here, capsys):

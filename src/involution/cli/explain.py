@@ -131,6 +131,13 @@ def run(args: Any) -> int:
     if what == ["animation"] and len(args.group or []) > 1:
         print(f"the animation shows group {args.group[0]} alone", file=sys.stderr)
     twin = Subject.from_checkpoint(twin_file, find_device(args.device)) if twin_file else None
+    if twin is not None and "receptive-field" in what:
+        unlike = ["has involutions"] if involution_layers(twin.network) else []
+        # a RedNet's weights alone have no names of classes
+        if subject.classes and twin.classes and set(subject.classes) != set(twin.classes):
+            unlike.append("was trained on other classes")
+        if unlike:
+            print(f"{twin_file} is no convolution twin of {subject.name}: it {' and '.join(unlike)}", file=sys.stderr)
     pictures = Pictures(
         folder=Path(args.output),
         layer=layer,

@@ -158,6 +158,7 @@ class Subject:
         untrained: Whether the weights are random.
         reading: How it wants its images read, as in the training.
         mismatch: What to say of an image that is of another kind than those of the training; nothing of others.
+        classes: Names of its classes, where they are known.
     """
 
     network: nn.Module
@@ -169,6 +170,7 @@ class Subject:
     untrained: bool = False
     reading: Reading = field(default_factory=Reading)
     mismatch: Callable[[Image], str] = lambda image: ""
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Subject:
@@ -209,6 +211,7 @@ class Subject:
             tuple(card.std),
             reading=predictor.reading,
             mismatch=lambda image: mismatch(card, image),
+            classes=tuple(card.classes),
         )
 
     @classmethod

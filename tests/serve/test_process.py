@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -14,6 +15,8 @@ from processes import descendants
 from serve_networks import command, png
 
 from involution.cli import main
+from involution.serve import supervisor
+from involution.serve.settings import Settings
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals")
 
@@ -35,6 +38,27 @@ def wait_for(condition, seconds=120):
 def ready(address):
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(f"{address}/health/ready", timeout=5).status_code == 200
+
+
+def test_a_worker_that_begins_with_another_file_is_told(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        supervisor._LOG, "warning", lambda event, extra: told.append((event, extra["fields"]["models"]))
+    )
+    file = tmp_path / "best.ckpt"
+    file.write_bytes(b"1")
+    serving = supervisor.Supervisor(Settings((("digits", str(file)), ("photos", "rednet50"))), print)
+    for content in (b"1", b"22"):
+        # as a training does
+        if file.read_bytes() != content:
+            file.write_bytes(content)
+        worker = supervisor._Worker()
+        worker.process = SimpleNamespace(pid=7)
+        worker.told, tell = multiprocessing.Pipe(duplex=False)
+        tell.send((supervisor.READY, ""))
+        serving._hear(worker)
+        assert worker.ready
+    assert told == [("other networks", ["digits"])]
 
 
 @posix

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -47,6 +47,21 @@ class Supervisor:
         self._workers = [_Worker() for _ in range(settings.workers)]
         self._context = multiprocessing.get_context("spawn")
         self._stopping = self._was_ready = False
+        self._stamps = self._now()
+
+    def _now(self) -> dict[str, tuple[int, int]]:
+        """Size and time of each network's file; a published name may be none."""
+        found = {}
+        for name, path in self._settings.models:
+            with suppress(OSError):
+                file = os.stat(path)
+                found[name] = (file.st_size, file.st_mtime_ns)
+        return found
+
+    def replaced(self) -> list[str]:
+        """Names of the networks whose file is another than when the server began."""
+        now = self._now()
+        return [name for name, stamp in self._stamps.items() if now.get(name, stamp) != stamp]
 
     def stop(self) -> None:
         """Let the workers work off what is there, and end; may be called by a signal's handler."""
@@ -110,6 +125,10 @@ class Supervisor:
         if what == READY:
             worker.ready = True
             _LOG.info("ready", extra={"fields": {"worker": worker.process.pid}})
+            if changed := self.replaced():
+                why = "files were replaced since the server began; other workers may still answer by the former ones"
+                fields = {"worker": worker.process.pid, "models": changed, "reason": why}
+                _LOG.warning("other networks", extra={"fields": fields})
         if what == FAILED:
             if not self._was_ready:
                 raise ServeError(message)

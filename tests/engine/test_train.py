@@ -230,6 +230,18 @@ def test_files_of_others_in_a_runs_folder_are_refused(make_config, name):
     assert file.read_text() == "precious"
 
 
+def test_a_resumed_run_tells_that_its_images_are_read_otherwise(make_config, capsys):
+    last = train(make_config(trainer__epochs=1), progress=False).last
+    told = []
+    for changes in ({}, {"data__crop_pct": 0.5}):
+        capsys.readouterr()
+        epochs = 2 + len(changes)
+        train(make_config(trainer__epochs=epochs, **changes), progress=False, resume=last)
+        told += [line for line in capsys.readouterr().err.splitlines() if "from here on" in line]
+    (line,) = told
+    assert line.startswith("warning: from here on with data.crop_pct 0.5 instead of ")
+
+
 def test_a_resumed_run_replaces_nothing_of_another_training(make_config, tmp_path):
     config = make_config(trainer__epochs=1)
     run = train(config, progress=False)

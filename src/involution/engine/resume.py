@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _KEPT = (
     "trainer.accumulate",
     "trainer.ema",
 )
+# where the images are and how they get here; that they are others is told by their names and contents
+_SAME_IMAGES = ("data.spec", "data.workers", "data.cache", "data.batch_size", "data.split_", "data.on_problem")
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,16 @@ def find_start(config: RunConfig, resume: str | os.PathLike[str] | None) -> Star
     if "loops" not in found:
         raise CheckpointError(f"{file} has the weights alone and can't be resumed: resume from {LAST} beside it")
     before = read_recipe(card, file, type(config))
+    changed = []
     for key in setting_names(type(config)):
         old, new = (attrgetter(key)(settings) for settings in (before, config))
         # a folder may have been moved
         if key.startswith(_KEPT) and old != new and not (resume == AUTO and key in ("name", "output")):
             raise ConfigError(f"a resumed run keeps its {key}: {file} has {old!r}, got {new!r}")
+        if key.startswith("data.") and not key.startswith(_SAME_IMAGES) and _plain(old) != _plain(new):
+            changed.append(f"{key} {_plain(new)} instead of {_plain(old)}")
+    if changed:
+        tell(f"warning: from here on with {', '.join(changed)}; figures before and after may not compare")
     _check_others(last.parent, card)
     if why:
         tell(f"warning: {why}")
@@ -89,6 +97,11 @@ def find_start(config: RunConfig, resume: str | os.PathLike[str] | None) -> Star
             copy_link(file, last)
             file = last
     return Start(file, found, card, place(found))
+
+
+def _plain(value: Any) -> str:
+    """A setting as JSON, for a file keeps tuples and numbered names in another way."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _check_others(folder: Path, card: ModelCard) -> None:

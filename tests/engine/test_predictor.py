@@ -11,6 +11,7 @@ from PIL import Image
 
 import involution.models  # noqa: F401  (registers RedNet)
 from involution.cli import main
+from involution.data.findings import Findings
 from involution.data.images import ImageError
 from involution.engine import ConfigError
 from involution.engine.checkpoint import ModelCard
@@ -202,6 +203,19 @@ def test_find_images_takes_files_folders_and_globs(folder):
     ]
     assert unmatched == [str(folder / "none*.png")]
     assert len(find_images([str(folder / "**" / "*.jpg")])[0]) == 3
+
+
+def test_label_maps_of_a_data_set_are_no_images(tmp_path):
+    for name in ("images/train/0.png", "images/val/1.png", "masks/train/0.png", "masks/val/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB" if name.startswith("images") else "L", (8, 8)).save(tmp_path / name)
+    assert len(find_images([tmp_path])[0]) == 4
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    findings = Findings()
+    files, _ = find_images([tmp_path], findings)
+    assert [str(file.relative_to(tmp_path)) for file in files] == ["images/train/0.png", "images/val/1.png"]
+    assert any(line.startswith("not used, label maps of a data set: 2 (") for line in findings.lines())
+    assert len(find_images([tmp_path / "masks"])[0]) == 2
 
 
 def test_results_as_json_and_csv(tmp_path, classifier):

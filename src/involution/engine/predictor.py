@@ -422,6 +422,21 @@ def _read(
         return name, SkippedImage(name, str(error).removeprefix(printable(f"{name}: ")), error.kind)
 
 
+def _photos_below(folder: Path, findings: Findings | None) -> list[Path]:
+    """All image files below a folder, without the label maps where it is a data set of such."""
+    from involution.data.pair_folders import find_pairs
+    from involution.data.registry import formats
+
+    found = list(images_below(folder, findings))
+    if not any(one.name == "masks" and one.recognises(folder) for one in formats("segment")):
+        return found
+    labels = {pair.labels for pair in find_pairs(folder, Findings()).values()} - {None}
+    maps = [file for file in found if not labels.isdisjoint(file.parents)]
+    if findings is not None and maps:
+        findings.ignore("label maps of a data set", *maps)
+    return [file for file in found if labels.isdisjoint(file.parents)]
+
+
 def drawn_factor(height: int, width: int) -> int:
     """By how much a small image is enlarged before something is drawn on it; one side of a narrow one stays small."""
     return max(1, min(round(480 / min(height, width)), 2000 // max(height, width)))
@@ -432,7 +447,7 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
 
     A folder stands for all image files in and below it, by their content and sorted; a file is taken whatever it
     holds; anything else is a glob pattern (`**` for all folders below). The sources keep their order, and a
-    file that appears twice is taken once.
+    file that appears twice is taken once. The label maps of a data set are no images.
 
     Args:
         sources: files, folders and patterns.
@@ -448,7 +463,7 @@ def find_images(sources: Iterable[str | Path], findings: Findings | None = None)
         path = Path(source)
         # an existing name is that file, even if it contains brackets or stars
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(source), recursive=True))]
-        found = [file for match in matches for file in (images_below(match, findings) if match.is_dir() else [match])]
+        found = [file for match in matches for file in (_photos_below(match, findings) if match.is_dir() else [match])]
         ours = [file for file in found if is_ours(file)]
         if path.is_file():
             named += ours

@@ -245,7 +245,7 @@ def optimize_for_inference(model: nn.Module) -> InferenceReport:
             # the fused operator takes the span's parameters itself
             span = isinstance(parent, KernelGenerator) and name == "span"
             if id(layer) in alone and not span and _convertible(layer):
-                made = parent._modules[name] = FusedConv2d.of(layer)  # type: ignore[arg-type]
+                made = parent._modules[name] = FusedConv2d.of(layer)
                 paths[id(made)] = f"{prefix}.{name}" if prefix else name
     report.convolutions += paths.values()
     for prefix, parent in modules:
@@ -254,9 +254,9 @@ def optimize_for_inference(model: nn.Module) -> InferenceReport:
                 layer.relu = True
                 parent._modules[act] = nn.Identity()
         for name, block in parent._modules.items():
-            made = _residual(block) if id(block) in alone else None
-            if made is not None:
-                parent._modules[name] = made
+            residual = _residual(block) if id(block) in alone else None
+            if residual is not None:
+                parent._modules[name] = residual
                 report.blocks.append(f"{prefix}.{name}" if prefix else name)
     report.relus += (paths[id(m)] for m in model.modules() if isinstance(m, FusedConv2d) and m.relu and id(m) in paths)
     model.requires_grad_(False)
@@ -332,5 +332,5 @@ def _residual(block: nn.Module | None) -> FusedResidual | None:
         if type(layer) not in (FusedConv2d, Involution2d) or not (_is_relu(act) or absorbed):
             return None
     for layer in layers.values():
-        layer.relu = True  # type: ignore[union-attr, assignment]
+        layer.relu = True  # type: ignore[union-attr]
     return FusedResidual(layers, modules.get("downsample"))  # type: ignore[arg-type]

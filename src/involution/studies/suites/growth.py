@@ -90,7 +90,7 @@ def _rows(axis: _Axis, value: int, case: _Case, settings: Any) -> Iterator[Row]:
     before = torch.get_num_threads()
     torch.set_num_threads(case.threads or before)
     try:
-        columns = {"measure": axis.title, "layer": case.shape, "batch": case.batch, "dtype": "float32"}
+        columns: dict[str, Any] = {"measure": axis.title, "layer": case.shape, "batch": case.batch, "dtype": "float32"}
         columns |= {"value": value**axis.power, "serving": serving("dynamic_involution2d", "cpu").kernel}
         columns |= {"threads": torch.get_num_threads()}
         for fused in (True, False):
@@ -106,7 +106,7 @@ def _rows(axis: _Axis, value: int, case: _Case, settings: Any) -> Iterator[Row]:
                 bound = {name: partial(call, fused, case, tensors) for name, call in candidates.items()}
                 if case.holds(False, True) < 2**28:
                     _check(fused, case, tensors)
-                how = {"seconds": settings.seconds, "rounds": settings.rounds, "warm": case.size < 448}
+                how: dict[str, Any] = {"seconds": settings.seconds, "rounds": settings.rounds, "warm": case.size < 448}
                 yield from measure(bound, next(iter(bound)), **how, **columns)
     finally:
         torch.set_num_threads(before)
@@ -131,7 +131,7 @@ def _tensors(case: _Case, fused: bool) -> tuple[Tensor, ...]:
     return x, image(case.groups * case.kernel**2).unflatten(1, taps), grad
 
 
-def _form(fused: bool, case: _Case, *tensors: Tensor) -> Tensor:
+def _form(fused: bool, case: _Case, *tensors: Any) -> Tensor:
     padding = (case.kernel - 1) // 2
     return dynamic_involution2d(*tensors, 1, padding) if fused else involution2d(*tensors, None, 1, padding)
 

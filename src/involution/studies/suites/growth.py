@@ -132,8 +132,8 @@ def _tensors(case: _Case, fused: bool) -> tuple[Tensor, ...]:
 
 
 def _form(fused: bool, case: _Case, *tensors: Any) -> Tensor:
-    padding = (case.kernel - 1) // 2
-    return dynamic_involution2d(*tensors, 1, padding) if fused else involution2d(*tensors, None, 1, padding)
+    options: dict[str, Any] = {"padding": (case.kernel - 1) // 2}
+    return dynamic_involution2d(*tensors, **options) if fused else involution2d(*tensors, **options)
 
 
 def _call(backward: bool, fused: bool, case: _Case, tensors: Sequence[Tensor]) -> Any:

@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,6 +74,14 @@ def why_not() -> str | None:
     return None
 
 
+def torch_folder() -> Path:
+    """Return the folder of the installed torch."""
+    spec = find_spec("torch")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
 class BuildNative(build_ext):
     """Compile each instruction set's file with its own flags, once for all libraries."""
 
@@ -101,43 +109,40 @@ class BuildNative(build_ext):
     def _build(self, extension: Extension) -> None:
         path = Path(self.get_ext_fullpath(extension.name))
         path.parent.mkdir(parents=True, exist_ok=True)
-        objects = [*self._kernels]
+        objects = [file for name in instruction_sets() for file in self._compiled["csrc/sets/set.cpp", name].result()]
+        used = ("csrc/dispatch.cpp", "all" if extension.sources[0] == REGISTER else "inference")
+        objects += self._compiled[used].result()
         if extension.name == KERNELS:
             # the C++ of OpenVINO has no stable ABI: the rest is compiled where it is used
-            objects += self._compile("csrc/dispatch.cpp", "inference", ["-DINVOLUTION_INFERENCE"])
             # with what an older compiler's libgcc may not have
             libgcc = ["-lgcc"] if sys.platform == "linux" else []
             self.spawn([*self.compiler.linker_so[:1], "-r", "-nostdlib", *objects, *libgcc, "-o", str(path)])
             for source in OPENVINO_SOURCES:
                 self.copy_file(os.path.join("csrc", source), str(path.parent / source))
             return
-        source = extension.sources[0]
+        objects += self._compiled[extension.sources[0], "all"].result()
         if extension.name == ONNXRUNTIME:
-            objects += self._compile("csrc/dispatch.cpp", "inference", ["-DINVOLUTION_INFERENCE"])
-            objects += self._compile(source, "all", [])
             self.compiler.link_shared_object(objects, str(path), extra_postargs=[USED_ALONE], target_lang="c++")
             return
-        spec = find_spec("torch")
-        assert spec is not None
-        assert spec.origin is not None
-        torch = Path(spec.origin).parent
-        objects += self._compile("csrc/dispatch.cpp", "all", [])
-        objects += self._compile(source, "all", ["-isystem", str(torch / "include")])
         self.compiler.link_shared_object(
             objects,
             str(path),
             libraries=["torch", "torch_cpu", "c10"],
-            library_dirs=[str(torch / "lib")],
+            library_dirs=[str(torch_folder() / "lib")],
             target_lang="c++",
         )
 
     @cached_property
-    def _kernels(self) -> list[str]:
-        """The objects of all instruction sets."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            sets = instruction_sets().items()
-            built = pool.map(lambda found: self._compile("csrc/sets/set.cpp", *found), sets)
-            return [file for files in built for file in files]
+    def _compiled(self) -> dict[tuple[str, str], Future[list[str]]]:
+        """The objects of each source and name, all compiled side by side, those that take longest first."""
+        compiles = [("csrc/sets/set.cpp", *found) for found in instruction_sets().items()]
+        if WANTED != "runtimes":
+            compiles += [(REGISTER, "all", ["-isystem", str(torch_folder() / "include")])]
+            compiles += [("csrc/dispatch.cpp", "all", [])]
+        compiles += [("csrc/register_onnxruntime.cpp", "all", [])]
+        compiles += [("csrc/dispatch.cpp", "inference", ["-DINVOLUTION_INFERENCE"])]
+        pool = ThreadPoolExecutor(os.cpu_count())
+        return {(source, name): pool.submit(self._compile, source, name, flags) for source, name, flags in compiles}
 
     def _compile(self, source: str, name: str, flags: list[str]) -> list[str]:
         """Return the objects of a source; `name` is that of the folder and of the instruction set."""
@@ -163,12 +168,13 @@ if reason and MUST:
     raise SystemExit(f"INVOLUTION_BUILD_NATIVE={WANTED}, but {reason}")
 if reason:
     print(f"involution's C++ kernels are left out: {reason}", file=sys.stderr)
+REGISTER = "csrc/register.cpp"
 NATIVE = "involution.export.native"
 ONNXRUNTIME, KERNELS = f"{NATIVE}.libinvolution_onnxruntime", f"{NATIVE}.kernels"
 # what `involution.export` compiles with the kernels for the installed OpenVINO
 OPENVINO_SOURCES = ("problem.h", "node.h", "register_openvino.cpp")
 sources = {
-    **({} if WANTED == "runtimes" else {"involution.ops.libinvolution_cpu": "csrc/register.cpp"}),
+    **({} if WANTED == "runtimes" else {"involution.ops.libinvolution_cpu": REGISTER}),
     ONNXRUNTIME: "csrc/register_onnxruntime.cpp",
     KERNELS: "csrc/dispatch.cpp",
 }

@@ -60,7 +60,7 @@ def loops() -> Iterator[Loop]:
         yield tile("gradient of the input, taps innermost", "column", taps, targets, low, high)
     for taps in 4, 3:
         yield tile("gradient of the input of stride 2, taps innermost", "column2", taps, 14, 0, 0)
-    yield Loop("generation", "14 pixels, 2 vectors of taps", "generate_panels<float, 2>", 28)
+    yield Loop("generation", "14 pixels, 2 vectors of taps", "generate_panels<float, 2, float>", 28)
 
 
 def compiled(compiler: str, folder: Path, every: list[Loop]) -> str:

@@ -44,11 +44,16 @@ INVOLUTION_INLINE Reads reads_of(const Axis& a, int64_t target) {
 // only those inside
 INVOLUTION_INLINE Reads inside(Reads r, int64_t sources) {
   int64_t begin = 0, end = r.count;
-  // the usual step, without divisions
+  // the usual steps, without divisions
   if (r.source_step == 1) {
     begin = most<int64_t>(0, -r.source);
     end = least(end, sources - r.source);
     return {most<int64_t>(0, end - begin), r.source + begin, 1, r.map + begin * r.map_step, r.map_step};
+  }
+  if (r.source_step == -1) {
+    begin = most<int64_t>(0, r.source - sources + 1);
+    end = least(end, r.source + 1);
+    return {most<int64_t>(0, end - begin), r.source - begin, -1, r.map + begin * r.map_step, r.map_step};
   }
   if (r.source_step > 0) {
     begin = most<int64_t>(0, ceil_div(-r.source, r.source_step));

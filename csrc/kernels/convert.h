@@ -4,6 +4,10 @@
 #include "../problem.h"
 #include "simd.h"
 
+#if defined(__AVX512F__)
+#include <cpuid.h>
+#endif
+
 namespace involution {
 namespace {
 
@@ -253,6 +257,38 @@ INVOLUTION_INLINE void transpose(V (&rows)[N]) {
 template <class V, int... I>
 INVOLUTION_INLINE auto joined(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, I...);
+}
+
+// Whether this set has the instruction that multiplies bfloat16, two products in each lane, and whether the processor
+// has it. It is no set of its own, since little depends on it.
+#if defined(__AVX512F__)
+constexpr bool kPairs = true;
+
+inline bool multiplies_pairs() {
+  // __builtin_cpu_supports wants a symbol for it that not every libgcc has
+  static const bool found = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
+  }();
+  return found;
+}
+#else
+constexpr bool kPairs = false;
+
+constexpr bool multiplies_pairs() { return false; }
+#endif
+
+// sum + x[1] · w[1] + x[0] · w[0], x being two elements in each lane and w two neighbours in memory
+template <class V>
+INVOLUTION_INLINE void add_pair([[maybe_unused]] Native<float>& sum, [[maybe_unused]] V x,
+                                [[maybe_unused]] const BFloat16* w) {
+#if defined(__AVX512F__)
+  struct __attribute__((packed, may_alias)) Pair {
+    uint32_t both;
+  };
+  // in assembly, as the set is compiled without it
+  asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(x), "m"(*reinterpret_cast<const Pair*>(w)));
+#endif
 }
 
 // four neighbours of each of Lanes / 4 rows, `row` elements apart

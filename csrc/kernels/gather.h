@@ -27,7 +27,7 @@ struct Finish {
 template <class T>
 using GeneratorOf = std::conditional_t<std::is_same_v<T, UInt8>, QuantisedGenerator, Generator<T>>;
 
-template <class T, bool Transposed>
+template <class T, bool Transposed, class G = GeneratorOf<T>>
 class Gather {
   using A = typename Arithmetic<T>::type;
   static constexpr int L = kLanes<A>;
@@ -35,11 +35,12 @@ class Gather {
   static constexpr int64_t kKept = 4;
   // float16 always runs on widened copies, bfloat16 where its kernels are not specialised
   static constexpr bool kDirect = !std::is_same_v<T, Half>;
+  // what directly reads sources, and the map as it is stored
+  using Stored = std::conditional_t<std::is_same_v<T, BFloat16> && !Transposed && kPairs, Pairs, T>;
 
  public:
   // with a generator the problem's map has no memory: its rows are generated in scratch, pixel by pixel
-  Gather(const Problem& p, const Parallel& parallel, const GeneratorOf<T>* generator = nullptr,
-         const Finish<A>& finish = {})
+  Gather(const Problem& p, const Parallel& parallel, const G* generator = nullptr, const Finish<A>& finish = {})
       : source_(Transposed ? p.output : p.input),
         target_(Transposed ? p.input : p.output),
         map_(p.map),
@@ -56,7 +57,7 @@ class Gather {
     direct_rows_ = most<int64_t>(1, least(target_.size[3], direct_rows_));
     parts_ = least(map_.size[1], ceil_div(8 * parallel.threads * direct_rows_, rows));
     if (generator_ != nullptr) {
-      map_pitch_ = GeneratorOf<T>::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
+      map_pitch_ = G::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
       const int64_t strides[8] = {0, group_taps_, 0, map_.size[4], 1, 0, 0, map_pitch_};
       for (int i = 0; i < 8; ++i) map_.stride[i] = strides[i];
     }
@@ -64,9 +65,13 @@ class Gather {
       axis_[i] = {target_.size[2 + i], source_.size[2 + i], map_.size[2 + i],   p.stride[i],
                   p.padding[i],        p.dilation[i],       map_.stride[5 + i], map_.stride[2 + i]};
     }
+    // where the map's pixels are neighbours a thread follows a group's taps from row to row
+    by_group_ = generator_ == nullptr && axis_[2].map_pixel == 1;
     columns_ = axis_[2];
     // a row of a map of half type is read from scratch as well, in its own order
-    convert_map_ = sizeof(T) != sizeof(A) && generator_ == nullptr;
+    paired_ = std::is_same_v<Stored, Pairs> && multiplies_pairs() && direct_ && generator_ == nullptr &&
+              axis_[2].map_tap == 1;
+    convert_map_ = sizeof(T) != sizeof(A) && generator_ == nullptr && !paired_;
     taps_inside_ = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
     if (convert_map_) {
       columns_.map_tap = taps_inside_ ? 1 : map_.size[7];
@@ -80,7 +85,11 @@ class Gather {
               target_.stride[0] % line == 0 && target_.stride[2] % line == 0 && target_.stride[3] % line == 0 &&
               target_.stride[4] % line == 0;
     if constexpr (kDirect) {
-      if (direct_) direct_passes_ = passes<T>(source_.stride[4], target_.stride[4]);
+      if (paired_) {
+        stored_passes_ = passes<Stored>(source_.stride[4], target_.stride[4]);
+      } else if (direct_) {
+        direct_passes_ = passes<T>(source_.stride[4], target_.stride[4]);
+      }
     }
     if (!direct_) packed_passes_ = passes<A>(L, L);
   }
@@ -98,10 +107,8 @@ class Gather {
     int64_t group_work = axis_[2].targets * group_taps_ * chunks;
     if (generator_ != nullptr) group_work += axis_[2].targets * group_taps_ * generator_->features() / L;
     if (direct_) {
-      // where the map's pixels are neighbours a thread follows a group's taps from row to row
-      const bool by_group = generator_ == nullptr && axis_[2].map_pixel == 1;
       const int64_t share = ceil_div(rows * parts_, 4 * parallel_.threads);
-      const int64_t band = by_group ? least(axis_[1].targets, least(kDirectRows, share)) : direct_rows_;
+      const int64_t band = by_group_ ? least(axis_[1].targets, least(kDirectRows, share)) : direct_rows_;
       const int64_t bands = ceil_div(axis_[1].targets, band);
       const int64_t tasks = target_.size[0] * axis_[0].targets * bands * parts_;
       const int64_t grain = ceil_div(kGrainWork * parts_, group_work * map_.size[1] * band + 1);
@@ -205,6 +212,8 @@ class Gather {
       one.map_row = r.map_row;
       one.map = r.map + p.map;
       one.target = r.target + p.target;
+      one.blocks = r.blocks;
+      one.map_block = r.map_block;
       one.scale = r.scale;
       one.shift = r.shift;
       p.function(one);
@@ -223,45 +232,57 @@ class Gather {
                                       scratch<A>((y1 - y0) * width * map_pitch_), map_pitch_);
       for (int64_t y = y0; y < y1; ++y, map += width * map_pitch_) {
         const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
-        for (int64_t g = first; g < last; ++g) {
-          direct_row(n, z, y, g, planes, rows, map + (g - first) * group_taps_ + planes.map + rows.map);
-        }
+        direct_row(direct_passes_, n, z, y, first, last, planes, rows, map + planes.map + rows.map);
       }
       return;
     }
     A* copy = convert_map_ ? scratch<A>(group_taps_ * map_.size[7]) : nullptr;
-    for (int64_t g = first; g < last; ++g) {
+    const int64_t step = by_group_ || convert_map_ ? 1 : last - first;
+    for (int64_t g = first; g < last; g += step) {
       for (int64_t y = y0; y < y1; ++y) {
         const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
         const T* map = map_at(n, g) + planes.map + rows.map;
         if constexpr (sizeof(T) == sizeof(A)) {
-          direct_row(n, z, y, g, planes, rows, map);
-        } else {
+          direct_row(direct_passes_, n, z, y, g, g + step, planes, rows, map);
+        } else if constexpr (std::is_same_v<Stored, Pairs>) {
+          if (paired_) {
+            direct_row(stored_passes_, n, z, y, g, g + step, planes, rows, map);
+            continue;
+          }
+        }
+        if constexpr (sizeof(T) != sizeof(A)) {
           convert_map(map, planes, rows, copy);
-          direct_row(n, z, y, g, planes, rows, copy);
+          direct_row(direct_passes_, n, z, y, g, g + step, planes, rows, copy);
         }
       }
     }
   }
 
-  void direct_row(int64_t n, int64_t z, int64_t y, int64_t g, const Reads& planes, const Reads& rows,
-                  const A* map) const {
-    Row<T> r{};
+  // of groups [first, last)
+  template <class U>
+  void direct_row(const Passes<U>& all, int64_t n, int64_t z, int64_t y, int64_t first, int64_t last,
+                  const Reads& planes, const Reads& rows, const typename Row<U>::Map* map) const {
+    const int64_t chunks = group_width_ / L, map_group = generator_ != nullptr ? group_taps_ : map_.stride[1];
+    const bool whole = chunks == 1;
+    Row<U> r{};
+    r.blocks = whole ? last - first : chunks;
+    r.map_block = whole ? map_group : 0;
     r.planes = planes.count;
     r.source_plane = planes.source_step * source_.stride[2];
     r.rows = rows.count;
     r.source_row = rows.source_step * source_.stride[3];
     r.ahead = near_ ? 0 : Transposed ? -r.source_row : r.rows * r.source_row;
     set_map(r, planes, rows, map);
-    for (int64_t c = g * group_width_; c < (g + 1) * group_width_; c += L) {
+    for (int64_t g = first; g < last; g += whole ? r.blocks : 1, r.map += map_group) {
+      const int64_t c = g * group_width_;
       r.source = source_at(n, c, planes.source, rows.source);
       r.target = target_at(n, c, z, y);
-      if constexpr (kDirect) row(direct_passes_, r, c, source_.stride[4], target_.stride[4]);
+      if constexpr (kDirect) row(all, r, c, source_.stride[4], target_.stride[4]);
     }
   }
 
   template <class U>
-  void set_map(Row<U>& r, const Reads& planes, const Reads& rows, const A* map) const {
+  void set_map(Row<U>& r, const Reads& planes, const Reads& rows, const typename Row<U>::Map* map) const {
     r.map = map;
     r.map_plane = planes.map_step;
     r.map_row = rows.map_step;
@@ -355,6 +376,7 @@ class Gather {
         r.source_row = rows.source_step * width * L;
         set_map(r, planes, rows, map);
         r.target = out + (y - y0) * out_width * L;
+        r.blocks = 1;
         row(packed_passes_, r, channel, L, L);
       }
       unpack_plane(out, target_at(n, channel, z, y0), y1 - y0, lanes);
@@ -420,16 +442,17 @@ class Gather {
   Activation source_, target_;
   Map map_;
   const A zero_;
-  const GeneratorOf<T>* generator_;
+  const G* generator_;
   const Finish<A> finish_;
   const Parallel& parallel_;
   Axis axis_[3];
   // the last axis with the strides of the map that the row kernel reads
   Axis columns_;
   Passes<T> direct_passes_;
+  Passes<Stored> stored_passes_;
   Passes<A> packed_passes_;
   int64_t parts_, direct_rows_, group_width_, group_taps_, map_pitch_ = 0;
-  bool direct_, convert_map_, taps_inside_, near_, stream_;
+  bool direct_, by_group_, paired_, convert_map_, taps_inside_, near_, stream_;
 };
 
 template <bool Transposed>
@@ -437,12 +460,12 @@ void gather(const Problem& p, const Parallel& parallel) {
   with_type(p.type, [&](auto type) { Gather<decltype(type), Transposed>(p, parallel).run(); });
 }
 
-template <class T>
+template <class T, class G = GeneratorOf<T>>
 void generated_gather(const Problem& p, const Span& span, const Epilogue& e, const Parallel& parallel) {
   using A = typename Arithmetic<T>::type;
   // the type of the epilogue's numbers
   using E = std::conditional_t<std::is_same_v<T, UInt8>, A, T>;
-  GeneratorOf<T> generator(span);
+  G generator(span);
   generator.prepare(parallel);
   Finish<A> finish;
   Scratch memory;
@@ -456,10 +479,15 @@ void generated_gather(const Problem& p, const Span& span, const Epilogue& e, con
     }
     finish = {scale, shift, e.relu};
   }
-  Gather<T, false>(p, parallel, &generator, finish).run();
+  Gather<T, false, G>(p, parallel, &generator, finish).run();
 }
 
 void dynamic_forward(const Problem& p, const Span& span, const Epilogue& e, const Parallel& parallel) {
+  if constexpr (kPairs) {
+    if (p.type == Type::bf16 && multiplies_pairs()) {
+      return generated_gather<BFloat16, Generator<BFloat16, true>>(p, span, e, parallel);
+    }
+  }
   with_type(p.type, [&](auto type) { generated_gather<decltype(type)>(p, span, e, parallel); });
 }
 

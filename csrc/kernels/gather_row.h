@@ -1,4 +1,4 @@
-// The loop nest of both gathers: a row of targets × a cache line of channels.
+// The loop nest of both gathers: a row of targets × cache lines of channels, one after the other.
 //
 //   target[t, lane] = Σ_{plane, row, m} map[t, plane, row, m] · source[plane, row, t·S + m, lane]
 //
@@ -11,22 +11,33 @@
 namespace involution {
 namespace {
 
+// in place of bfloat16 where the map is bfloat16, too, and its taps are neighbours: see PairColumns
+struct Pairs {};
+template <>
+struct Arithmetic<Pairs> {
+  using type = float;
+};
+
 // T is the type in storage of sources and targets, A the arithmetic one and the map's
 template <class T>
 struct Row {
   using A = typename Arithmetic<T>::type;
+  using Stored = std::conditional_t<std::is_same_v<T, Pairs>, BFloat16, T>;
+  using Map = std::conditional_t<std::is_same_v<T, Pairs>, BFloat16, A>;
   // of the first plane and row, column 0; may point outside, where nothing is read
-  const T* source;
+  const Stored* source;
   int64_t planes, source_plane, map_plane;
   int64_t rows, source_row, map_row;
   int64_t column;
   // columns inside the source
   int64_t low, high;
-  const A* map;
+  const Map* map;
   int64_t map_target, map_tap;
-  T* target;
+  Stored* target;
   int64_t target_step, count;
-  // of this cache line of channels; null without an epilogue
+  // cache lines of channels, one beside the other, and the step from the map of one to that of the next
+  int64_t blocks, map_block;
+  // of the first of them; null without an epilogue
   const A *scale, *shift;
   bool relu;
   // of 8 bits: the level that means 0
@@ -136,6 +147,101 @@ struct Columns {
   }
 };
 
+// One source row of bfloat16 into N targets, K and S known, as Columns: taps 2i and 2i + 1 are multiplied in one
+// instruction, the map being read as it is stored. The last tap, and one whose other is outside, are widened.
+template <int K, int S, int N, int Low, int High>
+struct PairColumns {
+  static constexpr int kCount = (N - 1) * S + K;
+  static constexpr bool kKnown = Low >= 0;
+  using Column = Bits32<kNativeLanes<float>>;
+
+  Block<float> (&sum)[N];
+  const BFloat16* source;
+  const int64_t column;
+  const int64_t low, high;
+  // where the next target's elements begin
+  const BFloat16* next;
+  const int64_t map_target;
+  const BFloat16* element[N];
+  // of the column that is added, in the lower half of each lane
+  Column here;
+
+  template <int C>
+  INVOLUTION_INLINE bool inside() const {
+    if constexpr (C < 0 || C >= kCount) {
+      return false;
+    } else if constexpr (kKnown) {
+      return C >= Low && C < kCount - High;
+    } else {
+      return C >= low && C < high;
+    }
+  }
+
+  INVOLUTION_INLINE static Column column_at(const BFloat16* from) {
+    Bits16<kNativeLanes<float>> bits;
+    std::memcpy(&bits, from, sizeof(bits));
+    return __builtin_convertvector(bits, Column);
+  }
+
+  // the first or second of two elements
+  template <bool Second>
+  INVOLUTION_INLINE static Native<float> widened(const BFloat16* pair) {
+    uint32_t bits;
+    std::memcpy(&bits, pair, sizeof(bits));
+    const Column both = Column{} + bits;
+    return reinterpret_cast<Native<float>>(Second ? both & 0xffff0000 : both << 16);
+  }
+
+  template <int C, int t>
+  INVOLUTION_INLINE void add(Column pair, Native<float> x, bool before, bool after) {
+    constexpr int m = C - t * S;
+    Native<float>& to = sum[t].part[0];
+    if constexpr (m % 2 == 0 && m + 1 < K) {
+      if (after) {
+        add_pair(to, pair, element[t] + m);
+      } else {
+        to += x * widened<false>(element[t] + m);
+      }
+    } else if (m % 2 == 0 || !before) {
+      to += x * widened<true>(element[t] + m - 1);
+    }
+  }
+
+  template <int C, int First, int... I>
+  INVOLUTION_INLINE void into(std::integer_sequence<int, I...>) {
+    if (!inside<C>()) return;
+    const bool before = inside<C - 1>(), after = inside<C + 1>();
+    if (!before) here = column_at(source);
+    const Column following = after ? column_at(source + column) : Column{};
+    const Column pair = here | following << 16;
+    const auto x = reinterpret_cast<Native<float>>(here << 16);
+    (add<C, First + I>(pair, x, before, after), ...);
+    here = following;
+  }
+
+  template <int C>
+  INVOLUTION_INLINE void one() {
+    constexpr int first = C < K ? 0 : (C - K) / S + 1;
+    constexpr int last = least(C / S, N - 1);
+    if constexpr (C % S == 0 && C / S < N) {
+      element[C / S] = next;
+      next += map_target;
+      opaque(next);
+    }
+    into<C, first>(std::make_integer_sequence<int, last - first + 1>());
+    if constexpr (!kKnown || (C >= Low && C < kCount - High)) {
+      source += column;
+      opaque(source);
+    }
+  }
+
+  template <int... C>
+  INVOLUTION_INLINE void all(std::integer_sequence<int, C...>) {
+    if constexpr (Low > 0) source += Low * column;
+    (one<C>(), ...);
+  }
+};
+
 template <class T, int N, class A>
 INVOLUTION_INLINE void any_columns(Block<A> (&sum)[N], const Row<T>& r, const T* source, const A* map, int64_t low,
                                    int64_t high) {
@@ -151,11 +257,11 @@ INVOLUTION_INLINE void any_columns(Block<A> (&sum)[N], const Row<T>& r, const T*
 
 // Prefetches an upcoming tile's part of the map into the second-level cache: the map is read once, in more streams than
 // the hardware can follow. One tile ahead is too late if each tap is a separate stream.
-template <class T, int K, int N, class A>
-INVOLUTION_INLINE void prefetch_map(const Row<T>& r, const A* map, int64_t row) {
+template <class T, int K, int N, class M>
+INVOLUTION_INLINE void prefetch_map(const Row<T>& r, const M* map, int64_t row) {
   if (r.map_target > kLine) {
     // a line holds two kernel rows of a target, unless these lie in other pixels as in the gradient of the input
-    if (row % 2 != 0 && r.map_row > 0 && r.map_row < kLine) return;
+    if (row % (8 / int64_t(sizeof(M))) != 0 && r.map_row > 0 && r.map_row < kLine) return;
     for (int t = N; t < 2 * N; ++t) __builtin_prefetch(map + t * r.map_target, 0, 2);
   } else {
     for (int m = 0; m < K; ++m) __builtin_prefetch(map + m * r.map_tap + 2 * N * r.map_target, 0, 2);
@@ -173,23 +279,29 @@ INVOLUTION_INLINE void finish(Block<A>& sum, const Block<A>& scale, const Block<
 
 // K = 0: the sizes given at run time
 template <class T, int K, int S, int N, int Low, int High, Order O>
-__attribute__((noinline)) void tile(const Row<T>& r, int64_t t) {
+INVOLUTION_INLINE void tile_block(const Row<T>& r, int64_t t, int64_t block) {
   using A = typename Arithmetic<T>::type;
+  const int64_t channel = block * kLanes<A>;
   Block<A> sum[N];
   unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA { clear(sum[i]); });
   const int64_t first = t * r.stride;
   const int64_t low = r.low - first, high = r.high - first;
   for (int64_t plane = 0; plane < r.planes; ++plane) {
-    const T* source = r.source + plane * r.source_plane + first * r.column;
-    const A* map = r.map + plane * r.map_plane + t * r.map_target;
+    const auto* source = r.source + channel + plane * r.source_plane + first * r.column;
+    const auto* map = r.map + block * r.map_block + plane * r.map_plane + t * r.map_target;
     for (int64_t row = 0; row < r.rows; ++row) {
       if constexpr (K > 0) {
         if constexpr (N == kTile) {
           if (r.prefetch) prefetch_map<T, K, N>(r, map, row);
         }
-        Columns<T, K, S, N, Low, High, O> columns{sum, source,       r.column,  low,    high,
-                                                  map, r.map_target, r.map_tap, r.zero, {}};
-        columns.all(std::make_integer_sequence<int, (N - 1) * S + K>());
+        constexpr auto every = std::make_integer_sequence<int, (N - 1) * S + K>();
+        if constexpr (std::is_same_v<T, Pairs>) {
+          PairColumns<K, S, N, Low, High>{sum, source, r.column, low, high, map, r.map_target, {}, {}}.all(every);
+        } else {
+          Columns<T, K, S, N, Low, High, O> columns{sum, source,       r.column,  low,    high,
+                                                    map, r.map_target, r.map_tap, r.zero, {}};
+          columns.all(every);
+        }
       } else {
         any_columns<T, N>(sum, r, source, map, low, high);
       }
@@ -198,12 +310,12 @@ __attribute__((noinline)) void tile(const Row<T>& r, int64_t t) {
     }
   }
   if constexpr (N == kTile && K > 0) {
-    const T* at = r.source + r.ahead + (first + (K - 1) / 2) * r.column;
+    const auto* at = r.source + channel + r.ahead + (first + (K - 1) / 2) * r.column;
     for (int i = 0; i < N * S && r.ahead != 0; ++i) __builtin_prefetch(at + i * r.column, 0, 2);
   }
-  T* target = r.target + t * r.target_step;
+  auto* target = r.target + channel + t * r.target_step;
   if (r.scale != nullptr) {
-    const Block<A> scale = load_block(r.scale), shift = load_block(r.shift);
+    const Block<A> scale = load_block(r.scale + channel), shift = load_block(r.shift + channel);
     unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA { finish(sum[i], scale, shift, r.relu); });
   }
   if constexpr (sizeof(T) == sizeof(A)) {
@@ -219,15 +331,21 @@ __attribute__((noinline)) void tile(const Row<T>& r, int64_t t) {
   });
 }
 
+// all blocks: what is the same for them is worked out once
+template <class T, int K, int S, int N, int Low, int High, Order O>
+__attribute__((noinline)) void tile(const Row<T>& r, int64_t t) {
+  for (int64_t block = 0; block < r.blocks; ++block) tile_block<T, K, S, N, Low, High, O>(r, t, block);
+}
+
 // Tiles in the middle of a row need no checks; nor do those at its ends, for the most common kernels with a padding of
-// half a kernel.
+// half a kernel, and for what the gradient of stride 2 makes of them.
 template <class T, int K, int S, int N, Order O>
 INVOLUTION_INLINE void tile_by_border(const Row<T>& r, int64_t t) {
   if constexpr (O != Order::any) {
-    constexpr int kCount = (N - 1) * S + K, kLow = (K - 1) / 2, kHigh = kLow - (S - 1);
+    constexpr int kCount = (N - 1) * S + K, kLow = (K - 1) / 2, kHigh = K - 1 - kLow - (S - 1);
     const int64_t low = most<int64_t>(0, r.low - t * S), high = most<int64_t>(0, kCount - r.high + t * S);
     if (low == 0 && high == 0) return tile<T, K, S, N, 0, 0, O>(r, t);
-    if constexpr (K == 3 || K == 7) {
+    if constexpr (K == 2 || K == 3 || K == 4 || K == 7) {
       if (low == kLow && high == 0) return tile<T, K, S, N, kLow, 0, O>(r, t);
       if (low == 0 && high == kHigh) return tile<T, K, S, N, 0, kHigh, O>(r, t);
       if (low == kLow && high == kHigh) return tile<T, K, S, N, kLow, kHigh, O>(r, t);
@@ -290,20 +408,29 @@ RowFunction<T> row_function(int64_t taps) {
 template <class T>
 RowFunction<T> row_function(const Row<T>& r) {
   // float64 and the baseline are for completeness
-  constexpr bool kOrders = sizeof(typename Row<T>::A) == 4 && kTile > 2;
-  if (r.stride > 2) return row_of_targets<T, 0, 0, Order::any>;
-  if constexpr (kOrders) {
-    if (r.stride == 2) {
-      if (r.map_tap == 1) return row_function<T, 2, Order::taps>(r.taps);
-      if (r.map_target == 1) return row_function<T, 2, Order::targets>(r.taps);
-    } else {
-      if (r.map_tap == 1) return row_function<T, 1, Order::taps>(r.taps);
-      if (r.map_target == 1) return row_function<T, 1, Order::targets>(r.taps);
-      if (r.map_target - r.map_tap == 1) return row_function<T, 1, Order::column>(r.taps);
-      if (r.map_target - r.map_tap == 2) return row_function<T, 1, Order::column2>(r.taps);
+  if constexpr (std::is_same_v<T, Pairs>) {
+    RowFunction<T> function = nullptr;
+    unrolled<8>([&](auto taps) INVOLUTION_INLINE_LAMBDA {
+      if (r.stride == 1) choose_taps<T, 1, Order::taps, decltype(taps)::value>(r.taps, function);
+      if (r.stride == 2) choose_taps<T, 2, Order::taps, decltype(taps)::value>(r.taps, function);
+    });
+    return function;
+  } else {
+    constexpr bool kOrders = sizeof(typename Row<T>::A) == 4 && kTile > 2;
+    if (r.stride > 2) return row_of_targets<T, 0, 0, Order::any>;
+    if constexpr (kOrders) {
+      if (r.stride == 2) {
+        if (r.map_tap == 1) return row_function<T, 2, Order::taps>(r.taps);
+        if (r.map_target == 1) return row_function<T, 2, Order::targets>(r.taps);
+      } else {
+        if (r.map_tap == 1) return row_function<T, 1, Order::taps>(r.taps);
+        if (r.map_target == 1) return row_function<T, 1, Order::targets>(r.taps);
+        if (r.map_target - r.map_tap == 1) return row_function<T, 1, Order::column>(r.taps);
+        if (r.map_target - r.map_tap == 2) return row_function<T, 1, Order::column2>(r.taps);
+      }
     }
+    return r.stride == 2 ? row_function<T, 2, Order::any>(r.taps) : row_function<T, 1, Order::any>(r.taps);
   }
-  return r.stride == 2 ? row_function<T, 2, Order::any>(r.taps) : row_function<T, 1, Order::any>(r.taps);
 }
 
 }  // namespace

@@ -143,7 +143,7 @@ class QuantisedGenerator {
       const A* reduced = floats_of_row(from + y * a.stride[3]);
       const int64_t size = features_ * R;
       for (int64_t i = 0; i < panels; i += 2) {
-        const auto run = i + 1 < panels ? generate_panels<A, 2> : generate_panels<A, 1>;
+        const auto run = i + 1 < panels ? generate_panels<A, 2, A> : generate_panels<A, 1, A>;
         run(static_cast<const A*>(weight_) + (panel + i) * size, size, bias_ + (panel + i) * R, reduced, 1, features_,
             pixels, features_, at + i * R, to_pixel);
       }

@@ -24,10 +24,12 @@ def test_words_of_a_name(split, name):
 
 
 def test_words_for_images_and_labels():
-    names = ("trainannot", "val_labels", "Masks", "train")
-    assert [words_of(name).labels for name in names] == ["annot", "labels", "masks", ""]
-    names = ("train_images", "JPEGImages", "imgs", "train")
-    assert [words_of(name).images for name in names] == [True, True, True, False]
+    names = ("trainannot", "val_labels", "Masks", "train", "manual", "TrainSegmentations")
+    assert [words_of(name).labels for name in names] == ["annot", "labels", "masks", "", "manual", "segmentations"]
+    names = ("Ground Truth", "Ground_Truth", "GroundTruth", "ground-truth", "groundtruth", "train_ground_truth")
+    assert {(words_of(name).labels, words_of(name).rest) for name in names} == {("groundtruth", ())}
+    names = ("train_images", "JPEGImages", "imgs", "Original", "train")
+    assert [words_of(name).images for name in names] == ["images", "jpegimages", "imgs", "original", ""]
     assert words_of("train_val").split is None
     assert words_of("pets_train").rest == ("pets",)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.utils.data import Dataset
 
@@ -15,7 +17,7 @@ from involution.data.findings import Findings, listed
 from involution.data.images import CHECK_LIMIT, Header, ImageError, Reading, look, read_image
 from involution.data.noticed import tell_headers
 from involution.data.paths import need_folder
-from involution.data.splits import are_images_and_labels, words_of
+from involution.data.splits import ORIGINALS, are_images_and_labels, words_of
 from involution.data.text import nfc
 from involution.data.walk import images_below, subfolders
 
@@ -26,9 +28,13 @@ if TYPE_CHECKING:
 
 
 # what label maps beside their images are called: 7_mask.png, 7_mask_1.png, 7_seg.png; how many there are at least, and
-# how many colours cover how much of them
-_MAP = re.compile(r"(.+)_(?:masks?|seg|labels?|gt|parts)(?:_\d+)?", re.IGNORECASE)
-_SEVERAL, _COLOURS, _MOST_OF_IT = 3, 16, 0.95
+# how many colours cover how much of them, and how little of an image
+_MAP = re.compile(r"(.+)_(?:masks?|seg|labels?|gt|parts|segmentation|ground_?truth)(?:_\d+)?", re.IGNORECASE)
+_SEVERAL, _COLOURS, _MOST_OF_IT, _LESS_OF_IT = 3, 16, 0.95, 0.8
+# more folders are no images beside maps of them; what part of the names agrees in two that are
+_MOST_FOLDERS, _SHARED = 10, 0.8
+# as many are looked at for an object
+_MANY = 30
 
 
 class FileDataset(Dataset[tuple[Any, int]]):
@@ -139,7 +145,7 @@ def read_folders(
     if pair := _images_and_maps(folders, inside):
         raise DataError(
             f"{place}: {' and '.join(pair)}, with files of the same names, are surely no classes but images and their "
-            "label maps; if so, say masks:PATH, else rename the folders"
+            "label maps; if so, say masks:PATH, else rename the folders, or the files of one class"
         )
     files = [file for name in folders for file in inside[name]]
     labels = [classes.index(name) for name in folders for _ in inside[name]]
@@ -178,22 +184,76 @@ def _without_maps(files: list[Path], root: Path, findings: Findings) -> list[Pat
 
 def _has_few_colours(file: Path) -> bool:
     """Whether nearly all of an image is of a few colours, as label maps are."""
+    found = _sight(file)
+    return found is not None and found.of_few_colours >= _MOST_OF_IT
+
+
+class _Sight(NamedTuple):
+    size: tuple[int, int]
+    # how many colours there are, and the part of the image that a few of them cover
+    colours: int
+    of_few_colours: float
+
+
+def _sight(file: Path) -> _Sight | None:
+    """The colours of an image, None for one that can't be read."""
     try:
         image = read_image(file, reading=Reading(value_range=(0, 255)))
     except ImageError:
-        return False
-    counts = sorted((count for count, _ in image.getcolors(image.width * image.height) or ()), reverse=True)
-    return sum(counts[:_COLOURS]) >= _MOST_OF_IT * image.width * image.height
+        return None
+    pixels = image.width * image.height
+    counts = sorted((count for count, _ in image.getcolors(pixels) or ()), reverse=True)
+    return _Sight(image.size, len(counts), sum(counts[:_COLOURS]) / pixels)
 
 
 def _images_and_maps(folders: Mapping[str, Path], inside: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Two folders with files of the same names that have images and label maps, by theirs or a look; [] for none."""
+    return _by_their_names(folders, inside) or _by_content(folders, inside)
+
+
+def _by_content(folders: Mapping[str, Path], inside: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Two folders of which one surely has label maps of the other's images by a look at a few of them; [] for none."""
+    if len(folders) > _MOST_FOLDERS:
+        return []
+    stems: dict[str, dict[str, Path]] = {}
+    for name, files in inside.items():
+        below = [file.relative_to(folders[name]).with_suffix("") for file in files]
+        plain = [match[1] if (match := _MAP.fullmatch(path.name)) else path.name for path in below]
+        stems[name] = {
+            path.with_name(stem).as_posix(): file for path, stem, file in zip(below, plain, files, strict=True)
+        }
+    # each file is looked at once
+    sight = functools.cache(_sight)
+    for first, second in itertools.permutations(folders, 2):
+        shared = sorted(stems[first].keys() & stems[second].keys())
+        if len(shared) < 2 or len(shared) < _SHARED * max(len(inside[first]), len(inside[second])):
+            continue
+        some = shared[:: -(-len(shared) // _SEVERAL)]
+        pairs = [(sight(stems[first][stem]), sight(stems[second][stem])) for stem in some]
+        # maps without any object are of one colour, but not all of them
+        many = (sight(stems[second][stem]) for stem in some + shared[:: -(-len(shared) // _MANY)])
+        if all(map(_is_map_of, pairs)) and any(found.colours > 1 for found in many if found):
+            return [f"{first}/", f"{second}/"]
+    return []
+
+
+def _is_map_of(pair: tuple[_Sight | None, _Sight | None]) -> bool:
+    image, label = pair
+    if image is None or label is None or image.size != label.size:
+        return False
+    # written digits and drawings have more colours than a map, but for JPEG's
+    most = _MOST_OF_IT if label.colours <= _COLOURS else _LESS_OF_IT
+    return image.of_few_colours < most and label.of_few_colours >= _MOST_OF_IT
+
+
+def _by_their_names(folders: Mapping[str, Path], inside: Mapping[str, Sequence[Path]]) -> list[str]:
     """Two folders with files of the same names that by their own names have images and label maps; [] for none."""
     words = {name: words_of(name) for name in folders}
     for first in (name for name, found in words.items() if found.images and not found.labels):
         stems = [file.relative_to(folders[first]).with_suffix("") for file in inside[first]]
         for second in (name for name in folders if name != first and len(inside[name]) == len(stems) > 1):
             # such as images beside stuffthingmaps, original_images beside label_images
-            named = not words[first].rest or words[second].labels
+            named = words[second].labels or not (words[first].rest or words[first].images in ORIGINALS)
             if named and stems == [file.relative_to(folders[second]).with_suffix("") for file in inside[second]]:
                 return [f"{first}/", f"{second}/"]
     return []

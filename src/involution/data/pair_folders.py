@@ -9,7 +9,7 @@ from typing import NamedTuple
 from involution.data.errors import DataError
 from involution.data.findings import Findings
 from involution.data.records import SPLITS
-from involution.data.splits import LABEL_WORDS, words_of
+from involution.data.splits import LABEL_WORDS, ORIGINALS, words_of
 from involution.data.walk import subfolders
 
 
@@ -23,7 +23,7 @@ class PairFolders(NamedTuple):
 class _Folder(NamedTuple):
     path: Path
     split: str | None
-    images: bool
+    images: str
     labels: str
     plain: bool
     depth: int
@@ -46,9 +46,9 @@ def find_pairs(
         DataError: where two folders could be the one of a split.
     """
     folders = list(_known(root))
-    labels = [item for item in folders if item.labels and not item.images]
-    if holds_labels is not None and (good := [item for item in labels if holds_labels(item.path)]):
-        folders = [item for item in folders if item not in labels or item in good]
+    labelled = [item for item in folders if item.labels and not item.images]
+    if holds_labels is not None and (good := [item for item in labelled if holds_labels(item.path)]):
+        folders = [item for item in folders if item not in labelled or item in good]
     found: dict[str, PairFolders] = {}
     for split in (*SPLITS, None):
         fitting = [item for item in folders if item.split == split]
@@ -94,9 +94,10 @@ def _known(root: Path) -> Iterator[_Folder]:
 def _first(root: Path, folders: list[_Folder], split: str | None) -> _Folder | None:
     """The folder to take: one with images or labels in its name before a bare train/, the plain name first."""
 
-    def rank(item: _Folder) -> tuple[bool, bool, int, bool]:
+    def rank(item: _Folder) -> tuple[bool, bool, bool, int, bool]:
         place = LABEL_WORDS.index(item.labels) if item.labels else 0
-        return not (item.images or item.labels), not item.plain, place, item.depth == 1
+        original = item.images in ORIGINALS
+        return not (item.images or item.labels), not item.plain, original, place, item.depth == 1
 
     ordered = sorted(folders, key=rank)
     if len(ordered) > 1 and rank(ordered[0]) == rank(ordered[1]):

@@ -28,8 +28,13 @@ _RARE |= {"holdout": "test", "heldout": "test"}
 _SPLIT_WORDS = _USUAL | _RARE
 # words beside the name of a split that say nothing of it
 _FILLERS = frozenset({"set", "data", "dataset", "split", "subset", "instances", "obj", "class"})
-IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "frames", "inputs"})
-LABEL_WORDS = ("labels", "masks", "annotations", "label", "mask", "annotation", "annot", "gt", "segmentation")
+# beside other versions of the same images, which may be classes
+ORIGINALS = ("original", "originals")
+IMAGE_WORDS = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "frames", "inputs", *ORIGINALS)
+LABEL_WORDS = (
+    *("labels", "masks", "annotations", "label", "mask", "annotation", "annot", "gt", "segmentation"),
+    *("segmentations", "groundtruth", "groundtruths", "manual"),
+)
 
 
 class Words(NamedTuple):
@@ -39,20 +44,22 @@ class Words(NamedTuple):
         split: train, val or test; None where it names none, or several.
         plain: whether it is a usual name of the split and nothing else.
         labels: the word for labels in it, "" without.
-        images: whether it has a word for images.
+        images: the word for images in it, "" without.
         rest: its other words.
     """
 
     split: str | None
     plain: bool
     labels: str
-    images: bool
+    images: str
     rest: tuple[str, ...]
 
 
 def words_of(name: str) -> Words:
     """Read a name such as ``train2017``, ``TrainImages``, ``pets_hold-out`` or ``validation_masks``."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    # ground truth, Ground_Truth and GroundTruth are one word
+    spaced = re.sub(r"(?i)(?<![^\W\d_])ground[\W_]*truth", "groundtruth", spaced)
     words = [part for word in re.findall(r"[^\W\d_]+", spaced) for part in _parted(word.casefold())]
     if len(words) > 1 and "".join(words[-2:]) in _RARE:
         words[-2:] = ["".join(words[-2:])]
@@ -61,7 +68,7 @@ def words_of(name: str) -> Words:
     known = (*_SPLIT_WORDS, *_FILLERS, *IMAGE_WORDS, *LABEL_WORDS)
     split = splits[0] if len(set(splits)) == 1 else None
     rest = tuple(word for word in words if word not in known)
-    images = any(word in IMAGE_WORDS for word in words)
+    images = next((word for word in words if word in IMAGE_WORDS), "")
     return Words(split, name.casefold() in _USUAL, labels[0] if labels else "", images, rest)
 
 

@@ -183,6 +183,87 @@ def test_images_and_maps_of_the_same_names_are_no_classes(tmp_path, folders):
         open_data("classify", f"imagefolder:{tmp_path}")
 
 
+def maps(folder, count=8, size=(24, 20), ending=""):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        label_map = Image.new("L", size)
+        # the first has no object
+        label_map.paste(255, (2, 2, 2 + number, 2 + number))
+        label_map.save(folder / f"{number:03}{ending}.png")
+
+
+@pytest.mark.parametrize(
+    "labels", ["Ground Truth", "Ground_Truth", "GroundTruth", "GT", "ground-truth", "manual", "segmentations"]
+)
+def test_originals_beside_their_ground_truth_are_no_classes(tmp_path, labels):
+    image_folder(tmp_path, splits=(".",), classes=("Original",))
+    maps(tmp_path / labels)
+    with pytest.raises(DataError, match="are surely no classes but images and their labels; if so, say masks:PATH"):
+        open_data("classify", f"imagefolder:{tmp_path}")
+    with pytest.raises(DataError, match="is not in a recognised format"):
+        open_data("classify", str(tmp_path))
+    options = Options(values={0: "background", 255: "polyp"})
+    assert open_data("segment", f"masks:{tmp_path}", options).classes == ["background", "polyp"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "ending"), [("Original sketches", ""), ("a b", ""), ("train/a train/b val/a val/b", "_segmentation")]
+)
+def test_images_and_maps_are_known_by_content(tmp_path, folders, ending):
+    for place, folder in enumerate(folders.split()):
+        if place % 2:
+            # one image has no map
+            maps(tmp_path / folder, 7, ending=ending)
+        else:
+            image_folder(tmp_path, splits=(folder,), classes=(".",))
+    with pytest.raises(DataError, match=r"/ and \w+/, with files of the same names, are surely no classes but images"):
+        open_data("classify", f"imagefolder:{tmp_path}")
+
+
+def test_dark_slices_and_maps_with_few_objects_are_known_by_content(tmp_path):
+    image_folder(tmp_path, splits=(".",), classes=("mri",), per_class=12)
+    maps(tmp_path / "tumour", 12)
+    for number, file in enumerate(sorted((tmp_path / "mri").iterdir())):
+        with Image.open(file) as image:
+            slice_ = Image.new("RGB", image.size)
+            slice_.paste(image.crop((0, 0, 10, 10)))
+        slice_.save(file.with_suffix(".png"))
+        file.unlink()
+        if number != 7:
+            Image.new("L", image.size).save(tmp_path / "tumour" / f"{number:03}.png")
+    with pytest.raises(DataError, match="mri/ and tumour/, with files of the same names, are surely no classes"):
+        open_data("classify", f"imagefolder:{tmp_path}")
+
+
+@pytest.mark.parametrize("change", ["size", "names", "blank"])
+def test_classes_of_few_colours_beside_photographs(tmp_path, change):
+    image_folder(tmp_path, splits=(".",), classes=("photo",))
+    maps(tmp_path / "sketch", size=(48, 40) if change == "size" else (24, 20))
+    for file in (tmp_path / "sketch").iterdir():
+        if change == "names":
+            file.rename(file.with_stem(f"sketch{file.stem}"))
+        elif change == "blank":
+            Image.new("L", (24, 20), 255).save(file)
+    assert open_data("classify", f"imagefolder:{tmp_path}").classes == ["photo", "sketch"]
+
+
+def test_digits_of_the_same_names_are_classes(tmp_path):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for label in range(10):
+        (tmp_path / str(label)).mkdir()
+        for number, pixels in enumerate(digits.images[digits.target == label][:8]):
+            Image.fromarray((pixels * 15).astype("uint8")).resize((28, 28)).save(tmp_path / f"{label}/{number}.png")
+    assert len(open_data("classify", f"imagefolder:{tmp_path}").classes) == 10
+
+
+@pytest.mark.parametrize("classes", [("original", "manipulated"), ("Originals", "edited"), ("before", "after")])
+def test_versions_of_the_same_photographs_are_classes(tmp_path, classes):
+    image_folder(tmp_path, splits=(".",), classes=classes)
+    assert open_data("classify", f"imagefolder:{tmp_path}").classes == sorted(classes)
+
+
 @pytest.mark.parametrize("classes", [("with_mask", "without_mask"), ("real_images", "fake_images"), ("photos", "art")])
 def test_classes_may_be_called_like_images_and_masks(tmp_path, classes):
     image_folder(tmp_path, splits=(".",), classes=classes, per_class=10)

@@ -37,6 +37,11 @@ def grouped(*names):
         ("cat/7_hflip.jpg", "cat/7_vflip.jpg"),
         ("7_flip_horizontal.jpg", "7_flip_h.jpg", "7_blurred_2.5.jpg"),
         ("IMG_1234.JPG", "IMG_E1234.JPG"),
+        *(
+            ("IMG_0003.jpg", f"IMG_0003-{word}.jpg")
+            for word in ("edited", "edited(1)", "bearbeitet", "modifié", "modifie\u0301", "editado", "ha editado")
+        ),
+        *(("IMG_0003.jpg", f"IMG_0003-{word}.jpg") for word in ("modificato", "bewerkt", "edytowane", "編集済み")),
         ("a.jpg", "a.sync-conflict-20240131-093015-ABCDEFG.jpg", "a (Ann's conflicted copy 2024-01-31).jpg"),
         ("a.jpg", "a (conflicted copy 2024-01-31 093015).jpg", "a-DESKTOP-4F5T6G7.jpg"),
     ],

@@ -15,7 +15,9 @@ _WORD = (
     r"blur(?:red)?|nois[ey]|bright(?:ness|er)?|dark(?:er)?|contrast|hue|sat(?:uration)?|gr[ae]y(?:scale)?|scaled?|"
     r"zoom(?:ed)?|shear(?:ed)?|translated?|shift(?:ed)?|jitter|cutout|elastic|distort(?:ed)?|clahe|gamma|"
     r"sharp(?:en(?:ed)?)?|invert(?:ed)?|equalized?|posterized?|solarized?|perspective|affine|warp(?:ed)?|horizontal|"
-    r"vertical|orig(?:inal)?|copy|kopie|copie|copia)"
+    r"vertical|orig(?:inal)?|copy|kopie|copie|copia|"
+    # what Google Photos adds to a photo that was edited, in the language of its user
+    r"edited|effects|bearbeitet|modifi[ée]|(?:ha )?editado|modificato|bewerkt|edytowane|editat|編集済み)"
 )
 # a direction, or a number that is no place in a series, which would have zeros before it
 _MORE = r"(?:[\s_.-]*(?:h|v|x|y|lr|ud|left|right|ccw|cw|clockwise|deg)|[\s_.-]*\(?-?(?:0|[1-9]\d{0,2})(?:\.\d+)?\)?)"

@@ -57,6 +57,17 @@ def test_pascal_counts_pixels_from_one(root):
     assert open_data("detect", str(root)).classes == ["cat", "dog"]
 
 
+def test_a_folder_without_xml_files_is_not_taken(tmp_path):
+    fill(tmp_path / "training", tmp_path / "Annotations", range(1, 9))
+    (tmp_path / "training").rename(tmp_path / "JPEGImages")
+    (tmp_path / "training").mkdir()
+    data = open_root(tmp_path)
+    assert sum(data.findings.used.values()) == 8
+    assert not any("taken training/" in note for note in data.findings.notes)
+    fill(tmp_path / "training", tmp_path / "training", range(1, 9))
+    assert any("taken training/ as train" in note for note in open_root(tmp_path).findings.notes)
+
+
 def test_others_count_from_zero(root):
     file = root / "Annotations" / "000001.xml"
     file.write_text(page("000001.png", [("dog", (0, 0, 10.5, 5), 0)]))

@@ -113,10 +113,14 @@ def _find(root: Path, only: str | None, findings: Findings) -> dict[str, list[tu
     for split, name in listed.items():
         findings.saw(lists / name)
         found[split] = [(pages / f"{stem}.xml", images) for stem in _stems(lists / name, pages)]
-    folders = {} if found else name_splits(subfolders(root), root, findings)
+    taken = Findings()
+    folders = {} if found else name_splits(subfolders(root), root, taken)
     for split, name in folders.items():
         places = [root / name, *(root / name / inner for inner in subfolders(root / name) if inner.lower() in _IMAGES)]
         found[split] = [(page, places) for page in _xml_files(root / name, deep=True)]
+    if any(found.values()):
+        # a folder without XML files is not taken
+        findings.notes += taken.notes
     inner = {} if found or pages == root else name_splits(subfolders(pages), pages, findings)
     for split, name in inner.items():
         beside = [base / other for base in images for other in subfolders(base) if words_of(other).split == split]

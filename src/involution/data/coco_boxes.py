@@ -19,7 +19,7 @@ Corners = tuple[float, float, float, float]
 
 
 def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: Findings) -> None:
-    """Say which boxes lie elsewhere than their masks, are turned by an angle beside them, or have a score.
+    """Say which boxes lie elsewhere than their masks, are turned, or have a score, and which masks can't be read.
 
     Args:
         file: the annotation file.
@@ -35,6 +35,7 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
     areas: list[str] = []
     turned: list[str] = []
     scored: list[str] = []
+    unreadable: list[str] = []
     for item in items:
         box = item.get("bbox") if isinstance(item, dict) else None
         if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
@@ -50,6 +51,9 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
         # of very many run lengths the first ones tell
         lengths += isinstance(item.get("segmentation"), dict)
         hull = _hull(item.get("segmentation")) if lengths <= CHECK_LIMIT else None
+        # whether run lengths fit depends on the image
+        polygons = not isinstance(item.get("segmentation"), dict)
+        unreadable += [name] if polygons and item.get("segmentation") and hull is None else []
         if hull is not None:
             fits, fits_corners = overlap((x, y, x + width, y + height), hull), overlap((x, y, width, height), hull)
             apart += [name] if fits < 0.5 else []
@@ -66,6 +70,11 @@ def tell_strange_boxes(file: Path, items: Sequence[Any], split: str, findings: F
         )
     if scored:
         findings.note(f"{split}: annotations with a score, as detections have, all taken as objects: {some(scored)}")
+    if unreadable:
+        findings.note(
+            f"{split}: segmentations that are no lists of polygons of three points or more, which no mask can be made "
+            f"of: {some(unreadable)}"
+        )
     if apart:
         findings.note(f"{split}: boxes that do not fit their masks: {some(apart)}")
     if areas:

@@ -55,6 +55,10 @@ MALFORMED = {
     "no width": (("images", 2, "width", 0), "image 3: width and height"),
     "same image id": (("images", 2, "id", 2), "image 2: its id appears twice"),
     "unknown image": (("annotations", 1, "image_id", 77), "annotation 2: unknown image 77"),
+    "id of an image as text": (
+        ("annotations", 1, "image_id", "1"),
+        "unknown image 1: image_id is text, the image's id",
+    ),
     "unknown category": (("annotations", 1, "category_id", 2), "annotation 2: unknown category 2"),
     "out of range": (("annotations", 1, "bbox", [60, 0, 9, 9]), "annotation 2: box .* extends outside"),
     "zero area": (("annotations", 1, "bbox", [6, 0, 0, 9]), "annotation 2: box of zero area"),

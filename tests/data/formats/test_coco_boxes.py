@@ -49,6 +49,29 @@ def test_images_without_objects_are_background_or_left_out(root):
     assert data.findings.used == {"train": 2, "val": 2}
 
 
+def test_segmentations_that_are_no_polygons_are_told(root):
+    assert not any("segmentations" in note for note in open_root(root).findings.notes)
+    data = content("train")
+    data["annotations"][0]["segmentation"] = [10, 5, 30, 5, 30, 25]
+    data["annotations"][1]["segmentation"] = [[10, 5, 30, 5]]
+    write(root, "train", data)
+    told = "train: segmentations that are no lists of polygons of three points or more, which no mask can be made of: 2"
+    assert any(note.startswith(told) for note in open_root(root).findings.notes)
+
+
+def test_ids_of_images_as_text_are_told(root):
+    data = content("train")
+    for item in data["images"]:
+        item["id"] = str(item["id"])
+    write(root, "train", data)
+    with pytest.raises(DataError, match="image 1: no whole number as id"):
+        open_root(root)
+    data["images"][0]["id"] = 1
+    write(root, "train", data)
+    with pytest.raises(DataError, match="unknown image 2: image_id is a number, the image's id is text; write both"):
+        open_root(root)
+
+
 def test_boxes_in_fractions_are_refused(root):
     data = content("train")
     for item in data["annotations"]:

@@ -218,7 +218,7 @@ def _complaint(
     if isinstance(image_id, int | str) and image_id in left_out:
         return ""
     if not isinstance(image_id, int) or image_id not in images:
-        return f"unknown image {str(image_id)[:80]}"
+        return f"unknown image {str(image_id)[:80]}{_of_another_type(image_id, images, left_out)}"
     if not isinstance(category_id, int) or category_id not in categories:
         return f"unknown category {str(category_id)[:80]}"
     key = item.get("id")
@@ -238,6 +238,15 @@ def _complaint(
     x, y, box_width, box_height = box
     reason = box_complaint((x, y, box_width, box_height), width, height)
     return reason or (mask_complaint(item.get("segmentation"), height, width) if masks else None)
+
+
+def _of_another_type(image_id: Any, images: Mapping[int, Scene], left_out: set[Any]) -> str:
+    """A hint where an id is text and that of its image a number, or the other way round."""
+    if isinstance(image_id, str) and image_id.isdecimal() and len(image_id) < 20 and int(image_id) in images:
+        return ": image_id is text, the image's id is a number; write both as numbers"
+    if isinstance(image_id, int) and str(image_id) in left_out:
+        return ": image_id is a number, the image's id is text; write both as numbers"
+    return ""
 
 
 def _recognises(folder: Path) -> bool:

@@ -86,7 +86,9 @@ def test_names_of_files(device, name, monkeypatch):
 
 
 def test_results_are_named_by_the_rule():
-    names = [path.name for path in RESULTS.iterdir()]
+    # a compiler's model of a processor, which is measured on none, has names of its own
+    paths = [path for path in RESULTS.iterdir() if not path.name.startswith("mca_")]
+    names = [path.name for path in paths]
     assert "cpu_amd-epyc-avx512_torch2.14.1.csv" in names
     studies, kernels = (
         "|".join([*suites.SUITES, "cost", "ablate", "envelope", "expand", "notes", "photo", "training"]),
@@ -94,7 +96,7 @@ def test_results_are_named_by_the_rule():
     )
     rule = rf"({studies})(-\w+)*_[a-z0-9-]+-({kernels})_torch[\d.]+\.csv"
     assert [name for name in names if not re.fullmatch(rule, name)] == []
-    for path in RESULTS.iterdir():
+    for path in paths:
         assert all(row["device"] and row["torch"] and row["date"] for row in origin.read_csv(path))
 
 

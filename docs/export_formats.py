@@ -28,7 +28,7 @@ def _format(found: Format) -> list[str]:
         f"`{found.name}`",
         " and ".join(f"`{suffix}`" for suffix in (found.suffix, *found.beside)),
         f"`{found.runtime}`",
-        _extra(*found.packages) or "PyTorch alone",
+        _extra(*found.packages, *found.writers) or "PyTorch alone",
         ", with ".join(filter(None, ["yes", _extra(*found.quantisers)])) if "int8" in found.options else "no",
         ", ".join(weights),
         ", ".join(others) or "none",

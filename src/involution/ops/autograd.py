@@ -178,7 +178,10 @@ def is_short(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or torch.jit.is_tracing():
         return False
-    if torch._C._len_torch_dispatch_stack() or torch.is_autocast_enabled(tensors[0].device.type):  # type: ignore[union-attr]
+    device_type = tensors[0].device.type  # type: ignore[union-attr]
+    if torch._C._len_torch_dispatch_stack():
+        return False
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return False
     for tensor in tensors:
         if tensor is not None and type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:

@@ -34,7 +34,7 @@ def test_what_has_no_room_is_told_and_left_out(monkeypatch):
 
 def test_wrong_results_are_not_timed(monkeypatch):
     right = growth.involution2d
-    monkeypatch.setattr(growth, "involution2d", lambda *args: 2 * right(*args))
+    monkeypatch.setattr(growth, "involution2d", lambda *args, **options: 2 * right(*args, **options))
     with pytest.raises(AssertionError, match="not close"):
         measured("group")
 

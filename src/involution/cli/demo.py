@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from involution.cli.help import add_names
+from involution.demo import EPOCHS
 from involution.extras import require
 
 examples = ("involution demo --seeds 3",)
@@ -14,7 +15,8 @@ examples = ("involution demo --seeds 3",)
 def add_arguments(parser: Any) -> None:
     """Add the options of the demo."""
     parser.add_argument("--seeds", type=int, default=1, help="training runs per model; figures then become mean ± std")
-    parser.add_argument("--epochs", type=int, help="passes over the training images (the recipe has 25)")
+    how_many = f"passes over the training images (default: {EPOCHS}; the recipe has 25)"
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=how_many)
     parser.add_argument("--skip-photo", action="store_true", help="leave the photograph out, which takes about 40 s")
     parser.add_argument("--output", default="runs/demo", help="output folder; an earlier demo there is moved aside")
     add_names(parser, {"--out": "--output"})
@@ -49,7 +51,7 @@ def run(args: Any) -> int:
     for key, name, unit in MEASURES:
         table.add_row(f"{name} ({unit})", *(row[key] for row in rows))
     console.print(table)
-    options = {"--seeds": args.seeds if args.seeds != 1 else None, "--epochs": args.epochs}
+    options = {"--seeds": args.seeds if args.seeds != 1 else None, "--epochs": args.epochs if args.epochs != EPOCHS else None}
     given = "".join(f" {name} {value}" for name, value in options.items() if value is not None)
     given += " --skip-photo" if args.skip_photo else ""
     report = write_report(result, f"involution demo{given}")

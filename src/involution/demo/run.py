@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from involution.demo import EPOCHS
+
 if TYPE_CHECKING:
     from involution.demo.photo import PhotoResult
     from involution.engine import ClassificationFigures, TrainResult
@@ -89,7 +91,7 @@ def run_demo(
     out: str | Path = "runs/demo",
     *,
     seeds: int = 1,
-    epochs: int | None = None,
+    epochs: int = EPOCHS,
     photo: bool = True,
     say: Callable[[str], None] = print,
     progress: bool = True,
@@ -99,7 +101,7 @@ def run_demo(
     Args:
         out: Run folder; an earlier demo there is moved aside.
         seeds: Number of trainings per model, with the seeds 0, 1, ...
-        epochs: Passes over the training images; by default the recipe's.
+        epochs: Passes over the training images.
         photo: Take noise from a photograph, too.
         say: Called with a line about each step.
         progress: Show progress bars.
@@ -107,7 +109,7 @@ def run_demo(
     Raises:
         DemoError: If `out` holds files that are not a demo's.
     """
-    if seeds < 1 or (epochs is not None and epochs < 1):
+    if seeds < 1 or epochs < 1:
         raise DemoError(f"wanted seeds and epochs of 1 or more, got seeds={seeds}, epochs={epochs}")
     start = time.perf_counter()
     folder = Path(out)
@@ -151,7 +153,7 @@ def train_and_test(
     kind: str,
     seed: int,
     seeds: int,
-    epochs: int | None,
+    epochs: int,
     say: Callable[[str], None],
     progress: bool,
 ) -> SeedRun:
@@ -160,9 +162,7 @@ def train_and_test(
 
     name = MODELS[kind]
     overrides = {"name": f"{name}-seed{seed}", "output": str(folder), "model.name": name, "seed": seed}
-    if epochs is not None:
-        overrides["trainer.epochs"] = epochs
-    config = ClassifyConfig.load("digits", overrides)
+    config = ClassifyConfig.load("digits", {**overrides, "trainer.epochs": epochs})
     say(f"Training {TITLES[kind]} ({name}), seed {seed + 1} of {seeds}, {config.trainer.epochs} epochs")
     trained = train(config, progress=progress)
     tested = evaluate(trained.best, split="test")

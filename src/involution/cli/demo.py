@@ -51,8 +51,8 @@ def run(args: Any) -> int:
     for key, name, unit in MEASURES:
         table.add_row(f"{name} ({unit})", *(row[key] for row in rows))
     console.print(table)
-    options = {"--seeds": args.seeds if args.seeds != 1 else None, "--epochs": args.epochs if args.epochs != EPOCHS else None}
-    given = "".join(f" {name} {value}" for name, value in options.items() if value is not None)
+    options = [("--seeds", args.seeds, 1), ("--epochs", args.epochs, EPOCHS)]
+    given = "".join(f" {name} {value}" for name, value, default in options if value != default)
     given += " --skip-photo" if args.skip_photo else ""
     report = write_report(result, f"involution demo{given}")
     say(f"{result.seconds:,.0f} s in all; open {report.resolve().as_uri()}")

@@ -53,7 +53,9 @@ def load_exported(path: str | os.PathLike[str], runtime: str, *, task: str | Non
     from involution.export.arrays import PREDICTORS, File
 
     metadata, run = _loaded(chosen, chosen.load_arrays, file, task)
-    return PREDICTORS[metadata.task](File(run, metadata), metadata.card())
+    # no module, but what its predictor runs
+    network: Any = File(run, metadata)
+    return PREDICTORS[metadata.task](network, metadata.card())
 
 
 def is_exported(path: str | os.PathLike[str]) -> Format | None:

@@ -30,7 +30,9 @@ def outlines(mask: NDArray[Any]) -> list[list[Ring]]:
     # a margin, so that an outline at an edge closes
     values = np.pad(part, 1).astype(np.float64)
     generator = contour_generator(z=values, fill_type=FillType.OuterOffset)
-    points, offsets = generator.filled(0.5, 2.0)
+    # its type is that of every kind of filling
+    filled: Any = generator.filled(0.5, 2.0)
+    points, offsets = filled
     origin = np.array([columns[0] - 0.5, rows[0] - 0.5])
     return [
         [_ring(polygon[first:last] + origin) for first, last in pairwise(ends.tolist())]

@@ -9,14 +9,16 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,9 +120,11 @@ def _served(part: str, small: bool, seconds: float) -> Iterator[Row]:
 
 def _in_process(file: Path, image: Path, seconds: float) -> tuple[float, float, list[Row]]:
     """Milliseconds of one image, images a second at best, and the rows of both."""
-    predictor, content, rows = load_exported(file, "onnx"), image.read_bytes(), []
+    predictor, content = load_exported(file, "onnx"), image.read_bytes()
+    rows: list[dict[str, Any]] = []
     for batch in (1, 4, _BATCH):
-        images, times = [Encoded("image", content)] * batch, []
+        images = [Encoded("image", content)] * batch
+        times: list[float] = []
         list(predictor.stream(images, batch_size=batch))
         end = time.perf_counter() + seconds / 2
         while len(times) < 3 or time.perf_counter() < end:
@@ -182,7 +186,7 @@ def _file(folder: Path, small: bool) -> Path:
     fuse(network)
     graph = dense_graph(network, card, (2, 3, side, side), {0: "batch"}, False)
     inputs = [{"name": "images", "dtype": "float32", "shape": ["batch", 3, side, side]}]
-    about = (card.task, name, labels, [], preprocessing(card, ()), inputs, list(graph.outputs), None, name, {})
+    about: Any = (card.task, name, labels, [], preprocessing(card, ()), inputs, list(graph.outputs), None, name, {})
     file = folder / "network.onnx"
     get_format("onnx").require(True)
     get_format("onnx").write(graph, Metadata(*about).to_json(), file, Settings(operators="library"))
@@ -216,7 +220,7 @@ def _server(part: str, folder: Path, file: Path) -> Iterator[tuple[str, Any]]:
         script.write_text(_LITSERVE, encoding="utf-8")
         words = [str(script), str(file), str(port), threads]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, start_new_session=True)
         try:
             path = "health/ready" if part == "involution" else "health"
             end = time.monotonic() + 60
@@ -232,11 +236,12 @@ def _server(part: str, folder: Path, file: Path) -> Iterator[tuple[str, Any]]:
             yield f"http://127.0.0.1:{port}/predict", process
         finally:
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            # LitServe leaves processes of its own behind
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _wrk(address: str, folder: Path, image: Path, clients: int, seconds: float) -> dict[str, Any]:

@@ -201,7 +201,7 @@ class DetectionPredictor(Predictor[DetectionResult]):
         wanted = enumerate((found["scores"] >= score).tolist())
         keep = [place for place, high in wanted if high and (self.within is None or every[place] in self.within)]
         labels = [every[place] for place in keep]
-        masks = found["masks"][keep][:, 0] > 0.5 if "masks" in found else None
+        masks: Any = found["masks"][keep][:, 0] > 0.5 if "masks" in found else None
         return DetectionResult(
             file=name,
             seconds=0.0,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
 import sys
+from typing import Any
 
 from involution.cli.limits import address_space, is_starved
 from involution.cli.process import end_output
@@ -180,8 +182,20 @@ def usage(message: str, parser: object) -> str:
     if unknown:
         return f"unknown option {unknown[1]}{nearest(unknown[1], known)}"
     if group:
-        wrong = f"--{group[1]}.{group[2]}"
-        return f"unknown setting {wrong.removeprefix('--')}{nearest(wrong, known).replace('--', '')}"
+        return _unknown_setting(f"{group[1]}.{group[2]}", parser)
     if setting:
-        return f"unknown setting {setting[1]}{nearest('--' + setting[1], known).replace('--', '')}"
+        return _unknown_setting(setting[1], parser)
     return text
+
+
+def _unknown_setting(wrong: str, parser: Any) -> str:
+    """Say that there is no such setting, with the whole name of the one that was meant, as a file has it."""
+    meant: dict[str, str] = {}
+    for name, action in parser._option_string_actions.items():
+        if name.startswith("--") and action.nargs != 0 and action.dest not in ("config", "print_config"):
+            meant[name.removeprefix("--")] = action.dest
+    for name in list(meant.values()):
+        # of optimizer.momentum the last word, too
+        meant.setdefault(name.rpartition(".")[2], name)
+    close = difflib.get_close_matches(wrong, meant, n=1, cutoff=0.5)
+    return f"unknown setting {wrong}" + (f"; did you mean {meant[close[0]]}?" if close else "")

@@ -8,6 +8,8 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from involution.data.addresses import in_text
 from involution.data.errors import printable
 from involution.data.registry import formats
 from involution.engine.config import add_config_arguments, from_parsed, recipe_names, recipe_path
+from involution.engine.parser import read_settings
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task, task_noun, with_article
 from involution.extras import require
@@ -134,12 +137,15 @@ class TrainCommand:
         basics(parser, _BASIC, {"--data": spec})
 
     def prepare(self, argv: list[str]) -> list[str]:
-        """Put the settings of `--recipe` or `--resume` before all others, in whatever order they are given."""
+        """Put the settings of a recipe or a resumed run before all others, in whatever order they are given."""
         # with the older name, jsonargparse would want a value
-        argv = ["--print-config" if word == "--print_config" else word for word in argv]
+        words = ["--print-config" if word == "--print_config" else word for word in argv]
+        # before a file of settings, it would print the file alone, unchecked
+        argv = sorted(words, key=lambda word: word.startswith("--print-config"))
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         for name in ("--recipe", "--resume", "--data", "--model"):
             first.add_argument(name)
+        first.add_argument("--config", action="append", default=[])
         try:
             given, _ = first.parse_known_args(argv)
         except argparse.ArgumentError:
@@ -148,16 +154,20 @@ class TrainCommand:
         for name, value in (("data", given.data or ""), ("model", given.model or "")):
             if value.startswith("{"):
                 raise ConfigError(f"--{name} takes a name; give settings as --config '{{{name}: {value}}}'")
-        resumed = given.resume and given.resume != "auto"
+        recipe, resume = (_chosen(name, getattr(given, name), given.config) for name in ("recipe", "resume"))
+        resumed = resume and resume != "auto"
         if given.recipe and resumed:
             raise ConfigError("--recipe can't be combined with --resume: a resumed run keeps its own settings")
-        if given.recipe:
-            return ["--config", str(recipe_path(given.recipe, self.task)), *argv]
+        if recipe is not None:
+            path = recipe_path(recipe, self.task)
+            if not resumed:
+                return ["--config", str(path), *argv]
+            print(f"recipe: {recipe} has no effect: a resumed run keeps its own settings", file=sys.stderr)
         if resumed:
             from involution.engine.checkpoint import read_card
             from involution.engine.run_folder import find_checkpoint
 
-            file, found, _ = find_checkpoint(given.resume, whole=False)
+            file, found, _ = find_checkpoint(resume, whole=False)
             card = read_card(found, file, self.task)
             return ["--config", json.dumps(card.recipe, ensure_ascii=False), *argv]
         return argv
@@ -206,6 +216,24 @@ class TrainCommand:
         report = write_run_report(result, config, " ".join([f"involution {self.task} train", *words]))
         print(f"report: {printable(report)}")
         return 0
+
+
+def _chosen(name: str, option: str | None, configs: Sequence[str]) -> str | None:
+    """What was given as an option or in settings, where the parser would come to it too late."""
+    found = {} if option is None else {option: f"--{name} {option}"}
+    for config in configs:
+        value = None
+        # the full parser tells what is wrong
+        with suppress(TypeError, ValueError, OSError):
+            value = read_settings(config).get(name)
+        where = "--config" if config.lstrip().startswith("{") else config
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{where}: {name} must be a name, got {value!r:.60}")
+        if value is not None:
+            found.setdefault(value, f"{name}: {value} of {where}")
+    if len(found) > 1:
+        raise ConfigError(f"{' and '.join(found.values())} can't be combined; give one of them")
+    return next(iter(found), None)
 
 
 def _named_again(option: str, config: Any) -> str:

@@ -69,6 +69,11 @@ def increasing(pair: Sequence[float]) -> bool:
     return pair[0] <= pair[1]
 
 
+def can_be_none(hint: Any) -> bool:
+    """Whether None is among the values of a type, such as `int | None`."""
+    return hint is Any or type(None) in typing.get_args(hint)
+
+
 def one_of(choices: Sequence[str]) -> str:
     """Choices in words: "a or b", "one of a, b, c"."""
     return " or ".join(choices) if len(choices) == 2 else f"one of {', '.join(choices)}"
@@ -81,6 +86,8 @@ def check_settings(config: Any) -> None:
         ConfigError: naming the first setting that is wrong.
     """
     for name, value, field, hint in _settings(config, ""):
+        if value is None and not can_be_none(hint):
+            raise ConfigError(f"{name} must have a value, got None")
         given = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(item, float) and not math.isfinite(item) for item in given):
             raise ConfigError(f"{name} must be a finite number, got {value}")

@@ -59,5 +59,6 @@ def test_wrong_usage(tmp_path, capsys, words, message):
     assert main(["cost", "--output", str(tmp_path), *words]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert error.count("\n") == 1
+    # some of these words come twice, which is told
+    assert len([line for line in error.splitlines() if "does not count" not in line]) == 1
     assert not list(tmp_path.iterdir())

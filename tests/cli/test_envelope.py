@@ -68,7 +68,8 @@ def test_wrong_usage(tmp_path, capsys, words, more, message):
     assert main([*words, *more]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert error.count("\n") == 1
+    # some of these words come twice, which is told
+    assert len([line for line in error.splitlines() if "does not count" not in line]) == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -155,7 +155,7 @@ class TrainCommand:
             if value.startswith("{"):
                 raise ConfigError(f"--{name} takes a name; give settings as --config '{{{name}: {value}}}'")
         recipe, resume = (_chosen(name, getattr(given, name), given.config) for name in ("recipe", "resume"))
-        resumed = resume and resume != "auto"
+        resumed = None if resume == "auto" else resume
         if given.recipe and resumed:
             raise ConfigError("--recipe can't be combined with --resume: a resumed run keeps its own settings")
         if recipe is not None:
@@ -167,7 +167,7 @@ class TrainCommand:
             from involution.engine.checkpoint import read_card
             from involution.engine.run_folder import find_checkpoint
 
-            file, found, _ = find_checkpoint(resume, whole=False)
+            file, found, _ = find_checkpoint(resumed, whole=False)
             card = read_card(found, file, self.task)
             return ["--config", json.dumps(card.recipe, ensure_ascii=False), *argv]
         return argv

@@ -112,11 +112,13 @@ class DetectionTask(TaskModule):
         for name in self.results["full"]:
             noticed.count("full", name)
         least = least_score(self.model)
+        if least is None or least <= _USUAL:
+            return noticed.lines(Reading())
         below = (
             f"the figures count objects of a score of {least:g} and more: the detector itself leaves out those below, "
             "by score_thresh or box_score_thresh of model.args in its training"
         )
-        return noticed.lines(Reading()) + ([below] if least is not None and least > _USUAL else [])
+        return [*noticed.lines(Reading()), below]
 
     def _is_full(self, scores: Tensor) -> bool:
         """Whether the detector's limit left out objects of an image that count.

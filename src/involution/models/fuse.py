@@ -111,8 +111,10 @@ def _sequences(parent: nn.Module) -> Iterator[tuple[nn.Module, str, str, str | N
             layer, norm, act = f"conv{i}", f"bn{i}", f"act{i}"
             if modules.get(layer) is None or modules.get(norm) is None:
                 continue
+            # in a block, what follows the last layer comes after the sum with the shortcut
+            follows = act if act in modules and modules.get(f"conv{i + 1}") is not None else None
             owner = modules[layer]
             if type(owner) is nn.Sequential and len(owner):
-                yield owner, list(owner._modules)[-1], norm, act if act in modules else None
+                yield owner, list(owner._modules)[-1], norm, follows
             else:
-                yield parent, layer, norm, act if act in modules else None
+                yield parent, layer, norm, follows

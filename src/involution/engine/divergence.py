@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -19,10 +20,14 @@ from involution.engine.sharding import gathered, is_sharded, own_part
 _ADVICE = "lower optimizer.lr, lengthen schedule.warmup_epochs or set trainer.clip_grad_norm"
 # steps in a row that are left out before a training is given up
 _MOST = 10
+# of a gradient: in float32 the square of one ten times as large is infinite
+_LARGEST = 1e18
 
 
 class NonFinite(L.Callback):
     """Ends a training, or leaves a step out, whose gradients are not finite, before they reach the weights.
+
+    Neither may their squares be infinite, which optimisers keep: no training is resumed from these.
 
     A loss that is NaN or infinite has such gradients. In 16-mixed precision gradients overflow now and then, which the
     scaler of the gradients sees to: there the loss itself counts.
@@ -47,7 +52,7 @@ class NonFinite(L.Callback):
     @override
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
         parameters = [one for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
-        fine = finite([one.grad for one in parameters])
+        fine = finite([one.grad for one in parameters], below=_LARGEST)
         if is_sharded(pl_module.model):
             # another device may have the part that is not
             fine = _everywhere(trainer, fine)
@@ -60,7 +65,7 @@ class NonFinite(L.Callback):
         if trainer.precision == "16-mixed" and _everywhere(trainer, bool(torch.isfinite(loss))):
             return
         where = _first_told(trainer, where) or _gradient(pl_module)
-        what = "a gradient is not finite" if torch.isfinite(loss) else f"the loss became {float(loss)}"
+        what = f"a gradient is not below {_LARGEST:g}" if torch.isfinite(loss) else f"the loss became {float(loss)}"
         said = (
             f"{what} in epoch {trainer.current_epoch + 1}, step {index // trainer.accumulate_grad_batches + 1}: {where}"
         )
@@ -78,12 +83,12 @@ class NonFinite(L.Callback):
         self._batch = None
 
 
-def finite(tensors: list[Tensor]) -> bool:
-    """Whether all numbers of some tensors are finite: one question to the device for all of them."""
+def finite(tensors: list[Tensor], below: float = math.inf) -> bool:
+    """Whether all numbers of some tensors are below a limit: one question to the device for all of them."""
     floats = [own_part(one) for one in tensors if one.is_floating_point()]
     # a device may have no part of a small one
     floats = [one for one in floats if one.numel()]
-    return bool(torch.isfinite(torch.nn.utils.get_total_norm(floats, float("inf"))))
+    return bool(torch.nn.utils.get_total_norm(floats, math.inf) < below)
 
 
 def check_weights(trainer: L.Trainer, module: nn.Module) -> None:
@@ -127,8 +132,9 @@ def _kind(layer: nn.Module) -> str:
 
 
 def _gradient(module: Any) -> str:
-    """The gradient that is not finite nearest to the loss."""
-    wrong = [name for name, one in module.model.named_parameters() if one.grad is not None and not _finite(one.grad)]
+    """The gradient that is not finite, or too large, nearest to the loss."""
+    gradients = {name: one.grad for name, one in module.model.named_parameters() if one.grad is not None}
+    wrong = [name for name, one in gradients.items() if not finite([one], below=_LARGEST)]
     return f"every layer's output is finite, but not the gradient of {wrong[-1]}" if wrong else "an earlier batch of it"
 
 

@@ -154,7 +154,8 @@ class TrainerConfig:
         patience: stop early after this many epochs without a better figure of the validation images; null to train
             all epochs.
         label_smoothing: fraction of the target spread evenly over all classes.
-        precision: 32-true, bf16-mixed, 16-mixed or 64-true.
+        precision: 32-true, bf16-mixed, 16-mixed, 64-true, or auto: bf16-mixed where a GPU has instructions for it, or
+            where a CPU is faster with it, measured for a few seconds, else 32-true. A resumed run keeps the choice.
         clip_grad_norm: maximum norm of the gradient, null for no limit.
         accumulate: batches whose gradients are accumulated into one optimiser step.
         ema_decay: decay per step of a moving average of the weights, which is then evaluated and kept; null for
@@ -175,7 +176,7 @@ class TrainerConfig:
     on_nan: Literal["stop", "skip"] = "stop"
     patience: int | None = ranged(None, 1, MOST)
     label_smoothing: float = ranged(0.0, 0, 1)
-    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true"
     clip_grad_norm: float | None = ranged(None, 0)
     accumulate: int = ranged(1, 1, MOST)
     ema_decay: float | None = None

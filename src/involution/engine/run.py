@@ -21,7 +21,7 @@ from involution.data.parts import reading_of, stored_of
 from involution.data.records import DataSet
 from involution.data.registry import Options
 from involution.data.survey import Survey, cropped_warnings, deep_warnings, survey
-from involution.engine import plan
+from involution.engine import plan, precision
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
 from involution.engine.card import ModelCard
 from involution.engine.checkpoint import CheckpointError, read_checkpoint, read_recipe
@@ -121,12 +121,13 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         if resume is not None:
             folder.lock()
         start = find_start(config, resume)
+        config = precision.resumed(config, start.card)
         if start.found is None:
             check_units(config)
             folder.check_claim()
             check_weights(config)
         with quiet():
-            check_placement(config)
+            device = check_placement(config)
         data = open_data(spec, config, None, start.card is None or _draws_anew(config, start.card))
         images = spec.train_set(config, data)
         num_images = len(images)  # type: ignore[arg-type]
@@ -140,6 +141,8 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
         recorder = RunRecorder(folder.path, flag, left_out, folder.check)
         with flag, quiet():
             module = make_module(spec, config, data, num_images // config.data.batch_size, fresh=start.found is None)
+            config = precision.chosen(config, module, images, spec.collate, device, processes(config))
+            module.config = config
             module.card = replace(module.card, recipe=plan.recipe(asked, config))
             module.split = _split(data, start, num_images // config.data.batch_size * config.trainer.accumulate)
             if is_main_process():

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from involution.data.addresses import is_remote
 from involution.engine.callbacks import EarlyStop, LeftOut, RunCheckpoints
 from involution.engine.config import RunConfig
@@ -16,6 +18,7 @@ from involution.engine.divergence import NonFinite
 from involution.engine.faults import lenient, quiet_threads
 from involution.engine.freezing import Freezing
 from involution.engine.loggers import make_logger
+from involution.engine.precision import AUTO, PLAIN
 from involution.engine.process import tell
 from involution.engine.progress import ProgressBar
 from involution.engine.settings import ConfigError
@@ -91,12 +94,15 @@ def _check_devices(config: RunConfig, trainer: Any) -> None:
         raise ConfigError("trainer.sync_batchnorm works on GPUs alone: leave it out on CPUs")
 
 
-def check_placement(config: RunConfig, *, whole: bool = False) -> None:
+def check_placement(config: RunConfig, *, whole: bool = False) -> torch.device:
     """Refuse devices that there are not, and settings that don't go with them, before any data is read.
 
     Args:
         config: the settings.
         whole: for an evaluation.
+
+    Returns:
+        The device of this process.
 
     Raises:
         ConfigError: naming them.
@@ -104,6 +110,8 @@ def check_placement(config: RunConfig, *, whole: bool = False) -> None:
     trainer = _lightning(config, placement(config, whole=whole), logger=False, **_QUIET)
     if not whole:
         _check_devices(config, trainer)
+    device: torch.device = trainer.strategy.root_device
+    return device
 
 
 def make_eval_trainer(config: RunConfig, progress: bool, left_out: LeftOut) -> Any:
@@ -141,10 +149,10 @@ def _lightning(config: RunConfig, where: dict[str, Any], **options: Any) -> Any:
         raise ConfigError(
             f"can't run on devices={config.devices}, trainer.accelerator={config.trainer.accelerator}: {error}"
         ) from error
-    if trainer.precision != config.trainer.precision:
+    if trainer.precision != where["precision"]:
         # Lightning would silently use another one
         raise ConfigError(
-            f"trainer.precision {config.trainer.precision} does not work on this device; choose {trainer.precision}"
+            f"trainer.precision {where['precision']} does not work on this device; choose {trainer.precision}"
         )
     return trainer
 
@@ -181,7 +189,8 @@ def placement(config: RunConfig, *, whole: bool = False) -> dict[str, Any]:
         "devices": devices,
         "num_nodes": nodes,
         "strategy": strategy,
-        "precision": config.trainer.precision,
+        # what has not been chosen yet, before any data is read
+        "precision": PLAIN if config.trainer.precision == AUTO else config.trainer.precision,
     }
 
 

@@ -12,7 +12,6 @@ from involution import __version__
 from involution.serve.answers import TASKS, Problem
 
 if TYPE_CHECKING:
-    from involution.engine.predictor import Option
     from involution.serve.network import Network
     from involution.serve.settings import Settings
 
@@ -105,15 +104,15 @@ def _parameters(networks: Sequence[Network]) -> list[dict[str, Any]]:
     }
     for network in networks:
         for name, option in network.options.items():
-            found.setdefault(name, _parameter(name, option, network.task))
+            schema: dict[str, Any] = {"type": _TYPES[option.kind]}
+            # clients send what is a default here, and a network without the option would refuse it
+            if all(name in other.options for other in networks):
+                schema["default"] = option.default
+            if option.choices:
+                schema["enum"] = list(option.choices)
+            text = f"of {network.task}: {option.help} (default: {option.default})"
+            found.setdefault(name, {"name": name, "in": "query", "description": text, "schema": schema})
     return list(found.values())
-
-
-def _parameter(name: str, option: Option, task: str) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": _TYPES[option.kind], "default": option.default}
-    if option.choices:
-        schema["enum"] = list(option.choices)
-    return {"name": name, "in": "query", "description": f"of {task}: {option.help}", "schema": schema}
 
 
 def _page(name: str, summary: str, content: dict[str, Any], refusals: dict[str, Any]) -> dict[str, Any]:

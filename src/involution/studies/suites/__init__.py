@@ -18,7 +18,7 @@ SUITES = {
     "gpu": "the GPU kernels against PyTorch's alternatives, and whole networks",
     "scale": "training on 1, 2 and 4 processes of this machine, by DDP and FSDP2",
     "deployment": "RedNet-50 against ResNet-50 in PyTorch, ONNX Runtime, OpenVINO and AOTInductor",
-    "serving": "involution serve under load, against its predictor in process and LitServe",
+    "serving": "involution serve under load, against its predictor in process, LitServe and BentoML",
     "detection": "the published detectors against torchvision's with a ResNet-50",
 }
 """The names of the files here, and what each measures."""

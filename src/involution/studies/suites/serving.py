@@ -1,24 +1,23 @@
-"""`involution serve` under load: against its own predictor in this process, and against LitServe with the same network.
+"""`involution serve` under load: against its own predictor in this process, and against other servers around it.
 
 wrk asks over this machine's loopback, each client as soon as it has its answer. The network is RedNet-50 with random
-weights as `involution export` writes it for ONNX Runtime; the image is a photograph as a JPEG file.
+weights as `involution export` writes it for ONNX Runtime; the image is a photograph as a JPEG file. The predictor takes
+its turn before and after each number of clients, and a server's figures are ratios to the mean of the two.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import os
 import re
 import shutil
-import signal
+import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,129 +33,117 @@ from involution.export.registry import Settings, get_format
 from involution.extras import is_installed
 from involution.studies.errors import StudyError
 from involution.studies.harness import Measurement, Options, Row, Suite, Target, percentiles, target
+from involution.studies.servers import BATCH, SERVERS, check, running
 
 _CLIENTS = (1, 2, 4, 8, 16, 32)
-_BATCH = 16
+_BATCHES = (1, 4, BATCH)
 _REQUESTS = 10_000
-_SERVERS = {"involution": "involution serve", "litserve": "LitServe"}
 # the image goes as it is; wrk's own body is text
 _SCRIPT = """wrk.method = "POST"
 wrk.headers["content-type"] = "{kind}"
-wrk.body = io.open("{image}", "rb"):read("*a")
+wrk.body = io.open("{body}", "rb"):read("*a")
 """
-_KINDS = {".jpg": "application/octet-stream", ".json": "application/json"}
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
-# the smallest server of LitServe's documentation, around the same predictor
-_LITSERVE = """
-import base64, sys
-import litserve
-from involution.engine.predictor import Encoded
-from involution.export.load import load_exported
-from involution.export.threads import use_threads
-
-class Api(litserve.LitAPI):
-    def setup(self, device):
-        use_threads(int(sys.argv[3]))
-        self.predictor = load_exported(sys.argv[1], "onnx")
-
-    def decode_request(self, request):
-        return Encoded("image", base64.b64decode(request["image"]))
-
-    def batch(self, inputs):
-        return inputs
-
-    def predict(self, images):
-        return [one.row() for one in self.predictor.stream(images, batch_size=len(images))]
-
-    def unbatch(self, output):
-        return output
-
-    def encode_response(self, output):
-        return output
-
-if __name__ == "__main__":
-    api = Api(max_batch_size=16, batch_timeout=0.005, enable_async=False)
-    server = litserve.LitServer(api, accelerator="cpu", timeout=60)
-    server.run(host="127.0.0.1", port=int(sys.argv[2]), generate_client_file=False, log_level="error")
-"""
 
 
 def _plan(options: Options) -> Iterator[Measurement]:
-    settings = options.filled(seconds=1.0 if options.dry_run else 6.0)
+    settings = options.filled(seconds=0.1 if options.dry_run else 5.0)
     small = options.dry_run
     for part in settings.parts:
-        minutes = 0 if small else {"memory": 1.0}.get(part, 1.5)
+        minutes = 0 if small else {"memory": 1.0}.get(part, 1.2)
         rows = partial(_memory, small) if part == "memory" else partial(_served, part, small, settings.seconds)
         yield Measurement(part, rows, minutes)
 
 
 def _served(part: str, small: bool, seconds: float) -> Iterator[Row]:
-    _need("wrk", part)
+    server = SERVERS[part]
+    _need("wrk", server.package)
     with tempfile.TemporaryDirectory(prefix="involution-bench-") as name:
         folder = Path(name)
-        file, image = _file(folder, small), _image(folder)
-        alone, best, rows = _in_process(file, image, seconds)
-        if part == "involution":
-            yield from rows
-        if part == "litserve":
-            # what LitServe takes unless it is told otherwise
-            image = image.with_suffix(".json")
-            content = base64.b64encode(image.with_suffix(".jpg").read_bytes()).decode()
-            image.write_text(f'{{"image": "{content}"}}', encoding="utf-8")
-        with _server(part, folder, file) as (address, _):
-            _wrk(address, folder, image, 1, 1)
+        file, image = _file(folder, small), _image()
+        predictor = load_exported(file, "onnx")
+        with running(server, folder, file, torch.get_num_threads()) as (address, process):
+            check(server, address, image, predictor)
+            script = _script(folder, server.kind, server.body(image))
+            _wrk(address, script, 1, 1)
+            alone = [_alone(predictor, image, seconds)]
             for clients in (1, 2) if small else _CLIENTS:
-                found = _wrk(address, folder, image, clients, seconds)
+                found = _wrk(address, script, clients, seconds)
+                alone.append(_alone(predictor, image, seconds))
+                one, best = (statistics.mean(figure(times) for times in alone[-2:]) for figure in (_one, _best))
                 yield {
                     "measure": "served",
                     "layer": "rednet_nano" if small else "RedNet-50",
                     "batch": clients,
-                    "candidate": _SERVERS[part],
+                    "candidate": server.name,
                     **found,
                     "of_predictor": round(found["requests_s"] / best, 3),
-                    "p99_over_predictor": round(found["p99_ms"] / alone, 3),
+                    "p99_over_predictor": round(found["p99_ms"] / one, 3),
+                    "processes": len(_descendants(process)),
+                    "processors": len(os.sched_getaffinity(0)),
                 }
+    if part == "involution":
+        yield from _in_process(alone)
 
 
-def _in_process(file: Path, image: Path, seconds: float) -> tuple[float, float, list[Row]]:
-    """Milliseconds of one image, images a second at best, and the rows of both."""
-    predictor, content = load_exported(file, "onnx"), image.read_bytes()
-    rows: list[dict[str, Any]] = []
-    for batch in (1, 4, _BATCH):
-        images = [Encoded("image", content)] * batch
-        times: list[float] = []
-        list(predictor.stream(images, batch_size=batch))
-        end = time.perf_counter() + seconds / 2
-        while len(times) < 3 or time.perf_counter() < end:
+# milliseconds of each call, by the images of a batch
+_Times = dict[int, list[float]]
+
+
+def _alone(predictor: Any, image: bytes, seconds: float) -> _Times:
+    """Times of the predictor in this process."""
+    found: _Times = {}
+    for batch in _BATCHES:
+        images, times = [Encoded("image", image)] * batch, found.setdefault(batch, [])
+        end = time.perf_counter() + seconds / 5
+        while len(times) < 2 or time.perf_counter() < end:
             start = time.perf_counter()
             list(predictor.stream(images, batch_size=batch))
             times.append(1e3 * (time.perf_counter() - start))
-        row = {"measure": "in process", "layer": "network", "batch": batch, "candidate": "predictor"}
-        rows.append({**row, **percentiles(times, "ms", 3)})
-        rows[-1]["requests_s"] = round(1e3 * batch / rows[-1]["p50_ms"], 2)
-    return rows[0]["p50_ms"], max(row["requests_s"] for row in rows), rows
+    return found
+
+
+def _one(times: _Times) -> float:
+    """Milliseconds of one image."""
+    return statistics.median(times[1])
+
+
+def _best(times: _Times) -> float:
+    """Images a second, of the best batch."""
+    return max(1e3 * batch / statistics.median(found) for batch, found in times.items())
+
+
+def _in_process(alone: Sequence[_Times]) -> Iterator[Row]:
+    for batch in _BATCHES:
+        times = sorted(value for found in alone for value in found[batch])
+        row: Row = {"measure": "in process", "layer": "network", "batch": batch, "candidate": "predictor"}
+        row |= percentiles(times, "ms", 3)
+        # as wrk's
+        row["p99_ms"] = round(times[math.ceil(0.99 * len(times)) - 1], 3)
+        yield {**row, "requests_s": round(1e3 * batch / row["p50_ms"], 2)}
 
 
 def _memory(small: bool) -> Iterator[Row]:
     """What a server keeps after ten thousand requests, which a small network answers in less time."""
-    _need("wrk", "memory")
+    server = SERVERS["involution"]
+    _need("wrk", server.package)
     wanted = 200 if small else _REQUESTS
     with tempfile.TemporaryDirectory(prefix="involution-bench-") as name:
         folder = Path(name)
-        file, image = _file(folder, True), _image(folder)
-        with _server("involution", folder, file) as (address, process):
+        script = _script(folder, server.kind, _image())
+        with running(server, folder, _file(folder, True), torch.get_num_threads()) as (address, process):
             done = 0
             while done < wanted / 10:
-                done += _wrk(address, folder, image, 8, 1)["requests"]
+                done += _wrk(address, script, 8, 1)["requests"]
             before, done = _resident(process), 0
             while done < wanted:
-                done += _wrk(address, folder, image, 8, 5)["requests"]
+                done += _wrk(address, script, 8, 5)["requests"]
             after = _resident(process)
         yield {
             "measure": "memory",
             "layer": "rednet_nano",
             "batch": 8,
-            "candidate": _SERVERS["involution"],
+            "candidate": server.name,
             "requests": done,
             "before_mb": round(before / 1e3, 1),
             "after_mb": round(after / 1e3, 1),
@@ -164,11 +151,11 @@ def _memory(small: bool) -> Iterator[Row]:
         }
 
 
-def _need(program: str, part: str) -> None:
+def _need(program: str, package: str) -> None:
     if shutil.which(program) is None:
         raise StudyError(f"{program} is not installed; in Debian apt-get install {program}")
-    if part == "litserve" and not is_installed("litserve"):
-        raise StudyError("litserve is not installed; pip install litserve")
+    if not is_installed(package):
+        raise StudyError(f"{package} is not installed; pip install {package}")
 
 
 def _file(folder: Path, small: bool) -> Path:
@@ -193,73 +180,26 @@ def _file(folder: Path, small: bool) -> Path:
     return file
 
 
-def _image(folder: Path) -> Path:
+def _image() -> bytes:
     import PIL.Image
     from sklearn.datasets import load_sample_images
 
     content = io.BytesIO()
     PIL.Image.fromarray(load_sample_images().images[0]).save(content, "JPEG", quality=90)
-    file = folder / "image.jpg"
-    file.write_bytes(content.getvalue())
-    return file
+    return content.getvalue()
 
 
-@contextmanager
-def _server(part: str, folder: Path, file: Path) -> Iterator[tuple[str, Any]]:
-    """A server's address for predictions, and its process."""
-    import socket
-    import urllib.request
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    threads = str(torch.get_num_threads())
-    words = ["-m", "involution", "serve", str(file), "--port", str(port), "--threads", threads]
-    if part == "litserve":
-        script = folder / "server.py"
-        script.write_text(_LITSERVE, encoding="utf-8")
-        words = [str(script), str(file), str(port), threads]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, start_new_session=True)
-        try:
-            path = "health/ready" if part == "involution" else "health"
-            end = time.monotonic() + 60
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5):
-                        break
-                except OSError as error:
-                    if process.poll() is not None or time.monotonic() > end:
-                        said = (folder / "log").read_text(errors="replace").strip().splitlines() or ["?"]
-                        raise StudyError(f"{_SERVERS[part]} does not start: {said[-1][:200]}") from error
-                    time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}/predict", process
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            # LitServe leaves processes of its own behind
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def _script(folder: Path, kind: str, content: bytes) -> Path:
+    """What tells wrk to send a body."""
+    body, script = folder / "body", folder / "post.lua"
+    body.write_bytes(content)
+    script.write_text(_SCRIPT.format(body=body, kind=kind), encoding="utf-8")
+    return script
 
 
-def _wrk(address: str, folder: Path, image: Path, clients: int, seconds: float) -> dict[str, Any]:
-    script = folder / "post.lua"
-    script.write_text(_SCRIPT.format(image=image, kind=_KINDS[image.suffix]), encoding="utf-8")
-    duration = max(1, math.ceil(seconds))
-    words = [
-        "wrk",
-        "-t1",
-        f"-c{clients}",
-        f"-d{duration}s",
-        "--timeout",
-        "30s",
-        "--latency",
-        "-s",
-        str(script),
-        address,
-    ]
+def _wrk(address: str, script: Path, clients: int, seconds: float) -> dict[str, Any]:
+    options = f"-t1 -c{clients} -d{max(1, math.ceil(seconds))}s --timeout 30s --latency -s"
+    words = ["wrk", *options.split(), str(script), address]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StudyError(f"wrk failed: {(done.stderr or done.stdout).strip()[:200]}")
@@ -291,28 +231,35 @@ def read_wrk(text: str) -> dict[str, Any]:
     }
 
 
+def _descendants(process: Any) -> set[int]:
+    """Ids of a process and of those that it started."""
+    parents = {pid: int(status["PPid"]) for pid, status in _status().items()}
+    ours = {process.pid}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return ours
+
+
 def _resident(process: Any) -> int:
     """Kilobytes that a process and those that it started have in memory."""
-    parents, sizes = {}, {}
+    status = _status()
+    return sum(int(status[pid].get("VmRSS", 0)) for pid in _descendants(process) if pid in status)
+
+
+def _status() -> dict[int, dict[str, str]]:
+    """Parent and memory of every process of this machine."""
+    found = {}
     for place in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError):
             status = (place / "status").read_text()
-        except OSError:
-            continue
-        found = dict(re.findall(r"^(PPid|VmRSS):\s+(\d+)", status, re.M))
-        parents[int(place.name)], sizes[int(place.name)] = int(found["PPid"]), int(found.get("VmRSS", 0))
-    ours = {process.pid}
-    for _ in parents:
-        more = {pid for pid, parent in parents.items() if parent in ours} - ours
-        if not more:
-            break
-        ours |= more
-    return sum(sizes.get(pid, 0) for pid in ours)
+            found[int(place.name)] = dict(re.findall(r"^(PPid|VmRSS):\s+(\d+)", status, re.M))
+    return found
 
 
 def _targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
     """Compare a run's rows with the project's targets."""
-    served = {row["batch"]: row for row in rows if row.get("candidate") == _SERVERS["involution"] and "refused" in row}
+    ours = [row for row in rows if row.get("candidate") == SERVERS["involution"].name]
+    served = {row["batch"]: row for row in ours if "refused" in row}
     memory = [abs(row["growth"]) for row in rows if "growth" in row]
     some = [served[32]["of_predictor"]] if 32 in served else []
     found = target("throughput at 32 clients ÷ the predictor's best", some, least=0.9)
@@ -321,4 +268,4 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
     return found + target("memory after 10,000 requests: change", memory, most=0.02)
 
 
-SUITE = Suite((*_SERVERS, "memory"), _plan, _targets, minutes=(8, 3), on_cpu=True)
+SUITE = Suite((*SERVERS, "memory"), _plan, _targets, minutes=(8, 3), on_cpu=True)

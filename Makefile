@@ -17,22 +17,29 @@ ADVISORIES = https://pypi.org/pypi/$(subst ==,/,$(TORCH))/json
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
 
-.PHONY: help setup demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-growth bench-scale mca wheel test-web test-wheel test-abi test-aarch64 sanitize release audit clean
+.PHONY: help setup kernels packages demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-growth bench-scale mca wheel test-web test-wheel test-abi test-aarch64 sanitize release audit clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## make the virtual environment and install the package into it
 
-# torch first and no isolation: the C++ kernels are compiled against it. Without an NVIDIA GPU its smaller build for CPUs,
-# where the package index has it
+# the kernels compile while the packages arrive; what wants torch's headers takes a few seconds afterwards
 define install
 	$(PYTHON) -m venv $(VENV)
-	command -v nvidia-smi > /dev/null || $(PIP) "$$(grep ^torch== constraints.txt)+cpu" 2> /dev/null || true
-	$(PIP) torch "setuptools>=77"
-	$(PIP) --no-build-isolation --editable ".[$(1)]"
+	$(PIP) "setuptools>=77"
+	$(MAKE) --no-print-directory -j 2 kernels packages EXTRA=$(1)
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	$(BIN)/python -c "from involution.ops import native as n; print('CPU kernels:', n.instruction_set() or n.reason)"
 endef
+
+kernels:
+	INVOLUTION_BUILD_NATIVE=kernels nice $(BIN)/python setup.py --quiet build_ext
+
+# without an NVIDIA GPU torch's smaller build for CPUs, where the package index has it
+packages:
+	command -v nvidia-smi > /dev/null || $(PIP) "$(TORCH)+cpu" 2> /dev/null || true
+	INVOLUTION_BUILD_NATIVE=0 $(PIP) --no-build-isolation --editable ".[$(EXTRA)]"
 
 $(STAMP): $(SOURCES)
 	$(call install,dev)

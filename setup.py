@@ -2,13 +2,16 @@
 
 They need GCC or Clang and torch's headers, so install with ``pip install --no-build-isolation .``; without them the
 package is pure Python and works. ``INVOLUTION_BUILD_NATIVE=0`` leaves them out, ``1`` makes a failure an error, and
-``runtimes`` builds those for other runtimes alone, which need no torch; a failure is an error then, too.
+``runtimes`` builds those for other runtimes alone, which need no torch; a failure is an error then, too. ``kernels``
+compiles all that needs no torch, for a build that follows: what is compiled is kept in build/objects.
 """
 
+import hashlib
 import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -29,9 +32,10 @@ from setuptools.command.build_ext import build_ext
 TARGET = "0x020a000000000000"
 FLAGS = ["-std=c++17", "-O3", "-g0", "-Wall", "-Wextra", "-Wno-psabi", "-fPIC", "-fvisibility=hidden"]
 FLAGS += ["-ffp-contract=fast", "-fno-math-errno", "-ffunction-sections", "-fdata-sections"]
-# a library for inference leaves the gradients out
 WANTED = os.environ.get("INVOLUTION_BUILD_NATIVE")
 MUST = WANTED in ("1", "runtimes")
+WITHOUT_TORCH = WANTED in ("runtimes", "kernels")
+# a library for inference leaves the gradients out
 USED_ALONE = "-Wl,-dead_strip" if sys.platform == "darwin" else "-Wl,--gc-sections"
 # the target's when cross-compiling, as sysconfig has it
 MACHINE = os.environ.get("_PYTHON_HOST_PLATFORM", platform.machine()).rpartition("-")[2].lower()
@@ -67,7 +71,7 @@ def why_not() -> str | None:
         return "INVOLUTION_BUILD_NATIVE=0"
     if sys.platform == "win32":
         return "no support for Windows' compiler"
-    if WANTED != "runtimes" and find_spec("torch") is None:
+    if not WITHOUT_TORCH and find_spec("torch") is None:
         return "torch is not here while building; use pip install --no-build-isolation"
     if not any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "").split() or ["c++", "g++", "clang++"])):
         return "no C++ compiler found"
@@ -107,11 +111,15 @@ class BuildNative(build_ext):
                 self.copy_file(os.path.join(self.build_lib, name), os.path.join("src", name))
 
     def _build(self, extension: Extension) -> None:
+        if WANTED == "kernels":
+            for compiled in self._compiled.values():
+                compiled.result()
+            return
         path = Path(self.get_ext_fullpath(extension.name))
         path.parent.mkdir(parents=True, exist_ok=True)
-        objects = [file for name in instruction_sets() for file in self._compiled["csrc/sets/set.cpp", name].result()]
-        used = ("csrc/dispatch.cpp", "all" if extension.sources[0] == REGISTER else "inference")
-        objects += self._compiled[used].result()
+        used = [("csrc/sets/set.cpp", name) for name in instruction_sets()]
+        used += [("csrc/dispatch.cpp", "all" if extension.sources[0] == REGISTER else "inference")]
+        objects = [self._compiled[one].result() for one in used]
         if extension.name == KERNELS:
             # the C++ of OpenVINO has no stable ABI: the rest is compiled where it is used
             # with what an older compiler's libgcc may not have
@@ -120,7 +128,7 @@ class BuildNative(build_ext):
             for source in OPENVINO_SOURCES:
                 self.copy_file(os.path.join("csrc", source), str(path.parent / source))
             return
-        objects += self._compiled[extension.sources[0], "all"].result()
+        objects.append(self._compiled[extension.sources[0], "all"].result())
         if extension.name == ONNXRUNTIME:
             self.compiler.link_shared_object(objects, str(path), extra_postargs=[USED_ALONE], target_lang="c++")
             return
@@ -133,10 +141,10 @@ class BuildNative(build_ext):
         )
 
     @cached_property
-    def _compiled(self) -> dict[tuple[str, str], Future[list[str]]]:
-        """The objects of each source and name, all compiled side by side, those that take longest first."""
+    def _compiled(self) -> dict[tuple[str, str], Future[str]]:
+        """The object of each source and name, all compiled side by side, those that take longest first."""
         compiles = [("csrc/sets/set.cpp", *found) for found in instruction_sets().items()]
-        if WANTED != "runtimes":
+        if not WITHOUT_TORCH:
             compiles += [(REGISTER, "all", ["-isystem", str(torch_folder() / "include")])]
             compiles += [("csrc/dispatch.cpp", "all", [])]
         compiles += [("csrc/register_onnxruntime.cpp", "all", [])]
@@ -144,14 +152,19 @@ class BuildNative(build_ext):
         pool = ThreadPoolExecutor(os.cpu_count())
         return {(source, name): pool.submit(self._compile, source, name, flags) for source, name, flags in compiles}
 
-    def _compile(self, source: str, name: str, flags: list[str]) -> list[str]:
-        """Return the objects of a source; `name` is that of the folder and of the instruction set."""
-        return self.compiler.compile(
-            [source],
-            output_dir=os.path.join(self.build_temp, name),
-            macros=[("TORCH_TARGET_VERSION", TARGET), ("INVOLUTION_NAME", name)],
-            extra_postargs=[*FLAGS, *flags],
-        )
+    def _compile(self, source: str, name: str, flags: list[str]) -> str:
+        """Return the object of a source, from build/objects if it was compiled before from the same text."""
+        command = [*self.compiler.compiler_so_cxx, *FLAGS, *flags, f"-DINVOLUTION_NAME={name}"]
+        command += [f"-DTORCH_TARGET_VERSION={TARGET}", source]
+        text = subprocess.run([*command, "-E"], stdout=subprocess.PIPE, check=True).stdout
+        key = hashlib.sha256("\0".join(command).encode() + text).hexdigest()[:16]
+        found = Path("build", "objects", f"{Path(source).stem}-{name}-{key}.o")
+        if not found.exists():
+            found.parent.mkdir(parents=True, exist_ok=True)
+            part = found.with_suffix(f".{os.getpid()}.part")
+            self.spawn([*command, "-c", "-o", str(part)])
+            part.replace(found)
+        return str(found)
 
 
 class Wheel(bdist_wheel):
@@ -174,7 +187,7 @@ ONNXRUNTIME, KERNELS = f"{NATIVE}.libinvolution_onnxruntime", f"{NATIVE}.kernels
 # what `involution.export` compiles with the kernels for the installed OpenVINO
 OPENVINO_SOURCES = ("problem.h", "node.h", "register_openvino.cpp")
 sources = {
-    **({} if WANTED == "runtimes" else {"involution.ops.libinvolution_cpu": REGISTER}),
+    **({} if WITHOUT_TORCH else {"involution.ops.libinvolution_cpu": REGISTER}),
     ONNXRUNTIME: "csrc/register_onnxruntime.cpp",
     KERNELS: "csrc/dispatch.cpp",
 }

@@ -28,13 +28,13 @@ setup: $(STAMP) ## make the virtual environment and install the package into it
 define install
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) "setuptools>=77"
-	$(MAKE) --no-print-directory -j 2 kernels packages EXTRA=$(1)
-	$(BIN)/python setup.py --quiet build_ext --inplace
+	INVOLUTION_BUILD_SETS=$(2) $(MAKE) --no-print-directory -j 2 kernels packages EXTRA=$(1)
+	INVOLUTION_BUILD_SETS=$(2) $(BIN)/python setup.py --quiet build_ext --inplace
 	$(BIN)/python -c "from involution.ops import native as n; print('CPU kernels:', n.instruction_set() or n.reason)"
 endef
 
 kernels:
-	INVOLUTION_BUILD_NATIVE=kernels nice $(BIN)/python setup.py --quiet build_ext
+	INVOLUTION_BUILD_NATIVE=kernels $(BIN)/python setup.py --quiet build_ext
 
 # without an NVIDIA GPU torch's smaller build for CPUs, where the package index has it
 packages:
@@ -42,12 +42,12 @@ packages:
 	INVOLUTION_BUILD_NATIVE=0 $(PIP) --no-build-isolation --editable ".[$(EXTRA)]"
 
 $(STAMP): $(SOURCES)
-	$(call install,dev)
+	$(call install,dev,all)
 	touch $(DEMO_STAMP) $@
 
-# a demo needs a part of the environment alone, and less time
+# a demo needs a part of the environment alone, and of the kernels those of this processor: less time
 $(DEMO_STAMP): $(SOURCES)
-	$(call install,train)
+	$(call install,train,native)
 	touch $@
 
 # threads that wait by spinning would slow training tenfold whenever something else runs on this machine

@@ -4,6 +4,8 @@ They need GCC or Clang and torch's headers, so install with ``pip install --no-b
 package is pure Python and works. ``INVOLUTION_BUILD_NATIVE=0`` leaves them out, ``1`` makes a failure an error, and
 ``runtimes`` builds those for other runtimes alone, which need no torch; a failure is an error then, too. ``kernels``
 compiles all that needs no torch, for a build that follows: what is compiled is kept in build/objects.
+``INVOLUTION_BUILD_SETS=native`` compiles two of the instruction sets, the best that this processor has and the one that
+every processor has; the library then runs elsewhere, too, but not as fast.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,14 +57,24 @@ def readme() -> str:
     return text
 
 
+@cache
 def instruction_sets() -> dict[str, list[str]]:
-    """Return the compiler's flags for each instruction set that this architecture has."""
+    """Return the compiler's flags for each instruction set that is compiled, the best first."""
     lines = re.findall(r"^INVOLUTION_SET\((\w+), (\w+), (.*)\)$", Path("csrc/sets/list.h").read_text(), re.MULTILINE)
-    return {
+    found = {
         name: [f"-m{feature}" for feature in re.findall(r"F\((\w+)\)", features)]
         for name, architecture, features in lines
         if architecture in ("any", ARCHITECTURE)
     }
+    if os.environ.get("INVOLUTION_BUILD_SETS") == "native":
+        compiler = os.environ.get("CXX", "c++").split()
+        words = [*compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull]
+        macros = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+        runs = [
+            name for name, flags in found.items() if all(f"#define __{flag[2:].upper()}__ " in macros for flag in flags)
+        ]
+        found = {name: found[name] for name in dict.fromkeys([runs[0], runs[-1]])}
+    return found
 
 
 def why_not() -> str | None:

@@ -1,5 +1,5 @@
 // Chooses the instruction set on first use of the library. With INVOLUTION_INFERENCE the library has no gradients,
-// whose code the linker then leaves out.
+// whose code the linker then leaves out. A set that was not compiled has no address.
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -22,7 +22,7 @@
 namespace involution {
 
 #define INVOLUTION_SET(name, architecture, features) \
-  INVOLUTION_ON_##architecture(extern const Kernels INVOLUTION_TABLE(name);)
+  INVOLUTION_ON_##architecture(extern const Kernels INVOLUTION_TABLE(name) __attribute__((weak));)
 #include "sets/list.h"
 #undef INVOLUTION_SET
 
@@ -30,8 +30,9 @@ const std::vector<const Kernels*>& available() {
   static const std::vector<const Kernels*> sets = [] {
     std::vector<const Kernels*> found;
 #define F(feature) &&__builtin_cpu_supports(#feature)
-#define INVOLUTION_SET(name, architecture, features) \
-  INVOLUTION_ON_##architecture(if (true features) found.push_back(&INVOLUTION_TABLE(name));)
+#define INVOLUTION_SET(name, architecture, features)                            \
+  INVOLUTION_ON_##architecture(if (&INVOLUTION_TABLE(name) != nullptr features) \
+                                   found.push_back(&INVOLUTION_TABLE(name));)
 #include "sets/list.h"
 #undef INVOLUTION_SET
 #undef F

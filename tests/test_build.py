@@ -18,8 +18,10 @@ import sys
 from pathlib import Path
 
 words = sys.argv[1:]
-(source,) = (word for word in words if word.endswith(".cpp"))
-if "-E" in words:
+source = next((word for word in words if word.endswith(".cpp")), None)
+if "-dM" in words:
+    print("#define __AVX2__ 1", "#define __FMA__ 1", "#define __F16C__ 1", sep="; ")
+elif "-E" in words:
     print(Path(source).read_text())
 else:
     (name,) = (word for word in words if word.startswith("-DINVOLUTION_NAME="))
@@ -40,9 +42,10 @@ def tree(tmp_path):
     return tmp_path
 
 
-def compiled(tree, wanted):
+def compiled(tree, wanted, instruction_sets="all"):
     """What a build asks of the compiler."""
-    variables = {**os.environ, "CXX": f"{sys.executable} compiler.py", "INVOLUTION_BUILD_NATIVE": wanted}
+    chosen = {"INVOLUTION_BUILD_NATIVE": wanted, "INVOLUTION_BUILD_SETS": instruction_sets}
+    variables = {**os.environ, "CXX": f"{sys.executable} compiler.py", **chosen}
     words = [sys.executable, "setup.py", "--quiet", "build_ext"]
     done = subprocess.run(words, cwd=tree, env=variables, capture_output=True, text=True, check=False)
     log = tree / "compiled"
@@ -74,3 +77,11 @@ def test_a_compile_that_was_cut_short_is_not_taken(tree):
     for file in (tree / "build/objects").iterdir():
         file.rename(file.with_suffix(".1.part"))
     assert compiled(tree, "kernels")[0] == whole
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="other processors have one instruction set")
+def test_a_demo_compiles_the_best_of_this_processors_sets_and_the_plain_one(tree):
+    # the stand-in's processor has no AVX-512
+    found, _ = compiled(tree, "kernels", "native")
+    assert {line for line in found if line.startswith("set ")} == {"set avx2", "set baseline"}
+    assert compiled(tree, "kernels")[0] == ["set avx512"]

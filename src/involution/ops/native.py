@@ -41,7 +41,7 @@ def _load() -> Absence | None:
     except OSError as error:
         return missing(_SWITCH, f"{LIBRARY_PATH} does not load: {error}")
     if _asked("involution_instruction_set") is None:
-        return wrong_value(_CHOICE, f"one of {', '.join(instruction_sets())} on this processor")
+        return wrong_value(_CHOICE, f"one of {', '.join(instruction_sets())} of this library on this processor")
     return None
 
 

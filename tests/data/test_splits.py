@@ -87,6 +87,22 @@ def test_an_added_image_moves_no_other():
     assert split_by_name(["e\u0301.jpg"] * 9, (0.5,), 0) == split_by_name(["\u00e9.jpg"] * 9, (0.5,), 0)
 
 
+def test_an_image_that_filled_an_empty_piece_goes_back_and_is_told():
+    names, findings = [f"{number}.jpg" for number in range(4)], Findings()
+    drawn = split_by_name([*names, *(f"{number}.png" for number in range(40))], (0.2, 0.2), 3)
+    pieces = split_by_name(names, (0.2, 0.2), 3, findings=findings)
+    moved = [index for piece, own in zip(pieces, drawn, strict=True) for index in piece if index not in own]
+    assert moved
+    assert findings.notes == [
+        "images that fill a split without others, and go back to their own once it has some: "
+        f"{len(moved)} ({', '.join(names[index] for index in sorted(moved))})"
+    ]
+    # what is where its name puts it is not worth a line
+    findings = Findings()
+    split_by_name([*names, *(f"{number}.png" for number in range(40))], (0.2, 0.2), 3, findings=findings)
+    assert findings.notes == []
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_piece_of_a_small_class_is_empty(seed):
     names = [f"{number}.jpg" for number in range(9)]

@@ -188,3 +188,13 @@ def test_what_the_weights_were_trained_on_is_remembered(config, pictures, tmp_pa
     measured = measure(second.best)
     assert warnings(capsys) == [told]
     assert [f"warning: {line}" for line in measured.warnings] == [told]
+
+
+def test_an_image_that_changed_its_split_is_not_gone():
+    before = {"train": torch.tensor([1, 2, 3]), "val": torch.tensor([4]), "test": torch.tensor([5, 6])}
+    now = {"train": torch.tensor([1, 2, 5]), "val": torch.tensor([4, 7]), "test": torch.tensor([6])}
+    assert differences(before, now, ["train", "val", "test"]) == [
+        "the train split changed since the training began: 1 image gone, 1 image moved here from test",
+        "the val split changed since the training began: 1 image new",
+        "the test split changed since the training began: 1 image moved to train",
+    ]

@@ -173,11 +173,12 @@ def split_by_name(
     seed: int,
     labels: Sequence[int] | None = None,
     units: Sequence[Sequence[int]] | None = None,
+    findings: Findings | None = None,
 ) -> list[list[int]]:
     """Cut indices by a number drawn from each name, so that an added or removed image moves no other.
 
     The pieces have about their shares. Only where a piece would have no image at all, of a class with labels, it gets
-    the one whose number is nearest.
+    the one whose number is nearest; that one goes back when the piece has others.
 
     Args:
         names: of the images, within the data set.
@@ -186,6 +187,7 @@ def split_by_name(
         labels: class of each image; None where all are alike.
         units: indices of the images that stay together, those of one class; all of them. Each is drawn by its shortest
             name. None where every image is alone.
+        findings: told which images went into another piece than that of their number.
 
     Returns:
         Sorted indices of each piece.
@@ -202,6 +204,7 @@ def split_by_name(
     groups: dict[int, list[int]] = {}
     for number, unit in enumerate(units):
         groups.setdefault(0 if labels is None else labels[unit[0]], []).append(number)
+    drawn = list(pieces)
     for group in groups.values():
         if len(group) < len(starts):
             raise DataError(
@@ -214,6 +217,12 @@ def split_by_name(
                 largest = max(inside, key=lambda piece: len(piece))
                 nearest = min(largest, key=lambda number: abs(places[number] - start))
                 pieces[nearest] = piece
+    moved = [names[index] for number, unit in enumerate(units) if pieces[number] != drawn[number] for index in unit]
+    if moved and findings:
+        findings.note(
+            f"images that fill a split without others{'' if labels is None else ' of their class'}, and go back to "
+            f"their own once it has some: {some(moved)}"
+        )
     return [
         sorted(index for unit, found in zip(units, pieces, strict=True) if found == piece for index in unit)
         for piece in range(len(starts))
@@ -263,7 +272,7 @@ def cut(
     if options.split_copies == "together":
         units = _units(called or names, labels, stored, len(shares) + 1, findings)
     if options.split_by == "name":
-        return split_by_name(names, shares, options.split_seed, labels, units)
+        return split_by_name(names, shares, options.split_seed, labels, units, findings)
     pieces = _drawn(len(units), shares, options.split_seed, None if labels is None else [labels[u[0]] for u in units])
     return [sorted(index for number in piece for index in units[number]) for piece in pieces]
 

@@ -116,7 +116,14 @@ def differences(before: Mapping[str, Tensor], now: Mapping[str, Tensor], splits:
         if name not in before or name not in now:
             continue
         gone, new = _without(before[name], now[name]), _without(now[name], before[name])
-        changes = [f"{_images(len(one))} {what}" for one, what in ((gone, "gone"), (new, "new")) if len(one)]
+        found: list[tuple[Tensor, str]] = []
+        for other in sorted((before.keys() & now.keys()) - {name}):
+            sent = gone[torch.isin(gone, _without(now[other], before[other]))]
+            came = new[torch.isin(new, _without(before[other], now[other]))]
+            gone, new = _without(gone, sent), _without(new, came)
+            found += [(sent, f"moved to {other}"), (came, f"moved here from {other}")]
+        found = [(gone, "gone"), (new, "new"), *found]
+        changes = [f"{_images(len(one))} {what}" for one, what in found if len(one)]
         if changes:
             lines.append(f"the {name} split changed since the training began: {', '.join(changes)}")
     return lines

@@ -167,3 +167,14 @@ def test_images_that_a_classifier_crops_are_told(tmp_path, capsys):
         "warning: images of val of which an image classifier with the default settings sees the middle alone, less "
         "than 40% of them: 1 (tall.png)\n"
     ) in capsys.readouterr().out
+
+
+def test_classes_without_images_are_told_once(tmp_path, capsys):
+    image_folder(tmp_path, splits=("train", "valid"), per_class=2)
+    shutil.rmtree(tmp_path / "valid" / "cat")
+    assert main(["data", "check", f"imagefolder:{tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if "cat" in line and "none of" in line or "no images of" in line] == [
+        "val: no images of cat"
+    ]
+    assert "nothing malformed or suspicious" not in said

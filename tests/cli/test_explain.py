@@ -184,7 +184,7 @@ def test_one_bad_image_costs_none_of_the_others(here, capsys):
     assert said.out.split() == ["out/seven-layer2.0.conv2-heatmap.png"]
     cropped = "seven.png: Cropped: of 24×20 pixels the network sees those from 3 to 21 across and from 0 to 19 down."
     bad = "skipped bad.png: not an image in a known format"
-    assert said.err.splitlines() == ["gone.png: no such file", bad, cropped]
+    assert said.err.splitlines() == ["gone.png: no such file or folder", bad, cropped]
     lines = [json.loads(line) for line in (here / "out/index.jsonl").read_text().splitlines()]
     assert [line.get("error") for line in lines] == ["not an image in a known format", None]
     # one of those that are averaged

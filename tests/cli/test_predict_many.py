@@ -60,7 +60,7 @@ def test_rows_of_files_and_tables(network, photos, capsys):
         (["--parts", "rows", "--workers", "2"], "a number of workers and the address of a cluster are for engine ray"),
         (["--parts", "rows", "--part-rows", "0"], "wanted part_rows from 1 to 1000000, got 0"),
         (["--parts", "photos"], "photos already has files; choose another folder for --parts"),
-        (["none.png", "--parts", "rows"], "no images found in none.png"),
+        (["none.png", "--parts", "rows"], "none.png: no such file or folder"),
         (["--parts", "rows", "--topk", "0"], "wanted topk of 1 or more, got 0"),
     ],
 )

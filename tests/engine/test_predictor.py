@@ -265,7 +265,7 @@ def test_command_succeeds_where_all_is_well(colour_checkpoint, folder, capsys):
 def test_command_reports_a_source_that_matches_nothing(colour_checkpoint, folder, capsys):
     argv = ["classify", "predict", f"{folder}/0.png", "nowhere.png", "--checkpoint", str(colour_checkpoint)]
     assert main(argv) == 1
-    assert "nowhere.png: no images found" in capsys.readouterr().err
+    assert "nowhere.png: no such file or folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,14 @@ WRONG = {
     ("grey", "--format", "pt2", "--weights", "float16"): "--weights is not for --format pt2; wanted onnx or openvino",
     ("grey", "--format", "onnx", "--int8"): "this checkpoint names no data: give a folder of images or a data set by",
     ("grey", "--format", "onnx", "--calibration", "digits"): "--calibration is for --int8",
-    ("grey", "--format", "onnx", "--int8", "--calibration", "nowhere"): "no images to calibrate on found in nowhere",
+    (
+        "grey",
+        "--format",
+        "onnx",
+        "--int8",
+        "--calibration",
+        "nowhere",
+    ): "nowhere: no such file or folder",
     (
         "grey",
         "--format",

@@ -106,7 +106,7 @@ def run(args: Any) -> int:
     found.warnings += _cropped(task, data)
     for line in [*found.lines(), *data.findings.lines(), *found.warning_lines()]:
         print(line)
-    if not found.warnings and not data.problems:
+    if not (found.warnings or data.problems or data.findings.lacking):
         print("nothing malformed or suspicious found")
     if sheet is not None:
         sheet.write(data, found)

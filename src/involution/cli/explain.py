@@ -12,14 +12,12 @@ folder says which files belong to which image.
 
 from __future__ import annotations
 
-import glob
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from involution.cli.conditions import Condition
-from involution.data.errors import printable
 from involution.explain.errors import ExplainError
 from involution.extras import require
 
@@ -158,14 +156,11 @@ def run(args: Any) -> int:
 def _images(sources: Sequence[str]) -> tuple[list[Path], bool]:
     """The image files, and whether a source had none."""
     from involution.data.findings import Findings
-    from involution.predict import find_images
+    from involution.engine.predictor import find_images, not_found
 
     findings = Findings()
     files, unmatched = find_images(sources, findings)
-    lines = []
-    for source in unmatched:
-        named = not (glob.has_magic(source) or Path(source).exists())
-        lines.append(f"{printable(source)}: no such file" if named else f"no images found in {printable(source)}")
+    lines = list(map(not_found, unmatched))
     if not files:
         raise ExplainError("; ".join(lines))
     for line in [*findings.lines(), *lines]:

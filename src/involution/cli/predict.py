@@ -21,7 +21,7 @@ from involution.data.findings import Findings
 from involution.data.noticed import OF_TRAINING, Noticed
 from involution.engine.files import Origin, absolute, made_of, network_origin
 from involution.engine.outputs import Attempts, check_index, free_names
-from involution.engine.predictor import Option, PredictError, Predictor, SkippedImage, find_images
+from involution.engine.predictor import Option, PredictError, Predictor, SkippedImage, find_images, not_found
 from involution.engine.task import get_task, task_noun
 
 _MAX_ROWS = 100
@@ -115,8 +115,8 @@ class PredictCommand:
         findings = Findings()
         files, unmatched = find_images(args.images, findings)
         if not files:
-            raise PredictError(f"no images found in {', '.join(map(printable, unmatched))}")
-        for line in [*findings.lines(), *(f"{printable(source)}: no images found" for source in unmatched)]:
+            raise PredictError("; ".join(map(not_found, unmatched)))
+        for line in [*findings.lines(), *map(not_found, unmatched)]:
             print(line, file=sys.stderr)
         whole = Origin(f"{self.task} predict", tuple(map(absolute, args.images)), network_origin(args.checkpoint))
         # before the work, and before the network is read

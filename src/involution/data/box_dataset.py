@@ -238,7 +238,7 @@ def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty
         )
     # a mean over classes, in an evaluation, does not go over these
     if missing and not (allow_empty and split == "train"):
-        findings.note(f"{split}: no objects of {', '.join(record.classes[label] for label in sorted(missing))}")
+        findings.lack(split, f"no objects of {', '.join(record.classes[label] for label in sorted(missing))}")
 
 
 def _of_several_classes(scene: Scene) -> int:

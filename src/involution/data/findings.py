@@ -38,6 +38,7 @@ class Findings:
         ignored: names of what was not used though nothing is wrong with it, by reason.
         problems: what is malformed, and left out if the user said so.
         drawn_by: options by which images were drawn into splits.
+        lacking: splits of which it was said that classes have nothing in them.
         seen: absolute paths of the files that were used or told of; the rest of a data set is told of in the end.
     """
 
@@ -46,6 +47,7 @@ class Findings:
     ignored: dict[str, list[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     drawn_by: set[str] = field(default_factory=set, repr=False, compare=False)
+    lacking: set[str] = field(default_factory=set, repr=False, compare=False)
     seen: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def saw(self, *files: str | os.PathLike[str]) -> None:
@@ -56,6 +58,11 @@ class Findings:
         """Say something once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def lack(self, split: str, what: str) -> None:
+        """Say that a split has nothing of some classes: ``"no images of cat"``."""
+        self.lacking.add(split)
+        self.note(f"{split}: {what}")
 
     def ignore(self, reason: str, *names: object) -> None:
         """Count names as not used for a reason such as "no image"."""
@@ -88,7 +95,7 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """All of it in plain types, whole lists of names included."""
         found = asdict(self)
-        del found["seen"], found["drawn_by"]
+        del found["seen"], found["drawn_by"], found["lacking"]
         return found
 
     def _problems(self) -> str:

@@ -108,7 +108,13 @@ def by_class(folders: Iterable[Path]) -> dict[str, Path]:
 
 
 def read_folders(
-    root: Path, folders: Mapping[str, Path], classes: Sequence[str], findings: Findings, options: Options, where: str
+    root: Path,
+    folders: Mapping[str, Path],
+    classes: Sequence[str],
+    findings: Findings,
+    options: Options,
+    where: str,
+    split: str = "",
 ) -> FileDataset:
     """The images of class folders, their headers checked.
 
@@ -119,6 +125,7 @@ def read_folders(
         findings: told of what can't be read.
         options: how it is opened.
         where: the split's folder, for messages; "" for the root.
+        split: the split; "" for all images.
 
     Raises:
         DataError: for a folder of another name, no images at all or, unless allowed, of a class in training.
@@ -158,7 +165,7 @@ def read_folders(
             "--data.allow_empty true"
         )
     if empty:
-        findings.note(f"{where or root}: no images of {listed(empty)}")
+        findings.lack(split or str(root), f"no images of {listed(empty)}")
     images = _whole(FileDataset(files, labels, options.reading), root, findings, where or str(root))
     lost = [name for label, name in enumerate(classes) if label in set(labels) - set(images.labels)]
     if options.on_problem == "skip" and (not images.files or (lost and not options.allow_empty)):

@@ -293,6 +293,6 @@ def _tell_classes(
             "or classes.txt, or allow it: --data.allow_empty true"
         )
     if missing:
-        findings.note(f"{split}: no pixels of {some(missing, 5)}" + (f"; {ignored}" if ignored else ""))
+        findings.lack(split, f"no pixels of {some(missing, 5)}" + (f"; {ignored}" if ignored else ""))
     if two:
         findings.note(f"{split}: label maps of 0 and {options.ignore_index}, meaning ignored, alone: {some(two)}")

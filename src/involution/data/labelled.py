@@ -112,7 +112,7 @@ def tell_missing(
             "--data.allow_empty true"
         )
     if missing:
-        findings.note(f"{split}: no images of {listed(missing)}")
+        findings.lack(split, f"no images of {listed(missing)}")
 
 
 def name_classes(

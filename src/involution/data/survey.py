@@ -217,7 +217,8 @@ def survey(data: DataSet[Any], quick: bool = False) -> Survey:
         warnings.append(f"the same image in different classes: {some(mixed)}")
     for name, split in splits.items():
         few = [key for key, count in split.classes.items() if not count]
-        if few and (not quick or not isinstance(data.parts[name], LabelMaps)):
+        told = name in data.findings.lacking or (quick and isinstance(data.parts[name], LabelMaps))
+        if few and not told:
             warnings.append(f"{name}: none of {listed(few)}")
     return Survey(data.spec, data.classes, splits, duplicates, warnings, data.findings.to_dict())
 

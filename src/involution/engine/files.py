@@ -193,7 +193,7 @@ def in_the_way(path: str | os.PathLike[str]) -> Origin | None:
     if not addresses.is_file(final):
         return None
     if not is_ours(final):
-        why = "not overwritten: involution did not make this file; choose another place"
+        why = "not overwritten: involution did not make this file, or it was changed since; choose another place"
         raise FileExistsError(errno.EEXIST, why, str(path))
     old, new = made_in(final.parent)[final.name], _ORIGIN.get()
     return None if old is None or (new is not None and new.covers(old)) else old

@@ -442,6 +442,12 @@ def drawn_factor(height: int, width: int) -> int:
     return max(1, min(round(480 / min(height, width)), 2000 // max(height, width)))
 
 
+def not_found(source: str | Path) -> str:
+    """What to say of a source in which `find_images` found nothing."""
+    there = glob.has_magic(str(source)) or os.path.lexists(source)
+    return f"no images found in {printable(source)}" if there else f"{printable(source)}: no such file or folder"
+
+
 def find_images(sources: Iterable[str | Path], findings: Findings | None = None) -> tuple[list[Path], list[str]]:
     """Turn files, folders and glob patterns into a list of files.
 

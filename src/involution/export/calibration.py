@@ -17,7 +17,7 @@ from involution.data.images import read_image
 from involution.data.registry import Options, formats, open_data
 from involution.engine.card import ModelCard
 from involution.engine.checkpoint import read_recipe
-from involution.engine.predictor import Predictor, find_images
+from involution.engine.predictor import Predictor, find_images, not_found
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task as engine_task
 from involution.export.errors import ExportError
@@ -86,7 +86,7 @@ def find_pictures(
         return _of_part(Labelled(None, open_data(task, given, options).train, f"{given}, train"), count)
     files, _ = find_images([given])
     if not files:
-        raise ExportError(f"no images to calibrate on found in {given}")
+        raise ExportError(f"--calibration: {not_found(given)}")
     chosen = [files[place] for place in _spread(len(files), count)]
     readers = [partial(read_image, file, reading=predictor.reading) for file in chosen]
     return Pictures(readers, f"{len(chosen)} images of {given}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from involution.data.images import read_image
-from involution.engine.predictor import Predictor, find_images
+from involution.engine.predictor import Predictor, find_images, not_found
 from involution.export.errors import ExportError
 from involution.extras import require
 
@@ -30,9 +30,9 @@ def real_images(predictor: Predictor[Any], sources: Sequence[str] | None, large:
     """
     if not sources:
         return _embedded(predictor.task) + (_photographs() if large else [])
-    files, _ = find_images(sources)
+    files, unmatched = find_images(sources)
     if not files:
-        raise ExportError(f"no images found in {', '.join(map(str, sources))}")
+        raise ExportError("; ".join(map(not_found, unmatched)))
     return [read_image(file, reading=predictor.reading) for file in files[:_IMAGES]]
 
 

@@ -20,7 +20,7 @@ from involution.data.fields import tell_unread
 from involution.data.findings import Findings
 from involution.data.numbering import tell_holes
 from involution.data.walk import files_below
-from involution.engine.predictor import PredictError, find_images
+from involution.engine.predictor import PredictError, find_images, not_found
 from involution.predict.manifest import PART, read
 from involution.predict.tables import Table, find_column
 
@@ -173,9 +173,9 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
         else:
             found = find_images([spec], findings)[0]
             files.update((os.path.abspath(file), None) for file in found)
-        unmatched += [] if found else [spec]
+        unmatched += [] if found else [_not_found(spec, path if kind else spec)]
     if unmatched:
-        raise PredictError(f"no images found in {', '.join(map(printable, unmatched[:_SHOWN]))}")
+        raise PredictError("; ".join(unmatched[:_SHOWN]))
     sources = [_Source(Piece("", 0, len(files), tuple(files)), array("I", map(_stamp, files)))] if files else []
     others: Counter[str] = Counter()
     columns: Counter[str] = Counter()
@@ -194,6 +194,11 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
     if not inputs.count:
         raise PredictError(f"no images found in {', '.join(map(printable, words[:_SHOWN]))}")
     return inputs
+
+
+def _not_found(spec: str, path: str) -> str:
+    """As `not_found`; the braces of shards are a pattern, too."""
+    return f"no images found in {printable(spec)}" if "{" in path or os.path.lexists(path) else not_found(path)
 
 
 def holds_tables(specs: Iterable[str | Path]) -> str | None:

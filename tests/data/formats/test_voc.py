@@ -161,6 +161,7 @@ def test_broken_files_are_named_and_refused_or_skipped(root, name):
 
 def test_one_image_of_two_files_is_a_problem(root):
     (root / "Annotations" / "000002.xml").write_text(page("000001.png", OBJECTS))
+    (root / "JPEGImages" / "000002.png").unlink()
     with pytest.raises(DataError, match=r"train 000002\.xml: the same image as 000001\.xml: 000001\.png"):
         open_root(root)
 
@@ -199,17 +200,23 @@ def test_one_split_is_read_as_all_are(root, keep):
         assert torch.equal(data.val[0][1]["boxes"], alone.val[0][1]["boxes"])
 
 
-def test_a_file_that_names_another_image_is_told(root):
+def test_a_file_that_names_another_image_is_refused_where_its_own_is_there(root):
     file = root / "Annotations" / "000002.xml"
     file.write_text(page("000003.png", OBJECTS))
     (root / "Annotations" / "000003.xml").write_text(page("000002.png", OBJECTS))
-    assert (
-        "train: XML files that name another image than that of their own name: 2 (000002.xml, 000003.xml)"
-        in open_root(root).findings.notes
-    )
+    with pytest.raises(DataError, match=r"2 problems.*000002\.xml: says that it is of 000003\.png, but there is"):
+        open_root(root)
+    assert len(open_root(root, on_problem="skip").findings.problems) == 2
     for name in ("000002", "000003"):
         (root / "Annotations" / f"{name}.xml").write_text(page("IMG_2034.png", OBJECTS))
-    assert not any("another image" in note for note in open_root(root).findings.notes)
+    assert (
+        "train: XML files whose <filename> is not there, so the image of the XML file's own name is used: "
+        "2 (000002.xml for IMG_2034.png, 000003.xml for IMG_2034.png)"
+    ) in open_root(root).findings.notes
+    # another ending, or none, is no other name
+    (root / "Annotations" / "000002.xml").write_text(page("000002.jpg", OBJECTS))
+    (root / "Annotations" / "000003.xml").write_text(page("000003", OBJECTS))
+    assert not any("<filename>" in note for note in open_root(root).findings.notes)
 
 
 def test_turned_boxes_are_told(root):

@@ -122,7 +122,7 @@ def _open_splits(spec: str, root: Path, layout: Layout, findings: Findings, opti
         # what is not in val or test can't be measured there, but was learnt
         _tell_deeper(found, findings)
         rules = replace(options, allow_empty=options.allow_empty or split != "train")
-        parts[split] = read_folders(root, found, classes, findings, rules, where)
+        parts[split] = read_folders(root, found, classes, findings, rules, where, split)
     if not options.only and "val" not in parts:
         findings.settle(spec, options.on_problem)
         names = [file.relative_to(root).as_posix() for file in parts["train"].files]

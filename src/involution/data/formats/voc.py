@@ -160,6 +160,11 @@ def _pages(files: Sequence[tuple[Path, list[Path]]], split: str, findings: Findi
             found = str(error).removeprefix(f"{file}: ")
         if isinstance(found, _Page) and wanted and found.image is None:
             found = f"no image {found.name} or of the name {file.stem}"
+        if isinstance(found, _Page) and wanted and (own := _another(found)):
+            found = (
+                f"says that it is of {found.name}, but there is {own.name}, too; correct its <filename>, or give the "
+                "XML file the name of its image"
+            )
         if isinstance(found, _Page):
             pages.append(found)
         elif wanted:
@@ -239,11 +244,20 @@ def _image(file: Path, name: str, folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def _names_another(page: _Page, image: Path) -> bool:
-    """Whether an XML file was taken for an image of another name, while there is one of its own name."""
-    if nfc(image.stem) == nfc(page.file.stem):
-        return False
-    return any(image.with_name(page.file.stem + suffix).is_file() for suffix in {image.suffix, *EXTENSIONS})
+def _another(page: _Page) -> Path | None:
+    """The image of an XML file's own name, where the file names another one that is there, too."""
+    image = page.image
+    if image is None or nfc(image.stem) == nfc(page.file.stem):
+        return None
+    endings = dict.fromkeys((image.suffix, *EXTENSIONS))
+    own = (image.with_name(page.file.stem + ending) for suffix in endings for ending in (suffix, suffix.upper()))
+    return next((file for file in own if file.is_file()), None)
+
+
+def _is_named(page: _Page, image: Path) -> bool:
+    """Whether an XML file names the image that was taken, perhaps without its ending or with another one."""
+    name = nfc(PureWindowsPath(page.name).name)
+    return not name or nfc(image.stem) in (name, PureWindowsPath(name).stem)
 
 
 def _number(text: str | None) -> float | None:
@@ -317,9 +331,12 @@ def _record(
     if deleted:
         findings.note(f"{split}: objects marked as deleted are not used, in {some(deleted)}")
     tell_unread(sum((page.others for page in pages), Counter()), "elements", split, findings)
-    other = [page.file.name for page, image in found if _names_another(page, image)]
-    if other:
-        findings.note(f"{split}: XML files that name another image than that of their own name: {some(other)}")
+    renamed = [f"{page.file.name} for {page.name}" for page, image in found if not _is_named(page, image)]
+    if renamed:
+        findings.note(
+            f"{split}: XML files whose <filename> is not there, so the image of the XML file's own name is used: "
+            f"{some(renamed)}"
+        )
     scenes: list[Scene] = []
     owners: dict[Path, str] = {}
     for key, ((page, image), size) in enumerate(zip(found, sizes, strict=True), number):

@@ -174,7 +174,7 @@ def test_classes_without_images_are_told_once(tmp_path, capsys):
     shutil.rmtree(tmp_path / "valid" / "cat")
     assert main(["data", "check", f"imagefolder:{tmp_path}"]) == 0
     said = capsys.readouterr().out
-    assert [line for line in said.splitlines() if "cat" in line and "none of" in line or "no images of" in line] == [
+    assert [line for line in said.splitlines() if ("cat" in line and "none of" in line) or "no images of" in line] == [
         "val: no images of cat"
     ]
     assert "nothing malformed or suspicious" not in said

@@ -122,6 +122,18 @@ def test_weights_of_safetensors_and_their_head(tmp_path, capsys):
         load_weights(small, file)
 
 
+def test_a_head_of_some_of_the_classes_keeps_these_by_name(tmp_path, capsys):
+    source, network = (timm.create_model("test_resnet", num_classes=3) for _ in range(2))
+    torch.save({"state_dict": source.state_dict(), "classes": ["cat", "dog", "horse"]}, tmp_path / "a.pth")
+    order_head(network, "a.pth", load_weights(network, tmp_path / "a.pth"), ["dog", "horse", "zebra"])
+    for kept, was in zip(network.fc.parameters(), source.fc.parameters(), strict=True):
+        assert torch.equal(kept[:2], was[1:])
+        assert not any(torch.equal(kept[2], row) for row in was)
+        assert kept.requires_grad
+    said = "its head has dog, horse of the 3 classes by name, which are kept; from scratch: zebra"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("classes", "places", "said"),
     [
@@ -132,9 +144,9 @@ def test_weights_of_safetensors_and_their_head(tmp_path, capsys):
             "its head has the same classes in another order, and was put",
         ),
         (
-            ["x", "ant", "bee"],
+            ["x", "y", "z"],
             [0, 1, 2],
-            "its head is taken as it is, a class for a class: ant, bee, cat become x",
+            "its head is taken as it is, a class for a class: ant, bee, cat become x, y, z",
         ),
     ],
 )

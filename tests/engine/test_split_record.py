@@ -8,6 +8,7 @@ import torch
 from generated import add, image_folder, picture
 from PIL import Image
 
+from involution.data.errors import DataError
 from involution.engine import evaluate, train
 from involution.engine.callbacks import TrainingInterrupted
 from involution.engine.config import ConfigError
@@ -144,7 +145,7 @@ def test_copies_of_training_images_are_known_under_any_name(config, pictures, tm
         shutil.copyfile(pictures / "test" / name / "000.jpg", copies / name / "new.jpg")
     evaluate(result.best, f"imagefolder:{copies}")
     assert warnings(capsys) == [
-        "warning: 4 of the 6 images of the test split were trained on: "
+        "warning: 4 of the 6 images were trained on: "
         f"ant/holiday0.{suffix}, ant/holiday1.{suffix}, bee/holiday0.{suffix}, …"
     ]
     # what chose the checkpoint was not learnt
@@ -198,3 +199,22 @@ def test_an_image_that_changed_its_split_is_not_gone():
         "the val split changed since the training began: 1 image new",
         "the test split changed since the training began: 1 image moved to train",
     ]
+
+
+def test_a_folder_that_was_moved_is_told_as_such_and_measured_whole(make_config, tmp_path, capsys):
+    root = image_folder(tmp_path / "before", splits=(".",), classes=("ant", "bee"), per_class=12)
+    result = train(make_config(data__spec=f"imagefolder:{root}", data__batch_size=4, trainer__epochs=1), progress=False)
+    moved = root.rename(tmp_path / "after")
+    with pytest.raises(DataError) as stop:
+        evaluate(result.best)
+    assert str(stop.value) == (
+        f"no such folder: {root}, where {result.best} had its data in training; if it was moved, name its place: "
+        "--data imagefolder:PATH"
+    )
+    capsys.readouterr()
+    figures = evaluate(result.best, f"imagefolder:{moved}")
+    assert (figures.num_images, figures.split) == (24, "all")
+    told = capsys.readouterr().err
+    assert f"{moved}: no splits of its own, so all its images are taken" in told
+    assert "of the 24 images were trained on" in told
+    assert "test split" not in told

@@ -109,7 +109,8 @@ class EvalCommand:
             return 0
         found = measured.figures
         header, rows, beside = found.table_beside(named(args.checkpoint))
-        tables = [(f"{args.checkpoint}, {found.split} split", header, rows)]
+        what = "all images" if found.split == "all" else f"{found.split} split"
+        tables = [(f"{args.checkpoint}, {what}", header, rows)]
         if 1 < len(found.classes) <= _MANY_CLASSES:
             tables.append(("", *found.class_table()))
         for title, header, rows in tables:

@@ -120,15 +120,18 @@ def complete_splits(records: dict[str, BoxRecord], findings: Findings, options: 
     """
     records = {split: _without_spoiled(split, record, findings) for split, record in records.items()}
     records = _by_own_splits(records, findings, options)
+    if options.only and "all" in records:
+        findings.take_whole(records["all"].source)
+        return {options.only: records["all"]}
     if options.only:
-        return {options.only: records["all"]} if "all" in records else records
+        return records
     if "val" in records:
         return records
     record = records["all"] if "all" in records else records["train"]
     findings.settle(record.source, options.on_problem)
     if len(record.scenes) < 2:
-        first = f": {findings.problems[0]}" if findings.problems else ""
-        raise DataError(f"{record.source}: {len(record.scenes)} images are too few for train and val{first}")
+        lost = f"{findings.lines()[-1]}: " if findings.problems else ""
+        raise DataError(f"{record.source}: {lost}{len(record.scenes)} images are too few for train and val")
     if "all" in records:
         how = cut_by(options.split_by, options.split_seed)
         findings.note(f"{record.source}: one set of images, split 80 / 20 into train and val {how}")
@@ -196,6 +199,16 @@ def _below(file: Path, source: Path) -> str:
         if folder in file.parents:
             return file.relative_to(folder).as_posix()
     return file.name
+
+
+def _difference(one: tuple[str, BoxRecord], other: tuple[str, BoxRecord]) -> str:
+    """The first category that two splits do not share; empty where they share all, in the same order."""
+    ids = [dict(zip(record.classes, record.category_ids, strict=True)) for _, record in (one, other)]
+    for name in dict.fromkeys([*ids[0], *ids[1]]):
+        if ids[0].get(name) != ids[1].get(name):
+            said = [f"has the id {found[name]}" if name in found else "is missing" for found in ids]
+            return f"{name} {said[0]} in {one[0]} and {said[1]} in {other[0]}"
+    return "" if list(ids[0]) == list(ids[1]) else "they have another order"
 
 
 def _tell_objects(split: str, record: BoxRecord, findings: Findings, allow_empty: bool) -> None:
@@ -354,10 +367,10 @@ def detection_data(
     parts = {split: BoxDataset(record, options.masks, options.reading) for split, record in records.items()}
     first, *others = records.items()
     for split, record in others:
-        if (record.category_ids, record.classes) != (first[1].category_ids, first[1].classes):
+        if difference := _difference(first, (split, record)):
             raise DataError(
-                f"{where}: {first[0]} and {split} have different categories "
-                f"({len(first[1].classes)} and {len(record.classes)})"
+                f"{where}: {first[0]} and {split} have different categories: {difference}; give each the same "
+                "name and id in both"
             )
     for split, record in records.items():
         _tell_objects(split, record, findings, options.allow_empty)

@@ -25,7 +25,8 @@ class ImageNames:
 
     A name is a path below one of the folders; as tools of labelling write it, it may have backslashes, be URL-encoded,
     or lead elsewhere: be absolute, a whole address, or begin with ``..``. Then the one file of its base name is taken;
-    a file outside the folders never is. Where a folder that the name gives is here, its file must be in it.
+    a file outside the folders never is. Where a folder that the name gives is here, its file must be in it. A file
+    whose name differs by its case alone, as Windows takes it, is taken where there is no other.
 
     Args:
         folders: where to look, in this order; base names are looked for in and below the first.
@@ -34,9 +35,12 @@ class ImageNames:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = list(folders)
         self.by_base_name: list[str] = []
+        self.by_last_parts: list[str] = []
+        self.by_other_case: list[str] = []
         # base names that lie in several folders elsewhere
         self._shared: set[str] = set()
         self._index: dict[str, list[Path]] | None = None
+        self._listings: dict[Path, dict[str, list[Path]]] = {}
 
     def expect(self, names: Iterable[object]) -> None:
         """Know all names beforehand: of a base name that is in several folders, the folder's name must fit, too."""
@@ -44,7 +48,7 @@ class ImageNames:
         for name in names:
             if isinstance(name, str):
                 place = PurePosixPath(_plain(name)[1])
-                folders.setdefault(nfc(place.name), set()).add(str(place.parent))
+                folders.setdefault(_folded(place.name), set()).add(str(place.parent))
         self._shared = {name for name, found in folders.items() if len(found) > 1}
 
     def find(self, name: object) -> Path | str:
@@ -59,6 +63,8 @@ class ImageNames:
             for folder in self.folders:
                 if (file := as_stored(folder / candidate)).is_file():
                     return file
+                if (other := self._in_other_case(file)) is not None:
+                    return self._tell_case(name, other)
         missing = f"no such file: {name if elsewhere else self.folders[0] / plain}"
         own = PurePosixPath(inside or ("" if elsewhere else plain)).parent
         if inside or (own.parts and any((folder / own).is_dir() for folder in self.folders)):
@@ -66,11 +72,11 @@ class ImageNames:
         found = self._by_base_name(PurePosixPath(plain).name) or self._by_base_name(PurePosixPath(slashed).name)
         # the folders above may tell which is meant
         depths = [_common(file, plain) for file in found]
-        least = 2 if nfc(PurePosixPath(plain).name) in self._shared else 1
+        least = 2 if _folded(PurePosixPath(plain).name) in self._shared else 1
         best = [file for file, depth in zip(found, depths, strict=True) if depth == max(depths) and depth >= least]
         if len(best) == 1:
-            self.by_base_name.append(name)
-            return best[0]
+            (self.by_base_name if least == 1 and len(found) == 1 else self.by_last_parts).append(name)
+            return self._tell_case(name, best[0])
         if best:
             return f"file_name {name!r} could be any of {len(best)} files of that name"
         return missing
@@ -89,13 +95,40 @@ class ImageNames:
         if self._index is None:
             self._index = {}
             for file in images_below(self.folders[0]) if self.folders[0].is_dir() else []:
-                self._index.setdefault(nfc(file.name), []).append(file)
-        return self._index.get(nfc(name), [])
+                self._index.setdefault(_folded(file.name), []).append(file)
+        found = self._index.get(_folded(name), [])
+        return [file for file in found if nfc(file.name) == nfc(name)] or found
+
+    def _in_other_case(self, file: Path) -> Path | None:
+        """The one file of a folder whose name differs from this by its case alone."""
+        if file.parent not in self._listings:
+            found: dict[str, list[Path]] = {}
+            for other in file.parent.iterdir() if file.parent.is_dir() else ():
+                found.setdefault(_folded(other.name), []).append(other)
+            self._listings[file.parent] = found
+        alike = self._listings[file.parent].get(_folded(file.name), [])
+        return alike[0] if len(alike) == 1 and alike[0].is_file() else None
+
+    def _tell_case(self, name: str, file: Path) -> Path:
+        base = PurePosixPath(_plain(name)[1]).name
+        if nfc(base) != nfc(file.name) and _folded(base) == _folded(file.name):
+            self.by_other_case.append(f"{base} is {file.name}")
+        return file
 
     def tell(self, findings: Findings, where: str) -> None:
-        """Say which names were found by their last part alone."""
-        if self.by_base_name:
-            findings.note(f"{where}: image files found by the last part of their name: {some(self.by_base_name)}")
+        """Say which names were found by a part of them, or in another case."""
+        for how, names in (
+            ("by the last part of their name", self.by_base_name),
+            ("by the last parts of their path", self.by_last_parts),
+            ("by a name in another case", self.by_other_case),
+        ):
+            if names:
+                findings.note(f"{where}: image files found {how}: {some(names)}")
+
+
+def _folded(name: str) -> str:
+    """A name without its case."""
+    return nfc(name).casefold()
 
 
 def _plain(name: str) -> tuple[str, str]:

@@ -39,6 +39,7 @@ class Findings:
         problems: what is malformed, and left out if the user said so.
         drawn_by: options by which images were drawn into splits.
         lacking: splits of which it was said that classes have nothing in them.
+        whole: whether one split was wanted, and all images were taken for want of splits.
         seen: absolute paths of the files that were used or told of; the rest of a data set is told of in the end.
     """
 
@@ -48,6 +49,7 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
     drawn_by: set[str] = field(default_factory=set, repr=False, compare=False)
     lacking: set[str] = field(default_factory=set, repr=False, compare=False)
+    whole: bool = field(default=False, repr=False, compare=False)
     seen: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def saw(self, *files: str | os.PathLike[str]) -> None:
@@ -63,6 +65,11 @@ class Findings:
         """Say that a split has nothing of some classes: ``"no images of cat"``."""
         self.lacking.add(split)
         self.note(f"{split}: {what}")
+
+    def take_whole(self, where: object) -> None:
+        """Say that a data set without splits is taken as a whole, as one split."""
+        self.whole = True
+        self.note(f"{where}: no splits of its own, so all its images are taken")
 
     def ignore(self, reason: str, *names: object) -> None:
         """Count names as not used for a reason such as "no image"."""
@@ -95,7 +102,8 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """All of it in plain types, whole lists of names included."""
         found = asdict(self)
-        del found["seen"], found["drawn_by"], found["lacking"]
+        for name in ("seen", "drawn_by", "lacking", "whole"):
+            del found[name]
         return found
 
     def _problems(self) -> str:

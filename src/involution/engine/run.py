@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from involution.data import registry
-from involution.data.addresses import is_remote
-from involution.data.errors import printable
+from involution.data.addresses import is_address, is_remote
+from involution.data.errors import DataError, printable
 from involution.data.images import ImageError, LoadingError
 from involution.data.parts import reading_of, stored_of
 from involution.data.records import DataSet
@@ -396,7 +396,15 @@ def measure(
     same = data_spec is None or _same_data(data_spec, training_spec)
     with quiet():
         check_placement(config, whole=True)
-    data = open_data(spec, config, None if same else split, False)
+    try:
+        data = open_data(spec, config, None if same else split, False)
+    except DataError as error:
+        kind, _, place = training_spec.partition(":")
+        if data_spec is not None or not place or is_address(place) or Path(place).expanduser().exists():
+            raise
+        raise DataError(
+            f"{error}, where {checkpoint} had its data in training; if it was moved, name its place: --data {kind}:PATH"
+        ) from error
     measured = data.split(split)
     warnings = differences(recorded(found), record(data), [split]) if same else []
     warnings += seen_before(found, data, split, same)
@@ -440,7 +448,8 @@ def measure(
     if left_out.missing:
         # the numbers no longer say which image they belong to
         module.results["difficulty"] = []
-    common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes, "split": split}
+    common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes}
+    common["split"] = "all" if data.findings.whole else split
     figures = spec.figures.from_results(module.results, **common)
     predictor = spec.predictor(network, card)
     predictor.within = within

@@ -153,7 +153,8 @@ def seen_before(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, s
     numbers = _numbers(part, _root(data)) if same else []
     rows = _contents(part) if then is not None or learnt.get(CONTENTS) is not None else []
     seen = _known(learnt.get(KEY), [[number] for number in numbers]) | _known(learnt.get(CONTENTS), rows)
-    lines = [f"{_some(part, seen, split)} were trained on: {_first(part, seen)}"] if seen else []
+    where = "" if data.findings.whole else f" of the {split} split"
+    lines = [f"{_some(part, seen)}{where} were trained on: {_first(part, seen)}"] if seen else []
     if then is not None and len(rows) == len(numbers):
         told = {index for index, row in enumerate(rows) if row} & _known(
             names.get(split), [[number] for number in numbers]
@@ -161,7 +162,7 @@ def seen_before(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, s
         changed = told - _known(then, rows)
         if changed:
             lines.append(
-                f"{_some(part, changed, split)} hold something else than in the training: {_first(part, changed)}"
+                f"{_some(part, changed)}{where} hold something else than in the training: {_first(part, changed)}"
             )
     return lines
 
@@ -172,8 +173,8 @@ def _known(record: Tensor | None, rows: Sequence[Sequence[int]]) -> set[int]:
     return {index for index, numbers in enumerate(rows) if not known.isdisjoint(numbers)}
 
 
-def _some(part: Any, chosen: Collection[int], split: str) -> str:
-    return f"{len(chosen)} of the {_images(len(part))} of the {split} split"
+def _some(part: Any, chosen: Collection[int]) -> str:
+    return f"{len(chosen)} of the {_images(len(part))}"
 
 
 def _first(part: Any, chosen: Iterable[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,8 @@ def load_weights(model: nn.Module, path: str | Path) -> CheckpointReport:
 def order_head(model: nn.Module, path: str | Path, report: CheckpointReport, classes: Sequence[str]) -> None:
     """Bring the head that `load_weights` read into the order of the classes to train on, by their names.
 
-    Where the file has other classes, as many as there are here, its head stays as it is. Either is told.
+    Classes that the file has not start from scratch; where it has none of them, but as many, its head stays as it is.
+    All this is told.
 
     Args:
         model: the network.
@@ -63,17 +65,29 @@ def order_head(model: nn.Module, path: str | Path, report: CheckpointReport, cla
         theirs = in_imagenet(theirs)
     if are_same(theirs, names):
         return
-    if sorted(names) != sorted(theirs) or len(set(names)) < len(names):
+    if not set(names) & set(theirs) or len(set(names)) < len(names):
         tell(
             f"{path}: its head is taken as it is, a class for a class: {some(names)} become {some(classes)}; "
             "as many, but not the same by name"
         )
         return
-    places = [names.index(name) for name in theirs]
+    places = [names.index(name) if name in names else -1 for name in theirs]
+    new = [place for place, old in enumerate(places) if old < 0]
     for name in head_names(model):
-        for values in model.get_submodule(name).parameters():
+        head = model.get_submodule(name)
+        fresh: Any = copy.deepcopy(head)
+        fresh.reset_parameters()
+        for values, others in zip(head.parameters(), fresh.parameters(), strict=True):
             if len(values) == len(places):
                 values.data = values.data[places]
+                values.data[new] = others.data[new]
+    if new:
+        kept = [name for name, old in zip(classes, places, strict=True) if old >= 0]
+        tell(
+            f"{path}: its head has {some(kept)} of the {len(classes)} classes by name, which are kept; "
+            f"from scratch: {some([classes[place] for place in new])}"
+        )
+        return
     tell(f"{path}: its head has the same classes in another order, and was put into the order of the data by name")
 
 

@@ -173,7 +173,7 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
         else:
             found = find_images([spec], findings)[0]
             files.update((os.path.abspath(file), None) for file in found)
-        unmatched += [] if found else [_not_found(spec, path if kind else spec)]
+        unmatched += [] if found else [not_found(path if kind else spec)]
     if unmatched:
         raise PredictError("; ".join(unmatched[:_SHOWN]))
     sources = [_Source(Piece("", 0, len(files), tuple(files)), array("I", map(_stamp, files)))] if files else []
@@ -194,11 +194,6 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
     if not inputs.count:
         raise PredictError(f"no images found in {', '.join(map(printable, words[:_SHOWN]))}")
     return inputs
-
-
-def _not_found(spec: str, path: str) -> str:
-    """As `not_found`; the braces of shards are a pattern, too."""
-    return f"no images found in {printable(spec)}" if "{" in path or os.path.lexists(path) else not_found(path)
 
 
 def holds_tables(specs: Iterable[str | Path]) -> str | None:

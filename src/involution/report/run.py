@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 REPORT_NEEDS = ("matplotlib", "jinja2", "markupsafe")
 # groups of an involution whose filters are drawn, and pixels of the picture beside them
 _GROUPS, _SIDE = 2, 256
-_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+_SPLITS = {"train": "training", "val": "validation", "test": "test", "all": "measured"}
 
 
 def write_run_report(result: TrainResult, config: RunConfig, command: str) -> Path:

@@ -9,6 +9,7 @@ from coco_sets import content, folder_of_coco, open_root, pictures, small, write
 
 from involution.data.box_files import ImageNames
 from involution.data.errors import DataError
+from involution.data.findings import Findings
 from involution.data.registry import open_data
 
 
@@ -139,6 +140,39 @@ def test_folders_tell_files_of_one_name_apart(tmp_path):
     assert named("/data/b/1.png", "/data/a/1.png") == ["no such file: /data/b/1.png", "a/1.png"]
     # nothing outside is ever read
     assert named(f"{folder}/a/../../secret.png")[0].startswith("no such file")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["C:\\photos\\anna\\1.JPG", "C:\\photos\\ben\\1.JPG"], "by the last parts of their path: 2 (C:"),
+        (["C:\\photos\\ben\\2.JPG", "anna\\1.JPG"], "by the last part of their name: 1 (C:"),
+        (["anna/1.JPG", "ben/1.Jpg"], None),
+    ],
+)
+def test_names_in_another_case_are_found_and_told(tmp_path, names, told):
+    for place in ("anna/1.jpg", "ben/1.jpg", "ben/2.jpg"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        PIL.Image.new("RGB", (64, 48)).save(tmp_path / place)
+    found, findings = ImageNames([tmp_path]), Findings()
+    found.expect(names)
+    wanted = [tmp_path / name.replace("C:\\photos\\", "").replace("\\", "/").lower() for name in names]
+    assert [found.find(name) for name in names] == wanted
+    found.tell(findings, "train")
+    *others, case = findings.notes
+    assert case.startswith("train: image files found by a name in another case: 2 (")
+    assert case.count(" is ") == 2
+    assert [note.startswith(f"train: image files found {told}") for note in others] == ([True] if told else [])
+    # two that differ by their case alone are both meant
+    PIL.Image.new("RGB", (64, 48)).save(tmp_path / "anna" / "1.JpG")
+    assert isinstance(ImageNames([tmp_path]).find("anna/1.JPG"), str)
+    assert ImageNames([tmp_path]).find("anna/1.JpG") == tmp_path / "anna" / "1.JpG"
+
+
+def test_all_images_that_are_not_there_are_counted(tmp_path):
+    (tmp_path / "result.json").write_text(json.dumps(small(3)))
+    with pytest.raises(DataError, match=r"left out, 3 problems: .*no such file.*: 0 images are too few"):
+        open_root(tmp_path, on_problem="skip")
 
 
 def test_a_last_part_of_a_name_must_be_unique(root):

@@ -36,6 +36,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     _tell_deeper(folders, findings)
     everything = read_folders(root, folders, classes, findings, options, "")
     if options.only:
+        findings.take_whole(root)
         return classification_data(spec, classes, {options.only: everything}, findings, options, root)
     findings.settle(spec, options.on_problem)
     names = [file.relative_to(root).as_posix() for file in everything.files]

@@ -128,6 +128,7 @@ def _by_chance(
     root: Path, pairs: list[tuple[Path, Path]], options: Options, findings: Findings
 ) -> dict[str, list[tuple[Path, Path]]]:
     if options.only:
+        findings.take_whole(root)
         return {options.only: pairs}
     how = cut_by(options.split_by, options.split_seed)
     findings.note(f"{root}: one set of images, split 80 / 20 into train and val {how}")

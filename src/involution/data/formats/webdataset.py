@@ -104,6 +104,8 @@ def expand_shards(pattern: str, only: str | None = None, findings: Findings | No
     split_of = {file: _split_of(file, root) for file in files}
     if not any(split_of.values()):
         # one set, which is split later, or measured whole
+        if only and findings is not None:
+            findings.take_whole(f"webdataset:{pattern}")
         return {only or "all": files}
     splits = {split: [file for file in files if split_of[file] == split] for split in SPLITS}
     strange = [file.name for file in files if split_of[file] is None]

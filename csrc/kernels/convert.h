@@ -71,16 +71,25 @@ using Floats = typename VectorOf<float, 4 * Lanes>::type;
 
 template <int Lanes>
 INVOLUTION_INLINE Floats<Lanes> widen(Bits16<Lanes> x, BFloat16) {
+#if defined(__AVX2__)
+  // GCC converts each half on its own
+  if constexpr (Lanes == 8 && kNativeLanes<float> == 8) {
+    return (Floats<8>)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)x), 16);
+  }
+#endif
   return reinterpret_cast<Floats<Lanes>>(__builtin_convertvector(x, Bits32<Lanes>) << 16);
 }
 
-// round to nearest even; NaN stays NaN
+// in the upper half of each lane: round to nearest even; NaN stays NaN
+template <int Lanes>
+INVOLUTION_INLINE Bits32<Lanes> rounded(Floats<Lanes> x) {
+  const auto bits = reinterpret_cast<Bits32<Lanes>>(x), nan = reinterpret_cast<Bits32<Lanes>>(x != x);
+  return ((bits + 0x7fff + ((bits >> 16) & 1)) & ~nan) | ((bits | 0x400000) & nan);
+}
+
 template <int Lanes>
 INVOLUTION_INLINE Bits16<Lanes> narrow(Floats<Lanes> x, BFloat16) {
-  auto bits = reinterpret_cast<Bits32<Lanes>>(x);
-  auto rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  auto nan = reinterpret_cast<Bits32<Lanes>>(x != x);
-  return __builtin_convertvector((rounded & ~nan) | (((bits >> 16) | 0x40) & nan), Bits16<Lanes>);
+  return __builtin_convertvector(rounded<Lanes>(x) >> 16, Bits16<Lanes>);
 }
 
 template <int Lanes>
@@ -90,6 +99,11 @@ INVOLUTION_INLINE Floats<Lanes> widen(Bits16<Lanes> x, Half) {
 #endif
 #if defined(__F16C__)
   if constexpr (Lanes == 8) return (Floats<8>)_mm256_cvtph_ps((__m128i)x);
+  if constexpr (Lanes == 4 && kNativeLanes<float> == 8) {
+    int64_t bits;
+    std::memcpy(&bits, &x, 8);
+    return (Floats<4>)_mm_cvtph_ps(_mm_cvtsi64_si128(bits));
+  }
 #endif
   Floats<Lanes> out;
   for (int i = 0; i < Lanes; ++i) {
@@ -406,6 +420,11 @@ INVOLUTION_INLINE void widen_run(const T* from, int64_t step, int64_t count, A* 
     }
 #endif
     for (; i + 4 <= count; i += 4) store(to + i, load_as<4>(from + i));
+    if (i < count && count >= 4) {
+      // the rest with some before it
+      store(to + count - 4, load_as<4>(from + count - 4));
+      return;
+    }
   }
   for (; i < count; ++i) to[i] = load_one(from + i * step);
 }

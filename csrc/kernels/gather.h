@@ -33,8 +33,8 @@ class Gather {
   static constexpr int L = kLanes<A>;
   // phases whose rows are prepared once per call
   static constexpr int64_t kKept = 4;
-  // float16 always runs on widened copies, bfloat16 where its kernels are not specialised
-  static constexpr bool kDirect = !std::is_same_v<T, Half>;
+  // float16 runs on widened copies but with AVX2, bfloat16 where its kernels are not specialised
+  static constexpr bool kDirect = !std::is_same_v<T, Half> || kBytes == 32;
   // what directly reads sources, and the map as it is stored
   using Stored = std::conditional_t<std::is_same_v<T, BFloat16> && !Transposed && kPairs, Pairs, T>;
 
@@ -55,7 +55,15 @@ class Gather {
     const int64_t rows = most<int64_t>(1, target_.size[0] * target_.size[2] * target_.size[3]);
     direct_rows_ = generator == nullptr ? 1 : ceil_div(kGeneratedPixels, target_.size[4] + 1);
     direct_rows_ = most<int64_t>(1, least(target_.size[3], direct_rows_));
-    parts_ = least(map_.size[1], ceil_div(8 * parallel.threads * direct_rows_, rows));
+    // a row of a map of half type is read from scratch as well, in its own order
+    const bool taps_first = map_.stride[4] == 1 && map_.stride[7] != 1;
+    paired_ =
+        std::is_same_v<Stored, Pairs> && multiplies_pairs() && direct_ && generator == nullptr && map_.stride[4] == 1;
+    convert_map_ = sizeof(T) != sizeof(A) && generator == nullptr && !paired_;
+    convert_band_ =
+        kBytes < 64 && convert_map_ && taps_first && map_.size[2] * map_.size[5] == 1 && map_.stride[3] == map_.size[4];
+    const int64_t together = convert_band_ && Transposed ? kDirectRows / 2 : direct_rows_;
+    parts_ = least(map_.size[1], ceil_div(8 * parallel.threads * together, rows));
     if (generator_ != nullptr) {
       map_pitch_ = G::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
       const int64_t strides[8] = {0, group_taps_, 0, map_.size[4], 1, 0, 0, map_pitch_};
@@ -68,14 +76,18 @@ class Gather {
     // where the map's pixels are neighbours a thread follows a group's taps from row to row
     by_group_ = generator_ == nullptr && axis_[2].map_pixel == 1;
     columns_ = axis_[2];
-    // a row of a map of half type is read from scratch as well, in its own order
-    paired_ = std::is_same_v<Stored, Pairs> && multiplies_pairs() && direct_ && generator_ == nullptr &&
-              axis_[2].map_tap == 1;
-    convert_map_ = sizeof(T) != sizeof(A) && generator_ == nullptr && !paired_;
     taps_inside_ = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
     if (convert_map_) {
       columns_.map_tap = taps_inside_ ? 1 : map_.size[7];
       columns_.map_pixel = taps_inside_ ? group_taps_ : 1;
+    }
+    if (convert_band_) {
+      const int64_t row = group_taps_ * map_.size[7], most_rows = least(axis_[1].targets, kDirectRows);
+      const int64_t rows_read = Transposed ? slab_rows(most_rows) : 1;
+      converted_ = least(ceil_div(map_.size[1], parts_), kSlabBytes / (rows_read * row * int64_t(sizeof(A)) + 1));
+      converted_ = direct_ ? most<int64_t>(1, converted_) : 1;
+      columns_.map_pixel *= converted_;
+      axis_[1].map_pixel = row * converted_;
     }
     const int64_t bytes = sizeof(T) * (elements(source_.size, 5) + elements(target_.size, 5) +
                                        (generator_ == nullptr ? elements(map_.size, 8) : 0));
@@ -108,7 +120,9 @@ class Gather {
     if (generator_ != nullptr) group_work += axis_[2].targets * group_taps_ * generator_->features() / L;
     if (direct_) {
       const int64_t share = ceil_div(rows * parts_, 4 * parallel_.threads);
-      const int64_t band = by_group_ ? least(axis_[1].targets, least(kDirectRows, share)) : direct_rows_;
+      const int64_t band = convert_band_ ? converted_rows()
+                           : by_group_   ? least(axis_[1].targets, least(kDirectRows, share))
+                                         : direct_rows_;
       const int64_t bands = ceil_div(axis_[1].targets, band);
       const int64_t tasks = target_.size[0] * axis_[0].targets * bands * parts_;
       const int64_t grain = ceil_div(kGrainWork * parts_, group_work * map_.size[1] * band + 1);
@@ -232,27 +246,34 @@ class Gather {
                                       scratch<A>((y1 - y0) * width * map_pitch_), map_pitch_);
       for (int64_t y = y0; y < y1; ++y, map += width * map_pitch_) {
         const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
-        direct_row(direct_passes_, n, z, y, first, last, planes, rows, map + planes.map + rows.map);
+        direct_row(direct_passes_, n, z, y, first, last, planes, rows, map + planes.map + rows.map, group_taps_);
       }
       return;
     }
-    A* copy = convert_map_ ? scratch<A>(group_taps_ * map_.size[7]) : nullptr;
-    const int64_t step = by_group_ || convert_map_ ? 1 : last - first;
+    int64_t map_begin = 0, map_end = 1;
+    if (convert_band_) map_rows(y0, y1, &map_begin, &map_end);
+    A* copy = convert_map_ ? scratch<A>((map_end - map_begin) * converted_ * group_taps_ * map_.size[7]) : nullptr;
+    const int64_t step = convert_band_ ? converted_ : by_group_ || convert_map_ ? 1 : last - first;
     for (int64_t g = first; g < last; g += step) {
+      const int64_t end = least(last, g + step);
+      if constexpr (sizeof(T) != sizeof(A)) {
+        if (convert_band_) convert_band(map_at(n, g), end - g, map_begin, map_end, copy);
+      }
       for (int64_t y = y0; y < y1; ++y) {
         const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
         const T* map = map_at(n, g) + planes.map + rows.map;
         if constexpr (sizeof(T) == sizeof(A)) {
-          direct_row(direct_passes_, n, z, y, g, g + step, planes, rows, map);
+          direct_row(direct_passes_, n, z, y, g, end, planes, rows, map, map_.stride[1]);
         } else if constexpr (std::is_same_v<Stored, Pairs>) {
           if (paired_) {
-            direct_row(stored_passes_, n, z, y, g, g + step, planes, rows, map);
+            direct_row(stored_passes_, n, z, y, g, end, planes, rows, map, map_.stride[1]);
             continue;
           }
         }
         if constexpr (sizeof(T) != sizeof(A)) {
-          convert_map(map, planes, rows, copy);
-          direct_row(direct_passes_, n, z, y, g, g + step, planes, rows, copy);
+          if (!convert_band_) convert_map(map, planes, rows, copy);
+          const A* at = convert_band_ ? copy + (rows.map - map_begin * axis_[1].map_pixel) : copy;
+          direct_row(direct_passes_, n, z, y, g, end, planes, rows, at, group_taps_);
         }
       }
     }
@@ -261,8 +282,8 @@ class Gather {
   // of groups [first, last)
   template <class U>
   void direct_row(const Passes<U>& all, int64_t n, int64_t z, int64_t y, int64_t first, int64_t last,
-                  const Reads& planes, const Reads& rows, const typename Row<U>::Map* map) const {
-    const int64_t chunks = group_width_ / L, map_group = generator_ != nullptr ? group_taps_ : map_.stride[1];
+                  const Reads& planes, const Reads& rows, const typename Row<U>::Map* map, int64_t map_group) const {
+    const int64_t chunks = group_width_ / L;
     const bool whole = chunks == 1;
     Row<U> r{};
     r.blocks = whole ? last - first : chunks;
@@ -286,7 +307,7 @@ class Gather {
     r.map = map;
     r.map_plane = planes.map_step;
     r.map_row = rows.map_step;
-    if (convert_map_) {
+    if (convert_map_ && !convert_band_) {
       r.map_row = taps_inside_ ? axis_[2].taps : axis_[2].taps * map_.size[7];
       r.map_plane = rows.count * r.map_row;
     }
@@ -304,6 +325,23 @@ class Gather {
       *end = most(*end, most(r.source, last) + 1);
     }
     *begin = least(*begin, *end);
+  }
+
+  // rows of the map that targets [y0, y1) read: [begin, end)
+  void map_rows(int64_t y0, int64_t y1, int64_t* begin, int64_t* end) const {
+    *begin = y0;
+    *end = y1;
+    if (Transposed) rows_read(y0, y1 - y0, begin, end);
+  }
+
+  // Target rows whose part of the map is converted together. In the gradient of the input neighbours read the same
+  // rows, so there it is many even where they exceed the cache.
+  int64_t converted_rows() const {
+    int64_t band = least(axis_[1].targets, kDirectRows);
+    while (!Transposed && band > 1 && band * axis_[1].map_pixel * int64_t(sizeof(A)) > kSlabBytes / 4) {
+      band = (band + 1) / 2;
+    }
+    return band;
   }
 
   int64_t slab_rows(int64_t band) const {
@@ -325,7 +363,7 @@ class Gather {
       band = least(band, most<int64_t>(1, tasks * axis_[1].targets / (4 * parallel_.threads)));
     }
     while (band > 1 && slab_size(band) * int64_t(sizeof(A)) > kSlabBytes) band = (band + 1) / 2;
-    return band;
+    return convert_band_ ? least(band, converted_rows()) : band;
   }
 
   // through slabs [row][pixel][lane]
@@ -341,12 +379,19 @@ class Gather {
     rows_read(y0, y1 - y0, &begin, &end);
 
     const int64_t plane_size = (end - begin) * width * L;
-    const int64_t map_size = convert_map_            ? group_taps_ * map_.size[7]
-                             : generator_ != nullptr ? out_width * map_pitch_
+    int64_t map_begin = 0, map_end = 1;
+    if (convert_band_) map_rows(y0, y1, &map_begin, &map_end);
+    const int64_t generated = kBytes < 64 ? least(direct_rows_, y1 - y0) : 1;
+    const int64_t map_size = convert_map_            ? (map_end - map_begin) * group_taps_ * map_.size[7]
+                             : generator_ != nullptr ? generated * out_width * map_pitch_
                                                      : 0;
     A* slab = scratch<A>(planes.count * plane_size + round_up(map_size, L) + (y1 - y0) * out_width * L);
     A* map_slab = slab + planes.count * plane_size;
     A* out = map_slab + round_up(map_size, L);
+    if constexpr (sizeof(T) != sizeof(A)) {
+      if (convert_band_) convert_band(map_at(n, g), 1, map_begin, map_end, map_slab);
+    }
+    const A* generated_map = nullptr;
     for (int64_t c = 0; c < group_width_; c += L) {
       const int lanes = static_cast<int>(least<int64_t>(L, group_width_ - c));
       const int64_t channel = g * group_width_ + c;
@@ -361,9 +406,16 @@ class Gather {
         const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
         const A* map = nullptr;
         if (generator_ != nullptr) {
-          map = generator_->rows(n, y, y + 1, g * group_taps_, group_taps_, map_slab, map_pitch_) + rows.map;
+          const int64_t after = (y - y0) % generated;
+          if (after == 0) {
+            generated_map =
+                generator_->rows(n, y, least(y + generated, y1), g * group_taps_, group_taps_, map_slab, map_pitch_);
+          }
+          map = generated_map + after * out_width * map_pitch_ + rows.map;
         } else if constexpr (sizeof(T) == sizeof(A)) {
           map = map_at(n, g) + planes.map + rows.map;
+        } else if (convert_band_) {
+          map = map_slab + (rows.map - map_begin * axis_[1].map_pixel);
         } else {
           convert_map(map_at(n, g) + planes.map + rows.map, planes, rows, map_slab);
           map = map_slab;
@@ -404,6 +456,26 @@ class Gather {
     for (int64_t i = 0; i < rows; ++i) {
       unpack_lanes(slab + i * width * L, to + i * target_.stride[3], target_.stride[1], target_.stride[4], width,
                    lanes);
+    }
+  }
+
+  // rows [begin, end) of some groups' map with all their taps: [row][pixel][group][tap]
+  void convert_band(const T* from, int64_t groups, int64_t begin, int64_t end, A* to) const {
+    // what lies together in both is one run
+    const bool near = map_.stride[1] == group_taps_ || groups == 1;
+    const bool whole = near && groups == converted_ && map_.stride[7] == groups * group_taps_;
+    const int64_t pixels = whole ? 1 : map_.size[7], runs = near ? 1 : groups;
+    const int64_t run = (near ? groups : 1) * group_taps_ * (whole ? map_.size[7] : 1);
+    for (int64_t y = begin; y < end; ++y, to += axis_[1].map_pixel) {
+      const T* at = from + y * map_.stride[6];
+      for (int64_t j = 0; j < pixels; ++j, at += map_.stride[7]) {
+        for (int64_t i = 0; i < run && !whole; i += kLine / int64_t(sizeof(T))) {
+          __builtin_prefetch(at + 4 * map_.stride[7] + i);
+        }
+        for (int64_t i = 0; i < runs; ++i) {
+          widen_run(at + i * map_.stride[1], 1, run, to + (j * converted_ + i) * group_taps_);
+        }
+      }
     }
   }
 
@@ -451,8 +523,8 @@ class Gather {
   Passes<T> direct_passes_;
   Passes<Stored> stored_passes_;
   Passes<A> packed_passes_;
-  int64_t parts_, direct_rows_, group_width_, group_taps_, map_pitch_ = 0;
-  bool direct_, by_group_, paired_, convert_map_, taps_inside_, near_, stream_;
+  int64_t parts_, direct_rows_, group_width_, group_taps_, map_pitch_ = 0, converted_ = 1;
+  bool direct_, by_group_, paired_, convert_map_, convert_band_, taps_inside_, near_, stream_;
 };
 
 template <bool Transposed>

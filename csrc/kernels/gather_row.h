@@ -58,15 +58,53 @@ using RowFunction = void (*)(const Row<T>&);
 // or two elements apart).
 enum class Order { any, taps, targets, column, column2 };
 
+// Two vectors of a block of bfloat16 hold its even and its odd channels, not its halves: one load and an instruction
+// for each then widen both.
+template <class T>
+constexpr bool kEvenAndOdd = std::is_same_v<T, BFloat16> && Block<float>::kParts == 2;
+
 template <class T, class A = typename Arithmetic<T>::type>
 INVOLUTION_INLINE Block<A> load_source(const T* from, A zero) {
   Block<A> block;
-  unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA {
-    block.part[i] = load_as<kNativeLanes<A>>(from + i * kNativeLanes<A>);
-    if constexpr (std::is_same_v<T, UInt8>) block.part[i] -= zero;
-    pin(block.part[i]);
-  });
+  if constexpr (kEvenAndOdd<T>) {
+    Bits32<kNativeLanes<A>> pairs;
+    std::memcpy(&pairs, from, sizeof(pairs));
+    pin(pairs);
+    block.part[0] = reinterpret_cast<Native<A>>(pairs << 16);
+    block.part[1] = reinterpret_cast<Native<A>>(pairs & 0xffff0000);
+    pin(block.part[0]);
+    pin(block.part[1]);
+  } else {
+    unrolled<Block<A>::kParts>([&](auto i) INVOLUTION_INLINE_LAMBDA {
+      block.part[i] = load_as<kNativeLanes<A>>(from + i * kNativeLanes<A>);
+      if constexpr (std::is_same_v<T, UInt8>) block.part[i] -= zero;
+      pin(block.part[i]);
+    });
+  }
   return block;
+}
+
+// of an epilogue, in the order of the sums
+template <class T, class A, int... I>
+INVOLUTION_INLINE Block<A> load_channels(const A* from, std::integer_sequence<int, I...>) {
+  const Block<A> block = load_block(from);
+  if constexpr (kEvenAndOdd<T>) {
+    return {__builtin_shufflevector(block.part[0], block.part[1], 2 * I...),
+            __builtin_shufflevector(block.part[0], block.part[1], (2 * I + 1)...)};
+  }
+  return block;
+}
+
+template <class T, class A>
+INVOLUTION_INLINE void store_target(T* to, const Block<A>& sum) {
+  if constexpr (kEvenAndOdd<T>) {
+    constexpr int R = kNativeLanes<A>;
+    const Bits32<R> pairs = rounded<R>(sum.part[0]) >> 16 | (rounded<R>(sum.part[1]) & 0xffff0000);
+    std::memcpy(to, &pairs, sizeof(pairs));
+  } else {
+    unrolled<Block<A>::kParts>(
+        [&](auto i) INVOLUTION_INLINE_LAMBDA { store_as<kNativeLanes<A>>(to + i * kNativeLanes<A>, sum.part[i]); });
+  }
 }
 
 // One source row into N targets, K and S known. Low and High columns at the ends are outside; where they are
@@ -315,7 +353,9 @@ INVOLUTION_INLINE void tile_block(const Row<T>& r, int64_t t, int64_t block) {
   }
   auto* target = r.target + channel + t * r.target_step;
   if (r.scale != nullptr) {
-    const Block<A> scale = load_block(r.scale + channel), shift = load_block(r.shift + channel);
+    constexpr auto lanes = std::make_integer_sequence<int, kNativeLanes<A>>();
+    const Block<A> scale = load_channels<T>(r.scale + channel, lanes),
+                   shift = load_channels<T>(r.shift + channel, lanes);
     unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA { finish(sum[i], scale, shift, r.relu); });
   }
   if constexpr (sizeof(T) == sizeof(A)) {
@@ -324,11 +364,7 @@ INVOLUTION_INLINE void tile_block(const Row<T>& r, int64_t t, int64_t block) {
       return;
     }
   }
-  unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA {
-    unrolled<Block<A>::kParts>([&](auto j) INVOLUTION_INLINE_LAMBDA {
-      store_as<kNativeLanes<A>>(target + i * r.target_step + j * kNativeLanes<A>, sum[i].part[j]);
-    });
-  });
+  unrolled<N>([&](auto i) INVOLUTION_INLINE_LAMBDA { store_target(target + i * r.target_step, sum[i]); });
 }
 
 // all blocks: what is the same for them is worked out once

@@ -294,6 +294,8 @@ class MapGradient {
     int64_t i = 0;
     for (; i + R <= count; i += R) store_as<R>(to + i, load<Vector<A, R>>(from + i));
     for (; i + 4 <= count; i += 4) store_as<4>(to + i, load<Vector<A, 4>>(from + i));
+    // the rest with some before it
+    if (R == 8 && i < count && count >= 4) return store_as<4>(to + count - 4, load<Vector<A, 4>>(from + count - 4));
     for (; i < count; ++i) store_one(to + i, from[i]);
   }
 #endif

@@ -30,8 +30,8 @@ def _folder():
 def library(constants, *more):
     """Return the kernels compiled with their constants, and with more of the compiler's options."""
     path = Path(_folder().name) / f"{abs(hash((constants, more)))}.so"
-    flags = [*FLAGS, *more, *compiler.options(constants)]
-    subprocess.run([COMPILER, *flags, str(compiler.SOURCE), "-o", str(path)], check=True)
+    flags = [*FLAGS, f"-I{Path(__file__).parent}", *more, *compiler.options(constants)]
+    subprocess.run([COMPILER, *flags, str(compiler.source(constants)), "-o", str(path)], check=True)
     return ctypes.CDLL(str(path))
 
 

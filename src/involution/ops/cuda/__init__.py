@@ -1,18 +1,19 @@
 """GPU kernels in CUDA C++, compiled at run time: launchers, with the arguments of the operators in ops/schema.py.
 
-``kernels.cu`` applies a map and computes both of its gradients. What generates a map, and the gradients of what
-generated it, are matrix products, which PyTorch does: the fused operator runs both in turn for as many images as fit
-into a buffer of `MAP_BYTES`, so it never holds the whole map.
+``fused.cu`` generates the kernels and applies them in half types, all by tensor cores. ``kernels.cu`` applies a map and
+computes both of its gradients. What generates a map, and the gradients of what generated it, are matrix products, which
+PyTorch does: where ``fused.cu`` can't, and backward, the fused operator runs both in turn for as many images as
+fit into a buffer of `MAP_BYTES`, so it never holds the whole map.
 
 A call that the kernels can't handle raises `Unsupported` with the reason; the Triton kernels then handle it. With
 ``INVOLUTION_CUDA=0`` in the environment they always do.
 """
 
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,14 +21,13 @@ from torch import Tensor
 
 from ..backends import Absence, Unsupported, missing, switch
 from ..schema import output_format
-from . import compiler
+from . import compiler, fused
 from .compiler import Constants
+from .fused import DTYPES, Geometry
 
 Size = Sequence[int]
 
 _SWITCH = "INVOLUTION_CUDA"
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""In the order of the kernels' constant DTYPE."""
 MAP_BYTES = 2**28
 """The most memory that the fused operator takes for a part of the map."""
 # so few features a product with a bias is slow for, and the columns of ones that then stand for it
@@ -49,15 +49,6 @@ def _absence() -> Absence | None:
 
 
 absence: Absence | None = _absence()
-
-
-class Geometry(NamedTuple):
-    """Pairs of height and width."""
-
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
 
 
 def row_pitch(kernel_width: int) -> int:
@@ -107,13 +98,53 @@ def dynamic_forward(
     relu: bool = False,
 ) -> Tensor:
     """Generate the kernels and apply them: ``dynamic_involution2d`` and ``dynamic_involution2d_affine``."""
-    generator = _Generator(reduced, span_weight, span_bias)
     geometry = Geometry(tuple(span_weight.shape[1:3]), tuple(stride), tuple(padding), tuple(dilation))
+    if input.dtype != torch.float32:
+        with contextlib.suppress(Unsupported):
+            return _by_tensor_cores(input, reduced, span_weight, span_bias, geometry, scale, shift, relu)
+    generator = _Generator(reduced, span_weight, span_bias)
     output = _empty((*input.shape[:2], *reduced.shape[2:]), input)
     x, groups = _dense(input), span_weight.shape[0]
     epilogue = _float(scale), _float(shift), relu
     for images in generator.parts():
         _apply("forward", geometry, groups, x[images], generator.rows(images), output[images], epilogue)
+    return _as(input, output)
+
+
+def _by_tensor_cores(
+    input: Tensor,
+    reduced: Tensor,
+    span: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    dtype, groups = input.dtype, span.shape[0]
+    if reduced.dtype != dtype or span.dtype != dtype or (bias is not None and bias.dtype != dtype):
+        raise Unsupported("dtypes that differ")
+    images, channels, *size = input.shape
+    _, features, *out_size = reduced.shape
+    if 0 in (*input.shape, *reduced.shape):
+        raise Unsupported("an empty tensor")
+    affine = [parameter for parameter in (scale, shift) if parameter is not None]
+    narrow = bool(affine) and all(parameter.dtype == dtype for parameter in affine)
+    if not narrow:
+        scale, shift = _float(scale), _float(shift)
+    x, r, span = _dense(input), _dense(reduced), span.contiguous()
+    if span.data_ptr() % 16:
+        span = span.clone()
+    output = _empty((images, channels, *out_size), input)
+    follows = scale is not None, shift is not None, relu, narrow
+    problem = fused.Problem(geometry, dtype, groups, channels // groups, features, *follows, (images, *out_size))
+    strides = x.stride(), r.stride(), output.stride()
+    constants, template = fused.prepared(problem, fused.gpu(input.device), tuple(size), strides)
+    args = compiler.Args.from_buffer_copy(template)
+    args.x, args.w, args.out, args.span = x.data_ptr(), r.data_ptr(), output.data_ptr(), span.data_ptr()
+    bias, scale, shift = (t if t is None else t.contiguous() for t in (bias, scale, shift))
+    args.bias, args.scale, args.shift = (t if t is None else t.data_ptr() for t in (bias, scale, shift))
+    run(constants, args, input.device)
     return _as(input, output)
 
 

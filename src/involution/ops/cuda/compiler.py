@@ -1,4 +1,4 @@
-"""Compiles kernels.cu at run time with NVRTC, which comes with PyTorch's CUDA builds, and launches its kernels."""
+"""Compiles the kernels at run time with NVRTC, which comes with PyTorch's CUDA builds, and launches its kernels."""
 
 import ctypes
 import functools
@@ -9,22 +9,22 @@ import torch
 
 from ..backends import Unsupported
 
-SOURCE = Path(__file__).with_name("kernels.cu")
-KERNELS = ("forward", "grad_input", "grad_weight", "pack")
+FOLDER = Path(__file__).parent
+KERNELS = ("forward", "grad_input", "grad_weight", "pack", "fused")
 
 Constants = tuple[tuple[str, int], ...]
-"""What kernels.cu is compiled with, by name."""
+"""What a kernel is compiled with, by name."""
 
-_POINTERS = ("x", "w", "out", "scale", "shift")
+_POINTERS = ("x", "w", "out", "scale", "shift", "span", "bias")
 _LONGS = ("x_n", "w_n", "out_n")
 _INTS = (
     *("x_h", "w_h", "out_h", "map_w", "map_g", "map_u", "map_v"),
-    *("height", "width", "out_height", "out_width", "band", "tiles", "bands"),
+    *("height", "width", "out_height", "out_width", "band", "tiles", "bands", "images", "each"),
 )
 
 
 class Args(ctypes.Structure):
-    """The kernels' only argument, as kernels.cu declares it."""
+    """The kernels' only argument, as common.h declares it."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in _POINTERS),
@@ -33,6 +33,11 @@ class Args(ctypes.Structure):
         ("threads", ctypes.c_uint),
         ("relu", ctypes.c_int),
     )
+
+
+def source(constants: Constants) -> Path:
+    """Return the file that has a kernel."""
+    return FOLDER / ("fused.cu" if KERNELS[dict(constants)["KERNEL_NUMBER"]] == "fused" else "kernels.cu")
 
 
 def options(constants: Constants) -> list[str]:
@@ -53,13 +58,15 @@ def compile_to_cubin(constants: Constants, architecture: str) -> bytes:
             raise RuntimeError(f"NVRTC: {result.name}")
         return values[0] if values else None
 
-    program = checked(*nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), b"kernels.cu", 0, [], []))
+    path = source(constants)
+    headers = [(FOLDER / "common.h").read_bytes()], [b"common.h"]
+    program = checked(*nvrtc.nvrtcCreateProgram(path.read_bytes(), path.name.encode(), 1, *headers))
     flags = [f"--gpu-architecture={architecture}", "--std=c++17", *options(constants)]
     (result,) = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
     if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = b" " * checked(*nvrtc.nvrtcGetProgramLogSize(program))
         nvrtc.nvrtcGetProgramLog(program, log)
-        raise RuntimeError(f"kernels.cu does not compile for {architecture}: {log.decode()}")
+        raise RuntimeError(f"{path.name} does not compile for {architecture}: {log.decode()}")
     cubin = b" " * checked(*nvrtc.nvrtcGetCUBINSize(program))
     checked(*nvrtc.nvrtcGetCUBIN(program, cubin))
     nvrtc.nvrtcDestroyProgram(program)
@@ -76,19 +83,24 @@ def function(constants: Constants, device: int) -> Any:
         raise Unsupported(f"compute capability {major}.{minor}: the CUDA kernels need 8.0")
     cubin = compile_to_cubin(constants, f"sm_{major}{minor}")
     module = _checked(*driver.cuModuleLoadData(cubin))
-    name = KERNELS[dict(constants)["KERNEL_NUMBER"]]
-    return _checked(*driver.cuModuleGetFunction(module, name.encode())), dict(constants)["THREADS"]
+    of = dict(constants)
+    kernel = _checked(*driver.cuModuleGetFunction(module, KERNELS[of["KERNEL_NUMBER"]].encode()))
+    shared = of.get("SHARED", 0)
+    if shared:
+        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _checked(*driver.cuFuncSetAttribute(kernel, limit, shared))
+    return kernel, of["THREADS"], shared
 
 
 def launch(constants: Constants, args: Args, device: int) -> None:
     """Start a kernel on the device's current stream."""
     from cuda.bindings import driver
 
-    kernel, threads = function(constants, device)
+    kernel, threads, shared = function(constants, device)
     pointer = ctypes.c_void_p(ctypes.addressof(args))
     stream = torch._C._cuda_getCurrentRawStream(device)
     blocks = -(-args.threads // threads)
-    _checked(*driver.cuLaunchKernel(kernel, blocks, 1, 1, threads, 1, 1, 0, stream, ctypes.addressof(pointer), 0))
+    _checked(*driver.cuLaunchKernel(kernel, blocks, 1, 1, threads, 1, 1, shared, stream, ctypes.addressof(pointer), 0))
 
 
 def _checked(result: Any, *values: Any) -> Any:

@@ -13,9 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from trained_norms import trained
 
 from involution.models import FusedConv2d, fuse, optimize_for_inference
-from involution.models.inference import FusedResidual, _onednn_has
+from involution.models.inference import FusedResidual, _cudnn_has, _onednn_has
 
 needs_onednn = pytest.mark.skipif(not _onednn_has(torch.float32), reason="PyTorch has no oneDNN here")
+
+
+needs_gpu = pytest.mark.skipif(not _cudnn_has(torch.float32) or not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def operations(function):
@@ -254,3 +257,55 @@ def test_blocks_are_modules_with_the_usual_names():
     assert isinstance(block, FusedResidual)
     assert isinstance(block.conv1, nn.Conv2d)
     assert "followed by relu" in repr(block.conv1)
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["rednet26", "rednet_nano", "resnet26d"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_networks_on_a_gpu_compute_the_same(name, dtype):
+    model = trained(timm.create_model(name, num_classes=7)).cuda()
+    # odd sizes inside: the windows of the means go beyond the image
+    x = torch.randn(2, 3, 72, 72, device="cuda")
+    with torch.inference_mode():
+        expected = model(x)
+        optimize_for_inference(model)
+        scale, tolerance = float(expected.abs().max()), 1e-2 if dtype == torch.float32 else 0.1
+        torch.testing.assert_close(model.to(dtype)(x.to(dtype)).float(), expected, rtol=0, atol=tolerance * scale)
+
+
+@needs_gpu
+def test_nothing_but_cudnn_and_involutions_is_left_in_the_blocks_on_a_gpu():
+    model = timm.create_model("rednet26").eval().cuda()
+    optimize_for_inference(model)
+    model.bfloat16()
+    x = torch.randn(1, 3, 64, 64, device="cuda").bfloat16().contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        model(x)
+        ran = operations(lambda: model(x))
+    assert ran.count("aten::cudnn_convolution_relu") + ran.count("aten::cudnn_convolution_add_relu") == 27
+    assert not {"aten::relu", "aten::relu_", "aten::add_", "aten::add", "aten::avg_pool2d", "aten::mul"} & set(ran)
+
+
+@needs_gpu
+def test_a_cuda_graph_stays_with_its_weights():
+    conv = FusedConv2d.of(nn.Conv2d(8, 8, 1), relu=True).cuda()
+    x = torch.randn(1, 8, 4, 4, device="cuda").half()
+    with torch.no_grad(), torch.autocast("cuda", torch.float16):
+        before = conv(x)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = conv(x)
+        conv.weight.mul_(2)
+        after = conv(x)
+        graph.replay()
+    assert torch.equal(found, before)
+    assert not torch.equal(after, before)
+
+
+def test_a_mean_of_windows_is_taken_before_a_convolution():
+    conv = nn.Conv2d(4, 3, 1)
+    fused = FusedConv2d.of(conv, relu=True)
+    fused.averages = (2, 2)
+    x = torch.randn(1, 4, 6, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), conv(nn.functional.avg_pool2d(x, 2)).relu())

@@ -1,12 +1,14 @@
 """Networks for inference without a compiler: folded, with sums and ReLUs in the convolutions before them.
 
 PyTorch's convolutions on a CPU bring their weights into oneDNN's order at every call, and the sum and the ReLU that
-follow pass through memory once more each. oneDNN does all of this in one operation, which PyTorch uses for networks
-that its compiler has frozen. Here modules call it one by one, so that the network stays an ``nn.Module``.
+follow pass through memory once more each. On a GPU, so does the bias. oneDNN and cuDNN do all of this in one operation,
+which PyTorch uses for networks that its compiler has frozen. Here modules call it one by one, so that the network stays
+an ``nn.Module``.
 """
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from collections import Counter
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 
 import timm.layers
 import torch
+import torch.nn.functional as F
 from timm.models import resnet
 from timm.models._features import FeatureListNet
 from torch import Tensor, nn
@@ -32,23 +35,26 @@ _NOTHING = (nn.Identity, nn.Dropout, timm.layers.DropPath, timm.layers.DropBlock
 
 
 class _Packed(NamedTuple):
-    source: Tensor
-    version: int
+    sources: tuple[Tensor | None, ...]
+    versions: tuple[int | None, ...]
     dtype: torch.dtype
     shape: torch.Size
     weight: Tensor
+    bias: Tensor | None
 
 
 class FusedConv2d(nn.Conv2d):
-    """A convolution for inference: ``relu(conv(x) + other)``, one operation where oneDNN runs it.
+    """A convolution for inference: ``relu(conv(x) + other)``, one operation where oneDNN or cuDNN runs it.
 
     Elsewhere the operations run one by one: on other devices and in float64, under `torch.compile` and `torch.export`,
     where derivatives are wanted, and where somebody counts operations. Its parameters are the convolution's. A copy in
-    oneDNN's order is made by the first call, and again after ``load_state_dict`` or another change that PyTorch counts;
-    changes of ``weight.data`` in place are not.
+    the library's order and autocast's dtype is made by the first call, and again after ``load_state_dict`` or another
+    change that PyTorch counts; changes of ``weight.data`` in place are not. A CUDA graph stays with the copy of its
+    capture.
 
     Attributes:
         relu: Whether a ReLU follows.
+        averages: Size of the windows whose mean a 1×1 convolution is given instead of each pixel, or None.
 
     Example:
         >>> conv = torch.nn.Conv2d(8, 16, 3, padding=1)
@@ -60,8 +66,10 @@ class FusedConv2d(nn.Conv2d):
     """
 
     relu: bool
+    averages: tuple[int, ...] | None
     _packed: _Packed | None
     _last: torch.Size | None
+    _captured: list[_Packed]
 
     @classmethod
     def of(cls, conv: nn.Conv2d, *, relu: bool = False) -> FusedConv2d:
@@ -72,78 +80,140 @@ class FusedConv2d(nn.Conv2d):
             relu: Whether a ReLU follows.
         """
         made = cls.__new__(cls)
-        made.__dict__.update(conv.__dict__, relu=relu, _packed=None, _last=None)
+        made.__dict__.update(conv.__dict__, relu=relu, averages=None, _packed=None, _last=None, _captured=[])
         return made
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """Convolve ``x [N, C, H, W]``, and add ``other [N, C_out, H_o, W_o]`` if there is one."""
         weight, bias = self.weight, self.bias
-        dtype = _onednn_dtype(x, other, weight, bias)
-        if dtype is None:
+        dtype = _fused_dtype(x, other, weight, bias)
+        if self.averages is not None and not (dtype is not None and x.is_cuda and self._in_cudnn(other)):
+            x = F.avg_pool2d(x, self.averages)
+        if dtype is None or (x.is_cuda and not self._in_cudnn(other)):
             x = self._conv_forward(x, weight, bias)
             x = x if other is None else x + other
             return x.relu() if self.relu else x
         if dtype != x.dtype:
-            x, other, bias = (t if t is None else t.to(dtype) for t in (x, other, bias))  # type: ignore[assignment]
+            x, other = (t if t is None else t.to(dtype) for t in (x, other))  # type: ignore[assignment]
         x = x.contiguous(memory_format=torch.channels_last)
-        packed = self._packed_weight(x.shape, dtype)
+        packed, bias = self._packed_parameters(x, dtype)
+        other = None if other is None else other.contiguous(memory_format=torch.channels_last)
+        return (self._by_cudnn if x.is_cuda else self._by_onednn)(x, packed, bias, other)
+
+    def _by_onednn(self, x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor | None) -> Tensor:
         how = (self.padding, self.stride, self.dilation, self.groups)
         operators = torch.ops.mkldnn._convolution_pointwise
         found: Tensor
         if other is None:
-            found = operators.default(x, packed, bias, *how, "relu" if self.relu else "none", [], "")
+            found = operators.default(x, weight, bias, *how, "relu" if self.relu else "none", [], "")
         else:
-            other = other.contiguous(memory_format=torch.channels_last)
             relu = "relu" if self.relu else None
-            found = operators.binary(x, other, packed, bias, *how, "add", None, relu, [], None)
+            found = operators.binary(x, other, weight, bias, *how, "add", None, relu, [], None)
         return found
 
-    def _packed_weight(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        weight, packed = self.weight, self._packed
-        # the best order depends on the input's size; one that comes only once is not worth another copy
+    def _in_cudnn(self, other: Tensor | None) -> bool:
+        # a sum without a ReLU is not
+        return self.groups == 1 and (self.relu or (other is None and self._is_pointwise()))
+
+    def is_product(self) -> bool:
+        """Return whether it is a matrix product at each pixel."""
+        return self._is_pointwise() and self.stride == (1, 1) and self.groups == 1
+
+    def _is_pointwise(self) -> bool:
+        return (self.kernel_size, self.padding) == ((1, 1), (0, 0))
+
+    def _by_cudnn(self, x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor | None) -> Tensor:
+        # the mean is part of the weights
+        how: Any = (self.averages or self.stride, self.padding, self.dilation, self.groups)
+        if other is not None:
+            return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
+        if self.relu:
+            return torch.cudnn_convolution_relu(x, weight, bias, *how)
+        if self.averages is not None:
+            return F.conv2d(x, weight, bias, *how)
+        # a matrix product, which adds the bias as it goes
+        if self.stride != (1, 1):
+            x = x[:, :, :: self.stride[0], :: self.stride[1]].contiguous(memory_format=torch.channels_last)
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+    def _packed_parameters(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
+        packed, shape, parameters = self._packed, x.shape, (self.weight, self.bias)
+        versions = tuple(None if p is None else p._version for p in parameters)
+        # on a CPU the best order depends on the input's size; one that comes only once is not worth another copy
         if (
             packed is None
-            or (packed.version, packed.dtype) != (weight._version, dtype)
-            or packed.source.data_ptr() != weight.data_ptr()
-            or (packed.shape != shape and self._last == shape)
+            or (packed.versions, packed.dtype, packed.weight.device) != (versions, dtype, x.device)
+            or any(_address(p) != _address(q) for p, q in zip(packed.sources, parameters, strict=True))
+            or (not x.is_cuda and packed.shape != shape and self._last == shape)
         ):
-            source = weight.detach()
-            how = (self.padding, self.stride, self.dilation, self.groups)
-            made = torch.ops.mkldnn._reorder_convolution_weight(source.to(dtype), *how, list(shape))
-            packed = self._packed = _Packed(source, weight._version, dtype, shape, made)
+            if capturing:
+                # memory that a graph allocates is its own
+                return self._pack(x, dtype)
+            sources = tuple(None if p is None else p.detach() for p in parameters)
+            packed = self._packed = _Packed(sources, versions, dtype, shape, *self._pack(x, dtype))
+        if capturing and not any(packed is one for one in self._captured):
+            # the graph goes on reading this copy, also when there is another
+            self._captured.append(packed)
         self._last = shape
-        return packed.weight
+        return packed.weight, packed.bias
+
+    def _pack(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        weight, bias = self.weight.detach(), None if self.bias is None else self.bias.detach().to(dtype)
+        if self.averages is not None and x.is_cuda:
+            weight = (weight / math.prod(self.averages)).expand(-1, -1, *self.averages)
+        if x.is_cuda:
+            return weight.to(dtype, memory_format=torch.channels_last), bias
+        how = (self.padding, self.stride, self.dilation, self.groups)
+        return torch.ops.mkldnn._reorder_convolution_weight(weight.to(dtype), *how, list(x.shape)), bias
 
     def __getstate__(self) -> dict[str, Any]:
         # copies and files need the weights alone
-        return {**self.__dict__, "_packed": None, "_last": None}
+        return {**self.__dict__, "_packed": None, "_last": None, "_captured": []}
 
     def extra_repr(self) -> str:
         """Return the convolution's settings, and whether a ReLU follows."""
         return super().extra_repr() + (", followed by relu" if self.relu else "")
 
 
-def _onednn_dtype(x: Any, *others: Tensor | None) -> torch.dtype | None:
-    """Return in which dtype oneDNN convolves x with weights and all, None where it does not."""
+def _address(parameter: Tensor | None) -> int | None:
+    return None if parameter is None else parameter.data_ptr()
+
+
+def _fused_dtype(x: Any, *others: Tensor | None) -> torch.dtype | None:
+    """Return in which dtype oneDNN or cuDNN convolves x with weights and all, None where neither does."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor:
         return None
-    dtype = given = x.dtype
-    casts = torch.is_autocast_enabled("cpu")
+    dtype, device = x.dtype, x.device
+    if device.type not in ("cpu", "cuda") or x.dim() != 4 or not x.numel():
+        return None
+    given = dtype
+    casts = torch.is_autocast_enabled(device.type)
     if casts and given != torch.float64:
-        dtype = torch.get_autocast_dtype("cpu")
-    if not _onednn_has(dtype) or not x.is_cpu or x.dim() != 4 or not x.numel() or not torch.backends.mkldnn.enabled:
+        dtype = torch.get_autocast_dtype(device.type)
+    library = torch.backends.mkldnn if x.is_cpu else torch.backends.cudnn
+    if not (_onednn_has if x.is_cpu else _cudnn_has)(dtype) or not library.enabled:
         return None
     for t in others:
         # subclasses have their own ideas
         if t is not None and (
-            type(t) not in (Tensor, nn.Parameter) or not t.is_cpu or (t.dtype != given and not casts)
+            type(t) not in (Tensor, nn.Parameter) or t.device != device or (t.dtype != given and not casts)
         ):
             return None
     weight = others[1]
     # versions of weights that were made in inference mode are not counted
-    if weight is None or weight.is_inference() or torch._C._are_functorch_transforms_active():
+    if weight is None or any(t is not None and t.is_inference() for t in others[1:]):
+        return None
+    if torch._C._are_functorch_transforms_active():
         return None
     return None if needs_derivative(x, *others) or is_observed() else dtype
+
+
+@cache
+def _cudnn_has(dtype: torch.dtype) -> bool:
+    if torch.version.hip is not None or not torch.backends.cudnn.is_available():
+        return False
+    return dtype in (torch.float32, torch.float16, torch.bfloat16)
 
 
 @cache
@@ -193,7 +263,7 @@ class InferenceReport:
 
     Attributes:
         fused: What `fuse` did.
-        convolutions: Convolutions whose weights stay in oneDNN's order.
+        convolutions: Convolutions that oneDNN or cuDNN does with what follows.
         relus: Those of them that do the ReLU after them.
         blocks: Residual blocks whose last convolution adds the shortcut.
 
@@ -219,11 +289,11 @@ class InferenceReport:
 def optimize_for_inference(model: nn.Module) -> InferenceReport:
     """Fold a network's batch norms, then let its convolutions do the ReLUs and sums that follow, in place.
 
-    Each convolution keeps a copy of its weights in the order that oneDNN, PyTorch's library for CPUs, wants, and does
-    in one operation what follows it: a ReLU, or in timm's, torchvision's and RedNet's residual blocks the sum with the
-    shortcut. That is what PyTorch's compiler does when it freezes a network, without the compiling. Outputs differ by
-    rounding. Where oneDNN can't run a convolution, such as on a GPU or for derivatives, the operations run one by one.
-    Parameters keep their names, and no longer require gradients.
+    Each convolution keeps a copy of its weights in the order that oneDNN or cuDNN, PyTorch's libraries for CPUs and
+    NVIDIA GPUs, wants, and does in one operation what follows it: a ReLU, or in timm's, torchvision's and RedNet's
+    residual blocks the sum with the shortcut. That is what PyTorch's compiler does when it freezes a network, without
+    the compiling. Outputs differ by rounding. Where neither can run a convolution, such as for derivatives, the
+    operations run one by one. Parameters keep their names, and no longer require gradients.
 
     Args:
         model: A model in evaluation mode.
@@ -252,6 +322,8 @@ def optimize_for_inference(model: nn.Module) -> InferenceReport:
             if id(layer) in alone and not span and _convertible(layer):
                 made = parent._modules[name] = FusedConv2d.of(layer)
                 paths[id(made)] = f"{prefix}.{name}" if prefix else name
+                if isinstance(parent, KernelGenerator) and any(s > 1 for s in parent.stride) and made.is_product():
+                    made.averages = parent.stride
     report.convolutions += paths.values()
     for prefix, parent in modules:
         for layer, act in _followed(parent):

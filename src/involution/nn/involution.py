@@ -103,7 +103,9 @@ class KernelGenerator(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the reduced features ``[N, R, *output spatial]`` of ``x [N, C, *spatial]``."""
-        x = _pool_windows(x, self.kernel_size, self.stride, self.padding, self.dilation)
+        # a convolution for inference takes the mean itself
+        pool = getattr(self.reduce, "averages", None) is None
+        x = _pool_windows(x, self.kernel_size, self.stride, self.padding, self.dilation, pool)
         return self.act(self.norm(self.reduce(x)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -400,11 +402,13 @@ def _group_count(channels: int, groups: int | None, group_channels: int) -> int:
     raise ValueError(f"{channels} channels can't be divided by {asked}; choose one of {divisors}")
 
 
-def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, dilation: tuple) -> Tensor:
+def _pool_windows(
+    x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, dilation: tuple, pool: bool = True
+) -> Tensor:
     """Return the mean feature of the ``stride``-sized cell at the centre of each output window.
 
     Cells that extend beyond the image see its border repeated, so odd sizes with a stride give ``ceil(size / stride)``
-    cells; where sizes divide evenly this is plain average pooling.
+    cells; where sizes divide evenly this is plain average pooling. Without ``pool`` what the mean is taken of.
     """
     dims = len(stride)
     if x.dim() != dims + 2:
@@ -427,7 +431,7 @@ def _pool_windows(x: Tensor, kernel_size: tuple, stride: tuple, padding: tuple, 
     if any(not isinstance(pad, int) or pad != 0 for pad in pads):
         compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
         x = _replicate(x, pads) if compiling else F.pad(x, pads, mode="replicate")
-    if any(s > 1 for s in stride):
+    if pool and any(s > 1 for s in stride):
         x = _AVG_POOL[dims](x, stride)
     return x
 

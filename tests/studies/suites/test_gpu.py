@@ -67,7 +67,7 @@ def test_networks(mode):
     session = gpu._Session(DEVICE, 2)
     rows = list(gpu._networks(gpu.TINY_NETWORKS, 2, mode, False, session))
     by_name = {row["candidate"]: row for row in rows}
-    names = ["ResNet-18", "RedNet-nano", "RedNet-nano, fused"]
+    names = ["ResNet-18", "RedNet-nano, fused", "RedNet-nano"]
     assert list(by_name) == names + ["RedNet-nano by unfold"] * (mode == "training")
     for row in rows:
         # rounded to a tenth
@@ -76,6 +76,18 @@ def test_networks(mode):
         held = [by_name[f"RedNet-nano{way}"]["peak_bytes"] for way in (" by unfold", "", ", fused")]
         assert held == sorted(held, reverse=True)
         assert len(set(held)) == 3
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_optimised_networks(graph):
+    pytest.importorskip("timm")
+    pytest.importorskip("torchvision")
+    if graph and DEVICE == "cpu":
+        pytest.skip("needs a GPU")
+    rows = list(gpu._optimised(gpu.TINY_NETWORKS, 2, graph, gpu._Session(DEVICE, 2)))
+    assert [row["candidate"] for row in rows] == ["ResNet-18", "RedNet-nano"]
+    assert {row["measure"] for row in rows} == {"inference, CUDA graph" if graph else "inference, optimised"}
+    assert all(row["base"] == "ResNet-18" and row["dtype"] == "bfloat16" and row["p50_ms"] > 0 for row in rows)
 
 
 def test_without_a_gpu_it_says_so(monkeypatch):

@@ -118,6 +118,11 @@ def plan(
         for mode in modes:
             rows = partial(_networks, networks, batch, mode, False, session)
             yield Measurement(f"networks, {mode}, batch {batch}", rows)
+        for graph in (False, True) if "networks" in options.parts and device != "xpu" else ():
+            name = "CUDA graph" if graph else "optimised"
+            if not graph or device == "cuda":
+                rows = partial(_optimised, networks, batch, graph, session)
+                yield Measurement(f"networks, {name}, batch {batch}", rows)
     for dtype in dtypes[1:]:
         for problem in problems:
             yield Measurement(f"{problem.name}, {dtype}", partial(_layer, problem, dtype, session))
@@ -128,8 +133,8 @@ def plan(
         if problem.stride == 1:
             rows = partial(_compiled_layer, problem, dtypes[0], session)
             yield Measurement(f"{problem.name}, compiled", rows, _COMPILE_MINUTES / 2)
-    for batch in (options.batches or networks.batches)[:2]:
-        for mode in modes:
+    for mode in modes:
+        for batch in (options.batches or networks.batches)[:2]:
             rows = partial(_networks, networks, batch, mode, True, session)
             yield Measurement(f"networks, {mode}, batch {batch}, compiled", rows, _COMPILE_MINUTES)
 
@@ -413,7 +418,9 @@ def _networks(which: Networks, batch: int, mode: str, compiled: bool, session: _
 
     built = which.build()
     rednet, resnet = which.rednet[1], which.resnet[1]
-    ways = {resnet: (built[resnet], False), rednet: (built[rednet], False), f"{rednet}, fused": (built[rednet], True)}
+    ways = {resnet: (built[resnet], False), f"{rednet}, fused": (built[rednet], True)}
+    if not compiled:
+        ways[rednet] = built[rednet], False
     if training and not compiled:
         ways[f"{rednet} by unfold"] = by_unfold(built[rednet]), False
     torch._dynamo.reset()
@@ -427,6 +434,39 @@ def _networks(which: Networks, batch: int, mode: str, compiled: bool, session: _
         if "p50_ms" in row:
             row["images_per_s"] = round(batch / row["p50_ms"] * 1e3, 1)
         yield row
+
+
+def _optimised(which: Networks, batch: int, graph: bool, session: _Session) -> Iterator[Row]:
+    # as one would deploy them: folded, in bfloat16, each convolution with what follows it
+    from involution.models import optimize_for_inference
+
+    x = which.images(batch, session.device).bfloat16()
+    built = which.build()
+    candidates: Candidates = {}
+    for name in (which.resnet[1], which.rednet[1]):
+        network = built[name].to(session.device).eval()
+        optimize_for_inference(network)
+        candidates[name] = _captured(network.bfloat16(), x) if graph else partial(network.bfloat16(), x)
+    measure = "inference, " + ("CUDA graph" if graph else "optimised")
+    columns = {"measure": measure, "layer": "network", "batch": batch, "dtype": "bfloat16"}
+    with torch.inference_mode():
+        for row in session.measure(candidates, which.resnet[1], **columns):
+            if "p50_ms" in row:
+                row["images_per_s"] = round(batch / row["p50_ms"] * 1e3, 1)
+            yield row
+
+
+def _captured(network: nn.Module, x: Tensor) -> Callable[[], Any]:
+    # its memory is the graph's own, which no allocator counts
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side), torch.inference_mode():
+        for _ in range(3):
+            network(x)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        network(x)
+    return graph.replay
 
 
 def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
@@ -457,7 +497,8 @@ def targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
         depthwise = ratios(half, kind, "depthwise 7×7", "involution")
         found += worst(f"depthwise 7×7 ÷ involution, {kind}, weakest layer", depthwise, least=1)
     rednet, resnet = NETWORKS.rednet[1], NETWORKS.resnet[1]
-    for suffix in ("", ", compiled"):
+    for suffix in ("", ", compiled", ", optimised", ", CUDA graph"):
+        # compiled and optimised networks go one way alone
         for name in (rednet, f"{rednet}, fused"):
             for kind, least in (("inference", 1.3), ("training", 1.0)):
                 speed = ratios(half, kind + suffix, resnet, name)

@@ -24,7 +24,9 @@ from involution.studies.tables import Table, spread
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 # whose results are shown
 MACHINE = "amd-epyc-avx512_torch2.14.1"
-GPU = "nvidia-h200-cuda_torch2.11.0"
+GPU = "nvidia-h100-80gb-hbm3-cuda_torch2.11.0"
+# from whose step a cluster's is predicted
+CLUSTER_GPU = "nvidia-h200-cuda_torch2.11.0"
 OTHER_CPU = "intel-xeon-avx512_torch2.11.0"
 FAMILIES = {"retinanet": "RetinaNet", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
 
@@ -45,7 +47,9 @@ def tables() -> dict[str, str]:
         "measured_neck": _detection("neck", "The neck's finest level"),
         **{f"measured_{family}": _detection(family, title) for family, title in FAMILIES.items()},
         "measured_gpu_layers": _gpu_layers(),
-        "measured_gpu_networks": _networks(rows("gpu", GPU), "Networks on an NVIDIA H200, bfloat16 autocast"),
+        "measured_gpu_networks": _networks(
+            rows("gpu", GPU), "Networks on an NVIDIA H100, bfloat16", _GPU_MEASURES, ",.2f"
+        ),
         "measured_gpu_targets": bench_table.target_table(suites.load("gpu").targets(rows("gpu", GPU))),
         "measured_intel": _networks(rows("cpu", OTHER_CPU), "Networks on an Intel Xeon (model 207), 2 threads"),
         "measured_deployment": _deployment(_with_detectors(rows("deployment"))),
@@ -174,13 +178,24 @@ def _gpu_layers() -> Table:
             of["involution, Triton"] = of["of input, Triton"] + of["of map, Triton"]
         cells.append([measure, layer, *(f"{of[name]:.2f}" for name in _GPU_CANDIDATES)])
     header = ["", "layer", *_GPU_CANDIDATES]
-    return Table("bfloat16 on an NVIDIA H200, batch 256 (FPN level: 2), ms (median)", header, cells, labels=2)
+    return Table("bfloat16 on an NVIDIA H100, batch 256 (FPN level: 2), ms (median)", header, cells, labels=2)
 
 
-def _networks(found: list[dict[str, Any]], title: str) -> Table:
-    some = [row for row in found if row["measure"] in ("inference", "training")]
+_GPU_MEASURES = (
+    *("inference", "inference, compiled", "inference, optimised", "inference, CUDA graph"),
+    *("training", "training, compiled"),
+)
+
+
+def _networks(
+    found: list[dict[str, Any]],
+    title: str,
+    measures: Sequence[str] = ("inference", "training"),
+    digits: str = ",.1f",
+) -> Table:
+    some = [row for row in found if row["measure"] in measures]
     cells = [
-        [row["measure"], row["candidate"], str(row["batch"]), spread(row, "ms", ",.1f"), spread(row, "ratio", ".2f")]
+        [row["measure"], row["candidate"], str(row["batch"]), spread(row, "ms", digits), spread(row, "ratio", ".2f")]
         for row in some
     ]
     header = ["measure", "candidate", "batch", "ms (p20–p80)", f"÷ {some[0]['base'].split(',')[0]} (p20–p80)"]
@@ -303,7 +318,7 @@ def _scale_check(found: list[dict[str, Any]]) -> Table:
 
 
 def _scale_predicted() -> Table:
-    file = RESULTS / f"gpu_{GPU}.csv"
+    file = RESULTS / f"gpu_{CLUSTER_GPU}.csv"
     seconds, batch, _ = scaling_table.measured_step(file, "rednet50", None)
     # what `involution cost --scale` has as defaults
     cluster = Cluster(Link(450e9, 2e-6), Link(50e9, 10e-6), 8)

@@ -124,8 +124,8 @@ def _by_tensor_cores(
     dtype, groups = input.dtype, span.shape[0]
     if reduced.dtype != dtype or span.dtype != dtype or (bias is not None and bias.dtype != dtype):
         raise Unsupported("dtypes that differ")
-    images, channels, *size = input.shape
-    _, features, *out_size = reduced.shape
+    images, channels, height, width = input.shape
+    _, features, out_height, out_width = reduced.shape
     if 0 in (*input.shape, *reduced.shape):
         raise Unsupported("an empty tensor")
     affine = [parameter for parameter in (scale, shift) if parameter is not None]
@@ -135,11 +135,13 @@ def _by_tensor_cores(
     x, r, span = _dense(input), _dense(reduced), span.contiguous()
     if span.data_ptr() % 16:
         span = span.clone()
-    output = _empty((images, channels, *out_size), input)
+    output = _empty((images, channels, out_height, out_width), input)
     follows = scale is not None, shift is not None, relu, narrow
-    problem = fused.Problem(geometry, dtype, groups, channels // groups, features, *follows, (images, *out_size))
+    problem = fused.Problem(
+        geometry, dtype, groups, channels // groups, features, *follows, (images, out_height, out_width)
+    )
     strides = x.stride(), r.stride(), output.stride()
-    constants, template = fused.prepared(problem, fused.gpu(input.device), tuple(size), strides)
+    constants, template = fused.prepared(problem, fused.gpu(input.device), (height, width), strides)
     args = compiler.Args.from_buffer_copy(template)
     args.x, args.w, args.out, args.span = x.data_ptr(), r.data_ptr(), output.data_ptr(), span.data_ptr()
     bias, scale, shift = (t if t is None else t.contiguous() for t in (bias, scale, shift))

@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -75,8 +75,10 @@ def gpu(device: torch.device) -> Gpu:
     """Return what a device has; for the CPU, where tests run the kernel, what an H100 has."""
     if device.type != "cuda":
         return Gpu(132, 232448, 233472)
-    found = torch.cuda.get_device_properties(device)
-    return Gpu(found.multi_processor_count, found.shared_memory_per_block_optin, found.shared_memory_per_multiprocessor)
+    # PyTorch's types do not know all of them
+    found: Any = torch.cuda.get_device_properties(device)
+    of_block, of_processor = found.shared_memory_per_block_optin, found.shared_memory_per_multiprocessor
+    return Gpu(found.multi_processor_count, of_block, of_processor)
 
 
 def _steps(p: Problem) -> int:

@@ -277,3 +277,25 @@ def test_two_processes_end_in_one_line(whole, tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert len(re.findall(rf"involution: (?:{broken[0]}|{broken[1]}): broken", done.stderr)) == 1
+
+
+@pytest.mark.parametrize("task", SETS)
+def test_reports_do_without_what_can_not_be_read(task, whole, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(whole, root)
+    folder = root / SETS[task][1] / "val"
+    # the first is the one that is shown where nothing says which is of middling difficulty
+    truncate(min(file for file in folder.rglob("*.*") if file.suffix in (".png", ".jpg")))
+    spec = f"{SETS[task][0]}:{root / SETS[task][1]}"
+    words = [task, "train", "--recipe", SETS[task][3], "--output", str(tmp_path), "--name", "run", "--data.spec", spec]
+    words += [f"--{key}={value}" for key, value in SETS[task][4].items()]
+    model = ["--model.name", "rednet_nano", "--data.image_size", "32"] if task == "classify" else []
+    assert main([*words, *model, "--data.on_problem", "skip"]) == 0
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    measure = [task, "eval", "--checkpoint", str(run / "best.ckpt"), "--split", "val", "--report", str(page)]
+    assert main([*measure, "--on-problem", "skip"]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+    for report in (run / "report.html", page):
+        text = report.read_text()
+        assert re.search(r"val: 1 of \d+ images could not be read and are not measured", text)
+        assert "filters at the lettered positions" in text

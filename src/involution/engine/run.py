@@ -448,6 +448,8 @@ def measure(
     if left_out.missing:
         # the numbers no longer say which image they belong to
         module.results["difficulty"] = []
+        unread = f"{left_out.missing} of {count + left_out.missing} images could not be read and are not measured"
+        warnings.append(f"{split}: {unread}; which of the others are the hardest is therefore not shown")
     common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes}
     common["split"] = "all" if data.findings.whole else split
     figures = spec.figures.from_results(module.results, **common)

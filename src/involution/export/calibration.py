@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from involution.data.errors import DataError
-from involution.data.images import read_image
+from involution.data.errors import DataError, in_words
+from involution.data.images import ImageError, read_image
 from involution.data.registry import Options, formats, open_data
 from involution.engine.card import ModelCard
 from involution.engine.checkpoint import read_recipe
 from involution.engine.predictor import Predictor, find_images, not_found
+from involution.engine.process import tell
 from involution.engine.settings import ConfigError
 from involution.engine.task import get_task as engine_task
 from involution.export.errors import ExportError
@@ -55,6 +56,11 @@ class Labelled:
     config: Any
     part: Any
     name: str
+
+    @property
+    def skips(self) -> bool:
+        """Whether images that can't be read are left out, as in the training."""
+        return self.config is not None and self.config.data.on_problem == "skip"
 
 
 def find_pictures(
@@ -126,7 +132,25 @@ def _spread(available: int, count: int) -> list[int]:
 
 def _of_part(found: Labelled, count: int) -> Pictures:
     places = _spread(len(found.part), count)
+    if found.skips:
+        places = _readable(found.part, places)
     return Pictures([partial(_picture, found.part, place) for place in places], f"{len(places)} images of {found.name}")
+
+
+def _readable(part: Any, places: Sequence[int]) -> list[int]:
+    """Those of some images that can be read; the others are told."""
+    good, complaints = [], []
+    for place in places:
+        try:
+            part[place]
+            good.append(place)
+        except ImageError as error:
+            complaints.append(str(error))
+    if complaints:
+        tell(f"left out of the calibration, {in_words(complaints, 'images' if len(complaints) > 1 else 'image')}")
+    if not good:
+        raise ExportError(f"no images to calibrate on: {complaints[0]}")
+    return good
 
 
 def _picture(part: Any, place: int) -> Any:
@@ -186,8 +210,10 @@ def measured(network: nn.Module, card: ModelCard, found: Labelled) -> float:
         images = torch.utils.data.Subset(images, _spread(len(images), _MEASURED))
     count = len(images)
     with quiet():
-        trainer = make_eval_trainer(config, False, LeftOut(Findings(), count, False))
+        left_out = LeftOut(Findings(), count, found.skips)
+        trainer = make_eval_trainer(config, False, left_out)
         batches = EvalBatches(count, spec.eval_batch_size, 0, 1)
         module: Any = spec.module(network, config, card, 1, found.part)
-        trainer.test(module, make_loader(images, batches, 0, False, spec.collate, None), verbose=False)
+        complaints = left_out.evaluation if found.skips else None
+        trainer.test(module, make_loader(images, batches, 0, False, spec.collate, complaints), verbose=False)
     return float(module.val_figures()[module.monitor])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from involution.data.images import ImageError
 from involution.engine.files import atomic_path
 from involution.engine.process import alone
 from involution.engine.run import Measured, TrainResult, measure
@@ -23,6 +24,8 @@ from involution.report.page import device_text, render
 from involution.report.sections import confusion_chart, name_of, picture_of, section
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from involution.engine.config import RunConfig
     from involution.engine.figures import Figures
 
@@ -236,11 +239,11 @@ def _kernels(measured: Measured) -> dict[str, Any] | None:
     if not layers or not len(measured.images):
         return None
     order = sorted(range(len(measured.figures.difficulty)), key=lambda place: measured.figures.difficulty[place])
-    place = order[len(order) // 2] if order else 0
+    place, shown_picture = _first_readable(measured.images, order[len(order) // 2] if order else 0)
     card = predictor.card
     name = name_of(measured.images, place)
     subject = Subject(predictor.body, card.model, predictor.channels, predictor.look, tuple(card.mean), tuple(card.std))
-    view = subject.view(picture_of(measured.images, place))
+    view = subject.view(shown_picture)
     found = layer_map(view, layers[len(layers) // 2])
     trained, random = (layer_map(one, found.name).kernels[0].sum((0, 1)) for one in (view, view.with_random_weights()))
     picture = _smaller(view.picture)
@@ -266,6 +269,17 @@ def _kernels(measured: Measured) -> dict[str, Any] | None:
             "The image, the sum of the filter at each of its positions, and the same with random weights",
         ),
     }
+
+
+def _first_readable(images: Any, first: int) -> tuple[int, Image]:
+    """The first image from a place on that can be read, of a split of which some were left out, and its place."""
+    for place in range(first, len(images)):
+        try:
+            return place, picture_of(images, place)
+        except ImageError:
+            # it was told when the split was measured
+            continue
+    raise ImageError(f"none of the {len(images)} images can be read")
 
 
 def _smaller(picture: torch.Tensor) -> torch.Tensor:

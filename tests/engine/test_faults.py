@@ -82,6 +82,15 @@ def test_weights_that_are_not_finite_are_not_saved(make_config, at_step):
     assert contents(config.run_dir / "last.ckpt")["involution"]["position"] == [1, 0]
 
 
+def test_gradients_without_a_finite_square_end_the_training_instead_of_its_resumption(make_config, at_step):
+    """As oneDNN's gradients in bfloat16 can be: the optimiser would keep infinity, which no run is resumed from."""
+    at_step(6, lambda module, batch: module.model.fc.weight.register_hook(lambda gradient: gradient * 1e25))
+    config = make_config()
+    with pytest.raises(TrainingDiverged, match=r"not below 1e\+18 in epoch 2, step 2: .* gradient of fc\.weight"):
+        train(config, progress=False)
+    assert len(train(make_config(trainer__epochs=3), progress=False, resume="auto").history) == 3
+
+
 def test_an_image_that_is_not_finite_is_named(make_config, at_step):
     at_step(2, lambda module, batch: batch[0][3].fill_(torch.nan))
     with pytest.raises(TrainingDiverged, match="step 2: an image of the batch has values that are not finite"):

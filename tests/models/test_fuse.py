@@ -13,6 +13,7 @@ from trained_norms import trained
 
 from involution import Involution1d, Involution2d, Involution3d
 from involution.models import FuseReport, fuse
+from involution.nn import convert_conv_to_involution
 
 SMALL = ["rednet_nano", "rednet_micro", "rednet26", "rednet26_k7_stem"]
 
@@ -174,3 +175,13 @@ def test_gradients_flow_through_a_fused_module():
     involution.fuse_norm(norm, relu=True)
     (grad,) = torch.autograd.grad(involution(x).sum(), x)
     torch.testing.assert_close(grad, expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet26d"])
+def test_involutions_at_the_end_of_a_block_leave_the_relu_after_the_sum(name):
+    model = convert_conv_to_involution(timm.create_model(name)).model
+    report = check(model)
+    assert not report.kept
+    assert len(report.involutions) > 1
+    # timm's basic block ends in one
+    assert isinstance(model.layer1[0].act2, nn.ReLU if name == "resnet18" else nn.Identity)

@@ -14,6 +14,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from involution.ops.backends import fused_is_chosen, prefers_fused
+from involution.ops.checks import is_exporting
 
 # what runs when nothing was patched
 _CONV2D, _FORWARD, _CONV_FORWARD = F.conv2d, nn.Conv2d.forward, nn.Conv2d._conv_forward
@@ -28,7 +29,7 @@ def may_fuse(generator: Any, generator_class: type[nn.Module], x: Any) -> bool:
         generator_class: What it is where nobody replaced it.
         x: The module's input.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if is_exporting() or torch.jit.is_tracing():
         # the plain operator decomposes into PyTorch's own; tensors are stand-ins here, and torch's modes are active
         return fused_is_chosen() and _is_untouched(generator, generator_class)
     # a tensor subclass has its own idea of a convolution; a symbolic tracer's proxy is no tensor at all

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from involution.nn.fusion import may_fuse
 from involution.ops import dynamic_involution2d, involution1d, involution2d, involution3d
-from involution.ops.checks import IntOrTuple, Padding, is_whole, output_size, per_dimension, per_side
+from involution.ops.checks import IntOrTuple, Padding, is_exporting, is_whole, output_size, per_dimension, per_side
 from involution.ops.dynamic import affine
 
 # torch.fx records these calls as one node, like the operators, because their checks of sizes can't be traced
@@ -429,7 +429,7 @@ def _pool_windows(
         pads = [-first, last, *pads]
     # a symbolic size stays in the program, for sizes it has not seen
     if any(not isinstance(pad, int) or pad != 0 for pad in pads):
-        compiling = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        compiling = torch.compiler.is_compiling() and not is_exporting()
         x = _replicate(x, pads) if compiling else F.pad(x, pads, mode="replicate")
     if pool and any(s > 1 for s in stride):
         x = _AVG_POOL[dims](x, stride)

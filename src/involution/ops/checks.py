@@ -270,9 +270,15 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int | torch.SymInt) and not isinstance(value, bool)
 
 
+def is_exporting() -> bool:
+    """Return whether torch.export is at work."""
+    # within torch.compile, `torch.compiler.is_exporting` says so by mistake in torch 2.11
+    return torch.compiler._is_exporting_flag
+
+
 def _concrete() -> bool:
     # sizes recorded by a tracer can't be compared
-    return not torch.compiler.is_exporting() and not torch.jit.is_tracing()
+    return not is_exporting() and not torch.jit.is_tracing()
 
 
 def _extent(kernel_size: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from involution.models.pyramid import Backbone, FeaturePyramid, Kind, group_norm, parameters_outside
+from involution.ops.checks import is_exporting
 
 __all__ = ["Segmenter", "semantic_fpn", "upernet"]
 
@@ -241,7 +242,7 @@ def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:
     # an exported program takes sizes of which some are equal and some are not
-    if not torch.compiler.is_exporting() and x.shape[-2:] == like.shape[-2:]:
+    if not is_exporting() and x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 

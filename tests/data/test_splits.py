@@ -108,5 +108,5 @@ def test_no_piece_of_a_small_class_is_empty(seed):
     names = [f"{number}.jpg" for number in range(9)]
     pieces = split_by_name(names, (0.2, 0.2), seed, [0, 0, 0, 1, 1, 1, 2, 2, 2])
     assert [sorted(index // 3 for index in piece) for piece in pieces] == [[0, 1, 2]] * 3
-    with pytest.raises(DataError, match="one has 2, wanted 3 or more; give each class more images"):
+    with pytest.raises(DataError, match="wanted 3 or more of each, got class 1 2; add images of these"):
         split_by_name(names, (0.2, 0.2), seed, [0, 0, 0, 0, 0, 0, 0, 1, 1])

@@ -309,13 +309,16 @@ def test_a_range_that_is_hardly_used_is_told(grey_checkpoint, tmp_path, capsys):
         # of 8 bits it is the picture that counts
         Image.new("L", (4, 4)).save(tmp_path / name / "2.png")
     used = (
-        "1.png, 1.png); nearly all values are 0 to 4095, and --data.value_range in the training says what becomes "
-        "black and white"
+        "cat/1.png, dog/1.png); nearly all values are 0 to 4095, and --data.value_range in the training says what "
+        "becomes black and white"
     )
     assert main(["classify", "predict", str(tmp_path), "--checkpoint", str(grey_checkpoint)]) == 0
     said = capsys.readouterr().err
     assert f"warning: images that use less than a tenth of the range of their type: 2 ({used}\n" in said
-    assert "images of more than 8 bits, 2 (1.png, 1.png), next to others: 2 (2.png, 2.png)\n" in said
+    assert (
+        "images of different depths: more than 8 bits in 2 (cat/1.png, dog/1.png), 8 in 2 (cat/2.png, dog/2.png)\n"
+        in said
+    )
     spec = f"imagefolder:{tmp_path}"
     assert main(["classify", "eval", "--checkpoint", str(grey_checkpoint), "--data", spec]) == 0
     said = "warning: images of test: images that use less than a tenth of the range of their type"

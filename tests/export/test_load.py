@@ -4,7 +4,10 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
+import torch
 
 from involution.cli import main
 from involution.engine.loading import load_predictor
@@ -92,3 +95,21 @@ def test_metadata_is_read_without_running_anything(programs, tmp_path):
 def test_no_runtime_of_that_name(programs):
     with pytest.raises(ExportError, match="no runtime named 'tvm'"):
         load_exported(Path("a.pt2"), "tvm")
+
+
+def test_a_file_for_pictures_of_8_bits_says_what_becomes_of_deeper_ones(checkpoints, tmp_path):
+    content = torch.load(checkpoints["grey"], weights_only=True)
+    content["involution"]["recipe"]["data"]["value_range"] = [0, 4095]
+    checkpoint, deep = tmp_path / "deep.ckpt", tmp_path / "deep.png"
+    torch.save(content, checkpoint)
+    PIL.Image.fromarray(np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)).save(deep)
+    said = (
+        "it takes pictures of 8 bits: other programs must first make the values 0 to 4095 of deeper ones black to white"
+    )
+    plain = export_checkpoint(checkpoint, "pt2", tmp_path / "plain.pt2")
+    inside = export_checkpoint(checkpoint, "pt2", tmp_path / "inside.pt2", with_preprocessing=True)
+    assert said not in str(plain)
+    assert said in str(inside)
+    wanted = load_predictor(checkpoint, "cpu").predict(deep)
+    for written in (plain, inside):
+        assert load_exported(written.file, "torch").predict(deep).scores == pytest.approx(wanted.scores, abs=1e-3)

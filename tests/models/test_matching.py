@@ -1,7 +1,10 @@
 """One loader for every network of timm, whole or cut to its features, and for the files of other trainings."""
 
 import argparse
+import sys
+from types import ModuleType
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -202,6 +205,25 @@ def test_options_stay_a_record(tmp_path):
     with pytest.raises(CheckpointError, match=r"is refused, nothing of it was run: its pickle asks for .*system"):
         load_checkpoint(model, tmp_path / "x")
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_log_of_mmengine_stays_a_record(tmp_path, monkeypatch):
+    names = ("mmengine", "mmengine.logging", "mmengine.logging.history_buffer")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    buffer = type("HistoryBuffer", (), {"__module__": names[-1]})
+    sys.modules[names[-1]].HistoryBuffer = buffer
+    log = buffer()
+    log._log_history = np.array([1.0, 2.0])
+    source = filled("test_resnet")
+    parts = {f"backbone.{name}": value for name, value in source.state_dict().items() if not name.startswith("fc.")}
+    hub = {"log_scalars": {"train/loss": log}}
+    torch.save({"meta": {"iter": 10}, "state_dict": parts, "message_hub": hub}, tmp_path / "mm.pth")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name)
+    model = timm.create_model("test_resnet", num_classes=0)
+    load_checkpoint(model, tmp_path / "mm.pth")
+    assert torch.equal(model.conv1[0].weight, source.conv1[0].weight)
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -38,11 +38,13 @@ class LabelCode:
         classes: class names; a label is a place in this list.
         table: [256], label of each value, ``IGNORED``, or -1 for a value that is none; None for maps in colour.
         colours: label of each colour; None for maps of values.
+        by_setting: the values are those of data.values.
     """
 
     classes: list[str]
     table: np.ndarray[Any, Any] | None = None
     colours: Mapping[Colour, int] | None = None
+    by_setting: bool = False
 
     @property
     def ignores_one(self) -> bool:
@@ -86,7 +88,7 @@ class LabelCode:
         new = np.array([*places, *[IGNORED] * (256 - len(places))])
         colours = self.colours and {colour: int(new[label]) for colour, label in self.colours.items()}
         table = None if self.table is None else np.where(self.table == _UNKNOWN, _UNKNOWN, new[self.table])
-        return LabelCode(classes, table, colours)
+        return LabelCode(classes, table, colours, self.by_setting)
 
     def _of_values(self, values: np.ndarray[Any, Any], file: Path) -> np.ndarray[Any, Any]:
         table: Any = self.table
@@ -99,7 +101,15 @@ class LabelCode:
             known = [str(value) for value in np.flatnonzero(table != _UNKNOWN)]
             shown = f"{', '.join(known[:12])}{', …' if len(known) > 12 else ''}"
             first = ", ".join(map(str, wrong[:3])) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-            raise ImageError(f"{file}: label {first} found, but there are {len(self.classes)} classes (values {shown})")
+            todo = (
+                "data.values, which an evaluation takes from the checkpoint, says so: save the maps with these values"
+                if self.by_setting
+                else "name all classes, save the maps with these values, or say in the training what theirs mean: "
+                "--data.values"
+            )
+            raise ImageError(
+                f"{file}: label {first} found, but there are {len(self.classes)} classes (values {shown}); {todo}"
+            )
         return labels.astype(np.uint8)
 
     def _of_colours(self, pixels: np.ndarray[Any, Any], file: Path) -> np.ndarray[Any, Any]:
@@ -158,7 +168,7 @@ def by_value(classes: Sequence[str], options: Options) -> LabelCode:
         if name is not None and name not in classes:
             raise DataError(f"values: {name!r} is none of the classes {', '.join(classes)}")
         table[value] = IGNORED if name is None else list(classes).index(name)
-    return LabelCode(list(classes), table)
+    return LabelCode(list(classes), table, by_setting=True)
 
 
 def _values(values: Mapping[Any, Any]) -> dict[int, str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -192,7 +191,8 @@ class Noticed:
             yield "data.value_range does not apply: no image is read with more than 8 bits"
         if self.counts["deep"] and self.counts["plain"]:
             kept = ", to which data.value_range does not apply" if reading.value_range else ""
-            yield f"images of more than 8 bits, {self._some('deep')}, next to others{kept}: {self._some('plain')}"
+            deep, plain = self._some("deep"), self._some("plain")
+            yield f"images of different depths: more than 8 bits in {deep}, 8 in {plain}{kept}"
         for kind, said in _OF_RESULTS.items():
             if self.counts[kind]:
                 yield f"{said}: {self._some(kind)}"
@@ -224,14 +224,24 @@ class Noticed:
             )
 
     def _some(self, kind: str) -> str:
-        return counted(self.counts[kind], self.names[kind])
+        known = {name for names in self.names.values() for name in names}
+        return counted(self.counts[kind], [_shortest(name, known) for name in self.names[kind]])
 
     def count(self, kind: str, name: str) -> None:
         """Count an image as of a kind."""
         self.counts[kind] += 1
         names = self.names.setdefault(kind, [])
         if len(names) < _SHOWN:
-            names.append(os.path.basename(name))
+            names.append(name)
+
+
+def _shortest(name: str, others: Iterable[str]) -> str:
+    """The end of a path by which it is told apart from others: its base name, with as many folders as that takes."""
+    parts, *rest = (Path(path).parts for path in (name, *others))
+    length = 1
+    while length < len(parts) and any(path[-length:] == parts[-length:] for path in rest if path != parts):
+        length += 1
+    return "/".join(parts[-length:])
 
 
 _FROM_HEADERS: Mapping[str, str] = {
@@ -269,7 +279,7 @@ def tell_headers(
     noticed = Noticed()
     for file, header in files:
         if isinstance(header, Header):
-            noticed.header(file.name, header)
+            noticed.header(str(file), header)
     for line in noticed.lines(reading, where, refer):
         findings.note(line)
 
@@ -278,6 +288,6 @@ def tell_frames(files: Iterable[tuple[Path, Header]], findings: Findings, where:
     """Say of which files with several pictures the first alone is used."""
     noticed = Noticed()
     for file, header in files:
-        noticed.header(file.name, Header(header.size, header.stored, 1, "L", header.kind, header.several))
+        noticed.header(str(file), Header(header.size, header.stored, 1, "L", header.kind, header.several))
     for line in noticed.lines(Reading(), where):
         findings.note(line)

@@ -83,6 +83,8 @@ class ShardDataset(Dataset[tuple[Any, int]]):
             self.labels += found.labels
             others += found.others
             tails += [self.shards[number]] if found.tail else []
+            for key, reason in found.problems:
+                findings.problem(f"{self.shards[number]}:{key}", reason)
         if not self.entries:
             raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls")
         self._check(findings)
@@ -139,13 +141,14 @@ class ShardDataset(Dataset[tuple[Any, int]]):
 class _Index:
     """What one shard holds: offset, size and key of each image, its label, and kinds of members that are not read.
 
-    And whether more empty bytes follow than is usual.
+    And whether more empty bytes follow than is usual, and which samples can't be used and why.
     """
 
     images: list[tuple[int, int, str]]
     labels: list[int]
     others: Counter[str]
     tail: bool
+    problems: list[tuple[str, str]]
 
 
 def _indexes(shards: Sequence[Path], num_classes: int) -> Iterator[_Index]:
@@ -165,7 +168,7 @@ def _index(shard: Path, num_classes: int) -> _Index:
     from webdataset.tariterators import base_plus_ext
 
     images: dict[str, tuple[int, int]] = {}
-    labels: dict[str, int] = {}
+    labels: dict[str, str] = {}
     others: Counter[str] = Counter()
     tails: list[Path] = []
     for archive, member in _members(shard, tails=tails):
@@ -180,16 +183,21 @@ def _index(shard: Path, num_classes: int) -> _Index:
         if key in (images if kind in _IMAGES else labels):
             raise DataError(f"{shard}: two {'images' if kind in _IMAGES else '.cls members'} of the sample {key}")
         if kind == "cls":
-            labels[key] = _label(archive, member, shard, num_classes)
-        elif member.size:
-            images[key] = (member.offset_data, member.size)
+            labels[key] = _label(archive, member)
         else:
-            raise DataError(f"{shard}: {member.name} is empty (0 bytes)")
-    alone = sorted(images.keys() ^ labels.keys())
-    if alone:
-        raise DataError(f"{shard}: {len(alone)} samples lack their image or .cls member, such as {alone[0]}")
-    places = [(offset, size, key) for key, (offset, size) in images.items()]
-    return _Index(places, [labels[key] for key in images], others, bool(tails))
+            images[key] = (member.offset_data, member.size)
+    wrong: dict[str, str] = {}
+    for key in dict.fromkeys((*images, *labels)):
+        if key not in images:
+            wrong[key] = "has a .cls member, but no image"
+        elif not images[key][1]:
+            wrong[key] = "the image is empty (0 bytes)"
+        elif key not in labels:
+            wrong[key] = "has no .cls member"
+        elif not labels[key].isdigit() or int(labels[key]) >= num_classes:
+            wrong[key] = f"its .cls holds {labels[key]!r}; wanted a class number from 0 to {num_classes - 1}"
+    places = [(offset, size, key) for key, (offset, size) in images.items() if key not in wrong]
+    return _Index(places, [int(labels[key]) for *_, key in places], others, bool(tails), list(wrong.items()))
 
 
 @dataclass(frozen=True)
@@ -319,10 +327,7 @@ def _archive(file: io.BufferedIOBase, start: int) -> tarfile.TarFile:
     return tarfile.open(fileobj=file, mode="r:", tarinfo=_Member)
 
 
-def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, num_classes: int) -> int:
+def _label(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     # a class number has few digits: never read more of a file that claims to be one
     stream = archive.extractfile(member)
-    text = stream.read(32).decode("ascii", "replace").strip() if stream is not None else ""
-    if not text.isdigit() or int(text) >= num_classes:
-        raise DataError(f"{shard}: {member.name} holds {text!r}; wanted a class number from 0 to {num_classes - 1}")
-    return int(text)
+    return stream.read(32).decode("ascii", "replace").strip() if stream is not None else ""

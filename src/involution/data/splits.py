@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from involution.data.errors import DataError
-from involution.data.findings import Findings, some
+from involution.data.findings import Findings, listed, some
 from involution.data.records import SPLITS
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def split_by_name(
     labels: Sequence[int] | None = None,
     units: Sequence[Sequence[int]] | None = None,
     findings: Findings | None = None,
+    classes: Sequence[str] = (),
 ) -> list[list[int]]:
     """Cut indices by a number drawn from each name, so that an added or removed image moves no other.
 
@@ -188,6 +189,7 @@ def split_by_name(
         units: indices of the images that stay together, those of one class; all of them. Each is drawn by its shortest
             name. None where every image is alone.
         findings: told which images went into another piece than that of their number.
+        classes: names of the classes, for messages.
 
     Returns:
         Sorted indices of each piece.
@@ -205,12 +207,17 @@ def split_by_name(
     for number, unit in enumerate(units):
         groups.setdefault(0 if labels is None else labels[unit[0]], []).append(number)
     drawn = list(pieces)
+    few = {label: len(group) for label, group in groups.items() if len(group) < len(starts)}
+    if few:
+        called = [f"{classes[label] if classes else f'class {label}'} {few[label]}" for label in sorted(few)]
+        many = f"can't split {len(names)} images"
+        if labels is None:
+            raise DataError(f"{many}: wanted {len(starts)} or more; add some, or make train/ and val/ folders yourself")
+        raise DataError(
+            f"{many} of {len(groups)} classes: wanted {len(starts)} or more of each, got {listed(called)}; add images "
+            "of these, move them away, or make train/ and val/ folders yourself"
+        )
     for group in groups.values():
-        if len(group) < len(starts):
-            raise DataError(
-                f"can't split {len(names)} images of {len(groups)} classes: one has {len(group)}, wanted {len(starts)} "
-                "or more; give each class more images, or make train/ and val/ folders yourself"
-            )
         for piece, start in enumerate(starts):
             inside = [[number for number in group if pieces[number] == other] for other in range(len(starts))]
             if not inside[piece]:
@@ -253,6 +260,7 @@ def cut(
     labels: Sequence[int] | None = None,
     stored: Sequence[Stored] = (),
     called: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
 ) -> list[list[int]]:
     """Cut indices as a data set's options say: by `name`, or by a `draw` in which an added image moves others.
 
@@ -266,13 +274,14 @@ def cut(
         labels: class of each image, for pieces in which each class has its share; None where all are alike.
         stored: where the contents of the images are, for those that are equal.
         called: names by which altered copies are known, if these are others.
+        classes: names of the classes, for messages.
     """
     findings.drawn_by |= {"split_seed", "split_by", "split_copies"}
     units = [[index] for index in range(len(names))]
     if options.split_copies == "together":
         units = _units(called or names, labels, stored, len(shares) + 1, findings)
     if options.split_by == "name":
-        return split_by_name(names, shares, options.split_seed, labels, units, findings)
+        return split_by_name(names, shares, options.split_seed, labels, units, findings, classes)
     pieces = _drawn(len(units), shares, options.split_seed, None if labels is None else [labels[u[0]] for u in units])
     return [sorted(index for number in piece for index in units[number]) for piece in pieces]
 

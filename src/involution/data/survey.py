@@ -361,7 +361,7 @@ def deep_warnings(places: Sequence[Stored], reading: Reading, what: str) -> list
         if header is not None and (is_deep(header.mode) or header.halved):
             # what can't be read is told by others
             with suppress(ImageError, OSError):
-                read_image(place.open(), name=place.file.name, reading=reading, noticed=noticed)
+                read_image(place.open(), name=str(place.file), reading=reading, noticed=noticed)
     of = what if len(chosen) == len(places) else f"{len(chosen)} of {len(places):,} {what}"
     return [f"{of}: {line}" for line in noticed.warnings(reading)]
 

@@ -74,7 +74,14 @@ class Exported:
         )
         inside = self.metadata.preprocessing["in_graph"]
         steps = f"in the graph: {', '.join(inside)}".replace("_", " ") if inside else ""
-        return "; ".join(part for part in (said, steps, self.remark) if part)
+        scaled = self.metadata.preprocessing["value_range"]
+        deep = (
+            f"it takes pictures of 8 bits: other programs must first make the values {scaled[0]:g} to {scaled[1]:g} of "
+            "deeper ones black to white (data.value_range), which predict and serve do"
+            if inside and scaled
+            else ""
+        )
+        return "; ".join(part for part in (said, steps, deep, self.remark) if part)
 
 
 def export_checkpoint(

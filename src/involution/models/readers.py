@@ -453,7 +453,9 @@ def _harmless() -> list[Any]:
         for function, name in ((reconstruct, "_reconstruct"), (scalar, "scalar"))
     ]
     dtypes = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")]
-    return [*named, np.ndarray, np.dtype, *dtypes, argparse.Namespace]
+    # MMEngine's log of a training, read as a record without any code
+    log = (argparse.Namespace, "mmengine.logging.history_buffer.HistoryBuffer")
+    return [*named, np.ndarray, np.dtype, *dtypes, argparse.Namespace, log]
 
 
 class _Refused(pickle.UnpicklingError):

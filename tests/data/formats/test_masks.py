@@ -122,7 +122,7 @@ def test_255_as_a_class_is_refused_and_can_be_told(tmp_path, values):
 
 def test_another_value_may_be_the_ignored_one(tmp_path):
     binary(tmp_path, [0, 1, 7])
-    with pytest.raises(DataError, match=r"label 7 found, but there are 2 classes \(values 0, 1, 255\)"):
+    with pytest.raises(DataError, match=r"label 7 found, but .* 2 classes \(values 0, 1, 255\); name all classes"):
         open_root(tmp_path)
     assert open_root(tmp_path, ignore_index=7).train[0][1].unique().tolist() == [0, 1, 255]
     assert open_root(tmp_path, values={0: "lesion", 1: "background", 7: None}).train[0][1][0, :3].tolist() == [
@@ -136,6 +136,10 @@ def test_another_value_may_be_the_ignored_one(tmp_path):
         ({"values": {"x": "lesion"}}, "values wants numbers from 0 to 255"),
         ({"values": {300: "lesion"}}, "values wants numbers from 0 to 255"),
         ({"ignore_index": 300}, "ignore_index must be from 0 to 255 or null, got 300"),
+        (
+            {"values": {0: "lesion", 1: "background"}},
+            "which an evaluation takes from the checkpoint, says so: save the",
+        ),
         ({"ignore_index": None}, "label 7 found, but there are 2 classes"),
     ):
         with pytest.raises(DataError, match=message):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from involution.data.errors import DataError
-from involution.data.findings import Findings, some
+from involution.data.findings import Findings, listed, some
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.splits import are_images_and_labels, cut_by, name_splits, no_split, val_of_train, words_of
@@ -16,6 +18,8 @@ from involution.data.walk import is_rubbish, subfolders
 
 # of images that come without splits
 _SHARE = 0.2
+# bytes of a table beside the folders that are looked at
+_TABLE = 1 << 16
 # folders of each split's classes, by the name of the split's folder
 Layout = dict[str, tuple[str, dict[str, Path]]]
 
@@ -35,17 +39,35 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     classes = list(folders)
     _tell_deeper(folders, findings)
     everything = read_folders(root, folders, classes, findings, options, "")
+    _tell_pieces(root, classes, everything.files, findings)
     if options.only:
         findings.take_whole(root)
         return classification_data(spec, classes, {options.only: everything}, findings, options, root)
     findings.settle(spec, options.on_problem)
     names = [file.relative_to(root).as_posix() for file in everything.files]
     stored = list(map(Stored, everything.files))
-    pieces = cut(names, (_SHARE, _SHARE), options, findings, everything.labels, stored)
+    pieces = cut(names, (_SHARE, _SHARE), options, findings, everything.labels, stored, classes=classes)
     parts = {split: everything.subset(piece) for split, piece in zip(SPLITS, pieces, strict=True)}
     how = cut_by(options.split_by, options.split_seed)
     findings.note(f"{root}: no train/ and val/; its images are split 60 / 20 / 20 {how}")
     return classification_data(spec, classes, parts, findings, options, root)
+
+
+def _tell_pieces(root: Path, classes: Sequence[str], files: Sequence[Path], findings: Findings) -> None:
+    """Warn of folders that are one name and a number, beside a table that names their images: parts, not classes."""
+    parts = [re.fullmatch(r"(.*[^\W\d].*?)\d+", name) for name in classes]
+    if len({part and part[1] for part in parts}) != 1 or None in parts:
+        return
+    stems = {file.stem for file in files}
+    for table in sorted(file for file in root.iterdir() if file.suffix.lower() in (".csv", ".tsv") and file.is_file()):
+        with table.open("rb") as file:
+            rows = file.read(_TABLE).decode("utf-8", "replace").splitlines()[1:]
+        named = [row for row in rows if any(Path(cell.strip(' "')).stem in stems for cell in re.split(r"[,;\t]", row))]
+        if len(named) > len(rows) / 2:
+            findings.note(
+                f"warning: {listed([f'{name}/' for name in classes])} look like parts of one set and are taken for "
+                f"classes; {table.name} names their images: if it has the labels, sort them into a folder for each"
+            )
 
 
 def _tell_deeper(folders: dict[str, Path], findings: Findings) -> None:
@@ -128,7 +150,7 @@ def _open_splits(spec: str, root: Path, layout: Layout, findings: Findings, opti
         findings.settle(spec, options.on_problem)
         names = [file.relative_to(root).as_posix() for file in parts["train"].files]
         stored, labels = list(map(Stored, parts["train"].files)), parts["train"].labels
-        train, val = cut(names, (_SHARE,), options, findings, labels, stored)
+        train, val = cut(names, (_SHARE,), options, findings, labels, stored, classes=classes)
         whole = parts["train"]
         test = {"test": parts["test"]} if "test" in parts else {}
         parts = {"train": whole.subset(train), "val": whole.subset(val), **test}

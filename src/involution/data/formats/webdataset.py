@@ -42,6 +42,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
     parts: dict[str, Any] = {
         split: ShardDataset(files, len(classes), findings, options.reading) for split, files in splits.items() if files
     }
+    findings.settle(spec, options.on_problem)
     for split, part in parts.items():
         tell_missing(part.labels, classes, "train" if split == "all" else split, spec, findings, options)
     tell_numbered(classes, findings)
@@ -54,8 +55,7 @@ def _open(spec: str, path: str, options: Options) -> DataSet[Any]:
         keys = [key for *_, key in train.entries]
         # keys may begin anew in each shard
         called = keys if len(set(keys)) == len(keys) else None
-        findings.settle(spec, options.on_problem)
-        keep, val = cut(names, (VAL_SHARE,), options, findings, train.labels, stored_of(train), called)
+        keep, val = cut(names, (VAL_SHARE,), options, findings, train.labels, stored_of(train), called, classes)
         test = {"test": parts["test"]} if "test" in parts else {}
         parts = {"train": Subset(train, keep), "val": Subset(train, val), **test}
     # a pattern names its files: what it leaves out is meant so

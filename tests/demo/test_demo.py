@@ -59,7 +59,8 @@ def demo(tmp_path_factory):
     capture = pytest.MonkeyPatch()
     capture.setenv("COLUMNS", "120")
     capture.setattr("involution.demo.photo.SECONDS", 0.05)
-    capture.setattr("involution.studies.workers.default_jobs", lambda: 1)
+    # both networks at once
+    capture.setattr("involution.studies.workers.default_jobs", lambda: 2)
     code = main(["demo", "--epochs", "1", "--output", str(folder)])
     capture.undo()
     assert code == 0
@@ -191,6 +192,7 @@ def test_an_interrupted_demo_says_where_it_is_and_can_be_started_anew(tmp_path, 
         raise TrainingInterrupted(None)
 
     monkeypatch.setattr("involution.engine.run.train", stopped)
+    monkeypatch.setattr("involution.studies.workers.default_jobs", lambda: 1)
     folder = tmp_path / "demo"
     assert main(["demo", "--skip-photo", "--output", str(folder)]) == 130
     assert f"interrupted; finished runs are in {folder}" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def run(args: Any) -> int:
 
     try:
         result = run_demo(args.output, seeds=args.seeds, epochs=args.epochs, photo=not args.skip_photo, say=say)
-    except TrainingInterrupted:
+    except (KeyboardInterrupt, TrainingInterrupted):
         print(f"interrupted; finished runs are in {args.output}; involution demo starts over", file=sys.stderr)
         return 130
     table = Table(title="RedNet-nano and its convolution twin on the digits' test split")

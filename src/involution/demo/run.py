@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,11 +118,22 @@ def run_demo(
     if moved := prepare_folder(folder):
         say(f"The earlier demo is kept in {moved}")
     from involution.demo.photo import run_photo
+    from involution.studies import workers
 
     seen = run_photo(folder / "photo", say) if photo else None
+    both = " and ".join(f"{TITLES[kind]} ({name})" for kind, name in MODELS.items())
+    say(f"Training {both}, {'seed 0' if seeds == 1 else f'seeds 0 to {seeds - 1}'}, {epochs} epochs")
+    # each with one thread takes little longer than with two, and both are done at once
+    plan = [(kind, seed) for seed in range(seeds) for kind in MODELS]
+    jobs = min(workers.default_jobs(), len(plan))
+    work = partial(train_and_test, folder, epochs=epochs, progress=progress, alone=jobs == 1)
+    found = {}
+    for (kind, seed), run in workers.do_all(work, plan, jobs):
+        found[kind, seed] = run
+        say(f"{TITLES[kind]}, seed {seed}: {100 * run.test.top1:.2f} % of {run.test.num_images} test images correct")
     models = []
     for kind, name in MODELS.items():
-        runs = [train_and_test(folder, kind, seed, seeds, epochs, say, progress) for seed in range(seeds)]
+        runs = [found[kind, seed] for seed in range(seeds)]
         parameters, macs = model_cost(runs[0].train.best)
         models.append(ModelRuns(kind, name, parameters, macs, runs))
     say("Classifying the test images")
@@ -148,26 +161,27 @@ def prepare_folder(folder: Path) -> Path | None:
     return moved
 
 
-def train_and_test(
-    folder: Path,
-    kind: str,
-    seed: int,
-    seeds: int,
-    epochs: int,
-    say: Callable[[str], None],
-    progress: bool,
-) -> SeedRun:
-    """Train one model with the digits recipe, choose its checkpoint on the validation split, and test it once."""
+def train_and_test(folder: Path, run: tuple[str, int], *, epochs: int, progress: bool, alone: bool) -> SeedRun:
+    """Train one model with the digits recipe, choose its checkpoint on the validation split, and test it once.
+
+    Args:
+        folder: The demo's.
+        run: Kind of model, and seed.
+        epochs: Passes over the training images.
+        progress: Show how far it is, by a bar where it is alone on a terminal.
+        alone: Whether no other training is shown.
+    """
     from involution.engine import ClassifyConfig, evaluate, train
 
+    if not alone:
+        # rich's variable: two bars would write over each other
+        os.environ["TTY_INTERACTIVE"] = "0"
+    kind, seed = run
     name = MODELS[kind]
     overrides = {"name": f"{name}-seed{seed}", "output": str(folder), "model.name": name, "seed": seed}
     config = ClassifyConfig.load("digits", {**overrides, "trainer.epochs": epochs})
-    say(f"Training {TITLES[kind]} ({name}), seed {seed + 1} of {seeds}, {config.trainer.epochs} epochs")
     trained = train(config, progress=progress)
-    tested = evaluate(trained.best, split="test")
-    say(f"{TITLES[kind]}: {100 * tested.top1:.2f} % of {tested.num_images} test images correct")
-    return SeedRun(seed, trained, tested)
+    return SeedRun(seed, trained, evaluate(trained.best, split="test"))
 
 
 def model_cost(checkpoint: Path) -> tuple[int, float]:

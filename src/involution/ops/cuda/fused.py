@@ -108,7 +108,7 @@ def _blocks(p: Problem, tile: Tile, each: int) -> int:
 
 
 def microseconds(p: Problem, tile: Tile, each: int, gpu: Gpu) -> float:
-    """Return about how long the kernel takes with a tile; the weights were fitted to 270 measurements on an H100."""
+    """Return about how long the kernel takes with a tile; the weights were fitted to 250 measurements on an H100."""
     k_h, steps = p.geometry.kernel_size[0], _steps(p)
     shared, blocks = shared_bytes(p, tile), _blocks(p, tile, each)
     units = tile.height // 2 * (tile.width // 8) * tile.groups

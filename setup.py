@@ -69,11 +69,14 @@ def instruction_sets() -> dict[str, list[str]]:
     if os.environ.get("INVOLUTION_BUILD_SETS") == "native":
         compiler = os.environ.get("CXX", "c++").split()
         words = [*compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull]
-        macros = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
-        runs = [
-            name for name, flags in found.items() if all(f"#define __{flag[2:].upper()}__ " in macros for flag in flags)
-        ]
-        found = {name: found[name] for name in dict.fromkeys([runs[0], runs[-1]])}
+        # all sets for a compiler that can't tell
+        if macros := subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout:
+            runs = [
+                name
+                for name, flags in found.items()
+                if all(f"#define __{flag[2:].upper()}__ " in macros for flag in flags)
+            ]
+            found = {name: found[name] for name in dict.fromkeys([runs[0], runs[-1]])}
     return found
 
 

@@ -135,6 +135,7 @@ def test_report_tells_what_was_measured(demo, summary):
     assert words.index("Filters made for a 0") < words.index("A 3, random weights")
     for label in ("accuracy (%)", "epoch", "true digit", "predicted digit", "kernel weight", "group 2"):
         assert label in words
+    assert "2 trainings at a time" in words
     # the folder's name came through quoted, for HTML and for the shell
     assert f"predict '{demo}/images'" in words
 

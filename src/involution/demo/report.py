@@ -72,7 +72,7 @@ def context(result: DemoResult, command: str) -> dict[str, Any]:
             "test": runs[0].test.num_images,
             "side": card.input_size[-1],
         },
-        "device": device_text(),
+        "device": device_text() + (f", {result.jobs} trainings at a time" if result.jobs > 1 else ""),
         "kernel": kernel_pictures(result),
         "photo": photo_section(result.photo) if result.photo else None,
         "curves": learning_curves(result.models),

@@ -75,6 +75,7 @@ class DemoResult:
         predictions: RedNet-nano's answer (first seed) to every written test image, all classes ranked.
         seconds: Time for everything.
         photo: What was measured on a photograph, if it was not skipped.
+        jobs: Trainings at a time.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class DemoResult:
     predictions: list[ClassificationResult]
     seconds: float
     photo: PhotoResult | None = None
+    jobs: int = 1
 
 
 class DemoError(ValueError):
@@ -138,7 +140,7 @@ def run_demo(
         models.append(ModelRuns(kind, name, parameters, macs, runs))
     say("Classifying the test images")
     truth, predictions = classify_test_images(folder, models[0].runs[0].train.best)
-    result = DemoResult(folder, models, truth, predictions, time.perf_counter() - start, seen)
+    result = DemoResult(folder, models, truth, predictions, time.perf_counter() - start, seen, jobs)
     write(folder / MARKER, json.dumps(summary(result), indent=2) + "\n")
     return result
 

@@ -28,6 +28,7 @@ GPU = "nvidia-h100-80gb-hbm3-cuda_torch2.11.0"
 # from whose step a cluster's is predicted
 CLUSTER_GPU = "nvidia-h200-cuda_torch2.11.0"
 OTHER_CPU = "intel-xeon-avx512_torch2.11.0"
+WITHOUT_AVX512 = "amd-epyc-avx2_torch2.14.1"
 FAMILIES = {"retinanet": "RetinaNet", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
 
 
@@ -52,6 +53,12 @@ def tables() -> dict[str, str]:
         ),
         "measured_gpu_targets": bench_table.target_table(suites.load("gpu").targets(rows("gpu", GPU))),
         "measured_intel": _networks(rows("cpu", OTHER_CPU), "Networks on an Intel Xeon (model 207), 2 threads"),
+        "measured_avx2": _networks(rows("cpu", WITHOUT_AVX512), "Networks on an AMD EPYC of Zen 3, 2 threads"),
+        "measured_avx2_targets": bench_table.target_table(suites.load("cpu").targets(rows("cpu", WITHOUT_AVX512))),
+        "measured_deployment_avx2": _deployment(rows("deployment", WITHOUT_AVX512)),
+        "measured_deployment_avx2_targets": bench_table.target_table(
+            suites.load("deployment").targets(rows("deployment", WITHOUT_AVX512))
+        ),
         "measured_deployment": _deployment(_with_detectors(rows("deployment"))),
         "measured_deployment_targets": bench_table.target_table(suites.load("deployment").targets(rows("deployment"))),
         "measured_growth": _growth(),

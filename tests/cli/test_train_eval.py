@@ -79,7 +79,7 @@ def test_the_command_that_measures_works_without_test_images(tmp_path, capsys):
     shutil.copytree(tmp_path / "data" / "train", copies)
     kept = ["--output", str(tmp_path / "f.json"), "--report", str(tmp_path / "r.html")]
     assert main([*command.split(), "--data", str(copies), *kept]) == 0
-    told = "4 of the 4 images of the val split were trained on: cat/0.png, cat/1.png, dog/0.png, …"
+    told = "4 of the 4 images were trained on: cat/0.png, cat/1.png, dog/0.png, …"
     assert json.loads((tmp_path / "f.json").read_text())["warnings"] == [told]
     assert told in (tmp_path / "r.html").read_text()
 

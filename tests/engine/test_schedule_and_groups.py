@@ -100,3 +100,24 @@ def test_momentum_reaches_every_kind_of_optimizer(model):
 def test_unknown_optimizer(model):
     with pytest.raises(ConfigError, match="no optimizer named 'adamv'; did you mean adam"):
         make_optimizer(model, OptimizerConfig(name="adamv"))
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_muon_multiplies_in_float32_where_bfloat16_is_slow(has, monkeypatch, capsys):
+    seen = []
+
+    def multiply(update, *args, dtype=torch.bfloat16, **kwargs):
+        seen.append(dtype)
+        return update
+
+    monkeypatch.setattr("timm.optim.muon.zeropower_via_newtonschulz", multiply)
+    monkeypatch.setattr("involution.engine.optimizer.cpu_has_bfloat16", lambda: has)
+    network = timm.create_model("rednet_nano", num_classes=2)
+    for _ in range(2):
+        # once more, as in the next training of a process
+        optimizer = make_optimizer(network, OptimizerConfig(name="nmuon"))
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert set(seen) == {torch.bfloat16 if has else torch.float32}
+    assert ("nmuon multiplies in float32" in capsys.readouterr().err) == (not has)

@@ -27,3 +27,8 @@ def find_device(name: str) -> torch.device:
             f"device {name} is not available: this machine has cpu{f' and {found.type}' if found else ' only'}"
         )
     return device
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether this processor multiplies bfloat16 by instructions of its own."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

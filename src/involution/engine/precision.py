@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 from involution.data.images import ImageError
 from involution.engine.card import ModelCard
 from involution.engine.config import Config
+from involution.engine.devices import cpu_has_bfloat16
 from involution.engine.loader import TrainBatches
 from involution.engine.process import tell
 
@@ -73,7 +74,7 @@ def _by_instructions(device: torch.device) -> tuple[str, str]:
     if device.type == "cuda":
         name, has = torch.cuda.get_device_name(device), torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        name, has = "this processor", torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        name, has = "this processor", cpu_has_bfloat16()
     else:
         return PLAIN, f"which is sure to work on {device.type}"
     if has:

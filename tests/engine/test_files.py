@@ -185,7 +185,7 @@ def test_what_came_meanwhile_is_kept_and_so_is_the_new(tmp_path):
             temporary.write_text("hours of work")
             file.write_text("mine")
 
-    with pytest.raises(FileExistsError, match=r"did not make this file; .*; the new one is .*found-2\.json"):
+    with pytest.raises(FileExistsError, match=r"did not make this file, .*; the new one is .*found-2\.json"):
         slowly()
     assert (file.read_text(), (tmp_path / "found-2.json").read_text()) == ("mine", "hours of work")
     check_free(tmp_path / "found-2.json")

@@ -53,8 +53,13 @@ def test_the_compiled_code_computes_the_same():
     torch.testing.assert_close(fast(images), model(images), rtol=1e-3, atol=1e-4)
 
 
-def test_pytorchs_word_about_cuda_is_left_out(caplog):
+def test_pytorchs_word_about_cuda_is_left_out(caplog, monkeypatch):
     logger = logging.getLogger("torch.utils.cpp_extension")
+    # whatever torch has made of its loggers
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "disabled", False)
+    caplog.set_level(logging.WARNING, logger.name)
     with without_word_of_cuda():
         logger.warning("No CUDA runtime is found, using CUDA_HOME='/usr/local/cuda'")
     assert caplog.records == []

@@ -61,20 +61,22 @@ print(tuple(f(torch.rand(1, 4, 5, 5), torch.rand(1, 1, 3, 3, 5, 5)).shape))
     assert run(code) == "(1, 4, 5, 5)\n"
 
 
-def test_takes_under_50_ms():
+def test_takes_a_small_part_of_torchs_time():
     # processor time and the best of several: another program on the machine must not count
     code = """
-import time, torch
+import time
 start = time.process_time()
+import torch
+between = time.process_time()
 import involution
-print(time.process_time() - start)
+print((time.process_time() - between) / (between - start))
 """
-    times = []
+    shares = []
     for _ in range(5):
-        times.append(float(run(code)))
-        if times[-1] < 0.05:
+        shares.append(float(run(code)))
+        if shares[-1] < 0.08:
             return
-    pytest.fail(f"import involution took {min(times) * 1000:.0f} ms of processor time beyond torch")
+    pytest.fail(f"import involution took {min(shares):.1%} of the processor time that import torch took")
 
 
 def test_help_and_refusals_of_every_command_import_nothing_heavy():

@@ -74,7 +74,7 @@ print((time.process_time() - between) / (between - start))
     shares = []
     for _ in range(5):
         shares.append(float(run(code)))
-        if shares[-1] < 0.08:
+        if shares[-1] < 0.05:
             return
     pytest.fail(f"import involution took {min(shares):.1%} of the processor time that import torch took")
 

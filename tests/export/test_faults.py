@@ -237,8 +237,9 @@ def test_a_compiler_that_is_missing(checkpoints, here, monkeypatch, capsys):
     # before the work
     monkeypatch.setattr("involution.export.write.real_images", None)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    told = refused(capsys, checkpoints["grey"], "--format", "aoti")
+    # not by monkeypatch: it deletes the entry at the end, for the whole process
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        told = refused(capsys, checkpoints["grey"], "--format", "aoti")
     assert told == "aoti needs a C++ compiler, and none was found; install g++ or set CXX"
     assert os.listdir(here) == []
 

@@ -280,10 +280,11 @@ struct PairColumns {
   }
 };
 
+// taps from `m` on, one after the other
 template <class T, int N, class A>
 INVOLUTION_INLINE void any_columns(Block<A> (&sum)[N], const Row<T>& r, const T* source, const A* map, int64_t low,
-                                   int64_t high) {
-  for (int64_t m = 0; m < r.taps; ++m) {
+                                   int64_t high, int64_t m) {
+  for (; m < r.taps; ++m) {
     unrolled<N>([&](auto t) INVOLUTION_INLINE_LAMBDA {
       const int64_t c = t * r.stride + m;
       if (c >= low && c < high) {
@@ -291,6 +292,22 @@ INVOLUTION_INLINE void any_columns(Block<A> (&sum)[N], const Row<T>& r, const T*
       }
     });
   }
+}
+
+// As many taps as there are, stride 1, a few at a time as Columns adds them.
+template <class T, int N, class A>
+INVOLUTION_INLINE void many_columns(Block<A> (&sum)[N], const Row<T>& r, const T* source, const A* map, int64_t low,
+                                    int64_t high) {
+  constexpr int kPiece = 4;
+  constexpr auto every = std::make_integer_sequence<int, N - 1 + kPiece>();
+  int64_t m = 0;
+  for (; m + kPiece <= r.taps; m += kPiece) {
+    Columns<T, kPiece, 1, N, -1, -1, Order::any> columns{
+        sum, source + m * r.column, r.column, low - m, high - m, map + m * r.map_tap, r.map_target, r.map_tap, r.zero,
+        {}};
+    columns.all(every);
+  }
+  any_columns<T, N>(sum, r, source, map, low, high, m);
 }
 
 // Prefetches an upcoming tile's part of the map into the second-level cache: the map is read once, in more streams than
@@ -315,7 +332,7 @@ INVOLUTION_INLINE void finish(Block<A>& sum, const Block<A>& scale, const Block<
   });
 }
 
-// K = 0: the sizes given at run time
+// K = 0: the number of taps given at run time, and S = 0: the stride, too
 template <class T, int K, int S, int N, int Low, int High, Order O>
 INVOLUTION_INLINE void tile_block(const Row<T>& r, int64_t t, int64_t block) {
   using A = typename Arithmetic<T>::type;
@@ -340,8 +357,10 @@ INVOLUTION_INLINE void tile_block(const Row<T>& r, int64_t t, int64_t block) {
                                                     map, r.map_target, r.map_tap, r.zero, {}};
           columns.all(every);
         }
+      } else if constexpr (S == 1) {
+        many_columns<T, N>(sum, r, source, map, low, high);
       } else {
-        any_columns<T, N>(sum, r, source, map, low, high);
+        any_columns<T, N>(sum, r, source, map, low, high, 0);
       }
       source += r.source_row;
       map += r.map_row;
@@ -429,7 +448,7 @@ void choose_taps(int64_t taps, RowFunction<T>& to) {
 
 template <class T, int S, Order O>
 RowFunction<T> row_function(int64_t taps) {
-  RowFunction<T> function = row_of_targets<T, 0, 0, Order::any>;
+  RowFunction<T> function = row_of_targets<T, 0, (S == 1 && std::is_same_v<T, float>), Order::any>;
   choose_taps<T, S, O, 1>(taps, function);
   choose_taps<T, S, O, 2>(taps, function);
   choose_taps<T, S, O, 3>(taps, function);

@@ -245,10 +245,23 @@ def test_weights_for_colours_are_adapted_as_timm_does(name, channels, tmp_path):
     assert load_checkpoint(features, tmp_path / "rgb.pth").notes[0].endswith(f"from 3 channels to {channels}")
 
 
-def test_grey_weights_do_not_become_colours(tmp_path):
-    torch.save(filled("test_resnet", in_chans=1).state_dict(), tmp_path / "grey.pth")
-    with pytest.raises(CheckpointError, match=r"1 of another shape or type \(conv1\.0\.weight .* got \(\d+, 1, 3, 3\)"):
-        load_checkpoint(timm.create_model("test_resnet"), tmp_path / "grey.pth")
+@pytest.mark.parametrize("name", ["test_resnet", "rednet_nano", "test_vit"])
+def test_weights_for_grey_see_grey_in_colours_as_before(name, tmp_path):
+    source = filled(name, num_classes=10, in_chans=1)
+    torch.save(source.state_dict(), tmp_path / "grey.pth")
+    model = filled(name, 2, num_classes=10)
+    report = load_checkpoint(model, tmp_path / "grey.pth")
+    first = source.pretrained_cfg["first_conv"]
+    assert report.notes == [f"the first convolution ({first}.weight) was adapted from 1 channel to 3"]
+    assert report.in_chans == 1
+    image = torch.rand(2, 1, *model.pretrained_cfg["input_size"][1:])
+    torch.testing.assert_close(model(image.expand(-1, 3, -1, -1)), source(image), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_for_other_channels_are_refused(tmp_path):
+    torch.save(filled("test_resnet", in_chans=4).state_dict(), tmp_path / "four.pth")
+    with pytest.raises(CheckpointError, match=r"1 of another shape or type \(conv1\.0\.weight .* got \(\d+, 4, 3, 3\)"):
+        load_checkpoint(timm.create_model("test_resnet"), tmp_path / "four.pth")
 
 
 def test_networks_without_a_config(tmp_path):

@@ -25,7 +25,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool | N
     """Load weights into ``model``, whole or not at all.
 
     A moving average in the file is taken before the plain weights beside it, and the first convolution is adapted where
-    the file's is for three channels and the model's is not: both as timm does, and told in the report's notes.
+    the file's is for three channels, or for grey, and the model's is not: as timm does, and told in the report's notes.
 
     Args:
         model: A network of timm, RedNet or another. Without a classifier (``num_classes=0``, ``features_only=True``),
@@ -90,7 +90,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, ignore_head: bool | N
 def _adapt(
     model: nn.Module, tensors: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], notes: list[str]
 ) -> int:
-    """Fit a first convolution for RGB to the model's channels as timm does; return the channels of the file's."""
+    """Fit a first convolution for RGB or grey to the model's channels, as timm does; return the file's channels."""
     from timm.models._manipulate import adapt_input_conv
 
     channels = 3
@@ -100,9 +100,12 @@ def _adapt(
             continue
         channels = given.shape[1]
         others = given.shape[:1] + given.shape[2:] == ours.shape[:1] + ours.shape[2:]
-        if channels == 3 != ours.shape[1] and others:
-            tensors[name] = adapt_input_conv(ours.shape[1], given)
-            notes.append(f"the first convolution ({name}) was adapted from 3 channels to {ours.shape[1]}")
+        count, grey = ours.shape[1], channels == 1
+        if others and channels != count and channels in (1, 3) and given.is_floating_point():
+            # as many equal parts see grey as before
+            tensors[name] = given.repeat(1, count, 1, 1) / count if grey else adapt_input_conv(count, given)
+            was = "1 channel" if grey else "3 channels"
+            notes.append(f"the first convolution ({name}) was adapted from {was} to {count}")
     return channels
 
 

@@ -86,7 +86,8 @@ class ShardDataset(Dataset[tuple[Any, int]]):
             for key, reason in found.problems:
                 findings.problem(f"{self.shards[number]}:{key}", reason)
         if not self.entries:
-            raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls")
+            first = f": {findings.problems[0]}" if findings.problems else ""
+            raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls{first}")
         self._check(findings)
         tell_tails(tails, findings)
         tell_unread(others, "members", f"{self.shards[0].name} and similar", findings)
@@ -171,6 +172,7 @@ def _index(shard: Path, num_classes: int) -> _Index:
     labels: dict[str, str] = {}
     others: Counter[str] = Counter()
     tails: list[Path] = []
+    wrong: dict[str, str] = {}
     for archive, member in _members(shard, tails=tails):
         other = _other(member, (*_IMAGES, "cls"))
         if other:
@@ -179,15 +181,16 @@ def _index(shard: Path, num_classes: int) -> _Index:
         key, extension = base_plus_ext(member.name)
         kind = extension.lower()
         if member.issparse():
-            raise DataError(f"{shard}: {member.name} is stored sparse, which can't be read; pack it again")
-        if key in (images if kind in _IMAGES else labels):
-            raise DataError(f"{shard}: two {'images' if kind in _IMAGES else '.cls members'} of the sample {key}")
-        if kind == "cls":
+            wrong[key] = f"its .{kind} is stored sparse, which can't be read; pack it again"
+        elif key in (images if kind in _IMAGES else labels):
+            wrong[key] = f"has several {'images' if kind in _IMAGES else '.cls members'}"
+        elif kind == "cls":
             labels[key] = _label(archive, member)
         else:
             images[key] = (member.offset_data, member.size)
-    wrong: dict[str, str] = {}
     for key in dict.fromkeys((*images, *labels)):
+        if key in wrong:
+            continue
         if key not in images:
             wrong[key] = "has a .cls member, but no image"
         elif not images[key][1]:

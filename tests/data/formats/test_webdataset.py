@@ -54,6 +54,22 @@ def test_samples_that_lack_something_are_refused_or_left_out_by_name(tmp_path):
     assert any(re.search(f"left out, {said}", line) for line in data.findings.lines())
 
 
+def test_samples_with_several_images_or_labels_can_be_skipped(tmp_path):
+    shards(tmp_path, names=("train-0", "val-0"))
+    members = {"b.jpg": JPEG, "b.png": JPEG, "b.cls": b"0", "c.jpg": JPEG, "c.cls": b"0", "c.CLS": b"1"}
+    with tarfile.open(tmp_path / "train-1.tar", "w") as archive:
+        for name, content in members.items():
+            add(archive, name, content)
+    with pytest.raises(DataError, match=r"train-1\.tar:b: has several images; .*:c: has several \.cls members"):
+        open_data("classify", f"webdataset:{tmp_path}")
+    data = open_data("classify", f"webdataset:{tmp_path}", Options(on_problem="skip"))
+    assert data.findings.used == {"train": 12, "val": 12}
+    assert any("left out, 2 problems" in line for line in data.findings.lines())
+    (tmp_path / "train-0.tar").unlink()
+    with pytest.raises(DataError, match=r"no samples; wanted .*: .*train-1\.tar:b: has several images"):
+        open_data("classify", f"webdataset:{tmp_path}", Options(on_problem="skip"))
+
+
 def test_webdataset_faults(tmp_path):
     with pytest.raises(DataError, match="commands are not run"):
         open_data("classify", "webdataset:pipe:touch /tmp/x")
@@ -116,7 +132,7 @@ HOSTILE = {
     "too large by pax": (pax(size=10**15) + header("b.jpg", 0) + END, "claims 1,000,000,000,000,000 bytes"),
     "size in words": (pax(size="many") + header("b.jpg", 0) + END, "tar file|claims|broken header|0 bytes"),
     "long name of any length": (header("x", 2**33 - 1, b"L") + END, "a size of 8,589,934,591 bytes"),
-    "sparse": (header("b.jpg", 0, b"S") + END, "b.jpg is stored sparse, which can.t be read|tar file"),
+    "sparse": (header("b.jpg", 0, b"S") + END, "b: its .jpg is stored sparse, which can.t be read|tar file"),
     "sparse by pax": (
         pax(**{"GNU.sparse.major": 1, "GNU.sparse.minor": 0}) + header("b.jpg", 512) + bytes(512) + END,
         "sparse|tar",
@@ -130,7 +146,7 @@ HOSTILE = {
     ),
     "unfinished": (bytes(2**18 + 512), "ends with .* empty bytes, as a file whose download was broken off"),
     "cut between members": (b"", "lacks the empty blocks that a tar file ends with"),
-    "twice": (header("a.png", len(JPEG)) + padded(JPEG) + END, "two images of the sample a"),
+    "twice": (header("a.png", len(JPEG)) + padded(JPEG) + END, "a: has several images"),
 }
 
 

@@ -103,6 +103,13 @@ def test_the_task_follows_from_the_format(scenes, capsys):
     assert "is not in a known or recognised format; say which: " in capsys.readouterr().err
 
 
+def test_what_is_in_no_format_is_told_apart_where_it_is_known(tmp_path, capsys):
+    (tmp_path / "via.csv").write_text("filename,region_shape_attributes\n")
+    assert main(["data", "check", str(tmp_path)]) == 2
+    assert "say which: " in (said := capsys.readouterr().err)
+    assert "; via.csv is the VGG Image Annotator's; convert its boxes" in said
+
+
 def test_values_are_told_by_yaml(tmp_path, capsys):
     for split in ("train", "val"):
         for folder in (tmp_path / split, tmp_path / "labels" / split):

@@ -127,12 +127,13 @@ def _refuse_needless(args: Any, task: str, spec: str) -> None:
 
 def _task(spec: str) -> str:
     from involution.data.errors import DataError
-    from involution.data.registry import formats, tasks_of
+    from involution.data.registry import formats, tasks_of, unrecognised
 
     tasks = tasks_of(spec)
     if not tasks:
         known = ", ".join(dict.fromkeys(found.syntax for found in formats()))
-        raise DataError(f"{spec} is not in a known or recognised format; say which: {known}")
+        hint = f"; {found}" if (found := unrecognised(spec)) else ""
+        raise DataError(f"{spec} is not in a known or recognised format; say which: {known}{hint}")
     if len(tasks) > 1:
         print(f"taken as data for {tasks[0]}; --task {' or '.join(tasks[1:])} for the other", file=sys.stderr)
     return tasks[0]

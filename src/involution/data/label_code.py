@@ -139,8 +139,13 @@ def tell_needless(options: Options, because: str, findings: Findings) -> None:
         findings.note(f"data.values and data.ignore_index do not apply: {because}")
 
 
-def by_value(classes: Sequence[str], options: Options) -> LabelCode:
+def by_value(classes: Sequence[str], options: Options, findings: Findings | None = None) -> LabelCode:
     """The code of maps whose values are the classes' places, or what the options say.
+
+    Args:
+        classes: class names.
+        options: with the values and the ignored one.
+        findings: told where the usual ignored value is a class's.
 
     Raises:
         DataError: for values or names that do not fit.
@@ -163,6 +168,11 @@ def by_value(classes: Sequence[str], options: Options) -> LabelCode:
             raise DataError(
                 f"ignore_index {ignore} says that the value does not count, and values that it is {values[ignore]!r}; "
                 "give one of the two"
+            )
+        if values.get(ignore) is not None and findings is not None and options.given:
+            findings.note(
+                f"the value {ignore} counts, as {values[ignore]!r} by data.values; data.ignore_index {ignore}, its "
+                "default, does not apply"
             )
     for value, name in values.items():
         if name is not None and name not in classes:

@@ -94,6 +94,7 @@ class Format:
         open: from spec, its path ("" without) and options to the data set.
         recognises: whether a folder looks like this format.
         eval_split: the split that is measured unless another is named; None for what is usual in the task.
+        lacking: what a folder that is not recognised lacks to be in this format, and what to do; "" for nothing known.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Format:
     open: Callable[[str, str, Options], DataSet[Any]]
     recognises: Callable[[Path], bool] = lambda path: False
     eval_split: str | None = None
+    lacking: Callable[[Path], str] = lambda path: ""
 
 
 _FORMATS: dict[tuple[str, str], Format] = {}
@@ -219,6 +221,21 @@ def tasks_of(spec: str) -> list[str]:
     return list(dict.fromkeys(found.task for found in formats() if found.recognises(folder)))
 
 
+def unrecognised(spec: str, task: str | None = None) -> str:
+    """What a folder in no recognised format lacks, or surely holds instead; "" for nothing that is known.
+
+    Args:
+        spec: the folder.
+        task: the task that it was meant for; None for any.
+    """
+    from involution.data.foreign import foreign
+
+    folder = Path(spec).expanduser()
+    if not spec or not folder.is_dir():
+        return ""
+    return next(filter(None, (found.lacking(folder) for found in formats(task))), "") or foreign(folder)
+
+
 def _path_of(found: Format) -> str:
     return "maybe" if found.syntax.endswith("]") else "needed" if ":" in found.syntax else "none"
 
@@ -233,7 +250,8 @@ def _recognised(task: str, spec: str) -> Format:
         names = [found.syntax for found in fitting or known]
         why = "could be several formats" if fitting else "is not in a recognised format"
         error = DataError(f"{spec} {why}; say which: {', '.join(names)}")
-        raise error if fitting else _with_hint(error, os.fspath(folder))
+        hint = "" if fitting else unrecognised(spec, task)
+        raise DataError(f"{error}; {hint}") if hint else error
     if spec and folder.is_file():
         need_folder(folder)
     kind = spec.partition(":")[0]

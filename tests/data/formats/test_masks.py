@@ -113,6 +113,11 @@ def test_255_as_a_class_is_refused_and_can_be_told(tmp_path, values):
         open_root(tmp_path)
     data = open_root(tmp_path, values={0: "background", 255: "lesion"})
     assert data.train[0][1].unique().tolist() == [0, 1]
+    told = "the value 255 counts, as 'lesion' by data.values; data.ignore_index 255, its default, does not apply"
+    assert told in data.findings.notes
+    # as a checkpoint's settings were told in its training
+    again = open_root(tmp_path, values={0: "background", 255: "lesion"}, given=False)
+    assert told not in again.findings.notes
     # without a file of names, and as a command line gives numbers
     (tmp_path / "classes.txt").unlink()
     data = open_root(tmp_path, values={"255": "lesion", "0": "background"})
@@ -462,6 +467,25 @@ def test_lists_of_pascal_voc(tmp_path):
     (lists / "train.txt").rename(lists / "val.txt")
     with pytest.raises(DataError, match=r"no list of train; wanted train\.txt and val\.txt"):
         open_root(tmp_path)
+
+
+def test_pascal_voc_as_it_is_unpacked_is_told_what_it_lacks(tmp_path):
+    save(tmp_path / "JPEGImages" / "a.jpg", np.zeros((8, 8, 3), np.uint8))
+    save(tmp_path / "SegmentationClass" / "a.png", np.resize(np.array([0, 1], np.uint8), (8, 8)))
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "a.xml").write_text("<annotation/>")
+    with pytest.raises(DataError) as stop:
+        open_data("segment", str(tmp_path))
+    assert str(stop.value).endswith(
+        f"; SegmentationClass/ has label maps: write the names of their classes into {tmp_path}/classes.txt, one per "
+        f"line in the order of the values from 0, and it is --data masks:{tmp_path}"
+    )
+    with pytest.raises(DataError, match=r"or --data\.values '\{0: background, 1: lesion\}'"):
+        open_root(tmp_path)
+    (tmp_path / "SegmentationClass" / "a.png").rename(tmp_path / "SegmentationClass" / "a.txt")
+    with pytest.raises(DataError) as stop:
+        open_data("segment", str(tmp_path))
+    assert "has label maps" not in str(stop.value)
 
 
 def test_maps_named_by_the_whole_name_of_the_image(tmp_path):

@@ -40,7 +40,7 @@ def open_masks(spec: str, path: str, options: Options) -> DataSet[Any]:
         classes, colours = classes_of_values(options.values), None
     else:
         classes, colours = _classes(root, findings)
-    code = LabelCode(classes, colours=colours) if colours else by_value(classes, options)
+    code = LabelCode(classes, colours=colours) if colours else by_value(classes, options, findings)
     if colours:
         tell_needless(options, "the list of classes has their colours", findings)
     pairs = _find(root, options, findings)
@@ -56,7 +56,8 @@ def _classes(root: Path, findings: Findings) -> tuple[list[str], dict[tuple[int,
         one_list(files, lambda file: read_classes(file)[0])
         return read_classes(files[0], findings)
     raise DataError(
-        f"no such file: {root / 'classes.txt'}; wanted the class names, one per line, in the order of the labels from 0"
+        f"no such file: {root / 'classes.txt'}; wanted the class names, one per line, in the order of the labels from "
+        "0, or --data.values '{0: background, 1: lesion}'"
     )
 
 
@@ -203,15 +204,28 @@ def _tell_unused(labels: Path, owned: set[Path], what: str, findings: Findings) 
 
 
 def _recognises(folder: Path) -> bool:
-    if not any((folder / name).is_file() for name in _CLASS_FILES):
-        return False
+    return any((folder / name).is_file() for name in _CLASS_FILES) and _maps(folder) is not None
+
+
+def _lacking(folder: Path) -> str:
+    maps = None if any((folder / name).is_file() for name in _CLASS_FILES) else _maps(folder)
+    if maps is None:
+        return ""
+    return (
+        f"{maps.relative_to(folder)}/ has label maps: write the names of their classes into {folder / 'classes.txt'}, "
+        f"one per line in the order of the values from 0, and it is --data masks:{folder}"
+    )
+
+
+def _maps(folder: Path) -> Path | None:
+    """The folder of the label maps of train, or of all images."""
     try:
         found = find_pairs(folder, Findings(), _holds_images)
     except DataError:
-        return False
+        return None
     pair = found.get("train") or found.get("all")
     # the labels of boxes lie in folders of the same names
-    return pair is not None and pair.labels is not None and _holds_images(pair.labels)
+    return pair.labels if pair is not None and pair.labels is not None and _holds_images(pair.labels) else None
 
 
 def _holds_images(folder: Path) -> bool:
@@ -227,5 +241,6 @@ register(
         description="images in train/ and val/, PNG label maps in labels/train/ and labels/val/, names in classes.txt",
         open=open_masks,
         recognises=_recognises,
+        lacking=_lacking,
     )
 )

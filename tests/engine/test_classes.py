@@ -14,6 +14,7 @@ from involution.data.findings import Findings
 from involution.data.label_code import LabelCode
 from involution.data.label_maps import LabelMaps
 from involution.data.records import DataSet
+from involution.data.registry import Options, open_data
 from involution.engine import ClassifyConfig, ConfigError, evaluate, train
 from involution.engine.card import ModelCard
 from involution.engine.classes import match_classes
@@ -97,6 +98,52 @@ def test_label_maps_of_values_and_of_colours(tmp_path):
         part = LabelMaps([(tmp_path / "a.jpg", tmp_path / "a.png")], code)
         found, _, _ = match_classes(CARD, data(["horse", "cat"], part), "best.ckpt")
         assert found.test[0][1].tolist() == [[2, 0, 255]]
+
+
+def test_a_category_without_objects_is_left_out(tmp_path, capsys):
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    boxes = (Box(0, (1, 1, 4, 4)), Box(2, (2, 2, 4, 4)))
+    record = BoxRecord(tmp_path, ["dog", "cow", "cat"], [7, 12, 9], [Scene(1, tmp_path / "a.png", 8, 8, boxes)])
+    card = replace(CARD, category_ids=[10, 20, 30])
+    found, within, changed = match_classes(card, data(record.classes, BoxDataset(record)), "best.ckpt")
+    assert (within, changed.category_ids) == ([0, 1], [9, 7, 15])
+    assert found.test[0][1]["labels"].tolist() == [1, 0]
+    assert capsys.readouterr().err == (
+        "pets has nothing of classes that best.ckpt does not know, which are left out: cow\n"
+        "pets has 2 of the 3 classes of best.ckpt: measured among dog, cat alone\n"
+    )
+    crowd = replace(record, scenes=[replace(record.scenes[0], boxes=(*boxes, Box(1, (2, 2, 4, 4), crowd=True)))])
+    with pytest.raises(ConfigError, match=r"than pets: cow not among them"):
+        match_classes(card, data(record.classes, BoxDataset(crowd)), "best.ckpt")
+
+
+def test_a_class_without_pixels_is_left_out(tmp_path, capsys):
+    PIL.Image.new("RGB", (3, 1)).save(tmp_path / "a.jpg")
+    PIL.Image.fromarray(np.array([[0, 2, 255]], np.uint8)).save(tmp_path / "a.png")
+    names = ["horse", "cow", "cat"]
+    table = np.array([0, 1, 2, *[-1] * 252, 255])
+    colours = {(0, 0, 0): 0, (1, 1, 1): 1, (2, 2, 2): 2, (255, 255, 255): 255}
+    for code in (LabelCode(names, table), LabelCode(names, colours=colours)):
+        part = LabelMaps([(tmp_path / "a.jpg", tmp_path / "a.png")], code)
+        found, within, _ = match_classes(CARD, data(names, part), "best.ckpt")
+        assert (found.test[0][1].tolist(), within) == ([[2, 0, 255]], [0, 2])
+        assert "which are left out: cow\n" in capsys.readouterr().err
+        PIL.Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "b.png")
+        more = LabelMaps([*part.pairs, (tmp_path / "a.jpg", tmp_path / "b.png")], code)
+        with pytest.raises(ConfigError, match=r"than pets: cow not among them"):
+            match_classes(CARD, data(names, more), "best.ckpt")
+
+
+def test_a_class_without_images_is_left_out(tmp_path, capsys):
+    root = image_folder(tmp_path / "pets", splits=(".",), classes=("cat", "cow", "dog", "horse"), per_class=1)
+    found = open_data("classify", f"imagefolder:{root}", Options(only="test"))
+    with pytest.raises(ConfigError, match=r"cow not among them"):
+        match_classes(CARD, found, "best.ckpt")
+    (root / "cow" / "000.jpg").unlink()
+    found = open_data("classify", f"imagefolder:{root}", Options(only="test", allow_empty=True))
+    matched, within, _ = match_classes(CARD, found, "best.ckpt")
+    assert ([label for _, label in matched.test], within) == ([0, 1, 2], None)
+    assert "which are left out: cow\n" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

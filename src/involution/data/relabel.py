@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from involution.data.box_dataset import BoxDataset
+from involution.data.images import ImageError
 from involution.data.label_maps import LabelMaps
+from involution.data.labelled import labels_of
 from involution.data.records import DataSet, item_name
 
 
@@ -37,12 +41,30 @@ class Relabelled(Dataset[tuple[Any, int]]):
         return image, self.places[label]
 
 
+def occurring(data: DataSet[Any]) -> set[int]:
+    """The labels that occur anywhere in a data set; of parts of another kind all. Label maps are read for it."""
+    return {label for part in data.parts.values() for label in _labels(part, len(data.classes))}
+
+
+def _labels(part: Any, count: int) -> set[int]:
+    if isinstance(part, BoxDataset):
+        return {box.label for scene in part.record.scenes for box in scene.boxes}
+    if isinstance(part, LabelMaps):
+        found: set[int] = set()
+        for _, file in part.pairs:
+            # what can't be read is told where it is measured
+            with suppress(ImageError):
+                found.update(np.unique(part.code.read(file, part.reading)).tolist())
+        return found
+    return set(labels_of(part)) if hasattr(part, "labels") or hasattr(part, "indices") else set(range(count))
+
+
 def relabel(data: DataSet[Any], places: Sequence[int], classes: list[str], category_ids: list[int]) -> DataSet[Any]:
     """A data set with other labels.
 
     Args:
         data: the data set.
-        places: for each of its classes the place in the new list.
+        places: for each of its classes the place in the new list; -1 for one of which there is nothing.
         classes: the new list of names.
         category_ids: of the new classes, where boxes have such.
     """

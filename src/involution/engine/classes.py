@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from involution.data.records import DataSet
-from involution.data.relabel import relabel
+from involution.data.relabel import occurring, relabel
 from involution.data.text import nfc
 from involution.engine.card import ModelCard
 from involution.engine.converted import imagenet_classes, in_imagenet
@@ -17,6 +17,8 @@ from involution.engine.settings import ConfigError
 
 # WordNet's, behind a name that two classes share
 _NUMBER = re.compile(r" \(n\d{8}\)$")
+# the place of a class that nothing is of
+_LEFT_OUT = -1
 
 
 def match_classes(
@@ -25,7 +27,8 @@ def match_classes(
     """The data with its labels as the checkpoint has them.
 
     Classes are the same where their names are. Data may have fewer than the checkpoint: it is then measured among these
-    alone. A checkpoint whose classes are only numbered takes as many names by their place.
+    alone. It may have others that nothing is of. A checkpoint whose classes are only numbered takes as many names by
+    their place.
 
     Args:
         card: of the checkpoint.
@@ -36,7 +39,7 @@ def match_classes(
         The data, the labels among which it is measured (None for all), and the card with the category ids of the data.
 
     Raises:
-        ConfigError: for classes that the checkpoint does not know.
+        ConfigError: for images, objects or pixels of classes that the checkpoint does not know.
     """
     card = replace(card, classes=list(map(nfc, card.classes)))
     record = getattr(next(iter(data.parts.values())), "record", None)
@@ -56,36 +59,41 @@ def match_classes(
     unknown = [name for name in theirs if name not in card.classes]
     numbered = len(unknown) == len(theirs) and list(card.classes) == [str(n) for n in range(len(unknown))]
     if unknown and not numbered:
-        raise ConfigError(
-            f"{checkpoint} was trained on other classes ({some(card.classes)}) than {data.spec}: "
-            f"{some(unknown)} not among them"
-        )
-    if unknown:
+        there = occurring(data) if len(unknown) < len(theirs) else set(range(len(theirs)))
+        if busy := [name for label, name in enumerate(theirs) if name in unknown and label in there]:
+            raise ConfigError(
+                f"{checkpoint} was trained on other classes ({some(card.classes)}) than {data.spec}: "
+                f"{some(busy)} not among them"
+            )
+        tell(f"{data.spec} has nothing of classes that {checkpoint} does not know, which are left out: {some(unknown)}")
+    if numbered:
         tell(f"{checkpoint} has numbered classes: those of {data.spec} are matched by position")
         places = list(range(len(data.classes)))
     else:
-        places = [card.classes.index(name) for name in theirs]
-    fewer = len(places) < len(card.classes)
-    if fewer and len(places) == 1 and record is None:
+        places = [card.classes.index(name) if name in card.classes else _LEFT_OUT for name in theirs]
+    known = [name for name, place in zip(data.classes, places, strict=True) if place != _LEFT_OUT]
+    kept = [place for place in places if place != _LEFT_OUT]
+    fewer = len(kept) < len(card.classes)
+    if fewer and len(kept) == 1 and record is None:
         raise ConfigError(
-            f"{data.spec} has only the class {data.classes[0]} of the {len(card.classes)} of {checkpoint}: among one "
+            f"{data.spec} has only the class {known[0]} of the {len(card.classes)} of {checkpoint}: among one "
             "class everything is right; add folders of the other classes, empty ones if need be"
         )
     if fewer:
         tell(
-            f"{data.spec} has {len(places)} of the {len(card.classes)} classes of {checkpoint}: measured among "
-            f"{some(data.classes)} alone"
+            f"{data.spec} has {len(kept)} of the {len(card.classes)} classes of {checkpoint}: measured among "
+            f"{some(known)} alone"
         )
-    elif not unknown and places != sorted(places):
+    elif not numbered and kept != sorted(kept):
         tell(f"{data.spec} has the classes of {checkpoint} in another order: compared by name")
     ids = []
     if record is not None:
         # results are told by the ids of the data; what it does not have gets ids that it does not use
-        own = dict(zip(places, record.category_ids, strict=True))
-        free = max(own.values()) + 1
+        own = {place: key for place, key in zip(places, record.category_ids, strict=True) if place != _LEFT_OUT}
+        free = max(record.category_ids) + 1
         ids = [own.get(place, free + place) for place in range(len(card.classes))]
     matched = relabel(data, places, list(card.classes), ids)
-    return matched, sorted(places) if fewer else None, replace(card, category_ids=ids)
+    return matched, sorted(kept) if fewer else None, replace(card, category_ids=ids)
 
 
 def are_same(ours: Sequence[str], theirs: Sequence[str]) -> bool:

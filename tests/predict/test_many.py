@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import re
 
@@ -179,7 +180,9 @@ def test_going_on_repeats_and_loses_nothing(networks, photos, tmp_path, monkeypa
     assert (done.done, done.images, done.parts) == (6, 10, 5)
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     assert rows(out) == rows(tmp_path / "whole")
-    assert lines(out) == lines(tmp_path / "whole")
+    (job, parts), (other, others) = lines(out), lines(tmp_path / "whole")
+    assert job == other
+    assert [{**part, "modified": 0} for part in parts] == [{**part, "modified": 0} for part in others]
     assert [file.name for file in out.glob(".*")] == []
     done = predict_many(**call, folder=out)
     assert (done.done, done.images) == (0, 10)
@@ -224,9 +227,24 @@ def test_parts_that_somebody_changed_are_left_alone(networks, photos, tmp_path):
         ):
             predict_many(**call)
         assert part.read_text() == changed
+    part.write_text(written.replace("0.png", "X.png"))
+    with pytest.raises(PredictError, match=rf"changed since it was written \({part.stat().st_size:,} other bytes then"):
+        predict_many(**call)
+    # a copy is what it was
+    part.write_text(written)
+    assert predict_many(**call).done == 0
     part.rename(tmp_path / "mine.jsonl")
     assert predict_many(**call).done > 0
     assert part.read_text() == written
+
+
+def test_parts_of_an_earlier_version_are_gone_on_with(networks, photos, tmp_path):
+    call = {"images": photos, "checkpoint": networks["classify"], "folder": tmp_path / "out", "format": "jsonl"}
+    predict_many(**call)
+    job, (line,) = lines(tmp_path / "out")
+    del line["modified"], line["crc32"]
+    (tmp_path / "out" / "_manifest.jsonl").write_text(f"{json.dumps(job)}\n{json.dumps(line)}\n")
+    assert predict_many(**call).done == 0
 
 
 def test_images_that_changed_meanwhile_are_predicted_again(networks, photos, tmp_path):

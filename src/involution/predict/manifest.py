@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ NAME = "_manifest.jsonl"
 # names of the files of parts
 PART = re.compile(r"part-\d{6,}\.\w+")
 _TEMPORARY = re.compile(r"\.(part-|_manifest).+\.tmp")
+_CHUNK = 1 << 20
 # what must be the same to go on, and how it is told
 _SAME = ("command", "checkpoint", "inputs", "settings")
 
@@ -115,10 +117,11 @@ class Manifest:
             # a power failure may leave a file empty though its line is there
             if not size or line["part"] not in range(job["parts"]):
                 continue
-            if size != line["bytes"]:
+            edited = f"{line['bytes']:,} bytes then, {size:,} now" if size != line["bytes"] else _edited(file, line)
+            if edited:
                 raise PredictError(
-                    f"{file} was changed since it was written ({line['bytes']:,} bytes then, {size:,} now); move it "
-                    "away, or delete it, and its rows are made again"
+                    f"{file} was changed since it was written ({edited}); move it away, or delete it, and its rows are "
+                    "made again"
                 )
             changed = _changed(line["stamps"], self._stamps[line["part"]])
             self.again += changed > 0
@@ -141,6 +144,22 @@ class Manifest:
         with suppress(OSError):
             self._clear()
         self._lock.__exit__(kind, error, trace)
+
+
+def _edited(file: Path, line: Mapping[str, Any]) -> str:
+    """What tells that a part of the right size holds something else; "" for nothing."""
+    # what was only copied is read; an earlier version wrote neither
+    known = line.get("modified") in (None, file.stat().st_mtime_ns)
+    return "" if known or checksum(file) == line.get("crc32") else f"{line['bytes']:,} other bytes then"
+
+
+def checksum(file: Path) -> int:
+    """A number that changes with what a file holds."""
+    found = 0
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            found = zlib.crc32(chunk, found)
+    return found
 
 
 def check_parts_folder(folder: Path) -> None:
@@ -190,7 +209,8 @@ def _is_line(line: Any) -> bool:
         Noticed.from_dict(line.get("noticed", Noticed().to_dict()))
     except ValueError:
         return False
-    return all(isinstance(count, int) for count in line["errors"].values())
+    numbers = [*line["errors"].values(), line.get("modified", 0), line.get("crc32", 0)]
+    return all(isinstance(count, int) for count in numbers)
 
 
 def _changed(before: str, now: str) -> int:

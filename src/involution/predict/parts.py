@@ -16,6 +16,7 @@ from involution.data.noticed import Noticed
 from involution.engine.files import atomic_path
 from involution.engine.predictor import Encoded, Predictor, SkippedImage
 from involution.predict.inputs import Part, Piece
+from involution.predict.manifest import checksum
 from involution.predict.tables import Table
 
 _FIRST = {"index": "int", "file": "text"}
@@ -68,8 +69,10 @@ class PartRunner:
             for index, result in zip(range(part.start, part.start + part.count), results, strict=True):
                 write(self._row(index, result, types))
                 errors.update([result.kind] if isinstance(result, SkippedImage) else [])
-        size = (self.folder / name).stat().st_size
-        line = {"part": part.number, "file": name, "rows": part.count, "bytes": size, "errors": dict(errors)}
+        file = self.folder / name
+        found = file.stat()
+        line = {"part": part.number, "file": name, "rows": part.count, "bytes": found.st_size, "errors": dict(errors)}
+        line |= {"modified": found.st_mtime_ns, "crc32": checksum(file)}
         return {**line, "stamps": part.stamps, "noticed": noticed.to_dict()}
 
     def _images(self, piece: Piece) -> Iterator[str | Encoded | SkippedImage]:

@@ -183,7 +183,7 @@ def test_auto_starts_goes_on_and_ends(make_config, press_ctrl_c, whole, capsys):
 
 def test_best_has_weights_and_card_alone(whole):
     best, last = contents(whole.best), contents(whole.last)
-    assert set(best) == {"state_dict", "involution", "split", "split_contents"}
+    assert set(best) == {"state_dict", "involution", "split", "split_contents", "split_labels"}
     assert best["involution"]["score"] == whole.score
     # half of it: the optimiser keeps one more number for each weight
     assert whole.best.stat().st_size < 0.65 * whole.last.stat().st_size

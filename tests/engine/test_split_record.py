@@ -2,18 +2,25 @@
 
 import shutil
 import tarfile
+from dataclasses import replace
 
 import pytest
 import torch
-from generated import add, image_folder, picture
+from generated import add, image_folder, picture, shards
 from PIL import Image
 
+from involution.data.box_dataset import BoxDataset
+from involution.data.boxes import Box, BoxRecord, Scene
 from involution.data.errors import DataError
+from involution.data.findings import Findings
+from involution.data.label_code import LabelCode
+from involution.data.label_maps import LabelMaps
+from involution.data.records import DataSet
 from involution.engine import evaluate, train
 from involution.engine.callbacks import TrainingInterrupted
 from involution.engine.config import ConfigError
 from involution.engine.run import measure
-from involution.engine.split_record import differences, recorded
+from involution.engine.split_record import differences, labels, record, recorded, seen_before
 
 
 def warnings(capsys):
@@ -86,6 +93,58 @@ def test_images_of_the_same_names_that_hold_something_else_are_told(config, pict
         "warning: 1 of the 16 images of the train split hold something else than in the training: bee/002.jpg",
         *told,
     ]
+
+
+def test_labels_that_changed_are_told_by_resumption_and_evaluation(make_config, tmp_path, capsys):
+    shards(tmp_path / "pets", names=("train-0", "val-0", "test-0"), classes=("ant", "bee"), per_shard=8)
+    changes = {"data__spec": f"webdataset:{tmp_path / 'pets'}", "data__batch_size": 4, "trainer__epochs": 1}
+    result = train(make_config(**changes), progress=False)
+    evaluate(result.best)
+    assert warnings(capsys) == []
+    for name in ("train-0", "test-0"):
+        file = tmp_path / "pets" / f"{name}.tar"
+        # the label of the first image
+        content = file.read_bytes()
+        place = content.index(b".cls") // 512 * 512 + 512
+        assert content[place : place + 1] == b"0"
+        file.write_bytes(content[:place] + b"1" + content[place + 1 :])
+    evaluate(result.best)
+    told = "warning: 1 of the 8 images of the {} split have other labels than in the training: {}"
+    tested = told.format("test", "test-0.tar:20000")
+    assert warnings(capsys) == [tested]
+    more = train(make_config(**{**changes, "trainer__epochs": 2}), progress=False, resume=result.last)
+    assert warnings(capsys) == [told.format("train", "train-0.tar:00000"), tested]
+    # from then on they are what was learnt
+    evaluate(more.last)
+    assert warnings(capsys) == []
+
+
+def test_boxes_and_label_maps_that_changed_are_told(tmp_path):
+    file = tmp_path / "a.png"
+    Image.new("L", (8, 8)).save(file)
+    Image.new("L", (8, 8)).save(tmp_path / "map.png")
+    box = Box(0, (1, 1, 4, 4), id=3)
+
+    def boxes(*found):
+        return BoxDataset(BoxRecord(tmp_path, ["cat", "dog"], [1, 2], [Scene(1, file, 8, 8, found)]))
+
+    maps = LabelMaps([(file, tmp_path / "map.png")], LabelCode(["cat", "dog"]))
+
+    def told(before, part):
+        data = [DataSet(f"x:{tmp_path}", ["cat", "dog"], {"val": one}, Findings()) for one in (before, part)]
+        found = {"split": record(data[0]), "split_labels": labels(data[0])}
+        if part is maps:
+            Image.new("L", (8, 8), 1).save(tmp_path / "map.png")
+        return seen_before(found, data[1], "val", same=True)
+
+    # the order and the numbers of annotations mean nothing
+    other = Box(1, (0, 0, 2, 2))
+    assert told(boxes(box, other), boxes(other, replace(box, id=7))) == []
+    said = [f"1 of the 1 image of the val split have other labels than in the training: {tmp_path.name}/a.png"]
+    for changed in (replace(box, label=1), replace(box, xywh=(1, 1, 4, 5)), replace(box, crowd=True)):
+        assert told(boxes(box), boxes(changed)) == said
+    assert told(boxes(box), boxes()) == said
+    assert told(maps, maps) == said
 
 
 def test_accents_may_be_spelled_in_another_way(config, pictures, capsys):

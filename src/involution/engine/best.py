@@ -13,7 +13,7 @@ from involution.engine.checkpoint import CARD_KEY, CheckpointError, read_checkpo
 from involution.engine.files import atomic_path
 from involution.engine.process import tell
 from involution.engine.run_folder import BEST, kept, place
-from involution.engine.split_record import CONTENTS
+from involution.engine.split_record import CONTENTS, LABELS
 from involution.engine.split_record import KEY as SPLIT
 
 # the number of finished epochs and the score of the best one
@@ -24,7 +24,7 @@ def write_best(checkpoint: Mapping[str, Any], folder: Path, score: float) -> Non
     """Write best.ckpt: the weights and the card of a checkpoint, and its score."""
     with atomic_path(folder / BEST, replace=True) as temporary:
         card = {**checkpoint[CARD_KEY], "score": score}
-        records = {key: checkpoint.get(key, {}) for key in (SPLIT, CONTENTS)}
+        records = {key: checkpoint.get(key, {}) for key in (SPLIT, CONTENTS, LABELS)}
         torch.save({"state_dict": checkpoint["state_dict"], CARD_KEY: card, **records}, temporary)
 
 

@@ -18,7 +18,7 @@ from involution.engine.loader import derive_seed
 from involution.engine.optimizer import make_optimizer
 from involution.engine.predictor import among
 from involution.engine.schedule import lr_factor
-from involution.engine.split_record import CONTENTS
+from involution.engine.split_record import CONTENTS, LABELS
 from involution.engine.split_record import KEY as SPLIT
 
 
@@ -36,6 +36,7 @@ class TaskModule(L.LightningModule):
         position: (epoch, batch) to resume from; set when a checkpoint is written.
         split: a number for each image of each split, as `split_record.record` gives it.
         split_contents: what the images of each split hold, as `split_record.contents` gives it.
+        split_labels: what their labels say, as `split_record.labels` gives it.
         results: figures of the last pass over validation or test images.
         within: labels among which it is measured, None for all.
     """
@@ -51,6 +52,7 @@ class TaskModule(L.LightningModule):
         self.position = (0, 0)
         self.split: dict[str, Tensor] = {}
         self.split_contents: dict[str, Tensor] = {}
+        self.split_labels: dict[str, Tensor] = {}
         self.results: dict[str, Any] = {}
         self.within: list[int] | None = None
         # sums, because MeanMetric either hides a NaN loss or ignores the weights
@@ -142,3 +144,4 @@ class TaskModule(L.LightningModule):
         checkpoint[CARD_KEY] = {**self.card.to_dict(), "position": list(self.position)}
         checkpoint[SPLIT] = self.split
         checkpoint[CONTENTS] = self.split_contents
+        checkpoint[LABELS] = self.split_labels

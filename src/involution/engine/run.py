@@ -44,7 +44,16 @@ from involution.engine.resume import AUTO, Start, find_start, folder_of
 from involution.engine.run_folder import RunFolder
 from involution.engine.settings import ConfigError
 from involution.engine.signals import StopFlag
-from involution.engine.split_record import CONTENTS, contents, differences, joined, record, recorded, seen_before
+from involution.engine.split_record import (
+    CONTENTS,
+    contents,
+    differences,
+    joined,
+    labels,
+    record,
+    recorded,
+    seen_before,
+)
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import (
     check_placement,
@@ -148,6 +157,7 @@ def train(config: RunConfig, *, progress: bool = True, resume: str | os.PathLike
             if is_main_process():
                 before = recorded(start.found or _started_from(config, data), CONTENTS)
                 module.split_contents = joined(before, contents(data))
+                module.split_labels = labels(data)
             if not _is_finished(config, module, recorder, start, resume):
                 if start.found is None:
                     folder.claim()

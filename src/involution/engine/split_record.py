@@ -1,4 +1,4 @@
-"""Which images a network was trained, chosen and tested on: kept in its checkpoints, and compared with the data now."""
+"""Which images a network was trained, chosen and tested on, and their labels: kept in its checkpoints, and compared."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from torch.utils.data import Subset
 
 from involution.data.addresses import is_address
 from involution.data.arrays import ArrayDataset
-from involution.data.contents import number_of, pixel_number, stored_numbers
+from involution.data.box_dataset import BoxDataset
+from involution.data.contents import Stored, number_of, pixel_number, stored_numbers
 from involution.data.images import CHECK_LIMIT, ImageError
+from involution.data.label_maps import LabelMaps
+from involution.data.labelled import labels_of
 from involution.data.parts import arrays_of, image_of, short_name, stored_of
 from involution.data.records import DataSet
 from involution.data.text import nfc
@@ -23,6 +26,8 @@ from involution.data.text import nfc
 KEY = "split"
 # and -> numbers of what its images hold: the bytes that are stored, and the pixels
 CONTENTS = "split_contents"
+# and -> a number for each image and what its labels say
+LABELS = "split_labels"
 # more images than this are not read beforehand, and of more bytes than this only these are compared, not the pixels
 _MOST_BYTES = 200_000_000
 
@@ -42,6 +47,30 @@ def contents(data: DataSet[Any]) -> dict[str, Tensor]:
     """Numbers that stand for the contents of the images of each split, by which a copy of another name is known."""
     found = {name: {number for row in _contents(part) for number in row} for name, part in data.parts.items()}
     return {name: torch.tensor(sorted(numbers), dtype=torch.int64) for name, numbers in found.items() if numbers}
+
+
+def labels(data: DataSet[Any]) -> dict[str, Tensor]:
+    """A number for each image of each split with its labels, sorted; of very many, and of those without names, none."""
+    root = _root(data)
+    found = {name: _labels(part, root, data.classes) for name, part in data.parts.items()}
+    return {name: torch.tensor(sorted(numbers), dtype=torch.int64) for name, numbers in found.items() if numbers}
+
+
+def _labels(part: Any, root: str, classes: Sequence[str]) -> list[int]:
+    if len(part) > CHECK_LIMIT:
+        return []
+    names = _numbers(part, root)
+    said: Sequence[object] = []
+    if isinstance(part, BoxDataset):
+        said = [
+            sorted(repr((classes[box.label], box.xywh, box.crowd, box.mask)) for box in scene.boxes)
+            for scene in part.record.scenes
+        ]
+    elif isinstance(part, LabelMaps):
+        said = stored_numbers([Stored(file) for _, file in part.pairs])
+    elif hasattr(part, "labels") or hasattr(part, "indices"):
+        said = [classes[label] for label in labels_of(part)]
+    return [number_of(repr(pair).encode()) for pair in zip(names, said, strict=True)] if names and said else []
 
 
 def _contents(part: Any) -> list[list[int]]:
@@ -130,7 +159,7 @@ def differences(before: Mapping[str, Tensor], now: Mapping[str, Tensor], splits:
 
 
 def seen_before(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, same: bool) -> list[str]:
-    """Say which images of a split were trained on, by their names or by what they hold, and which hold something else.
+    """Say which images of a split were trained on, by their names or by what they hold, and which changed since.
 
     Args:
         checkpoint: with the records of the training.
@@ -139,8 +168,10 @@ def seen_before(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, s
         same: whether it is the data set of the training, in which names mean the same images.
 
     Returns:
-        A line for those that were trained on, and one for those of the training's names that hold something else.
+        A line for those that were trained on, and of those of the training's names one for those that hold something
+        else, and one for those with other labels.
     """
+    others = _relabelled(checkpoint, data, split) if same else []
     part, names, held = data.parts.get(split), recorded(checkpoint), recorded(checkpoint, CONTENTS)
     learnt = (
         {}
@@ -149,7 +180,7 @@ def seen_before(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, s
     )
     then = held.get(split) if same else None
     if part is None or not (learnt or then is not None):
-        return []
+        return others
     numbers = _numbers(part, _root(data)) if same else []
     rows = _contents(part) if then is not None or learnt.get(CONTENTS) is not None else []
     seen = _known(learnt.get(KEY), [[number] for number in numbers]) | _known(learnt.get(CONTENTS), rows)
@@ -164,7 +195,20 @@ def seen_before(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, s
             lines.append(
                 f"{_some(part, changed)}{where} hold something else than in the training: {_first(part, changed)}"
             )
-    return lines
+    return lines + others
+
+
+def _relabelled(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str) -> list[str]:
+    """Say which images of a split of the training's data have other labels now."""
+    part, then = data.parts.get(split), recorded(checkpoint, LABELS).get(split)
+    if part is None or then is None:
+        return []
+    root = _root(data)
+    rows = [[number] for number in _labels(part, root, data.classes)]
+    named = [[number] for number in _numbers(part, root)] if rows else []
+    changed = _known(recorded(checkpoint).get(split), named) - _known(then, rows)
+    said = f"of the {split} split have other labels than in the training"
+    return [f"{_some(part, changed)} {said}: {_first(part, changed)}"] if changed else []
 
 
 def _known(record: Tensor | None, rows: Sequence[Sequence[int]]) -> set[int]:

@@ -333,6 +333,29 @@ def test_images_of_which_little_is_seen_are_told(colour_checkpoint, tmp_path, ca
     assert told in capsys.readouterr().err
 
 
+def test_colours_that_a_network_of_grey_does_not_see_are_told(grey_checkpoint, colour_checkpoint, tmp_path, capsys):
+    root = tmp_path / "pets"
+    grey = Image.linear_gradient("L").resize((20, 20))
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        # stored in colours or not
+        grey.convert("RGB" if name == "cat" else "L").save(root / name / "1.png")
+        Image.new("RGB", (20, 20), "red").save(root / name / "2.png")
+    told = "images in colours, of which the network, trained on grey ones, sees the brightness alone: 2 (cat/2.png, dog"
+    rows = ["--parts", str(tmp_path / "rows"), "--parts-format", "jsonl"]
+    for words in ([], rows):
+        assert main(["classify", "predict", str(root), "--checkpoint", str(grey_checkpoint), *words]) == 0
+        assert told in capsys.readouterr().err
+    assert main(["classify", "predict", str(root / "cat"), "--checkpoint", str(colour_checkpoint)]) == 0
+    assert "in colours" not in capsys.readouterr().err
+    spec = f"imagefolder:{root}"
+    assert main(["classify", "eval", "--checkpoint", str(grey_checkpoint), "--data", spec]) == 0
+    said = "images of test in colours, of which the network of one channel sees the brightness alone: 2 (2.png, 2.png)"
+    assert said in capsys.readouterr().err
+    assert main(["classify", "eval", "--checkpoint", str(colour_checkpoint), "--data", spec]) == 0
+    assert "in colours" not in capsys.readouterr().err
+
+
 def test_files_that_are_none_cost_no_other_and_what_is_not_taken_is_said(colour_checkpoint, tmp_path, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -77,6 +77,15 @@ def test_weights_alone_are_taken_for_their_model(tmp_path):
     assert (subject.name, subject.untrained) == ("rednet_nano", False)
     assert torch.equal(subject.network.conv1[0].weight, model.conv1[0].weight)
     assert subject.view(Image.new("RGB", (50, 40))).size == (32, 32)
+    assert "grey" not in str(subject.view(Image.new("RGB", (40, 40), "red")).notes)
+
+
+def test_colours_that_weights_of_grey_do_not_see_are_told(tmp_path):
+    save_file(rednet_nano(in_chans=1).state_dict(), tmp_path / "grey.safetensors")
+    subject = Subject.from_checkpoint(tmp_path / "grey.safetensors")
+    said = "This network knows grey images; one in colours was shown."
+    assert subject.view(Image.new("RGB", (40, 40), "red")).notes[0] == said
+    assert said not in subject.view(Image.new("RGB", (40, 40))).notes
 
 
 @pytest.mark.parametrize(("side", "stride", "places"), [(16, 2, 8), (15, 2, 8), (32, 4, 8), (7, 1, 7)])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from involution.data.findings import Findings, counted
-from involution.data.images import Header, Reading, is_deep
+from involution.data.findings import Findings, counted, some
+from involution.data.images import Header, ImageError, Reading, is_deep, read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from involution.data.contents import Stored
 
 # of a range that is used less than this share is surely not the range that was meant
 USED = 0.1
@@ -21,6 +24,10 @@ HARDLY_SEEN = 0.4
 # as many pixels as this at either end of their values may be broken ones, or words and marks on the picture: 1 in 100
 _FEW = 100
 _LOOKED = 1 << 16
+# mean difference of the strongest and the weakest colour, of 255, that makes an image one in colours
+_COLOURFUL = 12.0
+# images of a split that are looked at for colours
+_FIRST = 16
 # what reads the pixels as stored, to those who use a network
 OF_TRAINING = "--data.exif ignore in the training"
 _SHOWN = 3
@@ -39,6 +46,38 @@ def spread(pixels: Any) -> tuple[float, float]:
     ordered = np.sort(values[:: (values.size // _LOOKED) | 1])
     few = len(ordered) // _FEW
     return float(ordered[few]), float(ordered[-1 - few])
+
+
+def is_colourful(image: Image) -> bool:
+    """Whether an 8-bit image is in colours, and not grey in a file of colours."""
+    if image.mode == "L":
+        return False
+    import numpy as np
+
+    small = image.convert("RGB")
+    small.thumbnail((64, 64))
+    pixels = np.asarray(small).astype(np.int16)
+    return bool((pixels.max(-1) - pixels.min(-1)).mean() > _COLOURFUL)
+
+
+def colour_lines(places: Sequence[Stored], reading: Reading, what: str) -> list[str]:
+    """A line about images in colours for a network of grey ones; some from all over are looked at.
+
+    Args:
+        places: the images.
+        reading: how they are read.
+        what: what they are called: ``images of val``.
+    """
+    chosen = places[:: max(1, len(places) // _FIRST)][:_FIRST]
+    names = []
+    for place in chosen:
+        # what can't be read is told by others
+        with suppress(ImageError, OSError):
+            if is_colourful(read_image(place.open(), name=str(place.file), reading=reading)):
+                names.append(place.file.name)
+    of = what if len(chosen) == len(places) else f"{len(chosen)} of {len(places):,} {what}"
+    said = "in colours, of which the network of one channel sees the brightness alone"
+    return [f"{of} {said}: {some(names)}"] if names else []
 
 
 @dataclass
@@ -163,6 +202,7 @@ class Noticed:
             _OUTSIDE: "most of its values are outside of those that become black to white",
             _DIM: "its colours use less than a tenth of their 16 bits",
             "cropped": f"the network sees the middle alone, less than {HARDLY_SEEN:.0%} of it",
+            "colours": "in colours, of which the network, trained on grey images, sees the brightness alone",
             "full": "as many objects as the detector finds in one image at most, so that others may be missing",
         }
         if reading.exif == "ignore":
@@ -258,6 +298,7 @@ _FROM_HEADERS: Mapping[str, str] = {
 }
 _OF_RESULTS: Mapping[str, str] = {
     "cropped": f"images of which the network sees the middle alone, less than {HARDLY_SEEN:.0%} of them",
+    "colours": "images in colours, of which the network, trained on grey ones, sees the brightness alone",
     "full": "images with as many objects as the detector finds in one at most, so that others may be missing (in the "
     "training, --model.args '{box_detections_per_img: 300}', of retinanet detections_per_img, allows more)",
     "unpredicted": "images of --annotations that are not predicted",

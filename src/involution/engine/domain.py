@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from involution.data.noticed import is_colourful
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
 _BUILT_IN = {"digits": ("digits", 16), "moved-digits": ("digits", 32), "digit-scenes": ("scenes of digits", 128)}
 # how many times larger or smaller an image may be than the input of a network for small images, or for any
 _LARGER, _SMALLER, _SMALL = 16, 4, 64
-# mean difference of the strongest and the weakest colour, of 255, that makes an image one in colours
-_COLOURFUL = 12.0
 
 
 def mismatch(card: ModelCard, image: Image) -> str:
@@ -27,7 +27,7 @@ def mismatch(card: ModelCard, image: Image) -> str:
     channels, side, _ = card.input_size
     kind, built_in = _BUILT_IN.get(str(card.recipe.get("data", {}).get("spec", "")), ("images", 0))
     longer, shorter = max(image.size), min(image.size)
-    colourful = _colourful(image)
+    colourful = is_colourful(image)
     wrong = channels == 1 and colourful
     if built_in:
         wrong = wrong or longer > 3 * built_in
@@ -41,12 +41,3 @@ def mismatch(card: ModelCard, image: Image) -> str:
         known = f"{built_in}×{built_in} {kind}" if built_in else f"{'grey' if channels == 1 else 'colour'} {kind}"
     shown = "a photograph" if colourful and shorter >= 100 else "a colour image" if colourful else "a grey image"
     return f"This network knows {known}; {shown} of {image.width}×{image.height} was shown."
-
-
-def _colourful(image: Image) -> bool:
-    import numpy as np
-
-    small = image.convert("RGB")
-    small.thumbnail((64, 64))
-    pixels = np.asarray(small).astype(np.int16)
-    return bool((pixels.max(-1) - pixels.min(-1)).mean() > _COLOURFUL)

@@ -20,7 +20,7 @@ from involution.data.addresses import path_of
 from involution.data.errors import printable
 from involution.data.findings import Findings, some
 from involution.data.images import ImageError, Reading, read_image
-from involution.data.noticed import HARDLY_SEEN, Noticed
+from involution.data.noticed import HARDLY_SEEN, Noticed, is_colourful
 from involution.data.walk import images_below
 from involution.engine.files import check_folder, check_output, is_ours
 from involution.engine.settings import MOST
@@ -289,6 +289,8 @@ class Predictor(ABC, Generic[R]):
             for name, picture in pictures:
                 if noticed is not None and self.share_seen(picture) < HARDLY_SEEN:
                     noticed.count("cropped", name)
+                if noticed is not None and self.channels == 1 and is_colourful(picture):
+                    noticed.count("colours", name)
             results = iter(self._run_all(pictures, **options))
             seconds = (time.perf_counter() - start) / max(len(pictures), 1)
             for _, item in items:

@@ -17,6 +17,7 @@ from involution.data import registry
 from involution.data.addresses import is_address, is_remote
 from involution.data.errors import DataError, printable
 from involution.data.images import ImageError, LoadingError
+from involution.data.noticed import colour_lines
 from involution.data.parts import reading_of, stored_of
 from involution.data.records import DataSet
 from involution.data.registry import Options
@@ -422,6 +423,8 @@ def measure(
     warnings += _cropped(spec, config, data, split)
     for line in warnings if not told else ():
         tell(f"warning: {line}")
+    for line in _in_colours(config, data, split) if not told else ():
+        tell(line)
     data, within, card = match_classes(card, data, checkpoint)
     if within is not None:
         # which was told
@@ -564,12 +567,21 @@ def _survey(data: DataSet[Any], spec: TaskSpec, config: RunConfig) -> Survey:
     cropped = [line for split in data.parts if split != "train" for line in _cropped(spec, config, data, split)]
     for warning in (*found.warnings, *cropped):
         tell(f"warning: {warning}")
+    for line in (line for split in data.parts for line in _in_colours(config, data, split)):
+        tell(line)
     return found
 
 
 def _cropped(spec: TaskSpec, config: RunConfig, data: DataSet[Any], split: str) -> list[str]:
     places = stored_of(data.split(split))
     return cropped_warnings(places, lambda size: spec.share_seen(config, size), f"images of {split}")
+
+
+def _in_colours(config: Any, data: DataSet[Any], split: str) -> list[str]:
+    """That images are in colours, for a network of grey ones."""
+    part = data.split(split)
+    grey = getattr(config.data, "channels", 3) == 1
+    return colour_lines(stored_of(part), reading_of(part), f"images of {split}") if grey else []
 
 
 def _write_survey(found: Survey, run_dir: Path) -> None:

@@ -288,6 +288,7 @@ def _weights_alone(file: Path, device: str | torch.device) -> Subject:
 
 
 def _registered(network: Any, name: str) -> Subject:
+    from involution.data.noticed import is_colourful
     from involution.data.transforms import eval_transform
     from involution.engine.predictor import Look
     from involution.engine.tasks.classify.predictor import centre_crop
@@ -301,4 +302,8 @@ def _registered(network: Any, name: str) -> Subject:
     def look(image: Image) -> Look:
         return Look(transform(image)[None], *centre_crop(image.size, side, crop_pct))
 
-    return Subject(network.eval(), name, channels, look, mean, std)
+    def mismatch(image: Image) -> str:
+        wrong = channels == 1 and is_colourful(image)
+        return "This network knows grey images; one in colours was shown." if wrong else ""
+
+    return Subject(network.eval(), name, channels, look, mean, std, mismatch=mismatch)

@@ -260,9 +260,10 @@ def test_an_image_that_changed_its_split_is_not_gone():
     ]
 
 
-def test_a_folder_that_was_moved_is_told_as_such_and_measured_whole(make_config, tmp_path, capsys):
+def test_a_folder_that_was_moved_is_told_as_such_and_measured_by_its_part(make_config, tmp_path, capsys):
     root = image_folder(tmp_path / "before", splits=(".",), classes=("ant", "bee"), per_class=12)
     result = train(make_config(data__spec=f"imagefolder:{root}", data__batch_size=4, trainer__epochs=1), progress=False)
+    here = evaluate(result.best)
     moved = root.rename(tmp_path / "after")
     with pytest.raises(DataError) as stop:
         evaluate(result.best)
@@ -271,6 +272,13 @@ def test_a_folder_that_was_moved_is_told_as_such_and_measured_whole(make_config,
         "--data imagefolder:PATH"
     )
     capsys.readouterr()
+    figures = evaluate(result.best, f"imagefolder:{moved}")
+    assert (figures.num_images, figures.split, figures.top1) == (here.num_images, "test", here.top1)
+    told = capsys.readouterr().err
+    assert f"imagefolder:{moved} has the images of the training: its test part alone is measured\n" in told
+    assert "trained on" not in told
+    # other images of the same names are other data
+    picture(1, 77).save(moved / "ant" / "000.jpg")
     figures = evaluate(result.best, f"imagefolder:{moved}")
     assert (figures.num_images, figures.split) == (24, "all")
     told = capsys.readouterr().err

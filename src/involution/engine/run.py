@@ -49,6 +49,7 @@ from involution.engine.split_record import (
     CONTENTS,
     contents,
     differences,
+    is_whole,
     joined,
     labels,
     record,
@@ -416,6 +417,11 @@ def measure(
         raise DataError(
             f"{error}, where {checkpoint} had its data in training; if it was moved, name its place: --data {kind}:PATH"
         ) from error
+    if data.findings.whole and is_whole(found, data, split):
+        moved = open_data(spec, config, None, False)
+        if split in moved.parts and not differences(recorded(found), record(moved), [split]):
+            tell(f"{data.spec} has the images of the training: its {split} part alone is measured")
+            data, same = moved, True
     measured = data.split(split)
     warnings = differences(recorded(found), record(data), [split]) if same else []
     warnings += seen_before(found, data, split, same)

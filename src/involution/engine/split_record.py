@@ -198,6 +198,15 @@ def seen_before(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str, s
     return lines + others
 
 
+def is_whole(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str) -> bool:
+    """Whether a split that was taken from data without splits is all that a training had, by what its images hold."""
+    known = {number for found in recorded(checkpoint, CONTENTS).values() for number in found.tolist()}
+    count = sum(len(found) for found in recorded(checkpoint).values())
+    if not known or len(data.parts[split]) != count:
+        return False
+    return all(not known.isdisjoint(row) for row in _contents(data.parts[split]))
+
+
 def _relabelled(checkpoint: Mapping[str, Any], data: DataSet[Any], split: str) -> list[str]:
     """Say which images of a split of the training's data have other labels now."""
     part, then = data.parts.get(split), recorded(checkpoint, LABELS).get(split)

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -101,6 +102,20 @@ def test_the_task_follows_from_the_format(scenes, capsys):
     assert "boxes: " in said.out
     assert main(["data", "check", "/no/such"]) == 2
     assert "is not in a known or recognised format; say which: " in capsys.readouterr().err
+
+
+def test_names_that_are_no_utf_8_are_written_by_their_codes(tmp_path, capsys):
+    for name in (b"h\xfcnd", b"cat"):
+        folder = tmp_path / "pets" / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / os.fsdecode(b"\xe9%d.png" % number))
+        (folder / os.fsdecode(b"\xe9.txt")).write_text("words")
+    words = ["data", "check", f"imagefolder:{tmp_path / 'pets'}", "--output", str(tmp_path / "check")]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "check" / "data.json").read_text())
+    assert found["classes"] == ["cat", r"h\xfcnd"]
+    assert r"h\xfcnd" in capsys.readouterr().out
 
 
 def test_what_is_in_no_format_is_told_apart_where_it_is_known(tmp_path, capsys):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from involution.data.errors import DataError
+from involution.data.errors import DataError, printable
 from involution.data.paths import why_unreadable
 
 # byte order marks; that of UTF-32 begins as that of UTF-16 does
@@ -26,11 +26,17 @@ _MARKS = (
 _COLUMNS = frozenset(("class", "classes", "name", "names", "label", "labels", "category", "categories"))
 _BESIDE = frozenset(("id", "ids", "index", "number", "value", "r", "g", "b", "red", "green", "blue", "rgb", "hex"))
 _BESIDE |= {"colour", "color", "colours", "colors", "parts", "actions"}
+# as Python holds the bytes of a file name that is no UTF-8
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def nfc(text: str) -> str:
-    """A name with its accents composed: some systems store é as e with an accent of its own, which is another text."""
-    return unicodedata.normalize("NFC", text)
+    """A name with its accents composed: some systems store é as e with an accent of its own, which is another text.
+
+    Bytes of a name that is no UTF-8 are shown by their codes, so that it can be written.
+    """
+    composed = unicodedata.normalize("NFC", text)
+    return composed if composed.isascii() else _SURROGATE.sub(lambda found: printable(found[0]), composed)
 
 
 def read_text(file: Path) -> str:
@@ -89,7 +95,9 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: broken JSON ({error})") from error
+        several = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
+        why = "several JSON values, as in JSON lines; wanted one of all" if several else f"broken JSON ({error})"
+        raise DataError(f"{file}: {why}") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

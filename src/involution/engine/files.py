@@ -271,7 +271,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         OSError: as `atomic_path`.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # in JSON, this is how a name that is no UTF-8 is written
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_all(*steps: Callable[[], object]) -> None:

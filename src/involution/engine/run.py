@@ -595,7 +595,8 @@ def _write_survey(found: Survey, run_dir: Path) -> None:
     # the record of the folder's files says whose it is, should nothing come after it
     ours = is_ours(run_dir / "data.json") or not (run_dir / "data.json").exists()
     with made_of(None), atomic_path(run_dir / "data.json", replace=not ours) as partial:
-        partial.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _eval_config(config: Any, data_spec: str | None, on_problem: str) -> Any:

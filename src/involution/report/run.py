@@ -300,7 +300,7 @@ def _yaml(settings: dict[str, Any]) -> str:
 
 def _write(path: Path, text: str) -> None:
     with atomic_path(path, replace=True) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_matrix(path: Path, measured: Measured) -> None:

@@ -97,6 +97,15 @@ def test_wrong_specs(task, spec, message):
         open_data(task, spec)
 
 
+@pytest.mark.parametrize(("task", "name"), [("classify", "digits"), ("detect", "digit-scenes")])
+def test_a_folder_named_as_a_built_in_data_set_is_told(task, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = f"{name} is the built-in data set; for the folder of that name: ./{name}"
+    assert told not in open_data(task, name).findings.notes
+    (tmp_path / name).mkdir()
+    assert told in open_data(task, name).findings.notes
+
+
 def test_a_folder_in_no_known_format(tmp_path):
     with pytest.raises(DataError, match="is not in a recognised format; say which: digits, cifar10:PATH, "):
         open_data("classify", str(tmp_path))

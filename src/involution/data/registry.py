@@ -162,6 +162,8 @@ def open_data(task: str, spec: str, options: Options | None = None) -> DataSet[A
         found = chosen.open(spec, path, options)
     except DataError as error:
         raise _with_hint(error, path) from error
+    if spec == chosen.name and os.path.isdir(spec):
+        found.findings.note(f"{spec} is the built-in data set; for the folder of that name: ./{spec}")
     for name in ("split_seed", "split_by", "split_copies"):
         if (
             options.only is None

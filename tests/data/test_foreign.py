@@ -42,6 +42,7 @@ FOLDERS = "sort the images into a folder for each class"
         ({"a.csv": "Id,healthy,rust\n", "train.csv": "filename,healthy,rust\n"}, "train.csv is a table of labels"),
         ({"class_dict.csv": "name,r,g,b\n"}, "class_dict.csv has the colours of classes; put them into classes.txt"),
         ({"metadata.jsonl": '{"file_name": "0.png"}\n'}, "metadata.jsonl is metadata of Hugging Face's imagefolder"),
+        ({"data/train-0.parquet": "x"}, "it looks like tables in Parquet; write their images into folders"),
         ({"x-train.tfrecord-00000-of-00001": "x"}, "it looks like a data set of TensorFlow (TFRecord)"),
         ({"imagesTr/la_1.nii.gz": "x"}, "it looks like medical volumes (NIfTI, DICOM); save their slices as PNG"),
         ({"t/v2.0/labels/0.png": "x"}, "it looks like Mapillary Vistas; make a label map in PNG of each image"),

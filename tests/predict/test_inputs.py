@@ -154,6 +154,13 @@ def test_numbers_without_a_file_and_long_tails_are_told(tmp_path):
     assert findings.notes == [f"{tmp_path}: numbered files that are missing: 2 ({missing})"]
 
 
+def test_a_list_of_paths_is_refused_and_costs_images_nothing(photos):
+    (photos / "list.csv").write_text("path\n0.png\n")
+    with pytest.raises(PredictError, match=r"list\.csv: lists of paths are read as Parquet alone: save it as such, or"):
+        find_inputs([photos / "list.csv"])
+    assert find_inputs([photos / "list.csv", photos / "0.png"]).count == 2
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [

@@ -69,9 +69,11 @@ def find_files(root: Path, findings: Findings, wanted: str | None) -> dict[str, 
         missing = []
     if wanted == "train" and missing:
         names = ", ".join(file.file.name for file in found.values()) or ", ".join(file.name for file in files) or "none"
+        packed = [file.name for folder in ("", "annotations/") for file in root.glob(f"{folder}*.json.*z*")]
+        unpack = f"; unpack {packed[0]}" if packed else ""
         raise DataError(
             f"{root}: wanted annotations/instances_{missing[0]}*.json, found {names}; images without splits want one "
-            "file, such as annotations/instances_default.json"
+            f"file, such as annotations/instances_default.json{unpack}"
         )
     return found
 

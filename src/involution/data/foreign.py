@@ -189,6 +189,11 @@ _KNOWN: tuple[Callable[[_Folder], str], ...] = (
     _by("MVTec AD, where training has the class good alone", _FOLDERS, names=r"(^|/)ground_truth/.*_mask\.png$"),
     _by("a data set of TensorFlow (TFRecord)", "write its images into folders", names=r"\.tfrecord(-|$)"),
     _by("a data set of Hugging Face (Arrow)", "write its images into folders", names=r"\.arrow$"),
+    _by(
+        "tables in Parquet",
+        "write their images into folders for each class, or into shards; `predict --parts` alone reads them",
+        names=r"\.parquet$",
+    ),
     _by("a data set in LMDB or MXNet's records", "write its images into folders", names=r"(data\.mdb|\.rec)$"),
     _by("medical volumes (NIfTI, DICOM)", "save their slices as PNG", names=r"\.(nii|nii\.gz|dcm|dicom|mha|nrrd)$"),
     _by("Mapillary Vistas", f"{_MAPS}, such as those in labels/", names=r"/v\d\.\d/labels/"),

@@ -87,6 +87,23 @@ def _parted(word: str) -> list[str]:
     return [word]
 
 
+def listed_splits(files: Iterable[str], where: object, findings: Findings) -> dict[str, str]:
+    """The lists of names of splits, as Pascal VOC has them; beside test.txt alone, trainval.txt is train's.
+
+    Args:
+        files: names of the lists.
+        where: their folder, for messages.
+        findings: told of trainval.txt.
+    """
+    names = list(files)
+    splits = name_splits(names, where, Findings())
+    both = next((name for name in names if name.lower() == "trainval.txt"), None)
+    if both and list(splits) == ["test"]:
+        findings.note(f"{where}: {both} taken as train")
+        splits["train"] = both
+    return splits
+
+
 def name_splits(names: Iterable[str], where: object, findings: Findings) -> dict[str, str]:
     """Which of some names stand for splits, such as ``{"train": "Training", "val": "val2017"}``.
 

@@ -18,6 +18,7 @@ from typing import Any
 from involution.data.errors import printable
 from involution.data.fields import tell_unread
 from involution.data.findings import Findings
+from involution.data.images import is_image
 from involution.data.numbering import tell_holes
 from involution.data.walk import files_below
 from involution.engine.predictor import PredictError, find_images, not_found
@@ -27,6 +28,9 @@ from involution.predict.tables import Table, find_column
 _TABLE, _SHARD = "parquet", "webdataset"
 _SUFFIXES = {".parquet": _TABLE, ".tar": _SHARD}
 _SHOWN = 10
+# texts that hold paths as a rule
+_LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl")
+_NO_LIST = "lists of paths are read as Parquet alone: save it as such, or name the images, their folders or a pattern"
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,9 @@ def find_inputs(specs: Iterable[str | Path], column: str | None = None, findings
         unmatched += [] if found else [not_found(path if kind else spec)]
     if unmatched:
         raise PredictError("; ".join(unmatched[:_SHOWN]))
+    # one among images costs these nothing
+    if files and not places and all(file.lower().endswith(_LISTS) and not is_image(file) for file in files):
+        raise PredictError(f"{printable(words[0])}: {_NO_LIST}")
     sources = [_Source(Piece("", 0, len(files), tuple(files)), array("I", map(_stamp, files)))] if files else []
     others: Counter[str] = Counter()
     columns: Counter[str] = Counter()

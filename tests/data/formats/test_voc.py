@@ -117,6 +117,17 @@ def test_what_no_list_names_is_told(root):
     }
 
 
+def test_trainval_beside_test_is_train(root):
+    lists = root / "ImageSets" / "Main"
+    (lists / "train.txt").rename(lists / "trainval.txt")
+    (lists / "val.txt").rename(lists / "test.txt")
+    findings = open_root(root).findings
+    assert findings.used["test"] == 2
+    assert findings.used["train"] + findings.used["val"] == 3
+    assert f"{lists}: trainval.txt taken as train" in findings.notes
+    assert open_root(root, only="test").findings.used == {"test": 2}
+
+
 def test_names_with_spaces(root):
     for folder, names in (("JPEGImages", "000001.png"), ("Annotations", "000001.xml")):
         (root / folder / names).rename(root / folder / f"my {names}")

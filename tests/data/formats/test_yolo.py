@@ -238,7 +238,10 @@ def test_the_same_images_in_both_splits_are_told(root):
     [
         ("names: [cat, dog]\nnc: 3\ntrain: images/train\nval: images/val", "nc is 3, but there are 2 names"),
         ("names: {0: cat, 2: dog}\ntrain: images/train", "names wants the numbers 0 to 1"),
-        ("names: [cat, no]\ntrain: images/train", "names must be strings, got .*False"),
+        (
+            "names: [cat, no]\ntrain: images/train",
+            "names must be texts, got 1 .False.; put them into quotes, such as 'no'",
+        ),
         ("names: [cat, cat]\ntrain: images/train", "wanted different class names"),
         ("train: images/train", "no names"),
         ("names: [cat, dog]\ntrain: images/training", "no such folder or list of images: images/training"),

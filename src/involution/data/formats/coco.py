@@ -233,7 +233,7 @@ def _complaint(
         return f"bbox_mode {item['bbox_mode']!r}: wanted left, top, width and height in pixels as bbox"
     box = item.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
-        return f"bbox wants four numbers, got {str(box)[:80]}"
+        return f"bbox wants four numbers, got {box!r:.80}"
     width, height = images[image_id].width, images[image_id].height
     x, y, box_width, box_height = box
     reason = box_complaint((x, y, box_width, box_height), width, height)
@@ -246,6 +246,8 @@ def _of_another_type(image_id: Any, images: Mapping[int, Scene], left_out: set[A
         return ": image_id is text, the image's id is a number; write both as numbers"
     if isinstance(image_id, int) and str(image_id) in left_out:
         return ": image_id is a number, the image's id is text; write both as numbers"
+    if isinstance(image_id, float) and image_id in images:
+        return ": ids are whole numbers, and this has a point; write it without"
     return ""
 
 

@@ -14,7 +14,7 @@ from involution.data.pair_folders import find_pairs
 from involution.data.paths import need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import cut_by, name_splits, no_split, val_of_train
+from involution.data.splits import cut_by, listed_splits, no_split, val_of_train
 from involution.data.text import nfc, one_list, read_lines
 from involution.data.walk import images_below
 
@@ -97,7 +97,7 @@ def _by_lists(
 ) -> dict[str, list[tuple[Path, Path]]]:
     """The splits of Pascal VOC's lists of names; one list of another name is split by chance."""
     files = {file.name: file for file in sorted(lists.glob("*.txt"))}
-    splits = name_splits(files, lists, Findings())
+    splits = listed_splits(files, lists, findings)
     if not splits and len(files) == 1:
         splits = {"all": next(iter(files))}
     if options.only and "all" not in splits and options.only not in splits:

@@ -22,7 +22,7 @@ from involution.data.images import EXTENSIONS
 from involution.data.paths import as_stored, need_folder
 from involution.data.records import DataSet
 from involution.data.registry import Format, Options, register
-from involution.data.splits import name_splits, no_split, words_of
+from involution.data.splits import listed_splits, name_splits, no_split, words_of
 from involution.data.text import nfc, one_list, read_lines, read_names, read_text
 from involution.data.walk import subfolders
 
@@ -109,7 +109,7 @@ def _find(root: Path, only: str | None, findings: Findings) -> dict[str, list[tu
     images = [root / name for name in subfolders(root) if name.lower() in _IMAGES] + [pages]
     lists = root / "ImageSets" / "Main"
     found: dict[str, list[tuple[Path, list[Path]]]] = {}
-    listed = name_splits([file.name for file in lists.glob("*.txt")] if lists.is_dir() else [], lists, Findings())
+    listed = listed_splits([file.name for file in lists.glob("*.txt")] if lists.is_dir() else [], lists, findings)
     for split, name in listed.items():
         findings.saw(lists / name)
         found[split] = [(pages / f"{stem}.xml", images) for stem in _stems(lists / name, pages)]

@@ -242,8 +242,11 @@ def _yaml_names(content: dict[str, Any], file: Path) -> list[str]:
     if not isinstance(names, list) or not names:
         raise DataError(f"{file}: no names; wanted a list of class names")
     # YAML reads no as a truth value
-    if not all(isinstance(name, str) for name in names):
-        raise DataError(f"{file}: names must be strings, got {some([repr(name) for name in names])}")
+    if wrong := [repr(name) for name in names if not isinstance(name, str)]:
+        raise DataError(
+            f"{file}: names must be texts, got {some(wrong)}; put them into quotes, such as 'no', which is a "
+            "truth value to YAML"
+        )
     found = [nfc(str(name).strip()) for name in names]
     if len(set(found)) < len(found) or not all(found):
         raise DataError(f"{file}: wanted different class names, got {some(found, 5)}")

@@ -16,7 +16,7 @@ from processes import descendants
 from serve_networks import command, png
 
 from involution.cli import main
-from involution.serve import supervisor
+from involution.serve import supervisor, worker
 from involution.serve.settings import Settings
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -53,13 +53,25 @@ def test_a_worker_that_begins_with_another_file_is_told(tmp_path, monkeypatch):
         # as a training does
         if file.read_bytes() != content:
             file.write_bytes(content)
-        worker = supervisor._Worker()
-        worker.process = SimpleNamespace(pid=7)
-        worker.told, tell = multiprocessing.Pipe(duplex=False)
+        place = supervisor._Worker()
+        place.process = SimpleNamespace(pid=7)
+        place.told, tell = multiprocessing.Pipe(duplex=False)
         tell.send((supervisor.READY, ""))
-        serving._hear(worker)
-        assert worker.ready
+        serving._hear(place)
+        assert place.ready
     assert told == [("other networks", ["digits"])]
+
+
+@pytest.mark.parametrize(("good", "code"), [(True, 0), (False, worker.HUNG)])
+def test_a_worker_is_gone_as_soon_as_it_has_served(monkeypatch, good, code):
+    monkeypatch.setattr("involution.serve.logs.set_up", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    monkeypatch.setattr(worker, "_load", lambda settings: None)
+    monkeypatch.setattr(worker, "serve", lambda *given: good)
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    worker.work(Settings(()), None, None)
+    assert codes == [code]
 
 
 @posix

@@ -43,9 +43,9 @@ def work(settings: Settings, listener: socket.socket, tell: Connection) -> None:
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         tell.send((FAILED, " ".join(str(error).split())))
         return
-    if not serve(settings, service, listener, lambda: tell.send((READY, ""))):
-        # Python would wait for what still computes
-        os._exit(HUNG)
+    good = serve(settings, service, listener, lambda: tell.send((READY, "")))
+    # Python would wait for what still computes, and take a second or more to take PyTorch apart
+    os._exit(0 if good else HUNG)
 
 
 def _load(settings: Settings) -> Service:

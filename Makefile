@@ -16,8 +16,10 @@ TORCH = $(shell grep ^torch== constraints.txt)
 ADVISORIES = https://pypi.org/pypi/$(subst ==,/,$(TORCH))/json
 ABI_VENV = build/abi-venv
 ABI_TORCH = 2.13.0
+RUNTIME = onnx
+BASE = $(shell sed -n 's/^FROM \([^ ]*\)$$/\1/p' examples/docker/Dockerfile)
 
-.PHONY: help setup kernels packages demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-growth bench-scale mca wheel test-web test-wheel test-abi test-aarch64 sanitize release audit clean
+.PHONY: help setup kernels packages demo test test-slow test-faults docs lint format bench bench-cpu bench-deployment bench-detection bench-gpu bench-growth bench-scale mca wheel test-web test-wheel test-abi test-aarch64 sanitize release audit image clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -168,6 +170,15 @@ audit: $(RELEASE_STAMP) ## known vulnerabilities of what constraints.txt and the
 	$(RELEASE)/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
 		--requirement constraints.txt --requirement release/constraints.txt \
 		$$(sed -n 's/^\([A-Z][^ ]*\).*/--ignore-vuln \1/p' release/ignored-advisories.txt)
+
+# a builder that can't fetch the image to start from is none
+image: ## the image of examples/docker, where docker, podman or buildah is; RUNTIME=openvino for the other runtime
+	@for builder in docker podman buildah; do \
+		$$builder pull $(BASE) > /dev/null 2>&1 || continue; \
+		$$builder build --file examples/docker/Dockerfile --build-arg RUNTIME=$(RUNTIME) --tag involution . && exec $$builder images involution; \
+		exit 1; \
+	done; \
+	echo "no image is built: neither docker, podman nor buildah can fetch $(BASE) here; make test-slow runs its steps as a script"
 
 clean: ## remove build products (not the environment, not runs/)
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -77,7 +77,7 @@ test-web: $(STAMP) ## the web page in a real, headless Chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m web tests/web
 
 sanitize: ## the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer
-	csrc/sanitize.sh
+	PYTHON=$(PYTHON) csrc/sanitize.sh
 
 lint: $(STAMP) ## ruff, clang-format and mypy
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -60,23 +61,12 @@ def readme() -> str:
 @cache
 def instruction_sets() -> dict[str, list[str]]:
     """Return the compiler's flags for each instruction set that is compiled, the best first."""
-    lines = re.findall(r"^INVOLUTION_SET\((\w+), (\w+), (.*)\)$", Path("csrc/sets/list.h").read_text(), re.MULTILINE)
-    found = {
-        name: [f"-m{feature}" for feature in re.findall(r"F\((\w+)\)", features)]
-        for name, architecture, features in lines
-        if architecture in ("any", ARCHITECTURE)
-    }
-    if os.environ.get("INVOLUTION_BUILD_SETS") == "native":
-        compiler = os.environ.get("CXX", "c++").split()
-        words = [*compiler, "-march=native", "-dM", "-E", "-x", "c", os.devnull]
-        # all sets for a compiler that can't tell
-        if macros := subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout:
-            runs = [
-                name
-                for name, flags in found.items()
-                if all(f"#define __{flag[2:].upper()}__ " in macros for flag in flags)
-            ]
-            found = {name: found[name] for name in dict.fromkeys([runs[0], runs[-1]])}
+    reader = runpy.run_path("csrc/sets/listed.py")
+    found: dict[str, list[str]] = reader["listed"](ARCHITECTURE)
+    native = os.environ.get("INVOLUTION_BUILD_SETS") == "native"
+    # all sets for a compiler that can't tell
+    if native and (here := reader["run_here"](found, os.environ.get("CXX", "c++").split())):
+        found = {name: found[name] for name in dict.fromkeys([here[0], here[-1]])}
     return found
 
 

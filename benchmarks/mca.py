@@ -9,6 +9,7 @@ import argparse
 import csv
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -65,10 +66,7 @@ def loops() -> Iterator[Loop]:
 
 def compiled(compiler: str, folder: Path, every: list[Loop]) -> str:
     """Return the assembly of the functions, compiled as setup.py compiles them."""
-    listed = re.search(r"^INVOLUTION_SET\(avx512, \w+, (.*)\)$", (ROOT / "csrc/sets/list.h").read_text(), re.MULTILINE)
-    if listed is None:
-        raise SystemExit("make mca: csrc/sets/list.h has no line for avx512")
-    features = [f"-m{feature}" for feature in re.findall(r"F\((\w+)\)", listed[1])]
+    features = runpy.run_path(str(ROOT / "csrc/sets/listed.py"))["listed"]("x86_64")["avx512"]
     source = folder / "tiles.cpp"
     pointers = "".join(f"  (void*)&{loop.function},\n" for loop in every)
     source.write_text(

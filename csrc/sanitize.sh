@@ -19,11 +19,17 @@ start() { # object, arguments of the compiler
 }
 start driver driver.cpp
 start dispatch dispatch.cpp
-while read -r name architecture features; do
-    [ "$architecture" = any ] || [ "$architecture" = "$(uname -m)" ] || continue
-    # shellcheck disable=SC2001,SC2046
-    start "$name" sets/set.cpp -DINVOLUTION_NAME="$name" $(sed 's/F(\(\w*\))/-m\1/g' <<< "$features")
-done < <(sed -n 's/^INVOLUTION_SET(\(\w*\), \(\w*\), \(.*\))$/\1 \2 \3/p' sets/list.h)
+# those that this processor doesn't run would be compiled for minutes in vain
+# shellcheck disable=SC2086
+listed=$("${PYTHON:-python3}" sets/listed.py "$(uname -m)" ${CXX:-g++})
+while read -r what name flags; do
+    if [ "$what" = left-out ]; then
+        echo "$name is left out: this processor does not run it"
+        continue
+    fi
+    # shellcheck disable=SC2086
+    start "$name" sets/set.cpp -DINVOLUTION_NAME="$name" $flags
+done <<< "$listed"
 for job in "${jobs[@]}"; do wait "$job"; done
 "${compile[@]}" "${objects[@]}" -pthread -o "$out/driver"
 "$out/driver" "$problems"

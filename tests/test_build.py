@@ -23,8 +23,13 @@ if "-dM" in words:
     print("#define __AVX2__ 1", "#define __FMA__ 1", "#define __F16C__ 1", sep="; ")
 elif "-E" in words:
     print(Path(source).read_text())
+elif "-c" not in words:
+    if "-o" in words:
+        linked = Path(words[words.index("-o") + 1])
+        linked.write_text("#!/bin/sh")
+        linked.chmod(0o755)
 else:
-    (name,) = (word for word in words if word.startswith("-DINVOLUTION_NAME="))
+    name = next((word for word in words if word.startswith("-DINVOLUTION_NAME=")), "")
     with open("compiled", "a") as log:
         print(Path(source).stem, name.partition("=")[2], file=log)
     Path(words[words.index("-o") + 1]).touch()
@@ -95,3 +100,12 @@ def test_a_compiler_that_can_not_tell_its_processor_compiles_all_sets(tree):
     found, done = compiled(tree, "kernels", "native")
     assert done.returncode == 0, done.stderr
     assert sets() <= set(found)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="other processors have one instruction set")
+def test_the_sanitizers_leave_out_what_this_processor_does_not_run(tree):
+    variables = {**os.environ, "CXX": f"{sys.executable} {tree}/compiler.py", "PYTHON": sys.executable}
+    done = subprocess.run(["csrc/sanitize.sh"], cwd=tree, env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout == "avx512 is left out: this processor does not run it\n"
+    found = set((tree / "csrc/compiled").read_text().splitlines())
+    assert found == {"driver ", "dispatch ", "set avx2", "set baseline"}

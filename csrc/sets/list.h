@@ -1,4 +1,4 @@
-// The instruction sets, best first. They are listed only here: setup.py and the scripts read these lines too.
+// The instruction sets, best first. They are listed only here: listed.py reads these lines for setup.py and scripts.
 //
 //   INVOLUTION_SET(name, architecture, F(feature) ...)
 //

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 
+import engine_runs
 import pytest
 import torch
 from generated import image_folder
@@ -15,11 +16,7 @@ from pictures import picture
 from involution.cli import main
 from involution.engine.tasks.classify.module import ClassificationTask
 
-FAST = [
-    *("--model.name", "test_resnet"),
-    *("--data.image_size", "8"),
-    *("--data.batch_size", "256"),
-]
+FAST = [f"--{key}={value}" for key, value in engine_runs.FAST.items() if key.startswith(("model", "data", "augment"))]
 
 
 def train(tmp_path, *words):
@@ -64,7 +61,7 @@ def test_the_command_that_measures_works_without_test_images(tmp_path, capsys):
             (tmp_path / "data" / split / name).mkdir(parents=True)
             for number in range(2):
                 picture(4 * index + number).save(tmp_path / "data" / split / name / f"{number}.png")
-    settings = [*FAST[:4], "--data.batch_size", "2", "--data.workers", "0", "--trainer.epochs", "1"]
+    settings = [*FAST[:2], "--data.batch_size", "2", "--data.workers", "0", "--trainer.epochs", "1"]
     words = ["--data.spec", str(tmp_path / "data"), "--output", str(tmp_path), *settings]
     (tmp_path / "data" / "notes.md").write_text("")
     assert main(["classify", "train", *words]) == 0
@@ -145,7 +142,7 @@ def test_mistakes_get_one_line_and_code_2(tmp_path, capsys, monkeypatch, words, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text("trainer: [3\n")
     recipe = [] if "--recipe" in words or "--resume" in words else ["--recipe", "digits", "--trainer.epochs=1"]
-    fast = [] if not recipe or "--model.name" in words else FAST
+    fast = [] if not recipe or "--model.name" in words else FAST[:3]
     assert main(["classify", "train", *recipe, *fast, *words]) == 2
     err = capsys.readouterr().err
     assert message in err

@@ -25,7 +25,7 @@ from involution.engine.tasks.classify.module import ClassificationTask
 from involution.models import CheckpointError
 
 # two epochs of four steps, the second of which is better
-MORE = {"optimizer.lr": 0.003, "trainer.epochs": 2}
+MORE = {"optimizer.lr": 0.002, "trainer.epochs": 2}
 
 
 class Killed(BaseException):

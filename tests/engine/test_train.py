@@ -4,6 +4,7 @@ import shutil
 import PIL.Image
 import pytest
 import torch
+from engine_runs import FAST
 from generated import image_folder
 
 from involution.data.images import ImageError
@@ -12,6 +13,7 @@ from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
 from involution.engine.checkpoint import CheckpointError
 from involution.engine.config import ConfigError
 from involution.engine.files import RECORD
+from involution.engine.tasks.classify.config import ClassifyConfig
 
 # whatever could break an exact resumption: averaging, dropout, mixing, accumulation, momentum
 EVERYTHING = {
@@ -43,6 +45,14 @@ def test_the_same_seed_gives_the_same_bits(make_config):
     assert not torch.equal(weights(runs[0].last)[name], weights(other.last)[name])
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    torch.set_num_threads(1)
+    settings = {**FAST, **{key.replace("__", "."): value for key, value in EVERYTHING.items()}}
+    settings |= {"trainer.epochs": 3, "output": str(tmp_path_factory.mktemp("uninterrupted")), "name": "whole"}
+    return train(ClassifyConfig.load("digits", settings), progress=False)
+
+
 @pytest.mark.parametrize(
     ("method", "call", "position"),
     # 8 loader batches an epoch; one validation batch of 256 images and one of the rest
@@ -53,8 +63,7 @@ def test_the_same_seed_gives_the_same_bits(make_config):
     ],
     ids=["within an epoch", "at its last step", "in validation"],
 )
-def test_interrupted_and_resumed_is_as_uninterrupted(make_config, press_ctrl_c, method, call, position):
-    whole = train(make_config("whole", trainer__epochs=3, **EVERYTHING), progress=False)
+def test_interrupted_and_resumed_is_as_uninterrupted(uninterrupted, make_config, press_ctrl_c, method, call, position):
     config = make_config("parts", trainer__epochs=3, **EVERYTHING)
     press_ctrl_c(method, call)
     with pytest.raises(TrainingInterrupted, match="interrupted") as stop:
@@ -62,13 +71,13 @@ def test_interrupted_and_resumed_is_as_uninterrupted(make_config, press_ctrl_c, 
     assert stop.value.checkpoint == config.run_dir / "last.ckpt"
     assert torch.load(stop.value.checkpoint, weights_only=True)["involution"]["position"] == position
     resumed = train(config, progress=False, resume=stop.value.checkpoint)
-    assert_same(whole.last, resumed.last)
-    assert_same(whole.best, resumed.best)
+    assert_same(uninterrupted.last, resumed.last)
+    assert_same(uninterrupted.best, resumed.best)
     # the figures of the training images are those since the resumption
     left_out = ("second", "train") if position == [1, 4] else ("second",)
     timeless = [
         [{k: v for k, v in row.items() if not any(part in k for part in left_out)} for row in run.history]
-        for run in (whole, resumed)
+        for run in (uninterrupted, resumed)
     ]
     assert timeless[0] == timeless[1]
 

@@ -150,7 +150,7 @@ def test_a_folded_involution_is_within_a_level_of_simulated_quantisation(groups,
 def test_other_instruction_sets(name):
     environment = {**os.environ, "INVOLUTION_CPU": name}
     environment.pop("PYTEST_XDIST_WORKER", None)
-    # a quarter of the table; OpenVINO's tests run all of it on the same kernels
+    # a quarter of the table; OpenVINO's tests run half of it on the same kernels
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "float64-0 or folded"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

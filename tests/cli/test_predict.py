@@ -170,10 +170,15 @@ def test_results_of_other_images_stay(checkpoints, photos, tmp_path, capsys):
     words = ["segment", "predict", "--checkpoint", str(checkpoints["segment"])]
     words += ["--output", str(out), "--pictures", str(pictures)]
     first = [*words, str(photos / "x" / "img.png")]
-    assert main(first) == 0
+    for _ in range(2):
+        assert main(first) == 0
+        assert "earlier" not in capsys.readouterr().err
     before = (out / "img.png").read_bytes(), (pictures / "img.png").read_bytes()
     for _ in range(2):
         assert main([*words, str(photos / "y" / "img.png")]) == 0
+        said = capsys.readouterr().err
+        for folder in (out, pictures):
+            assert f"{folder} also holds files of earlier commands: 1 (img.png)\n" in said
     assert ((out / "img.png").read_bytes(), (pictures / "img.png").read_bytes()) == before
     for folder in (out, pictures):
         index = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]

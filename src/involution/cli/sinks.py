@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from involution.data.findings import some
 from involution.engine.files import Origin, atomic_path, made_of
 from involution.engine.outputs import Attempts, write_index
 from involution.engine.predictor import Add, SkippedImage
@@ -83,6 +84,7 @@ class FolderSink:
         self._stack = ExitStack()
         self._plan, self._attempts = plan, attempts
         self._errors: list[tuple[Origin, str]] = []
+        self._written: set[Origin] = set()
         self._add = self._stack.enter_context(opened)
 
     def add(self, place: int, result: Any) -> None:
@@ -96,6 +98,8 @@ class FolderSink:
             self._add(result, self._plan.names[place])
         if self._attempts.failed > before:
             self._errors.append((origin, f"not written: {self._attempts.reason}"))
+        else:
+            self._written.add(origin)
 
     def __enter__(self) -> FolderSink:
         return self
@@ -106,7 +110,10 @@ class FolderSink:
         self._stack.__exit__(kind, error, trace)
         # also of what was written before an interruption
         with self._attempts.one():
-            write_index(self._plan.folder, self._errors)
+            made = write_index(self._plan.folder, self._errors)
+            earlier = sorted(name for name, origin in made.items() if origin not in self._written)
+            if earlier:
+                self._attempts.tell(f"{self._plan.folder} also holds files of earlier commands: {some(earlier)}")
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def check_index(folder: str | os.PathLike[str]) -> None:
     check_free(path_of(folder) / INDEX)
 
 
-def write_index(folder: str | os.PathLike[str], errors: Sequence[tuple[Origin, str]] = ()) -> None:
+def write_index(folder: str | os.PathLike[str], errors: Sequence[tuple[Origin, str]] = ()) -> dict[str, Origin]:
     """Write which files in a folder belong to which image, those of earlier commands included.
 
     JSON lines: ``{"input", "outputs" or "error", "command", "checkpoint", "also"}``, the last two where there is a
@@ -116,11 +116,18 @@ def write_index(folder: str | os.PathLike[str], errors: Sequence[tuple[Origin, s
     Args:
         folder: the folder.
         errors: what has no files, and why.
+
+    Returns:
+        The names of the files, with what they are the results of.
     """
+    made = {
+        name: origin
+        for name, origin in made_in(folder).items()
+        if origin is not None and origin.inputs and is_ours(path_of(folder) / name)
+    }
     lines: dict[Origin, dict[str, Any]] = {}
-    for name, origin in made_in(folder).items():
-        if origin is not None and origin.inputs and is_ours(path_of(folder) / name):
-            lines.setdefault(origin, {"input": origin.inputs[0], "outputs": []})["outputs"].append(name)
+    for name, origin in made.items():
+        lines.setdefault(origin, {"input": origin.inputs[0], "outputs": []})["outputs"].append(name)
     for origin, reason in errors:
         lines.setdefault(origin, {"input": origin.inputs[0]})["error"] = reason
     for origin, line in lines.items():
@@ -135,6 +142,7 @@ def write_index(folder: str | os.PathLike[str], errors: Sequence[tuple[Origin, s
     ):
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in ordered)
     write_record(folder)
+    return made
 
 
 class Attempts:

@@ -70,6 +70,17 @@ def test_samples_with_several_images_or_labels_can_be_skipped(tmp_path):
         open_data("classify", f"webdataset:{tmp_path}", Options(on_problem="skip"))
 
 
+def test_names_with_several_dots_are_told(tmp_path):
+    shards(tmp_path, names=("val-0",))
+    with tarfile.open(tmp_path / "train-1.tar", "w") as archive:
+        for name, content in {"a.v1.jpg": JPEG, "a.v1.cls": b"0"}.items():
+            add(archive, name, content)
+    with pytest.raises(
+        DataError, match=r"no samples; wanted .*; found \.v1\.jpg, \.v1\.cls, for a suffix begins at the"
+    ):
+        open_data("classify", f"webdataset:{tmp_path}")
+
+
 def test_webdataset_faults(tmp_path):
     with pytest.raises(DataError, match="commands are not run"):
         open_data("classify", "webdataset:pipe:touch /tmp/x")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from involution.data.errors import DataError
-from involution.data.findings import Findings
+from involution.data.findings import Findings, listed
 from involution.data.paths import need_folder
 from involution.data.records import SPLITS
 from involution.data.splits import name_splits, no_split, words_of
@@ -70,7 +70,7 @@ def find_files(root: Path, findings: Findings, wanted: str | None) -> dict[str, 
     if wanted == "train" and missing:
         names = ", ".join(file.file.name for file in found.values()) or ", ".join(file.name for file in files) or "none"
         packed = [file.name for folder in ("", "annotations/") for file in root.glob(f"{folder}*.json.*z*")]
-        unpack = f"; unpack {packed[0]}" if packed else ""
+        unpack = f"; unpack {listed(sorted(packed))}" if packed else ""
         raise DataError(
             f"{root}: wanted annotations/instances_{missing[0]}*.json, found {names}; images without splits want one "
             f"file, such as annotations/instances_default.json{unpack}"

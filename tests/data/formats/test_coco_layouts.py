@@ -214,3 +214,7 @@ def test_several_files_of_unknown_splits_are_named(tmp_path):
         (tmp_path / name).write_text(json.dumps(small(4)))
     with pytest.raises(DataError, match=r"found more\.json, result\.json; images without splits want one file"):
         open_root(tmp_path)
+    for name in ("result", "more"):
+        (tmp_path / f"{name}.json").rename(tmp_path / f"{name}.json.gz")
+    with pytest.raises(DataError, match=r"found none; .*; unpack more\.json\.gz, result\.json\.gz"):
+        open_root(tmp_path)

@@ -144,6 +144,10 @@ WRONG = [
     ({"content": png(size=(200, 51))}, 413, "pixels", "200 x 51 pixels are more than the 10,000 that are taken"),
     ({"json": {}}, 400, "json", 'wanted {"image": "…"} with the image file in base64'),
     ({"json": {"image": "", "path": "/etc/passwd"}}, 400, "json", 'wanted {"image"'),
+    (
+        {"content": b'{"image": "AA==", "image": "AA=="}', "headers": {"content-type": "application/json"}},
+        *(400, "json", "a name is there twice"),
+    ),
     ({"json": {"image": 5}}, 400, "json", 'wanted {"image"'),
     ({"json": {"image": "a b"}}, 400, "json", "image is not base64"),
     ({"json": {"image": "é"}}, 400, "json", "image is not base64"),

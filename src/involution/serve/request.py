@@ -178,7 +178,7 @@ class Incoming:
 
 def _from_json(body: bytes) -> bytes:
     try:
-        found = json.loads(body)
+        found = json.loads(body, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise Refused(400, "json", "the body is not JSON") from error
     if not isinstance(found, dict) or set(found) != {"image"} or not isinstance(found["image"], str):
@@ -187,6 +187,13 @@ def _from_json(body: bytes) -> bytes:
         return base64.b64decode(found["image"], validate=True)
     except (binascii.Error, ValueError) as error:
         raise Refused(400, "json", "image is not base64") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Refused(400, "json", "a name is there twice")
+    return found
 
 
 def _too_large(most: int) -> Refused:

@@ -20,6 +20,9 @@ def test_plain_values():
         "d": "2020-01-01",
     }
     assert parse_yaml(b"\xef\xbb\xbfa: \xc3\xa9") == {"a": "é"}
+    assert parse_yaml("a: é".encode("utf-16")) == {"a": "é"}
+    assert parse_yaml("[0, -0, 10, 0x10, '010']") == [0, 0, 10, 16, "010"]
+    assert parse_yaml("[010, 10:00]", as_written=True) == ["010", "10:00"]
     assert parse_yaml("") is None
 
 
@@ -43,7 +46,13 @@ def test_repetition_by_name_works():
         ("? " * 100_000, r"nested deeper than 32 levels"),
         ("a" * (MAX_BYTES + 1), r"more than 256 kB"),
         ("a: \0b", r"control characters are not allowed"),
-        (b"\xff\xfe", r"'utf-8' codec can't decode byte 0xff"),
+        (b"\xff", r"'utf-8' codec can't decode byte 0xff"),
+        (
+            "a:\n  epochs: 010",
+            r"line 2, column 11: 010 would be 8 to YAML, which counts it in eights or sixties; write",
+        ),
+        ("every: 10:00", r"10:00 would be 600 to YAML"),
+        ("{01: cat}", r"01 would be 1 to YAML"),
         ("a:\n  lr: .nan", r"line 2, column 7: \.nan is not a finite number"),
         ("lr: -.inf", r"-\.inf is not a finite number"),
         ("lr: 1e999", r"1e999 is not a finite number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import os
 import re
@@ -15,6 +16,9 @@ MAX_BYTES = 2**18
 MAX_DEPTH = 32
 # values with every repetition by an alias counted
 MAX_VALUES = 20_000
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# whole numbers that are read otherwise than they look: in eights, and in sixties
+_ODD = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
 # as YAML 1.2 has it: 1e-4 is a number
 _FLOAT = re.compile(
@@ -53,7 +57,7 @@ def parse_yaml(text: str | bytes, *, as_written: bool = False) -> Any:
     It takes time in proportion to its length: what aliases would repeat is counted before it is made.
 
     Args:
-        text: The YAML; bytes are UTF-8.
+        text: The YAML; bytes are UTF-8, or UTF-16 with its mark.
         as_written: Leave every value the text that it is: 010 is no number then.
 
     Raises:
@@ -70,7 +74,8 @@ def parse_yaml(text: str | bytes, *, as_written: bool = False) -> Any:
     if len(text) > MAX_BYTES:
         raise YamlError(f"more than {MAX_BYTES // 1024} kB, which no settings need")
     try:
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        if isinstance(text, bytes):
+            text = text.decode("utf-16" if text.startswith(_UTF_16) else "utf-8-sig")
         _check_size(text)
         return yaml.load(text, Loader=_loader(as_written))
     except yaml.MarkedYAMLError as error:
@@ -148,6 +153,12 @@ def _loader(as_written: bool = False) -> Any:
             if isinstance(value, float) and not math.isfinite(value):
                 wanted = {"bool": "neither true nor false", "int": "not a whole number"}
                 problem = f"{node.value[:40]} is {wanted.get(node.tag.rpartition(':')[2], 'not a finite number')}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+            if node.tag.endswith(":int") and _ODD.fullmatch(node.value):
+                problem = (
+                    f"{node.value[:40]} would be {value} to YAML, which counts it in eights or sixties; write the plain "
+                    "number, or a text in quotes"
+                )
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
             return value
 

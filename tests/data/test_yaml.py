@@ -49,7 +49,7 @@ def test_repetition_by_name_works():
         (b"\xff", r"'utf-8' codec can't decode byte 0xff"),
         (
             "a:\n  epochs: 010",
-            r"line 2, column 11: 010 would be 8 to YAML, which counts it in eights or sixties; write",
+            r"line 2, column 11: 010 would be 8 to YAML, which counts it in eights or sixties",
         ),
         ("every: 10:00", r"10:00 would be 600 to YAML"),
         ("{01: cat}", r"01 would be 1 to YAML"),

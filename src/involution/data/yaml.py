@@ -156,7 +156,7 @@ def _loader(as_written: bool = False) -> Any:
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
             if node.tag.endswith(":int") and _ODD.fullmatch(node.value):
                 problem = (
-                    f"{node.value[:40]} would be {value} to YAML, which counts it in eights or sixties; write the plain "
+                    f"{node.value[:40]} would be {value} to YAML, which counts it in eights or sixties; write a plain "
                     "number, or a text in quotes"
                 )
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)

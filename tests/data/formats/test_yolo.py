@@ -220,6 +220,15 @@ def test_images_without_labels_and_labels_without_images(root):
         open_root(root)
 
 
+def test_labels_that_are_a_link_to_nothing_are_no_background(root):
+    file = root / "labels" / "train" / "1.txt"
+    file.unlink()
+    file.symlink_to(root / "gone.txt")
+    with pytest.raises(DataError, match=r"train 1\.png: its labels, 1\.txt: no such file"):
+        open_root(root)
+    assert open_root(root, on_problem="skip").findings.used["train"] == 2
+
+
 def test_two_images_of_one_name_share_no_labels(root):
     PIL.Image.new("RGB", (40, 20)).save(root / "images" / "train" / "1.jpg")
     with pytest.raises(DataError, match=r"train 1\.png: shares its labels with 1\.jpg"):

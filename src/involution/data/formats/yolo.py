@@ -14,7 +14,7 @@ from involution.data.errors import DataError
 from involution.data.fields import unread
 from involution.data.findings import Findings, some
 from involution.data.pair_folders import PairFolders, find_pairs
-from involution.data.paths import ARCHIVES, as_stored, need_folder
+from involution.data.paths import ARCHIVES, as_stored, need_folder, why_unreadable
 from involution.data.records import SPLITS, DataSet
 from involution.data.registry import Format, Options, register
 from involution.data.run_lengths import mask_area
@@ -400,8 +400,14 @@ def _read(
             findings.problem(f"{split} {image.name}", why)
             findings.saw(image)
             continue
+        if os.path.lexists(labels) and (why := why_unreadable(labels, empty=True)):
+            findings.problem(f"{split} {image.name}", f"its labels, {labels.name}: {why}")
+            findings.saw(image, labels)
+            continue
         owners[labels] = image
         files.append((f"{split} {image.name}", image, None))
+    if not owners:
+        findings.settle(found.root, options.on_problem)
     unlabelled = [image.name for labels, image in owners.items() if not labels.is_file()]
     if len(unlabelled) == len(owners):
         raise DataError(f"{found.root}: none of the {len(owners)} images of {split} has its text file of labels")

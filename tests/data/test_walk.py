@@ -65,3 +65,16 @@ def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
     assert subfolders(tmp_path / "cats") == []
     (tmp_path / "self").symlink_to(".")
     assert subfolders(tmp_path) == ["cats", "dogs"]
+
+
+def test_a_folder_that_may_not_be_entered_is_named_itself(tmp_path, monkeypatch):
+    (tmp_path / "cats").mkdir()
+    look = os.stat
+
+    def refused(path, *args, **options):
+        if os.path.dirname(path) == str(tmp_path / "cats"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert subfolders(tmp_path) == ["cats"]

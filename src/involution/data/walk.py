@@ -98,7 +98,8 @@ def subfolders(root: Path) -> list[str]:
 
 def _holds_runs(folder: Path) -> bool:
     """Whether a folder is that of a training, or holds nothing but folders in which commands of this package worked."""
-    if (folder / RECORD).is_file():
+    # of a folder that may not be entered this says no
+    if os.path.isfile(folder / RECORD):
         return (folder / "last.ckpt").is_file()
     found = False
     try:

@@ -51,7 +51,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         raise YamlError(f"{path}: {error}") from error
 
 
-def parse_yaml(text: str | bytes, *, as_written: bool = False) -> Any:
+def parse_yaml(text: str | bytes, *, as_written: bool = False, plain: bool = True) -> Any:
     """Turn YAML into dictionaries, lists, text, finite numbers, booleans and None.
 
     It takes time in proportion to its length: what aliases would repeat is counted before it is made.
@@ -59,6 +59,7 @@ def parse_yaml(text: str | bytes, *, as_written: bool = False) -> Any:
     Args:
         text: The YAML; bytes are UTF-8, or UTF-16 with its mark.
         as_written: Leave every value the text that it is: 010 is no number then.
+        plain: Refuse whole numbers that are others than they look, such as 010, which is 8.
 
     Raises:
         YamlError: For a text of more than `MAX_BYTES`, nested deeper than `MAX_DEPTH`, or of more than `MAX_VALUES`
@@ -77,7 +78,7 @@ def parse_yaml(text: str | bytes, *, as_written: bool = False) -> Any:
         if isinstance(text, bytes):
             text = text.decode("utf-16" if text.startswith(_UTF_16) else "utf-8-sig")
         _check_size(text)
-        return yaml.load(text, Loader=_loader(as_written))
+        return yaml.load(text, Loader=_loader(as_written, plain))
     except yaml.MarkedYAMLError as error:
         began = f" ({error.context} from {_place(error.context_mark)})" if error.context_mark else ""
         where = f"{_place(error.problem_mark)}: " if error.problem_mark else ""
@@ -126,7 +127,7 @@ def _events(text: str) -> Iterator[tuple[Any, int]]:
 
 
 @cache
-def _loader(as_written: bool = False) -> Any:
+def _loader(as_written: bool = False, plain: bool = True) -> Any:
     import yaml
 
     # libyaml's where there is one: it is several times faster
@@ -154,7 +155,7 @@ def _loader(as_written: bool = False) -> Any:
                 wanted = {"bool": "neither true nor false", "int": "not a whole number"}
                 problem = f"{node.value[:40]} is {wanted.get(node.tag.rpartition(':')[2], 'not a finite number')}"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-            if node.tag.endswith(":int") and _ODD.fullmatch(node.value):
+            if plain and node.tag.endswith(":int") and _ODD.fullmatch(node.value):
                 problem = (
                     f"{node.value[:40]} would be {value} to YAML, which counts it in eights or sixties; write a plain "
                     "number, or a text in quotes"

@@ -115,7 +115,7 @@ def _settings(file: Path) -> dict[str, Any]:
             raise DataError(f"{file}: says something twice: {some([key for key, _ in pairs], len(pairs))}")
         return settings
     try:
-        content = parse_yaml(text)
+        content = parse_yaml(text, plain=False)
     except YamlError as error:
         raise DataError(f"{file}: {error}") from error
     if not isinstance(content, dict):

@@ -87,9 +87,9 @@ class ShardDataset(Dataset[tuple[Any, int]]):
                 findings.problem(f"{self.shards[number]}:{key}", reason)
         if not self.entries:
             kinds = ", ".join(kind for kind, _ in others.most_common(3))
-            found = f"; found {kinds}, for a suffix begins at the first dot of a name" if others else ""
-            found = f": {findings.problems[0]}" if findings.problems else found
-            raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls{found}")
+            came = f"; found {kinds}, for a suffix begins at the first dot of a name" if others else ""
+            came = f": {findings.problems[0]}" if findings.problems else came
+            raise DataError(f"{self.shards[0]}: no samples; wanted members such as 0001.jpg with 0001.cls{came}")
         self._check(findings)
         tell_tails(tails, findings)
         tell_unread(others, "members", f"{self.shards[0].name} and similar", findings)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from export_networks import save_network
 from PIL import Image
 
 from involution.cli import main
@@ -18,6 +19,7 @@ from involution.engine.tasks.classify.config import ClassifyConfig
 from involution.export import LibraryError, export_checkpoint, onnx_library, openvino_library
 from involution.export.calibration import find_pictures
 from involution.export.metadata import IMAGES
+from involution.export.onnx_int8 import quantise
 from involution.export.registry import get_format
 
 onnx = pytest.importorskip("onnx")
@@ -92,6 +94,61 @@ def test_a_folder_of_images_calibrates(format, name, operators, checkpoints, pho
     # no labels are known
     assert "accuracy" not in str(written)
     assert ("7 of 7 involutions in 8 bits" in str(written)) == (format == "openvino" or operators == "library")
+
+
+def behind_the_layers(model):
+    """Operators between the last layers and the results, and those that say from which level a box's features come."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    rest = [one.name for one in model.graph.output]
+    rest += [node.input[0] for node in model.graph.node if node.op_type == "Floor"]
+    found = {}
+    while rest:
+        node = makers.get(rest.pop())
+        if node is None or node.output[0] in found or node.op_type in ("Shape", "Conv", "Gemm", "QuantisedInvolution"):
+            continue
+        found[node.output[0]] = node.op_type
+        rest += node.input
+    return set(found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["retinanet", "faster_rcnn", "mask_rcnn", "semantic_fpn"])
+def test_scores_and_boxes_are_computed_in_float32(name, photos, tmp_path):
+    checkpoint = save_network(tmp_path / "a.ckpt", name)
+    options = {"int8": True, "calibration": str(photos), "images": [str(photos)]}
+    model = onnx.load(export_checkpoint(checkpoint, "onnx", tmp_path / "a.onnx", **options).file)
+    assert "QuantizeLinear" in {node.op_type for node in model.graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} & behind_the_layers(model) == set()
+
+
+GRAPH = """<ir_version: 10, opset_import: ["" : 20]>
+detector (float[1, 3, 8, 8] images) => (float[1, 4, 8, 8] boxes)
+<float[4, 3, 1, 1] a, float[4, 4, 1, 1] b, float[4, 4, 1, 1] c, float[8] places, float[1, 4, 8, 8] first,
+ float[1, 4, 8, 8] second, float[1, 4, 8, 8] both, float[1, 4, 8, 8] last, float[8] moved>
+{
+  [one] first = Conv (images, a)
+  [two] second = Conv (first, b)
+  [sum] both = Add (first, second)
+  [three] last = Conv (both, c)
+  [four] moved = Add (places, places)
+  [five] boxes = Add (last, moved)
+}"""
+
+
+def test_layers_and_feature_maps_alone_have_8_bits():
+    model, random = onnx.parser.parse_model(GRAPH), np.random.default_rng(0)
+    for name, shape in {"a": (4, 3, 1, 1), "b": (4, 4, 1, 1), "c": (4, 4, 1, 1), "places": (8,)}.items():
+        values = onnx.numpy_helper.from_array(random.random(shape, np.float32), name)
+        model.graph.initializer.append(values)
+    for known in [*model.graph.value_info]:
+        if known.name in ("a", "b", "c", "places"):
+            model.graph.value_info.remove(known)
+    found = quantise(model, [(torch.rand(1, 3, 8, 8),)])
+    makers = {name: node.op_type for node in found.graph.node for name in node.output}
+    read = {node.name: {makers.get(name) for name in node.input} for node in found.graph.node}
+    # the picture and what is computed of the last layer are read as they are, the feature maps between in 8 bits
+    assert [read[name] for name in ("two", "sum", "three")] == [{"DequantizeLinear"}] * 3
+    assert [read[name] for name in ("one", "four", "five")] == [{None}, {None}, {"Conv", "Add"}]
 
 
 def test_a_file_in_8_bits_runs_with_its_batch_open(checkpoints, photos, tmp_path):

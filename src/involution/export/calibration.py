@@ -190,13 +190,13 @@ def graph_inputs(task: TaskExport, metadata: Metadata, pictures: Pictures) -> Se
     return Inputs()
 
 
-def measured(network: nn.Module, card: ModelCard, found: Labelled) -> float:
-    """The task's measure on labelled images, 0 to 1; of very many, on some.
+def measured(networks: Sequence[nn.Module], card: ModelCard, found: Labelled) -> list[float]:
+    """The task's measure of each network on labelled images, 0 to 1; of very many, on some.
 
     Args:
-        network: a network, or an exported file that is called like one.
-        card: its card.
-        found: the images.
+        networks: networks, or exported files that are called like one.
+        card: their card.
+        found: the images; those that can't be read are told once.
     """
     from involution.data.findings import Findings
     from involution.engine.callbacks import LeftOut
@@ -209,11 +209,14 @@ def measured(network: nn.Module, card: ModelCard, found: Labelled) -> float:
     if len(images) > _MEASURED:
         images = torch.utils.data.Subset(images, _spread(len(images), _MEASURED))
     count = len(images)
-    with quiet():
-        left_out = LeftOut(Findings(), count, found.skips)
-        trainer = make_eval_trainer(config, False, left_out)
-        batches = EvalBatches(count, spec.eval_batch_size, 0, 1)
-        module: Any = spec.module(network, config, card, 1, found.part)
-        complaints = left_out.evaluation if found.skips else None
-        trainer.test(module, make_loader(images, batches, 0, False, spec.collate, complaints), verbose=False)
-    return float(module.val_figures()[module.monitor])
+    left_out = LeftOut(Findings(), count, found.skips)
+    complaints = left_out.evaluation if found.skips else None
+    figures = []
+    for network in networks:
+        with quiet():
+            trainer = make_eval_trainer(config, False, left_out)
+            batches = EvalBatches(count, spec.eval_batch_size, 0, 1)
+            module: Any = spec.module(network, config, card, 1, found.part)
+            trainer.test(module, make_loader(images, batches, 0, False, spec.collate, complaints), verbose=False)
+        figures.append(float(module.val_figures()[module.monitor]))
+    return figures

@@ -258,7 +258,7 @@ def _quantised(
     """What 8 bits were calibrated on and what they cost."""
     said = [f"calibrated on {calibrated.source}"]
     if labelled is not None:
-        before, after = (measured(one.model, predictor.card, labelled) for one in (predictor, found))
+        before, after = measured([predictor.model, found.model], predictor.card, labelled)
         measure = engine_task(predictor.task).measure
         said.append(f"{measure} {100 * after:.2f} %, in PyTorch {100 * before:.2f} % ({labelled.name})")
     return said

@@ -216,7 +216,7 @@ def read_wrk(text: str) -> dict[str, Any]:
     Raises:
         StudyError: for a text that wrk does not print, and where no request was answered.
     """
-    cuts = {cut: (value, unit) for cut, value, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)$", text, re.M)}
+    cuts = {cut: (value, unit) for cut, value, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m) *$", text, re.M)}
     total = re.search(r"^\s+(\d+) requests in", text, re.M)
     rate = re.search(r"^Requests/sec:\s+([\d.]+)", text, re.M)
     if total is None or rate is None or set(cuts) != {"50", "99"} or not int(total[1]):

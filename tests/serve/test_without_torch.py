@@ -51,12 +51,16 @@ def wanted(name, file, image, runtime="onnx"):
 
 def test_a_classifier_is_served_without_pytorch(checkpoints, tmp_path, without_torch):
     file = exported(checkpoints["classify"], tmp_path / "a.onnx", True)
-    with command(tmp_path, file, **without_torch) as running:
+    home = tmp_path / "home"
+    home.mkdir()
+    with command(tmp_path, file, **without_torch, HOME=str(home)) as running:
         answer = httpx.post(f"{running.address}/predict", content=png())
         assert answer.status_code == 200, answer.content
         assert answer.content == wanted("a", file, png())
         broken = httpx.post(f"{running.address}/predict", content=png()[:60])
         assert broken.status_code == 422
+    # ONNX Runtime would note there what it reports to its makers
+    assert not list(home.rglob("*"))
 
 
 def test_what_needs_pytorch_says_so_in_one_line(checkpoints, tmp_path, without_torch):
@@ -171,7 +175,8 @@ def test_the_steps_of_the_image(checkpoints, tmp_path, runtime):
     size = sum(path.lstat().st_size for path in folder.rglob("*"))
     print(f"{runtime}: {size / 1e6:.0f} MB")
     assert size < MOST
-    assert not list(folder.rglob("torch"))
+    # OpenVINO has a folder of that name in its own
+    assert not list(folder.rglob("site-packages/torch"))
     suffix, more = {"onnx": (".onnx", {"operators": "library"}), "openvino": (".xml", {})}[runtime]
     try:
         file = export_checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,9 @@ def _entry(path: Path, name: str) -> str | None:
 
 def _session(path: Path) -> Any:
     import onnx
+
+    # it would report to its makers, and leave files in the home folder
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from engine_runs import FAST
+from PIL import Image
 
 from involution.data.scenes import make_digit_scenes
 from involution.engine import ClassifyConfig, DetectConfig, SegmentConfig, evaluate, precision, train
@@ -14,7 +15,7 @@ from involution.predict import load_predictor
 
 SCENES = {"data.batch_size": 2, "data.workers": 0, "trainer.epochs": 1, "schedule.warmup_epochs": 0}
 # oneDNN's gradient of a 3×3 convolution of a single pixel in bfloat16, which test_resnet has, is at times anything
-CLASSIFY = {**FAST, "model.name": "rednet_nano", "trainer.epochs": 1}
+CLASSIFY = {**FAST, "model.name": "rednet_nano", "trainer.epochs": 1, "data.spec": "imagefolder:PHOTOS"}
 TASKS = {
     "classify": (ClassifyConfig, "digits", CLASSIFY),
     "detect": (DetectConfig, "digit-scenes", {**SCENES, "data.spec": "coco:SCENES"}),
@@ -27,14 +28,25 @@ def scenes(tmp_path_factory):
     return make_digit_scenes(tmp_path_factory.mktemp("precision") / "scenes", {"train": 4, "val": 1})
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two classes of grey images, 48 for training: fewer than the digits, that a training is over soon."""
+    folder = tmp_path_factory.mktemp("precision") / "photos"
+    for i in range(80):
+        file = folder / ["dark", "light"][i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), i + 100 * (i % 2)).save(file)
+    return folder
+
+
 @pytest.fixture
-def settings(scenes, tmp_path):
+def settings(scenes, photos, tmp_path):
     def make(task="classify", **changes):
         cls, recipe, fast = TASKS[task]
         own = {"output": str(tmp_path), "name": "run", "trainer.precision": "auto"}
         own |= {key.replace("__", "."): value for key, value in changes.items()}
         values = {**fast, **own}
-        values["data.spec"] = values.get("data.spec", "digits").replace("SCENES", str(scenes))
+        values["data.spec"] = values["data.spec"].replace("SCENES", str(scenes)).replace("PHOTOS", str(photos))
         return cls.load(recipe, values)
 
     return make

@@ -7,7 +7,6 @@ numbers.
 """
 
 import argparse
-import codecs
 import hashlib
 import io
 import json
@@ -24,7 +23,8 @@ from typing import Any
 
 import torch
 
-from involution.models.errors import CheckpointError
+from involution.models.errors import CheckpointError, in_one_line
+from involution.models.paddle import read_paddle
 from involution.models.shards import Shards, fill_from_parts
 from involution.plain import shown
 
@@ -192,7 +192,7 @@ def read_file(
             _check_legacy(file)
             return _read_torch(file, device), {}
         if head.startswith(b"\x80"):
-            return _read_paddle(file), {}
+            return read_paddle(file), {}
     except OSError as error:
         raise CheckpointError(f"can't read {file}: {error.strerror or error}") from error
     hint = ", a web page saved in its place" if head.lstrip().startswith(b"<") else ""
@@ -214,7 +214,7 @@ def read_metadata(file: Path) -> dict[str, str]:
         with safe_open(file, "pt") as content:
             return dict(content.metadata() or {})
     except SafetensorError as error:
-        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
+        raise CheckpointError(f"{file} is damaged: {in_one_line(error)}") from error
 
 
 def check_archive(file: Path) -> None:
@@ -230,7 +230,7 @@ def check_archive(file: Path) -> None:
     except Exception as error:
         if isinstance(error, OSError):
             raise
-        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
+        raise CheckpointError(f"{file} is damaged: {in_one_line(error)}") from error
     if not whole:
         raise CheckpointError(f"{file} is compressed or claims more than it holds, which no checkpoint does")
     if index > _LARGEST_INDEX:
@@ -256,7 +256,7 @@ def _check_legacy(file: Path) -> None:
         if len(head) == _LARGEST_INDEX:
             limit = f"{_LARGEST_INDEX / 1e6:.0f} MB"
             raise CheckpointError(f"{file}: its index has more than {limit}, which no checkpoint needs") from error
-        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
+        raise CheckpointError(f"{file} is damaged: {in_one_line(error)}") from error
 
 
 def checksum(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
@@ -327,11 +327,6 @@ def _complaint(tensor: torch.Tensor) -> str | None:
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         return "repeats its numbers, wanted each of them in the file"
     return None
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _images(content: Any, beside: Mapping[str, Any]) -> str:
@@ -416,7 +411,7 @@ def _read_safetensors(file: Path) -> tuple[Any, dict[str, str]]:
             tensors = {name: content.get_tensor(name) for name in names}
             metadata = dict(content.metadata() or {})
     except SafetensorError as error:
-        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
+        raise CheckpointError(f"{file} is damaged: {in_one_line(error)}") from error
     if metadata.pop(CHECKSUM, None) not in (None, checksum(tensors, metadata)):
         raise CheckpointError(f"{file} is damaged: its checksum is wrong; get the file again")
     return tensors, metadata
@@ -438,7 +433,7 @@ def _read_torch(file: Path, device: str | torch.device) -> Any:
     except Exception as error:
         if isinstance(error, OSError):
             raise
-        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
+        raise CheckpointError(f"{file} is damaged: {in_one_line(error)}") from error
 
 
 def _harmless() -> list[Any]:
@@ -456,64 +451,3 @@ def _harmless() -> list[Any]:
     # MMEngine's log of a training, read as a record without any code
     log = (argparse.Namespace, "mmengine.logging.history_buffer.HistoryBuffer")
     return [*named, np.ndarray, np.dtype, *dtypes, argparse.Namespace, log]
-
-
-class _Refused(pickle.UnpicklingError):
-    """A pickle names what no array needs."""
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds NumPy arrays, and nothing else that a pickle may name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        import numpy as np
-
-        module = module.replace("numpy._core.", "numpy.core.")
-        allowed = {
-            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy.core.numeric", "_frombuffer"): _array_from_buffer,
-            # an argument of _reconstruct only, so it need not be callable
-            ("numpy", "ndarray"): "ndarray",
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): _latin1,
-        }
-        if (module, name) not in allowed:
-            raise _Refused(f"{module}.{name}")
-        return allowed[module, name]
-
-
-def _empty_array(*_: Any) -> Any:
-    # the state that follows sets shape and type; these arguments could ask for any amount of memory
-    import numpy as np
-
-    return np.ndarray((0,), dtype="b")
-
-
-def _array_from_buffer(buffer: bytes, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
-    import numpy as np
-
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    # the bytes of an array in pickle protocols 0 to 2
-    if encoding != "latin1":
-        raise _Refused(f"bytes encoded as {encoding!r}")
-    return codecs.encode(text, "latin1")
-
-
-def _read_paddle(file: Path) -> Any:
-    try:
-        with file.open("rb") as stream:
-            content = _ArrayUnpickler(stream, encoding="latin1").load()
-    except _Refused as error:
-        raise CheckpointError(
-            f"{file} is refused, nothing of it was run: its pickle asks for {error}, "
-            "where only NumPy arrays by name are read"
-        ) from error
-    # a broken or hostile stream can raise nearly anything from the unpickler
-    except Exception as error:
-        raise CheckpointError(f"{file} is damaged: {_line(error)}") from error
-    if isinstance(content, Mapping):
-        return {key: value for key, value in content.items() if key != "StructuredToParameterName@@"}
-    return content

@@ -113,7 +113,9 @@ def behind_the_layers(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["retinanet", "faster_rcnn", "mask_rcnn", "semantic_fpn"])
-def test_scores_and_boxes_are_computed_in_float32(name, photos, tmp_path):
+def test_scores_and_boxes_are_computed_in_float32(name, photos, tmp_path, monkeypatch):
+    # the checkpoint's classes are not those of the data that its recipe names
+    monkeypatch.setattr("involution.export.write.find_labelled", lambda card, checkpoint: None)
     checkpoint = save_network(tmp_path / "a.ckpt", name)
     options = {"int8": True, "calibration": str(photos), "images": [str(photos)]}
     model = onnx.load(export_checkpoint(checkpoint, "onnx", tmp_path / "a.onnx", **options).file)

@@ -205,7 +205,8 @@ def test_ten_thousand_hostile_requests_and_no_growth(checkpoints, tmp_path):
         before, threads = held(running.process)
         statuses = hostile(port, (1500, 4000, 3000))
         after, threads_after = held(running.process)
-        levels = {json.loads(line)["level"] for line in running.lines}
+        # libraries write what they think of an image in words of their own
+        levels = {json.loads(line)["level"] for line in running.lines if line.startswith("{")}
     print(f"{before:.0f} MB after 2,000 requests, {after:.0f} MB in the end; by status: {statuses}")
     assert after < 1.02 * before
     assert threads_after <= threads + 8

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from involution.data.errors import DataError, in_words
 from involution.data.images import ImageError, read_image
+from involution.data.records import DataSet
 from involution.data.registry import Options, formats, open_data
 from involution.engine.card import ModelCard
 from involution.engine.checkpoint import read_recipe
+from involution.engine.classes import match_classes
 from involution.engine.predictor import Predictor, find_images, not_found
 from involution.engine.process import tell
 from involution.engine.settings import ConfigError
@@ -49,18 +51,17 @@ class Labelled:
 
     Attributes:
         config: settings of the training.
-        part: the images.
+        part: the images, with labels as the checkpoint has them.
         name: of the data set and its split.
+        card: the checkpoint's, with the category ids of the data.
+        within: the labels among which it is measured; None for all.
     """
 
     config: Any
     part: Any
     name: str
-
-    @property
-    def skips(self) -> bool:
-        """Whether images that can't be read are left out, as in the training."""
-        return self.config is not None and self.config.data.on_problem == "skip"
+    card: ModelCard
+    within: list[int] | None
 
 
 def find_pictures(
@@ -82,14 +83,21 @@ def find_pictures(
         raise ExportError(f"wanted 1 image or more to calibrate on, got {count}")
     task = predictor.task
     if given is None:
-        return _of_part(_own(predictor.card, checkpoint, "train"), count)
+        try:
+            config, data = _own(predictor.card, checkpoint, "train")
+        except _NotAtHand as error:
+            raise ExportError(
+                f"8-bit numbers are calibrated on images, and {error}; give a folder of images or a data set by "
+                "--calibration"
+            ) from error
+        return _of_part(data.train, f"{config.data.spec}, train", count, config.data.on_problem == "skip")
     folder = Path(given).expanduser()
     # the files of a data set of label maps are not all photographs
     recognised = task == "segment" and folder.is_dir() and any(found.recognises(folder) for found in formats(task))
     if recognised or given.partition(":")[0] in {found.name for found in formats(task)}:
         reading = predictor.reading
         options = Options(only="train", allow_empty=True, exif=reading.exif, value_range=reading.value_range)
-        return _of_part(Labelled(None, open_data(task, given, options).train, f"{given}, train"), count)
+        return _of_part(open_data(task, given, options).train, f"{given}, train", count)
     files, _ = find_images([given])
     if not files:
         raise ExportError(f"--calibration: {not_found(given)}")
@@ -98,31 +106,41 @@ def find_pictures(
     return Pictures(readers, f"{len(chosen)} images of {given}")
 
 
-def find_labelled(card: ModelCard, checkpoint: str | os.PathLike[str]) -> Labelled | None:
-    """The validation images of the checkpoint's own data; None where they are not at hand."""
+def find_labelled(card: ModelCard, checkpoint: str | os.PathLike[str]) -> Labelled | str:
+    """The validation images of the checkpoint's own data, or why it can't be measured on them.
+
+    Their classes are compared with the checkpoint's by name, as in an evaluation.
+    """
     try:
-        return _own(card, checkpoint, "val")
-    except ExportError:
-        return None
+        config, data = _own(card, checkpoint, "val")
+        data, within, card = match_classes(card, data, checkpoint)
+    except (_NotAtHand, ConfigError) as error:
+        return str(error)
+    return Labelled(config, data.val, f"{config.data.spec}, val", card, within)
 
 
-def _own(card: ModelCard, checkpoint: str | os.PathLike[str], split: str) -> Labelled:
+class _NotAtHand(Exception):
+    """A checkpoint's own data, and why."""
+
+
+def _own(card: ModelCard, checkpoint: str | os.PathLike[str], split: str) -> tuple[Any, DataSet[Any]]:
+    """The settings of a training and a split of its data."""
     from involution.engine import run
 
     spec = engine_task(card.task)
-    wanted = "give a folder of images or a data set by --calibration"
+    # an empty recipe has the settings' defaults, and says nothing of the network's own data
+    if not card.recipe.get("data", {}).get("spec"):
+        raise _NotAtHand("this checkpoint names no data")
     try:
         config: Any = read_recipe(card, checkpoint, spec.config)
-        # an empty recipe has the settings' defaults, and says nothing of the network's own data
-        if not card.recipe.get("data", {}).get("spec"):
-            raise ExportError(f"8-bit numbers are calibrated on images, and this checkpoint names no data: {wanted}")
         # classes without an image are no fault of what is calibrated
         fitting = {"cache": False} | ({} if hasattr(config.data, "values") else {"allow_empty": True})
         config = replace(config, data=replace(config.data, **fitting))
-        part = run.open_data(spec, config, only=split).split(split)
+        data = run.open_data(spec, config, only=split)
+        data.split(split)
     except (DataError, CheckpointError, ConfigError, OSError) as error:
-        raise ExportError(f"the checkpoint's own data can't be read: {error}; {wanted}") from error
-    return Labelled(config, part, f"{config.data.spec}, {split}")
+        raise _NotAtHand(f"the checkpoint's own data can't be read: {error}") from error
+    return config, data
 
 
 def _spread(available: int, count: int) -> list[int]:
@@ -130,11 +148,12 @@ def _spread(available: int, count: int) -> list[int]:
     return [place * available // count for place in range(count)]
 
 
-def _of_part(found: Labelled, count: int) -> Pictures:
-    places = _spread(len(found.part), count)
-    if found.skips:
-        places = _readable(found.part, places)
-    return Pictures([partial(_picture, found.part, place) for place in places], f"{len(places)} images of {found.name}")
+def _of_part(part: Any, name: str, count: int, skips: bool = False) -> Pictures:
+    """Images of a split; those that can't be read are left out, if they are to be skipped."""
+    places = _spread(len(part), count)
+    if skips:
+        places = _readable(part, places)
+    return Pictures([partial(_picture, part, place) for place in places], f"{len(places)} images of {name}")
 
 
 def _readable(part: Any, places: Sequence[int]) -> list[int]:
@@ -190,12 +209,11 @@ def graph_inputs(task: TaskExport, metadata: Metadata, pictures: Pictures) -> Se
     return Inputs()
 
 
-def measured(networks: Sequence[nn.Module], card: ModelCard, found: Labelled) -> list[float]:
+def measured(networks: Sequence[nn.Module], found: Labelled) -> list[float]:
     """The task's measure of each network on labelled images, 0 to 1; of very many, on some.
 
     Args:
         networks: networks, or exported files that are called like one.
-        card: their card.
         found: the images; those that can't be read are told once.
     """
     from involution.data.findings import Findings
@@ -203,20 +221,21 @@ def measured(networks: Sequence[nn.Module], card: ModelCard, found: Labelled) ->
     from involution.engine.loader import EvalBatches, make_loader
     from involution.engine.trainer import make_eval_trainer, quiet
 
-    spec = engine_task(card.task)
+    spec = engine_task(found.card.task)
     config = replace(found.config, devices=1, trainer=replace(found.config.trainer, accelerator="cpu"))
     images: Any = spec.eval_set(config, found.part)
     if len(images) > _MEASURED:
         images = torch.utils.data.Subset(images, _spread(len(images), _MEASURED))
     count = len(images)
-    left_out = LeftOut(Findings(), count, found.skips)
-    complaints = left_out.evaluation if found.skips else None
+    left_out = LeftOut(Findings(), count, config.data.on_problem == "skip")
+    complaints = left_out.evaluation if left_out.skip else None
     figures = []
     for network in networks:
         with quiet():
             trainer = make_eval_trainer(config, False, left_out)
             batches = EvalBatches(count, spec.eval_batch_size, 0, 1)
-            module: Any = spec.module(network, config, card, 1, found.part)
+            module: Any = spec.module(network, config, found.card, 1, found.part)
+            module.within = found.within
             trainer.test(module, make_loader(images, batches, 0, False, spec.collate, complaints), verbose=False)
         figures.append(float(module.val_figures()[module.monitor]))
     return figures

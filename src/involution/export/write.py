@@ -116,7 +116,8 @@ def export_checkpoint(
         opset: version of ONNX's operators.
         operators: of ONNX: ``standard`` or ``library``.
         images: files, folders and patterns of images to compare on; by default embedded ones of the task.
-        int8: quantise to 8 bits; the accuracy before and after is measured where there are labelled images.
+        int8: quantise to 8 bits; the accuracy before and after is measured on the checkpoint's own validation images,
+            or why it is not is said.
         calibration: a folder of images, or a data set as in training, that the ranges are measured on; by default the
             checkpoint's own training data.
         calibration_images: how many of them.
@@ -157,8 +158,9 @@ def export_checkpoint(
         # the only size that a segmenter's file then takes
         pictures = [one.resize(size[::-1]) for one in pictures]
     calibrated = find_pictures(predictor, checkpoint, calibration, calibration_images) if int8 else None
-    # a file that takes pictures is not called with what an evaluation prepares
-    labelled = find_labelled(card, checkpoint) if int8 and not inside else None
+    labelled: Labelled | str = "the file takes pictures, and an evaluation has prepared ones"
+    if int8 and not inside:
+        labelled = find_labelled(card, checkpoint)
     wanted = [_run(task, predictor, picture) for picture in pictures]
     multiple_of = task.multiple_of(network)
     fuse(network)
@@ -253,15 +255,14 @@ def _run(task: TaskExport, predictor: Predictor[Any], picture: Any) -> tuple[tor
 
 
 def _quantised(
-    calibrated: Pictures, labelled: Labelled | None, predictor: Predictor[Any], found: Predictor[Any]
+    calibrated: Pictures, labelled: Labelled | str, predictor: Predictor[Any], found: Predictor[Any]
 ) -> list[str]:
     """What 8 bits were calibrated on and what they cost."""
-    said = [f"calibrated on {calibrated.source}"]
-    if labelled is not None:
-        before, after = measured([predictor.model, found.model], predictor.card, labelled)
-        measure = engine_task(predictor.task).measure
-        said.append(f"{measure} {100 * after:.2f} %, in PyTorch {100 * before:.2f} % ({labelled.name})")
-    return said
+    said, measure = f"calibrated on {calibrated.source}", engine_task(predictor.task).measure
+    if isinstance(labelled, str):
+        return [said, f"{measure} not measured: {labelled}"]
+    before, after = measured([predictor.model, found.model], labelled)
+    return [said, f"{measure} {100 * after:.2f} %, in PyTorch {100 * before:.2f} % ({labelled.name})"]
 
 
 def _settings(chosen: Format, inside: bool, size: tuple[int, int] | None, **options: Any) -> Settings:

@@ -86,12 +86,14 @@ def test_nothing_is_left_of_a_format_that_fails(checkpoints, monkeypatch):
     assert files() == []
 
 
+PICTURE = str(Path(__file__).parents[2] / "docs/images/segments.png")
 WRONG = {
     ("grey", "--format", "pt2", "--output", "a.onnx"): "wanted an output file that ends in .pt2, got 'a.onnx'",
     ("grey", "--format", "pt2", "--size", "24x24"): "this classifier sees images of 16 x 16 pixels; leave out --size",
     ("grey", "--format", "pt2", "--size", "large"): "wanted a --size as height and width, such as 512x1024, got",
     ("segment", "--format", "pt2", "--size", "0x64"): "wanted a size of 1 pixel or more, got 0x64",
     ("grey", "--format", "pt2", "--images", "nowhere"): "nowhere: no such file or folder",
+    ("grey", "--format", "pt2", "--images", PICTURE, "nowhere"): "nowhere: no such file or folder",
     ("missing", "--format", "pt2"): "no such checkpoint: missing.ckpt",
 }
 

@@ -25,13 +25,13 @@ def real_images(predictor: Predictor[Any], sources: Sequence[str] | None, large:
         large: of the embedded ones photographs, too, which have to be made smaller.
 
     Raises:
-        ExportError: if no images are found.
+        ExportError: if one of the sources has no images.
         ImageError: if one can't be read.
     """
     if not sources:
         return _embedded(predictor.task) + (_photographs() if large else [])
     files, unmatched = find_images(sources)
-    if not files:
+    if unmatched:
         raise ExportError("; ".join(map(not_found, unmatched)))
     return [read_image(file, reading=predictor.reading) for file in files[:_IMAGES]]
 

@@ -183,6 +183,7 @@ WRONG = {
     ("grey", "--format", "aoti", "--int8"): "--int8 is not for --format aoti; wanted onnx or openvino",
     ("grey", "--format", "pt2", "--weights", "float16"): "--weights is not for --format pt2; wanted onnx or openvino",
     ("grey", "--format", "onnx", "--int8"): "this checkpoint names no data; give a folder of images or a data set by",
+    ("grey", "--format", "onnx", "--int8", "--calibration", ""): "wanted a folder of images or a data set, got ''",
     ("grey", "--format", "onnx", "--calibration", "digits"): "--calibration is for --int8",
     (
         "grey",

@@ -91,6 +91,8 @@ def find_pictures(
                 "--calibration"
             ) from error
         return _of_part(data.train, f"{config.data.spec}, train", count, config.data.on_problem == "skip")
+    if not given:
+        raise ExportError("--calibration: wanted a folder of images or a data set, got ''")
     folder = Path(given).expanduser()
     # the files of a data set of label maps are not all photographs
     recognised = task == "segment" and folder.is_dir() and any(found.recognises(folder) for found in formats(task))

@@ -1,12 +1,22 @@
+import copy
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
+import torchvision
+from engine_runs import FAST
 from torch import nn
 
-import involution.models  # noqa: F401
+from involution.data.scenes import make_digit_scenes
+from involution.engine import ClassifyConfig, DetectConfig, SegmentConfig, get_task, run, train
+from involution.engine.callbacks import TrainingInterrupted
 from involution.engine.config import ConfigError
 from involution.engine.recompute import recompute_blocks
+from involution.engine.trainer import placement
 from involution.engine.trunk import blocks
+from involution.models.pyramid import Backbone
+from involution.studies.harness import peak_memory
 
 
 def kept(network, images):
@@ -71,3 +81,184 @@ def test_compiled():
     again.compile(backend="aot_eager")
     wanted, found = kept(plain, images)[1], kept(again, images)[1]
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(wanted, found, strict=True))
+
+
+def steps(network, images):
+    """Outputs, gradients and statistics of two steps."""
+    found = []
+    torch.manual_seed(2)
+    for _ in range(2):
+        network.zero_grad()
+        output = network(images)
+        output.float().square().sum().backward()
+        found += [output, *(one.grad.clone() for one in network.parameters() if one.grad is not None)]
+    return found + [buffer.clone() for buffer in network.buffers()]
+
+
+def pair(network):
+    """A network, and a copy of it that computes norms, activations and sums again."""
+    again = copy.deepcopy(network)
+    recompute_blocks(again, selective=True)
+    return network, again
+
+
+def assert_same_step(plain, again, images):
+    wanted, found = steps(plain, images), steps(again, images)
+    assert len(wanted) == len(found)
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+    assert plain.state_dict().keys() == again.state_dict().keys()
+
+
+def held(network, images):
+    """Bytes that a forward pass has allocated at most."""
+    return peak_memory(lambda: network(images).sum())
+
+
+NAMES = ["rednet26", "rednet26_conv", "test_resnet", "test_efficientnet", "test_convnext", "test_vit"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_selectively_the_same_step_with_less_kept(name):
+    side = 160 if name == "test_vit" else 64
+    images = torch.randn(2, 3, side, side, generator=torch.manual_seed(1))
+    plain, again = pair(make(name))
+    assert_same_step(plain, again, images)
+    assert held(again, images) < 0.85 * held(plain, images)
+    # in eval mode there is nothing to keep
+    assert torch.equal(plain.eval()(images), again.eval()(images))
+
+
+def test_selectively_in_bfloat16():
+    images = torch.randn(2, 3, 64, 64, generator=torch.manual_seed(1))
+    plain, again = pair(make("rednet26"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert held(again, images) < 0.85 * held(plain, images)
+
+    class Cast(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.network(images)
+
+    assert_same_step(Cast(plain), Cast(again), images)
+
+
+def test_selectively_with_frozen_parts_stochastic_depth_and_torchvision():
+    images = torch.randn(4, 3, 32, 32, generator=torch.manual_seed(1))
+    assert_same_step(*pair(torchvision.models.resnet18().train()), images)
+    network = timm.create_model("rednet26", drop_path_rate=0.5, num_classes=4).train()
+    network.conv1.requires_grad_(False)
+    network.layer1.requires_grad_(False).eval()
+    assert_same_step(*pair(network), images)
+
+
+class Loop(nn.Module):
+    """Calls the blocks by itself, as some of timm's networks do for their features."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages = make("rednet26").layer2
+
+    def forward(self, x):
+        for block in self.stages:
+            x = block(x)
+        return x
+
+
+def test_selectively_without_the_stages():
+    images = torch.randn(2, 256, 32, 32, generator=torch.manual_seed(1))
+    plain, again = pair(Loop())
+    assert_same_step(plain, again, images)
+    assert held(again, images) < 0.85 * held(plain, images)
+
+
+def test_involutions_and_convolutions_are_computed_once():
+    again = pair(make("rednet26"))[1]
+    images = torch.randn(2, 3, 32, 32)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        again(images).sum().backward()
+    counts = {event.key: event.count for event in profile.key_averages()}
+    layers = [*again.modules()]
+    # the last convolution of each generator is part of the fused operator, where there is one
+    fused = counts.get("involution::dynamic_involution2d", 0)
+    assert fused in (0, 9)
+    assert counts["aten::convolution"] == sum(isinstance(layer, nn.Conv2d) for layer in layers) - fused
+    assert counts["aten::batch_norm"] == 2 * sum(isinstance(layer, nn.BatchNorm2d) for layer in layers) - 1
+
+
+@pytest.mark.slow
+def test_selectively_compiled():
+    images = torch.randn(2, 3, 32, 32, generator=torch.manual_seed(1))
+    plain, again = pair(make("rednet26"))
+    again.compile(backend="aot_eager")
+    for a, b in zip(steps(plain, images), steps(again, images), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return make_digit_scenes(tmp_path_factory.mktemp("scenes") / "scenes", {"train": 4, "val": 2})
+
+
+CONFIGS = {"classify": ClassifyConfig, "detect": DetectConfig, "segment": SegmentConfig}
+
+
+def training_step(task, scenes, folder, how):
+    """Loss and gradients of the first step of a training, and the bytes that its forward pass has allocated at most."""
+    changes = {"output": str(folder), "data.workers": 0, "trainer.precision": "32-true"}
+    if task == "classify":
+        changes |= {**FAST, "model.name": "rednet_nano", "data.image_size": 32, "data.batch_size": 16}
+    else:
+        changes |= {"data.spec": f"{'coco' if task == 'detect' else 'masks'}:{scenes}", "data.batch_size": 4}
+    spec = get_task(task)
+    recipe = "digits" if task == "classify" else "digit-scenes"
+    config = CONFIGS[task].load(recipe, {**changes, "trainer.activation_checkpointing": how})
+    data = run.open_data(spec, config)
+    module = run.make_module(spec, config, data, 1, fresh=True).train()
+    images = spec.train_set(config, data)
+    alone = SimpleNamespace(global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    loader, _ = run.make_loaders(spec, config, data, images, alone, (0, 0))
+    torch.manual_seed(0)
+    batch = spec.collate([images[key] for key in next(iter(loader.batch_sampler))])
+    torch.manual_seed(0)
+    loss = module.training_step(batch, 0)
+    loss.backward()
+    gradients = [loss, *(one.grad for one in module.parameters() if one.grad is not None)]
+    trunk = next((part.body for part in module.modules() if isinstance(part, Backbone)), module.model)
+    inputs = torch.randn(4, 1 if task == "classify" else 3, 64, 64)
+    return gradients, peak_memory(lambda: trunk(inputs))
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_every_task_has_it(task, scenes, tmp_path):
+    wanted, most = training_step(task, scenes, tmp_path, False)
+    found, least = training_step(task, scenes, tmp_path, "selective")
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+    assert least < 0.9 * most
+
+
+def test_a_training_goes_on_without_it(make_config, press_ctrl_c):
+    def weights(name, how):
+        config = make_config(name, trainer__activation_checkpointing=how, trainer__ema_decay=0.9)
+        return config, lambda resume=None: train(config, progress=False, resume=resume).last
+
+    whole = weights("whole", False)[1]()
+    press_ctrl_c("training_step", 3)
+    config, first = weights("parts", "selective")
+    with pytest.raises(TrainingInterrupted):
+        first()
+    resumed = weights("parts", False)[1](config.run_dir / "last.ckpt")
+    one, two = (torch.load(file, weights_only=True) for file in (whole, resumed))
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    assert all(torch.equal(value, two["state_dict"][name]) for name, value in one["state_dict"].items())
+
+
+def test_not_with_shared_out_weights(make_config):
+    config = make_config(devices=2, trainer__strategy="fsdp", trainer__activation_checkpointing="selective")
+    with pytest.raises(ConfigError, match=r"fsdp does not go with .*activation_checkpointing selective"):
+        placement(config)
+    # an evaluation has nothing to keep
+    placement(config, whole=True)

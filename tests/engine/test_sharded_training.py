@@ -483,8 +483,8 @@ def test_two_machines_that_share_a_folder(data, tmp_path, two_machines, strategy
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_compiled_and_computed_twice(data, tmp_path, strategy):
+@pytest.mark.parametrize(("strategy", "how"), [("ddp", True), ("ddp", "selective"), ("fsdp", True)])
+def test_compiled_and_computed_twice(data, tmp_path, strategy, how):
     """torch.compile and activation checkpointing together change nothing, however the devices share the work."""
 
     def capture(rank):
@@ -496,7 +496,7 @@ def test_compiled_and_computed_twice(data, tmp_path, strategy):
 
     same = {"trainer__strategy": strategy, "trainer__epochs": 1}
     plain = settings(data, tmp_path, name="plain", **same)
-    both = settings(data, tmp_path, name="both", compile=True, trainer__activation_checkpointing=True, **same)
+    both = settings(data, tmp_path, name="both", compile=True, trainer__activation_checkpointing=how, **same)
     for config in (plain, both):
         run_processes(2, work, config, None, None, True, before=capture, seconds=500)
     assert_same_weights(plain.run_dir / "best.ckpt", both.run_dir / "best.ckpt")

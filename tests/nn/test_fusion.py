@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from torch.utils.flop_counter import FlopCounterMode
 
 from involution import Involution2d
@@ -351,6 +352,11 @@ def test_modes_of_torch_itself_change_nothing():
     module, x = module_and_input()
     with torch.device("cpu"):
         assert called(module, x)[1] == {"dynamic_involution2d"}
+    keeping, reusing = create_selective_checkpoint_contexts([torch.ops.involution.dynamic_involution2d.default])
+    with keeping:
+        assert called(module, x)[1] == {"dynamic_involution2d"}
+    with reusing:
+        assert called(module, x)[1] == set()
     with torch.no_grad():
         assert_close(make_fx(module)(x)(x), module(x))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:

@@ -165,7 +165,8 @@ class TrainerConfig:
         strategy: how several devices share the work: ddp, each with the whole network, or fsdp (FSDP2), each with a
             part of all weights, gradients and the optimiser's state.
         activation_checkpointing: keep the input of each block of the backbone alone, and compute the block again when
-            its gradient is needed; less memory, more time.
+            its gradient is needed; less memory, more time. Or selective: keep the outputs of convolutions, matrix
+            products and involutions, and compute norms, activations and sums alone again.
         accelerator: auto, cpu, cuda or mps.
     """
 
@@ -183,7 +184,7 @@ class TrainerConfig:
     channels_last: bool = False
     sync_batchnorm: bool = False
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | Literal["selective"] = False
     accelerator: str = "auto"
 
 

@@ -488,8 +488,8 @@ def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: i
         tell(frozen)
     if config.trainer.channels_last:
         network.to(memory_format=torch.channels_last)
-    if config.trainer.activation_checkpointing:
-        recompute_blocks(network)
+    if how := config.trainer.activation_checkpointing:
+        recompute_blocks(network, selective=how == "selective")
     if config.compile:
         _compile(spec.compiled(network), in_parts=config.trainer.strategy == "fsdp")
     card = make_card(config, data.classes, category_ids(data))

@@ -183,6 +183,10 @@ def placement(config: RunConfig, *, whole: bool = False) -> dict[str, Any]:
             )
         if config.trainer.precision == "16-mixed":
             raise ConfigError("trainer.strategy fsdp does not go with trainer.precision 16-mixed; choose bf16-mixed")
+        if config.trainer.activation_checkpointing == "selective":
+            raise ConfigError(
+                "trainer.strategy fsdp does not go with trainer.activation_checkpointing selective; choose true"
+            )
         strategy = _sharded().ShardedStrategy(unused)
     return {
         "accelerator": config.trainer.accelerator,

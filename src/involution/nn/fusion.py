@@ -97,10 +97,14 @@ def _everything_is_watched() -> bool:
 
 def _is_in_a_mode() -> bool:
     # a user's mode is called for every operation; a default device is none of these, and neither are torch's own,
-    # which have a key: fake tensors, functionalisation, the tracer of graphs
+    # most of which have a key: fake tensors, functionalisation, the tracer of graphs
     if any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack()):
         return True
     # where a dispatch mode is active, torch.compile does not compile
     if torch.compiler.is_compiling():
         return False
-    return any(getattr(mode, "_mode_key", None) is None for mode in _get_current_dispatch_mode_stack())
+    return any(
+        # selective activation checkpointing keeps outputs and gives them back, whatever they are of
+        getattr(mode, "_mode_key", None) is None and type(mode).__module__ != "torch.utils.checkpoint"
+        for mode in _get_current_dispatch_mode_stack()
+    )

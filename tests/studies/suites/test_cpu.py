@@ -60,6 +60,9 @@ def test_rows_of_networks():
     inference = [row["candidate"] for row in rows if row["measure"] == "inference"]
     assert inference == [*names, *faster, "RedNet-nano by unfold"]
     assert [row["candidate"] for row in rows if row["measure"] == "training"] == [*names, "RedNet-nano by unfold"]
+    held = {row["candidate"]: row["peak_bytes"] for row in rows if row["measure"] == "training memory"}
+    assert [*held] == [title for name in names for title in (name, f"{name}, selective checkpointing")]
+    assert held["RedNet-nano, selective checkpointing"] < held["RedNet-nano"]
     assert {row["base"] for row in rows} == {"ResNet-18, folded", "ResNet-18"}
 
 
@@ -107,6 +110,9 @@ def test_summary_compares_with_the_targets():
         row("generation training", "span, then involution", 10, peak_bytes=40),
         row("training", "RedNet-50", 9, "network"),
         row("training", "ResNet-50", 10, "network"),
+        row("training memory", "ResNet-50", 10, "network", 32, peak_bytes=100),
+        row("training memory", "ResNet-50, selective checkpointing", 10, "network", 32, peak_bytes=80),
+        row("training memory", "RedNet-50, selective checkpointing", 10, "network", 32, peak_bytes=70),
     ]
     found = {target.name: (target.measured, target.met) for target in cpu.SUITE.targets(rows)}
     assert found == {
@@ -115,6 +121,9 @@ def test_summary_compares_with_the_targets():
         "fused ÷ span, then involution, training, batch 1": (0.8, True),
         "fused ÷ span, then involution, peak memory of training, batch 1": (0.25, True),
         "RedNet-50 ÷ ResNet-50, training step, batch 1": (0.9, False),
+        "RedNet-50, selective checkpointing ÷ ResNet-50, peak memory of a training step, batch 32": (0.7, True),
+        "RedNet-50, selective checkpointing ÷ ResNet-50, selective checkpointing, peak memory of a training step, "
+        "batch 32": (0.875, False),
         "share of a matrix product, 7×7 stride 1, one thread": (0.9, True),
         "share of a matrix product, stem and stride 2, one thread": (0.1, False),
         "share of a copy's bandwidth, stage 1, batch 16": (0.4, False),

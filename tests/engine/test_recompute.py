@@ -7,6 +7,7 @@ import torch
 import torchvision
 from engine_runs import FAST
 from torch import nn
+from torch.utils.data import default_collate
 
 from involution.data.scenes import make_digit_scenes
 from involution.engine import ClassifyConfig, DetectConfig, SegmentConfig, get_task, run, train
@@ -224,7 +225,8 @@ def training_step(task, scenes, folder, how):
     alone = SimpleNamespace(global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu")))
     loader, _ = run.make_loaders(spec, config, data, images, alone, (0, 0))
     torch.manual_seed(0)
-    batch = spec.collate([images[key] for key in next(iter(loader.batch_sampler))])
+    collate = spec.collate or default_collate
+    batch = collate([images[key] for key in next(iter(loader.batch_sampler))])
     torch.manual_seed(0)
     loss = module.training_step(batch, 0)
     loss.backward()

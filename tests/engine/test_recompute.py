@@ -1,4 +1,5 @@
 import copy
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -180,16 +181,54 @@ def test_selectively_without_the_stages():
     assert held(again, images) < held(plain, images)
 
 
+class Levels(nn.Module):
+    """Features of a network, as a detector takes them."""
+
+    def __init__(self, name, levels):
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = timm.create_model(name, features_only=True, out_indices=levels).train()
+
+    def forward(self, x):
+        return torch.cat([level.flatten(1) for level in self.trunk(x)], 1)
+
+
+@pytest.mark.parametrize("name", ["rednet26", "test_resnet", "torchvision", "features"])
+def test_the_stem_of_a_resnet(name):
+    images = torch.randn(2, 3, 64, 64, generator=torch.manual_seed(1))
+    if name == "torchvision":
+        network = torchvision.models.resnet18().train()
+    else:
+        network = Levels("rednet26", (1, 2)) if name == "features" else make(name)
+    plain, again = pair(network)
+    replaced = copy.deepcopy(again)
+    # as SyncBatchNorm takes a batch norm's place
+    trunk, ours = ((one.trunk if name == "features" else one) for one in (replaced, plain))
+    trunk.bn1 = copy.deepcopy(ours.bn1)
+    assert_same_step(plain, again, images)
+    assert_same_step(plain, replaced, images)
+    assert held(again, images) < 0.97 * held(replaced, images)
+
+
+def test_a_stem_whose_activation_is_a_level():
+    images = torch.randn(2, 3, 64, 64, generator=torch.manual_seed(1))
+    assert_same_step(*pair(Levels("rednet26", (0, 2))), images)
+
+
 def test_involutions_and_convolutions_are_computed_once():
     again = pair(make("rednet26"))[1]
     images = torch.randn(2, 3, 32, 32)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         again(images).sum().backward()
-    counts = {event.key: event.count for event in profile.key_averages()}
+    counts = Counter(event.name for event in profile.events())
+    fused = [event for event in profile.events() if event.name == "involution::dynamic_involution2d"]
+    # each is called once more from a selective mode that keeps its output, and once when the output is given back
+    within = [event for event in fused if event.cpu_parent is not None and event.cpu_parent.name == event.name]
+    assert len(within) == (9 if fused else 0)
+    assert len(fused) == 3 * len(within)
     # the last convolution of each generator is part of the fused operator, where there is one
-    fused = 9 if "involution::dynamic_involution2d" in counts else 0
-    # what computes; the call above it is also there when the output is given back
-    assert counts["aten::_convolution"] == sum(isinstance(layer, nn.Conv2d) for layer in again.modules()) - fused
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in again.modules())
+    assert counts["aten::_convolution"] == convolutions - len(within)
 
 
 @pytest.mark.slow

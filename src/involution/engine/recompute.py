@@ -31,8 +31,8 @@ def recompute_blocks(network: nn.Module, *, selective: bool = False) -> None:
     Args:
         network: the classifier, detector or segmenter.
         selective: keep the outputs of convolutions, matrix products, attention and involutions, and the input of every
-            fourth block of a stage, and compute norms, activations and sums alone again. Activations then no longer
-            work in place.
+            fourth block of a stage, and compute norms, activations and sums alone again, with a ResNet's stem also
+            its pooling. Activations then no longer work in place.
 
     Raises:
         ConfigError: for a backbone without blocks.
@@ -54,7 +54,10 @@ def recompute_blocks(network: nn.Module, *, selective: bool = False) -> None:
     ]
     for stage in stages:
         stage.forward = types.MethodType(_forward_in_runs, stage)
-    for part in (part for module in (*found, *stages) for part in module.modules()):
+    stem = _after_first_convolution(find_trunk(network))
+    for part, forward in zip(stem, (_norm_later, _activation_later, _stem_run), strict=False):
+        part.forward = types.MethodType(forward, part)
+    for part in (part for module in (*found, *stages, *stem) for part in module.modules()):
         # it would change what is kept
         if getattr(part, "inplace", False):
             part.inplace = False  # type: ignore[assignment]
@@ -116,6 +119,63 @@ def _run(modules: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
     finally:
         _here.in_run = False
     return x
+
+
+def _after_first_convolution(trunk: nn.Module) -> list[nn.Module]:
+    """Norm, activation and pooling of a ResNet's stem, where they are called in turn, for pooling's output alone."""
+    from timm.models import FeatureListNet, ResNet
+    from torchvision import models as torchvision
+
+    if isinstance(trunk, ResNet):
+        in_turn = type(trunk).forward_features is ResNet.forward_features
+    elif isinstance(trunk, FeatureListNet):
+        in_turn = trunk.return_layers.keys().isdisjoint({"bn1", "act1"})
+    else:
+        in_turn = type(trunk) is torchvision.ResNet
+    parts = dict(trunk.named_children())
+    names = [*parts][1:4]
+    if not in_turn or names not in (["bn1", "act1", "maxpool"], ["bn1", "relu", "maxpool"]):
+        return []
+    # without pooling the activation's output is the first stage's input, which is kept
+    return [] if isinstance(parts["maxpool"], nn.Identity) else [parts[name] for name in names]
+
+
+def _norm_later(norm: Any, x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling() or not norm.training or not torch.is_grad_enabled():
+        return _plainly(norm, x)
+    _here.later = x, [norm]
+    return x
+
+
+def _activation_later(activation: Any, x: Tensor) -> Tensor:
+    later = _put_off(x)
+    if not later:
+        return _plainly(activation, x)
+    later.append(activation)
+    return x
+
+
+def _stem_run(pooling: Any, x: Tensor) -> Tensor:
+    later = _put_off(x)
+    if not later:
+        return _plainly(pooling, x)
+    _here.later = None, []
+    run = [*later, pooling]
+    forwards = [functools.partial(_plainly, part) for part in run]
+    return checkpoint(_run, forwards, x, use_reentrant=False, context_fn=functools.partial(_selective_contexts, run))
+
+
+def _put_off(x: Tensor) -> list[nn.Module]:
+    """What was put off; nothing where the norm was replaced after all, by SyncBatchNorm."""
+    if torch.compiler.is_compiling():
+        return []
+    of, later = getattr(_here, "later", (None, []))
+    return later if of is x else []
+
+
+def _plainly(module: Any, x: Tensor) -> Tensor:
+    output: Tensor = type(module).forward(module, x)
+    return output
 
 
 def _policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -53,7 +53,7 @@ def recompute_blocks(network: nn.Module, *, selective: bool = False) -> None:
         if type(module) is nn.Sequential and any(child in found for child in module.children())
     ]
     for stage in stages:
-        stage.forward = types.MethodType(_forward_in_runs, stage)
+        stage.forward = types.MethodType(_forward_in_runs, stage)  # type: ignore[method-assign]
     stem = _after_first_convolution(find_trunk(network))
     for part, forward in zip(stem, (_norm_later, _activation_later, _stem_run), strict=False):
         part.forward = types.MethodType(forward, part)

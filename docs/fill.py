@@ -74,7 +74,7 @@ def _speed() -> str:
 def _detectors() -> str:
     cells = []
     for family, title in results.FAMILIES.items():
-        rows = results.rows(f"detection-{family}")
+        rows = results.detectors(family)
         for measure in dict.fromkeys(row["measure"] for row in rows):
             ratios = {row["candidate"]: f"{row['p50_ratio']:.2f}" for row in rows if row["measure"] == measure}
             cells.append([f"{title}, {measure}", *(ratios.get(neck, "") for neck in NECKS)])

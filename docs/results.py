@@ -55,13 +55,17 @@ def tables() -> dict[str, str]:
         "measured_intel": _networks(rows("cpu", OTHER_CPU), "Networks on an Intel Xeon (model 207), 2 threads"),
         "measured_avx2": _networks(rows("cpu", WITHOUT_AVX512), "Networks on an AMD EPYC of Zen 3, 2 threads"),
         "measured_avx2_targets": bench_table.target_table(suites.load("cpu").targets(rows("cpu", WITHOUT_AVX512))),
-        "measured_deployment_avx2": _deployment(rows("deployment", WITHOUT_AVX512)),
+        "measured_deployment_avx2": _deployment(_with_detectors(WITHOUT_AVX512)),
         "measured_deployment_avx2_targets": bench_table.target_table(
             suites.load("deployment").targets(rows("deployment", WITHOUT_AVX512))
         ),
-        "measured_deployment": _deployment(_with_detectors(rows("deployment"))),
+        "measured_deployment": _deployment(_with_detectors(MACHINE)),
         "measured_deployment_targets": bench_table.target_table(suites.load("deployment").targets(rows("deployment"))),
-        "measured_growth": _growth(),
+        "measured_serving": _serving(rows("serving", WITHOUT_AVX512)),
+        "measured_serving_targets": bench_table.target_table(
+            suites.load("serving").targets(rows("serving", WITHOUT_AVX512))
+        ),
+        "measured_growth": growth_table.growth_table(rows("growth", WITHOUT_AVX512)),
         "measured_scale": _scale(rows("scale")),
         "measured_scale_links": _scale_links(rows("scale")),
         "measured_scale_check": _scale_check(rows("scale")),
@@ -140,12 +144,6 @@ def short() -> Table:
     return Table("Time ÷ time, and memory ÷ memory", ["", *(f"batch {batch}" for batch in batches)], cells)
 
 
-def _growth() -> Table:
-    if not (RESULTS / f"growth_{MACHINE}.csv").exists():
-        return Table("Growth", ["not measured on this machine yet"], [])
-    return growth_table.growth_table(rows("growth"))
-
-
 def _layers(found: list[dict[str, Any]]) -> Table:
     names = ("involution", "depthwise 7×7", "unfold")
     times = {
@@ -209,8 +207,13 @@ def _networks(
     return Table(title, header, cells, labels=2)
 
 
-def _detection(part: str, title: str) -> Table:
-    found = rows(f"detection-{part}")
+def detectors(family: str) -> list[dict[str, Any]]:
+    """Return the rows of a family of detectors, or of the neck: all of one run on one machine."""
+    return [row for row in rows("detection", WITHOUT_AVX512) if row["family"] == family]
+
+
+def _detection(family: str, title: str) -> Table:
+    found = detectors(family)
     cells = [
         [
             row["measure"],
@@ -225,13 +228,10 @@ def _detection(part: str, title: str) -> Table:
     return Table(f"{title}, one image of 800×1344 pixels", header, cells, labels=2)
 
 
-def _with_detectors(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with the detectors' of a run of their own, if there is one, which the whole suite hurries."""
-    name = f"deployment-detection_{MACHINE}.csv"
-    if not (RESULTS / name).exists():
-        return found
-    others = [row for row in found if not row["measure"].startswith("Faster R-CNN")]
-    return others + rows("deployment-detection")
+def _with_detectors(machine: str) -> list[dict[str, Any]]:
+    """Return a machine's rows with the detectors' of a run of their own, which the whole suite hurries."""
+    others = [row for row in rows("deployment", machine) if not row["measure"].startswith("Faster R-CNN")]
+    return others + rows("deployment-detection", machine)
 
 
 def _deployment(found: list[dict[str, Any]]) -> Table:
@@ -258,6 +258,23 @@ def _deployment(found: list[dict[str, Any]]) -> Table:
     header = ["runtime", "network", "batch", "ms (p20–p80)", f"÷ {measured[0]['base']} (p20–p80)"]
     header += ["÷ this package's kernels", "s to write or compile", "MB"]
     return Table(f"Networks in their runtimes, {measured[0]['threads']} threads", header, cells, labels=3)
+
+
+def _serving(found: list[dict[str, Any]]) -> Table:
+    cells = [
+        [
+            row["candidate"],
+            str(row["batch"]),
+            *(f"{row[key]:,.1f}" for key in ("requests_s", "p50_ms", "p99_ms")),
+            *(f"{row[key]:.2f}" if key in row else "" for key in ("of_predictor", "p99_over_predictor")),
+            str(row.get("processes", "")),
+        ]
+        for row in found
+        if row["measure"] != "memory"
+    ]
+    header = ["server, or the predictor in this process", "clients, or images in a batch", "answers a second"]
+    header += ["p50, ms", "p99, ms", "÷ the predictor's best throughput", "p99 ÷ the predictor's time for one"]
+    return Table("RedNet-50 served, 2 threads", [*header, "processes"], cells, labels=1)
 
 
 def _scale(found: list[dict[str, Any]]) -> Table:

@@ -16,15 +16,13 @@ def results():
 
 
 def test_detectors_measured_by_themselves_replace_those_of_the_whole_suite(results, tmp_path, monkeypatch):
-    found = results.rows("deployment")
     monkeypatch.setattr(results, "RESULTS", tmp_path)
-    assert results._with_detectors(found) == found
     header = "measure,layer,batch,candidate,base,p50_ms,p50_ratio\n"
-    line = '"Faster R-CNN, OpenVINO",800×1344,1,RedNet-50,ResNet-50,1500,0.8\n'
-    (tmp_path / f"deployment-detection_{results.MACHINE}.csv").write_text(header + line, encoding="utf-8")
-    merged = results._with_detectors(found)
-    assert [row["p50_ms"] for row in merged if row["measure"].startswith("Faster R-CNN")] == [1500]
-    assert [row for row in merged if row in found] == [row for row in found if "Faster" not in row["measure"]]
+    line = '"Faster R-CNN, OpenVINO",800×1344,1,RedNet-50,ResNet-50,{},0.8\n'
+    kept = "inference,,1,RedNet-50,ResNet-50,50,0.8\n"
+    (tmp_path / "deployment_here.csv").write_text(header + kept + line.format(2000), encoding="utf-8")
+    (tmp_path / "deployment-detection_here.csv").write_text(header + line.format(1500), encoding="utf-8")
+    assert [row["p50_ms"] for row in results._with_detectors("here")] == [50, 1500]
 
 
 def test_tables_show_what_was_measured(results):

@@ -65,7 +65,7 @@ def tables() -> dict[str, str]:
         "measured_serving_targets": bench_table.target_table(
             suites.load("serving").targets(rows("serving", WITHOUT_AVX512))
         ),
-        "measured_growth": growth_table.growth_table(rows("growth", WITHOUT_AVX512)),
+        "measured_growth": _growth(),
         "measured_scale": _scale(rows("scale")),
         "measured_scale_links": _scale_links(rows("scale")),
         "measured_scale_check": _scale_check(rows("scale")),
@@ -142,6 +142,12 @@ def short() -> Table:
             at = [harness.ratios([row for row in found if row["batch"] == n], *which, key) for n in batches]
             cells.append([title, *(f"{statistics.median(ratios):.2f}" if ratios else "" for ratios in at)])
     return Table("Time ÷ time, and memory ÷ memory", ["", *(f"batch {batch}" for batch in batches)], cells)
+
+
+def _growth() -> Table:
+    if not (RESULTS / f"growth_{WITHOUT_AVX512}.csv").exists():
+        return Table("Growth", ["not measured on this machine yet"], [])
+    return growth_table.growth_table(rows("growth", WITHOUT_AVX512))
 
 
 def _layers(found: list[dict[str, Any]]) -> Table:

@@ -41,7 +41,7 @@ class _Case:
     def holds(self, fused: bool, backward: bool) -> int:
         """Return about how many bytes a call needs."""
         kernels = self.features if fused else self.groups * self.kernel**2
-        return 4 * self.batch * self.size**2 * (2 * self.channels + kernels) * (1 + backward)
+        return 4 * self.batch * self.size**2 * (2 * self.channels + kernels) * (1 + 2 * backward)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from involution.export.graph import Graph
     from involution.export.registry import ArrayRun
 
+# ONNX Runtime looks at it when it is imported, by whatever comes first: it would report to its makers, and leave files
+# in the home folder
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # the oldest and the newest version of ONNX's operators that PyTorch writes, and the one that is usual
 _OLDEST, _NEWEST, _OPSET = 18, 23, 20
 # beside the file with standard operators while it is compared: the one for the library
@@ -88,9 +91,6 @@ def _entry(path: Path, name: str) -> str | None:
 
 def _session(path: Path) -> Any:
     import onnx
-
-    # it would report to its makers, and leave files in the home folder
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

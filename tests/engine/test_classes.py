@@ -18,7 +18,7 @@ from involution.data.registry import Options, open_data
 from involution.engine import ClassifyConfig, ConfigError, evaluate, train
 from involution.engine.card import ModelCard
 from involution.engine.classes import match_classes
-from involution.engine.run import measure
+from involution.engine.evaluation import measure
 from involution.engine.tasks.classify.module import ClassificationTask
 from involution.predict import DetectionPredictor, SegmentationPredictor
 

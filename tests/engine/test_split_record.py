@@ -19,7 +19,7 @@ from involution.data.records import DataSet
 from involution.engine import evaluate, train
 from involution.engine.callbacks import TrainingInterrupted
 from involution.engine.config import ConfigError
-from involution.engine.run import measure
+from involution.engine.evaluation import measure
 from involution.engine.split_record import differences, labels, record, recorded, seen_before
 
 

@@ -7,8 +7,8 @@ from coco_sets import folder_of_coco
 from generated import image_folder
 from PIL import Image
 
+from involution.engine.evaluation import evaluate
 from involution.engine.loading import load
-from involution.engine.run import evaluate
 from involution.export.calibration import find_labelled, measured
 
 FIGURES = {

@@ -16,7 +16,7 @@ import torch
 from involution.cli import main
 from involution.data.folders import FileDataset
 from involution.data.scenes import make_digit_scenes
-from involution.engine.run import Measured
+from involution.engine.evaluation import Measured
 from involution.engine.tasks.classify.figures import ClassificationFigures
 from involution.engine.tasks.detect.coco_metrics import FIGURES, judge
 from involution.engine.tasks.detect.figures import DetectionFigures

@@ -75,8 +75,8 @@ class EvalCommand:
         from rich.table import Table
         from rich.text import Text
 
+        from involution.engine.evaluation import measure
         from involution.engine.process import is_main_process
-        from involution.engine.run import measure
         from involution.models.weights import named
         from involution.report.run import REPORT_NEEDS, evaluation_page
 

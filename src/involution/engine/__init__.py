@@ -9,9 +9,10 @@ from involution.after import on_demand
 if TYPE_CHECKING:
     from involution.engine.callbacks import TrainingInterrupted
     from involution.engine.checkpoint import CheckpointError, ModelCard
+    from involution.engine.evaluation import evaluate
     from involution.engine.faults import RunFailed, TrainingDiverged
     from involution.engine.loading import load
-    from involution.engine.run import TrainResult, evaluate, train
+    from involution.engine.run import TrainResult, train
     from involution.engine.settings import ConfigError
     from involution.engine.task import TaskSpec, get_task, register_task, task_names
     from involution.engine.tasks.classify.config import ClassifyConfig
@@ -37,7 +38,7 @@ _PLACES = {
     "TrainResult": "involution.engine.run",
     "TrainingDiverged": "involution.engine.faults",
     "TrainingInterrupted": "involution.engine.callbacks",
-    "evaluate": "involution.engine.run",
+    "evaluate": "involution.engine.evaluation",
     "get_task": "involution.engine.task",
     "load": "involution.engine.loading",
     "register_task": "involution.engine.task",

@@ -1,11 +1,10 @@
-"""Training and evaluation, for any task."""
+"""Training, for any task, and what an evaluation has in common with it."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,31 +13,30 @@ from typing import Any
 import torch
 
 from involution.data import registry
-from involution.data.addresses import is_address, is_remote
-from involution.data.errors import DataError, printable
+from involution.data.addresses import is_remote
+from involution.data.errors import printable
 from involution.data.images import ImageError, LoadingError
 from involution.data.noticed import colour_lines
 from involution.data.parts import reading_of, stored_of
 from involution.data.records import DataSet
 from involution.data.registry import Options
-from involution.data.survey import Survey, cropped_warnings, deep_warnings, survey
+from involution.data.survey import Survey, cropped_warnings, survey
 from involution.engine import plan, precision
 from involution.engine.callbacks import LeftOut, RunRecorder, TrainingInterrupted
 from involution.engine.card import ModelCard
-from involution.engine.checkpoint import CheckpointError, read_checkpoint, read_recipe
+from involution.engine.checkpoint import CheckpointError, read_checkpoint
 from involution.engine.checks import check_config, check_units
-from involution.engine.classes import are_same, match_classes, some
+from involution.engine.classes import are_same, some
 from involution.engine.config import RunConfig
 from involution.engine.faults import CannotWrite, RunFailed, TrainingDiverged, loader_killed
 from involution.engine.files import atomic_path, is_ours, made_of
 from involution.engine.freezing import freeze
 from involution.engine.loader import EvalBatches, TrainBatches, make_loader
-from involution.engine.loading import load_contents, make_card
+from involution.engine.loading import make_card
 from involution.engine.loggers import check_logger, close_logger
 from involution.engine.memory import Fitting, is_out_of_memory
 from involution.engine.module import TaskModule
 from involution.engine.optimizer import param_groups
-from involution.engine.predictor import Predictor
 from involution.engine.process import is_main_process, tell
 from involution.engine.recompute import recompute_blocks
 from involution.engine.resume import AUTO, Start, find_start, folder_of
@@ -49,7 +47,6 @@ from involution.engine.split_record import (
     CONTENTS,
     contents,
     differences,
-    is_whole,
     joined,
     labels,
     record,
@@ -59,7 +56,6 @@ from involution.engine.split_record import (
 from involution.engine.task import TaskSpec, get_task
 from involution.engine.trainer import (
     check_placement,
-    make_eval_trainer,
     make_trainer,
     on_gpu,
     processes,
@@ -260,7 +256,7 @@ def _fit(
         module.double()
     trainer = make_trainer(config, recorder, progress, left_out, fitting)
     train_loader, val_loader = make_loaders(spec, config, data, images, trainer, start.position, left_out)
-    _tell(data, progress)
+    tell_data(data, progress)
     found_in_data = _survey(data, spec, config) if start.found is None and is_main_process() else None
     if found_in_data:
         _write_survey(found_in_data, recorder.run_dir)
@@ -275,7 +271,7 @@ def _fit(
             module, train_loader, val_loader, ckpt_path=start.checkpoint and str(start.checkpoint), weights_only=True
         )
     except ImageError as error:
-        raise _without_traceback(error) from error
+        raise as_loading_error(error) from error
     except SystemExit as error:
         # Lightning's answer to the second Ctrl-C
         raise TrainingInterrupted(recorder.last if recorder.last.is_file() else None) from error
@@ -308,173 +304,6 @@ def _fit(
     if found_in_data:
         # with what could not be read while loading
         _write_survey(replace(found_in_data, findings=data.findings.to_dict()), recorder.run_dir)
-
-
-def evaluate(
-    checkpoint: str | os.PathLike[str],
-    data_spec: str | None = None,
-    split: str | None = None,
-    *,
-    task: str | None = None,
-    batch_size: int | None = None,
-    workers: int = 0,
-    devices: int = 1,
-    accelerator: str = "auto",
-    on_problem: str = "refuse",
-    progress: bool = False,
-) -> Any:
-    """Measure a checkpoint on a split, each image counted once.
-
-    Args:
-        checkpoint: best.ckpt or last.ckpt of a run.
-        data_spec: the data set; by default the one it was trained on.
-        split: train, val or test; by default test for a classifier, but val of ImageNet, and val for the others.
-        task: refuse a checkpoint of another task than this.
-        batch_size: images per batch on one device; by default the task's.
-        workers: loader processes per device.
-        devices: number of devices that share the images.
-        accelerator: auto, cpu, cuda or mps.
-        on_problem: refuse broken images and malformed annotations, or skip them.
-        progress: show a progress bar.
-
-    Returns:
-        The task's `Figures`: `ClassificationFigures`, `DetectionFigures`, `SegmentationFigures`.
-
-    Raises:
-        CheckpointError: for a checkpoint that can't be used.
-        ConfigError: for a data set of other classes.
-        DataError: for a data set that can't be used.
-    """
-    return measure(
-        checkpoint,
-        data_spec,
-        split,
-        task=task,
-        batch_size=batch_size,
-        workers=workers,
-        devices=devices,
-        accelerator=accelerator,
-        on_problem=on_problem,
-        progress=progress,
-    ).figures
-
-
-@dataclass(frozen=True)
-class Measured:
-    """An evaluation and what it was made with.
-
-    Attributes:
-        figures: what `evaluate` returns.
-        images: the split, as the data set has it.
-        predictor: the network with its card, ready for single images.
-        warnings: why the figures may mean something else than they say, such as images that were trained on.
-    """
-
-    figures: Any
-    images: Any
-    predictor: Predictor[Any]
-    warnings: Sequence[str] = ()
-
-
-def measure(
-    checkpoint: str | os.PathLike[str],
-    data_spec: str | None = None,
-    split: str | None = None,
-    *,
-    task: str | None = None,
-    batch_size: int | None = None,
-    workers: int = 0,
-    devices: int = 1,
-    accelerator: str = "auto",
-    on_problem: str = "refuse",
-    progress: bool = False,
-    told: bool = False,
-) -> Measured:
-    """As `evaluate`, with what a report of it needs; what the data is like may have been told by the training."""
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("devices", devices, 1)):
-        if value is not None and value < least:
-            raise ConfigError(f"{name} must be {least} or more, got {value}")
-    found = read_checkpoint(checkpoint)
-    network, card = load_contents(found, checkpoint, task=task)
-    spec = get_task(card.task)
-    if split not in (None, *spec.splits):
-        raise ConfigError(f"split must be {' or '.join(spec.splits)}, got {split!r}")
-    config = read_recipe(card, checkpoint, spec.config)
-    training_spec = config.data.spec
-    split = split or registry.eval_split(spec.name, data_spec or training_spec) or spec.eval_split
-    config = _eval_config(config, data_spec, on_problem)
-    config = replace(config, devices=devices, trainer=replace(config.trainer, accelerator=accelerator))
-    # data of its own is measured whole, and need not have the other splits
-    same = data_spec is None or _same_data(data_spec, training_spec)
-    with quiet():
-        check_placement(config, whole=True)
-    try:
-        data = open_data(spec, config, None if same else split, False)
-    except DataError as error:
-        kind, _, place = training_spec.partition(":")
-        if data_spec is not None or not place or is_address(place) or Path(place).expanduser().exists():
-            raise
-        raise DataError(
-            f"{error}, where {checkpoint} had its data in training; if it was moved, name its place: --data {kind}:PATH"
-        ) from error
-    if data.findings.whole and is_whole(found, data, split):
-        moved = open_data(spec, config, None, False)
-        if split in moved.parts and not differences(recorded(found), record(moved), [split]):
-            tell(f"{data.spec} has the images of the training: its {split} part alone is measured")
-            data, same = moved, True
-    measured = data.split(split)
-    warnings = differences(recorded(found), record(data), [split]) if same else []
-    warnings += seen_before(found, data, split, same)
-    warnings += deep_warnings(stored_of(measured), reading_of(measured), f"images of {split}")
-    warnings += _cropped(spec, config, data, split)
-    for line in warnings if not told else ():
-        tell(f"warning: {line}")
-    for line in _in_colours(config, data, split) if not told else ():
-        tell(line)
-    data, within, card = match_classes(card, data, checkpoint)
-    if within is not None:
-        # which was told
-        warnings.append(f"measured among {some([card.classes[label] for label in within])} alone")
-    images = spec.eval_set(config, data.split(split))
-    count = len(images)  # type: ignore[arg-type]
-    left_out = LeftOut(data.findings, count, on_problem == "skip")
-    with quiet():
-        trainer = make_eval_trainer(config, progress, left_out)
-        batches = EvalBatches(count, batch_size or spec.eval_batch_size, trainer.global_rank, trainer.world_size)
-        complaints = left_out.evaluation if left_out.skip or trainer.world_size > 1 else None
-        loader = make_loader(images, batches, workers, on_gpu(trainer), spec.collate, complaints)
-        module = spec.module(network, config, card, 1, data.split(split))
-        module.within = within
-        if not told:
-            _tell(data, progress)
-        start = time.perf_counter()
-        try:
-            trainer.test(module, loader, verbose=False)
-        except ImageError as error:
-            raise _without_traceback(error) from error
-        except RuntimeError as error:
-            if not loader_killed(error):
-                raise
-            raise RunFailed(loader_killed(error)) from error
-        except SystemExit as error:
-            # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt from error
-        seconds = time.perf_counter() - start
-    for line in module.remarks():
-        tell(f"warning: {split}: {line}")
-        warnings.append(f"{split}: {line}")
-    count -= left_out.missing
-    if left_out.missing:
-        # the numbers no longer say which image they belong to
-        module.results["difficulty"] = []
-        unread = f"{left_out.missing} of {count + left_out.missing} images could not be read and are not measured"
-        warnings.append(f"{split}: {unread}; which of the others are the hardest is therefore not shown")
-    common = {"num_images": count, "images_per_second": count / seconds, "classes": card.classes}
-    common["split"] = "all" if data.findings.whole else split
-    figures = spec.figures.from_results(module.results, **common)
-    predictor = spec.predictor(network, card)
-    predictor.within = within
-    return Measured(figures, data.split(split), predictor, warnings)
 
 
 def make_module(spec: TaskSpec, config: RunConfig, data: Any, steps_per_epoch: int, *, fresh: bool) -> Any:
@@ -547,8 +376,7 @@ def category_ids(data: DataSet[Any]) -> list[int]:
 def open_data(spec: TaskSpec, config: RunConfig, only: str | None = None, given: bool = True) -> DataSet[Any]:
     """The data set of the settings, or one split of it; settings that have no effect are told if they were given."""
     options = Options.of(config.data, only=only, given=given, **spec.data_options(config))
-    data = registry.open_data(spec.name, config.data.spec, options)
-    return data
+    return registry.open_data(spec.name, config.data.spec, options)
 
 
 def _draws_anew(config: RunConfig, card: ModelCard) -> bool:
@@ -558,7 +386,7 @@ def _draws_anew(config: RunConfig, card: ModelCard) -> bool:
     return any(getattr(config.data, name) != before.get(name, getattr(config.data, name)) for name in names)
 
 
-def _tell(data: DataSet[Any], summary: bool) -> None:
+def tell_data(data: DataSet[Any], summary: bool) -> None:
     """Say what a data set used and what it did not."""
     if summary:
         tell(f"data: {data.findings.summary()} of {printable(data.spec)}")
@@ -570,20 +398,21 @@ def _survey(data: DataSet[Any], spec: TaskSpec, config: RunConfig) -> Survey:
     """What the data set holds; what is surely not meant so is said."""
     found = survey(data, quick=True)
     # training sees other parts of an image each time
-    cropped = [line for split in data.parts if split != "train" for line in _cropped(spec, config, data, split)]
-    for warning in (*found.warnings, *cropped):
+    beside = [line for split in data.parts if split != "train" for line in cropped(spec, config, data, split)]
+    for warning in (*found.warnings, *beside):
         tell(f"warning: {warning}")
-    for line in (line for split in data.parts for line in _in_colours(config, data, split)):
+    for line in (line for split in data.parts for line in in_colours(config, data, split)):
         tell(line)
     return found
 
 
-def _cropped(spec: TaskSpec, config: RunConfig, data: DataSet[Any], split: str) -> list[str]:
+def cropped(spec: TaskSpec, config: RunConfig, data: DataSet[Any], split: str) -> list[str]:
+    """That the network sees little of some images of a split."""
     places = stored_of(data.split(split))
     return cropped_warnings(places, lambda size: spec.share_seen(config, size), f"images of {split}")
 
 
-def _in_colours(config: Any, data: DataSet[Any], split: str) -> list[str]:
+def in_colours(config: Any, data: DataSet[Any], split: str) -> list[str]:
     """That images are in colours, for a network of grey ones."""
     part = data.split(split)
     grey = getattr(config.data, "channels", 3) == 1
@@ -599,32 +428,7 @@ def _write_survey(found: Survey, run_dir: Path) -> None:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _eval_config(config: Any, data_spec: str | None, on_problem: str) -> Any:
-    """The settings of the training, for the data to measure on."""
-    changes: dict[str, Any] = {}
-    if data_spec is not None and not _same_data(data_spec, config.data.spec):
-        changes["spec"] = data_spec
-        if hasattr(config.data, "classes"):
-            # a file of class names belongs to the data that it was given for
-            changes["classes"] = None
-    # each image is read once; classes without an image are no fault of what is measured
-    changes |= {"on_problem": on_problem, "cache": False}
-    if not hasattr(config.data, "values"):
-        # label maps are checked as in training: their values may mean something else
-        changes["allow_empty"] = True
-    return replace(config, data=replace(config.data, **changes))
-
-
-def _without_traceback(error: ImageError) -> LoadingError:
+def as_loading_error(error: ImageError) -> LoadingError:
     """The error of a loader process, which wraps it in its traceback, as it was there."""
     message = str(error).rpartition(f"{ImageError.__module__}.{ImageError.__qualname__}: ")[2]
     return LoadingError(message.replace("\\n", " ").strip())
-
-
-def _same_data(spec: str, other: str) -> bool:
-    """Whether two specs lead to the same place, however they are written."""
-    places = []
-    for text in (spec, other):
-        kind, colon, path = text.partition(":")
-        places.append(os.path.realpath(os.path.expanduser(path if colon else kind)))
-    return places[0] == places[1]

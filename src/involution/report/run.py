@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from involution.data.images import ImageError
+from involution.engine.evaluation import Measured, measure
 from involution.engine.files import atomic_path
 from involution.engine.process import alone
-from involution.engine.run import Measured, TrainResult, measure
+from involution.engine.run import TrainResult
 from involution.engine.task import get_task, task_noun, with_article
 from involution.report import figures
 from involution.report.page import device_text, render

@@ -14,7 +14,7 @@ from torch import Tensor
 from involution.data.colours import hexadecimal, is_background, palette
 from involution.data.errors import printable
 from involution.data.records import item_name
-from involution.engine.run import Measured
+from involution.engine.evaluation import Measured
 from involution.report import figures
 from involution.report.page import embedded
 

@@ -109,7 +109,8 @@ def do_run(run: Run, folder: Path, split: str) -> dict[str, Any]:
         KeyboardInterrupt: After Ctrl-C; the run has left its checkpoint.
     """
     from involution.engine.callbacks import TrainingDiverged, TrainingInterrupted
-    from involution.engine.run import evaluate, train
+    from involution.engine.evaluation import evaluate
+    from involution.engine.run import train
 
     config = replace(_placed(run.config, folder), name=run.name, output=str(folder / "runs"))
     record: dict[str, Any] = {"settings": _compared(run.config), "seed": run.config.seed, "title": run.title}

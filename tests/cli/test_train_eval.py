@@ -102,6 +102,8 @@ def test_print_config_and_config_file(tmp_path, capsys):
         (["--recipe", "digit"], "no recipe named 'digit'"),
         (["--recipe"], "--recipe"),
         (["--trainer.epoch", "3"], "unknown option --trainer.epoch; did you mean --trainer.epochs?"),
+        (["some.ckpt"], "unexpected some.ckpt; a value follows the name of its option, such as --checkpoint FILE"),
+        (["--trainer.activation_checkpointing", "some"], "wanted true, false, selective, got some"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--config", "{trainer: {epoch: 3}}"], "unknown setting trainer.epoch; did you mean trainer.epochs?"),
         (["--model.name", "rednet5O"], "no model named 'rednet5O'; did you mean rednet50?"),

@@ -169,6 +169,8 @@ def usage(message: str, parser: object) -> str:
     )
     text = re.sub(r"Expected an? (.*?)\. Got value: (.*)", r"wanted \1, got \2", text)
     text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null")
+    text = re.sub(r"typing\.Literal\[(.*?)\]", lambda found: found[1].replace("'", ""), text)
+    text = re.sub(r"wanted (.*?\b)?bool\b", r"wanted \1true, false", text)
     # a value can be as long as a file
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
     for action in actions:
@@ -177,10 +179,13 @@ def usage(message: str, parser: object) -> str:
             text = text.replace(f'"--{action.dest}"', f'"{action.option_strings[-1]}"')
             text = text.replace(f"are required: {action.dest}", f"are required: {action.option_strings[-1]}")
     unknown = re.search(r"unrecognized arguments: (--[^\s=]+)", message)
+    stray = re.search(r"unrecognized arguments: ([^-\s]\S*)", message)
     group = re.search(r"Group '(.+)' does not accept option '(.+)'", message)
     setting = re.search(r"Option '(.+)' is not accepted", message)
     if unknown:
         return f"unknown option {unknown[1]}{nearest(unknown[1], known)}"
+    if stray:
+        return f"unexpected {stray[1]}; a value follows the name of its option, such as --checkpoint FILE (see --help)"
     if group:
         return _unknown_setting(f"{group[1]}.{group[2]}", parser)
     if setting:

@@ -80,11 +80,12 @@ INVOLUTION_INLINE Floats<Lanes> widen(Bits16<Lanes> x, BFloat16) {
   return reinterpret_cast<Floats<Lanes>>(__builtin_convertvector(x, Bits32<Lanes>) << 16);
 }
 
-// in the upper half of each lane: round to nearest even; NaN stays NaN
+// In the upper half of each lane: round to nearest even. NaN stays NaN, as it is an operation's own or one of
+// bfloat16's: its lower half is 0 and never carries.
 template <int Lanes>
 INVOLUTION_INLINE Bits32<Lanes> rounded(Floats<Lanes> x) {
-  const auto bits = reinterpret_cast<Bits32<Lanes>>(x), nan = reinterpret_cast<Bits32<Lanes>>(x != x);
-  return ((bits + 0x7fff + ((bits >> 16) & 1)) & ~nan) | ((bits | 0x400000) & nan);
+  const auto bits = reinterpret_cast<Bits32<Lanes>>(x);
+  return bits + 0x7fff + ((bits >> 16) & 1);
 }
 
 template <int Lanes>

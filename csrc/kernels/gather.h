@@ -158,8 +158,10 @@ class Gather {
   bool direct_type(const Problem& p) const {
     if (sizeof(T) == sizeof(A)) return true;
     const int64_t taps = map_.size[4], stride = p.stride[2] / gcd(p.stride[2], p.dilation[2]);
-    return kDirect &&
-           (p.stride[2] == 1 ? specialised<T, 1>(taps) : !Transposed && stride <= 2 && specialised<T, 2>(taps));
+    if (!kDirect || (p.stride[2] > 1 && stride > 2)) return false;
+    if (p.stride[2] == 1) return specialised<T, 1>(taps);
+    if (!Transposed) return specialised<T, 2>(taps);
+    return stride == 2 && specialised<T, 1>(taps / 2) && specialised<T, 1>(ceil_div(taps, 2));
   }
 
   // Shared by all rows; `U` is the type of sources and targets as the kernel reads them.

@@ -426,15 +426,18 @@ void row_of_targets(const Row<T>& r) {
 }
 
 // what is specialised: stride 1 and 2 of the usual kernels, and what the gradient of stride 2 makes of them; half types
-// have only the usual kernels themselves, what else they need runs on widened copies
+// have the usual kernels themselves and, with AVX2, the gradient of 7×7 with stride 2; what else they need runs on
+// widened copies
 template <class T, int S>
 constexpr bool specialised(int64_t taps) {
+  constexpr bool kFour = sizeof(T) > 2 || (sizeof(T) == 2 && kBytes == 32);
 #if defined(INVOLUTION_FEW_SIZES)
   // one of each kind, for slow builds
-  return taps == 3 || (taps == 4 && sizeof(T) > 2 && S == 1);
+  return taps == 3 || (taps == 4 && kFour && S == 1);
 #else
   const bool usual = taps == 3 || taps == 5 || taps == 7;
-  return sizeof(T) <= 2 || S == 2 ? usual : usual || taps == 1 || taps == 2 || taps == 4 || taps == 9 || taps == 11;
+  if (sizeof(T) <= 2 || S == 2) return usual || (taps == 4 && kFour && S == 1);
+  return usual || taps == 1 || taps == 2 || taps == 4 || taps == 9 || taps == 11;
 #endif
 }
 

@@ -238,65 +238,47 @@ class MapGradient {
     const Phase &rows = t.rows, &columns = t.columns;
     const Slabs& s = t.slabs;
     const int64_t taps = rows.taps * columns.taps, apart = kRowLanes / columns.stride, block = R / kRowLanes * apart;
-    // half types by way of the arithmetic one
-    constexpr bool kStraight = sizeof(T) == sizeof(A);
-    const int64_t pitch = kStraight ? columns.map_target : round_up(taps, R);
-    const int64_t target_row = kStraight ? rows.map_target : block * pitch;
     const int64_t kernel_rows_inside = p.last - p.first, parts = ceil_div(kernel_rows_inside, kKernelRows);
     for (int64_t j = 0; j < t.width; j += block, p.map += block * columns.map_target) {
       const int64_t count = least(block, t.width - j);
       prefetch(p.map, p.target_rows, static_cast<int>(count), rows, columns);
-      A* sums = t.sums;
-      if constexpr (kStraight) sums = p.map;
       for (int64_t part = 0; part < parts; ++part) {
         const int64_t u = p.first + part * kernel_rows_inside / parts;
         const int64_t end = p.first + (part + 1) * kernel_rows_inside / parts;
-        TapRows one = {p.input + j * columns.stride + u * s.row,
-                       s.channel,
-                       s.row,
-                       p.output + j,
-                       s.output_channel,
-                       s.output_row,
-                       group_width_,
-                       sums + u * columns.taps,
-                       target_row,
-                       columns.taps,
-                       pitch,
-                       columns.stride,
-                       apart,
-                       0,
-                       0,
-                       static_cast<int>(columns.taps),
-                       end == rows.taps};
+        TapRows<T> one = {p.input + j * columns.stride + u * s.row,
+                          s.channel,
+                          s.row,
+                          p.output + j,
+                          s.output_channel,
+                          s.output_row,
+                          group_width_,
+                          p.map + u * columns.taps,
+                          rows.map_target,
+                          columns.taps,
+                          columns.map_target,
+                          columns.stride,
+                          apart,
+                          0,
+                          0,
+                          static_cast<int>(columns.taps),
+                          end == rows.taps};
 #if defined(__AVX512VL__)
         // pairs of pixels
         one.end = most<int64_t>(0, count - apart);
-        if (one.end > 0) tap_rows_function<16>(end - u, rows.stride, p.target_rows)(one);
+        if (one.end > 0) tap_rows_function<T, 16>(end - u, rows.stride, p.target_rows)(one);
 #endif
         one.begin = one.end;
         one.end = least(apart, count);
-        if (one.begin < one.end) tap_rows_function<8>(end - u, rows.stride, p.target_rows)(one);
+        if (one.begin < one.end) tap_rows_function<T, 8>(end - u, rows.stride, p.target_rows)(one);
       }
-      if (kernel_rows_inside < rows.taps || !kStraight) {
+      if (kernel_rows_inside < rows.taps) {
         for (int64_t i = 0; i < p.target_rows * count; ++i) {
-          A* of_pixel = sums + i / count * target_row + i % count * pitch;
-          std::fill(of_pixel, of_pixel + p.first * columns.taps, A(0));
-          std::fill(of_pixel + p.last * columns.taps, of_pixel + taps, A(0));
-          if constexpr (!kStraight) {
-            narrow_run(of_pixel, taps, p.map + i / count * rows.map_target + i % count * columns.map_target);
-          }
+          T* of_pixel = p.map + i / count * rows.map_target + i % count * columns.map_target;
+          std::fill(of_pixel, of_pixel + p.first * columns.taps, T{});
+          std::fill(of_pixel + p.last * columns.taps, of_pixel + taps, T{});
         }
       }
     }
-  }
-
-  static void narrow_run(const A* from, int64_t count, T* to) {
-    int64_t i = 0;
-    for (; i + R <= count; i += R) store_as<R>(to + i, load<Vector<A, R>>(from + i));
-    for (; i + 4 <= count; i += 4) store_as<4>(to + i, load<Vector<A, 4>>(from + i));
-    // the rest with some before it
-    if (R == 8 && i < count && count >= 4) return store_as<4>(to + count - 4, load<Vector<A, 4>>(from + count - 4));
-    for (; i < count; ++i) store_one(to + i, from[i]);
   }
 #endif
 

@@ -125,7 +125,8 @@ INVOLUTION_INLINE void store_lanes(T* to, Vector<A, Lanes> value, int count, int
 constexpr int kRowLanes = 8;
 
 // what one call of TapRows' loop reads and writes: KU kernel rows of the pixels [begin, end), and of those `apart`
-// after them where vectors have 16 lanes, in RB target rows
+// after them where vectors have 16 lanes, in RB target rows; T is the map's type in storage
+template <class T>
 struct TapRows {
   // of the block's first pixel
   const float* input;
@@ -133,7 +134,7 @@ struct TapRows {
   const float* output;
   int64_t output_channel, output_row;
   int64_t channels;
-  float* to;
+  T* to;
   int64_t to_target_row, to_row, to_pixel;
   // columns of the input from pixel to pixel
   int64_t step, apart;
@@ -162,8 +163,8 @@ INVOLUTION_INLINE Floats<Lanes> of_pixels(const float* from, [[maybe_unused]] In
 #endif
 }
 
-template <int Lanes, int KU, int S, int RB>
-void tap_rows(const TapRows& p) {
+template <class T, int Lanes, int KU, int S, int RB>
+void tap_rows(const TapRows<T>& p) {
   using V = Floats<Lanes>;
   constexpr int kPixels = Lanes / kRowLanes;
   Ints<Lanes> index;
@@ -196,13 +197,13 @@ void tap_rows(const TapRows& p) {
     // a row's lanes beyond its taps are overwritten by the next row's
     unrolled<RB * kPixels>([&](auto i) INVOLUTION_INLINE_LAMBDA {
       constexpr int b = i / kPixels, pixel = i % kPixels;
-      float* to = p.to + b * p.to_target_row + (j + pixel * p.apart) * p.to_pixel;
+      T* to = p.to + b * p.to_target_row + (j + pixel * p.apart) * p.to_pixel;
       unrolled<KU>([&](auto u) INVOLUTION_INLINE_LAMBDA {
         const auto value = lanes_of<pixel * kRowLanes>(sum[b][u], std::make_integer_sequence<int, kRowLanes>());
         if (u + 1 < KU || !p.last) {
-          store(to, value);
+          store_as<kRowLanes>(to, value);
         } else {
-          store_lanes<kRowLanes, float, float>(to, value, p.taps, 1);
+          store_lanes<kRowLanes, T, float>(to, value, p.taps, 1);
         }
         to += p.to_row;
         opaque(to);
@@ -211,27 +212,28 @@ void tap_rows(const TapRows& p) {
   }
 }
 
-using TapRowsFunction = void (*)(const TapRows&);
+template <class T>
+using TapRowsFunction = void (*)(const TapRows<T>&);
 
-template <int Lanes, int S, int RB, int... KU>
-TapRowsFunction tap_rows_function(int64_t rows, std::integer_sequence<int, KU...>) {
-  static constexpr TapRowsFunction table[] = {tap_rows<Lanes, KU + 1, S, RB>...};
+template <class T, int Lanes, int S, int RB, int... KU>
+TapRowsFunction<T> tap_rows_function(int64_t rows, std::integer_sequence<int, KU...>) {
+  static constexpr TapRowsFunction<T> table[] = {tap_rows<T, Lanes, KU + 1, S, RB>...};
   return table[rows - 1];
 }
 
-template <int Lanes>
-TapRowsFunction tap_rows_function(int64_t rows, int64_t stride, int target_rows) {
+template <class T, int Lanes>
+TapRowsFunction<T> tap_rows_function(int64_t rows, int64_t stride, int target_rows) {
   constexpr auto all = std::make_integer_sequence<int, kKernelRows>();
   if constexpr (kTargetRows > 1) {
     if (target_rows == kTargetRows) {
-      return stride == 1 ? tap_rows_function<Lanes, 1, kTargetRows>(rows, all)
-                         : tap_rows_function<Lanes, 2, kTargetRows>(rows, all);
+      return stride == 1 ? tap_rows_function<T, Lanes, 1, kTargetRows>(rows, all)
+                         : tap_rows_function<T, Lanes, 2, kTargetRows>(rows, all);
     }
     if (target_rows == 2) {
-      return stride == 1 ? tap_rows_function<Lanes, 1, 2>(rows, all) : tap_rows_function<Lanes, 2, 2>(rows, all);
+      return stride == 1 ? tap_rows_function<T, Lanes, 1, 2>(rows, all) : tap_rows_function<T, Lanes, 2, 2>(rows, all);
     }
   }
-  return tap_rows_function<Lanes, 1, 1>(rows, all);
+  return tap_rows_function<T, Lanes, 1, 1>(rows, all);
 }
 #endif
 

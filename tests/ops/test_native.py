@@ -316,6 +316,19 @@ def test_values_that_are_not_finite_pass(dtype):
     torch.testing.assert_close(involution2d(x, w), x, equal_nan=True)
 
 
+def test_every_nan_of_bfloat16_stays_one():
+    positive = torch.arange(0x7F81, 0x8000, dtype=torch.int32)
+    bits = torch.cat((positive, positive | 0x8000)).short().view(torch.bfloat16)
+    x = bits.view(1, 1, 1, -1).repeat(1, 32, 1, 1)
+    w = torch.ones(1, 2, 1, 1, 1, bits.numel(), dtype=torch.bfloat16)
+    operators, geometry = torch.ops.involution, ([1, 1], [0, 0], [1, 1])
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        nan = x.contiguous(memory_format=memory_format)
+        assert operators.involution2d(nan, w, *geometry).isnan().all()
+        assert operators.involution2d_grad_input(nan, w, x.shape[2:], *geometry).isnan().all()
+        assert operators.involution2d_grad_weight(nan, x, 2, [1, 1], *geometry).isnan().all()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -168,20 +168,25 @@ class GeneratedBackward {
     int64_t n, first, width, y0, y1;
   };
 
-  // as a tensor of the arithmetic type
-  Activation part(const Activation& a, const Part& p, A* memory, bool read) const {
+  // in place
+  Activation part(const Activation& a, const Part& p) const {
     Activation to = a;
     to.size[0] = 1;
     to.size[1] = p.width;
     to.size[3] = p.y1 - p.y0;
-    T* from = at(a, p);
-    to.data = from;
+    to.data = at(a, p);
+    return to;
+  }
+
+  // as a tensor of the arithmetic type
+  Activation part(const Activation& a, const Part& p, A* memory, bool read) const {
+    Activation to = part(a, p);
     if constexpr (kConvert) {
       to.data = memory;
       to.stride[1] = 1;
       to.stride[4] = p.width;
       to.stride[3] = a.size[4] * p.width;
-      if (read) convert(a, from, p, memory);
+      if (read) convert(a, at(a, p), p, memory);
     }
     return to;
   }
@@ -196,12 +201,6 @@ class GeneratedBackward {
         widen_run(from + y * a.stride[3] + x * a.stride[4], a.stride[1], p.width, to);
       }
     }
-  }
-
-  // the most input rows that a band of outputs reads
-  int64_t rows_read(int64_t band) const {
-    return least(problem_.input.size[3],
-                 (band - 1) * problem_.stride[1] + (problem_.map.size[3] - 1) * problem_.dilation[1] + 1);
   }
 
   // elements of rows of a bundle in the arithmetic type; none if they are read in place
@@ -261,9 +260,9 @@ class GeneratedBackward {
     }
   }
 
-  // the working memory of a band: the map's gradient, and where they are not read in place, features, input and output
+  // the working memory of a band: the map's gradient, and the features
   struct Memory {
-    A *map, *features, *input, *output;
+    A *map, *features;
   };
 
   Memory memory() const {
@@ -271,13 +270,9 @@ class GeneratedBackward {
     const int64_t pixels = band_ * problem_.output.size[4];
     const int64_t map_size = round_up(pixels * round_up(bundle_ * taps_, kPacked) + 2 * L, L);
     const int64_t features_size = span_size_ > 0 ? chunks_ * pixels * L : 0;
-    const int64_t in_size = converted(problem_.input, rows_read(band_));
-    const int64_t size = map_size + features_size + in_size + converted(problem_.output, band_) + 4 * L;
     Memory m;
-    m.map = static_cast<A*>(memory.reserve(size * int64_t(sizeof(A))));
+    m.map = static_cast<A*>(memory.reserve((map_size + features_size + 4 * L) * int64_t(sizeof(A))));
     m.features = m.map + map_size;
-    m.input = m.features + features_size;
-    m.output = m.input + in_size;
     return m;
   }
 
@@ -315,12 +310,12 @@ class GeneratedBackward {
     const int64_t inputs = problem_.input.size[3], start = y0 * p.stride[1] - p.padding[1];
     const int64_t length = (y1 - y0 - 1) * p.stride[1] + (p.map.size[3] - 1) * p.dilation[1] + 1;
     const int64_t i0 = least(inputs, most<int64_t>(0, start)), i1 = most(i0, least(inputs, start + length));
-    p.output = part(problem_.output, {n, g * width_, count * width_, y0, y1}, m.output, true);
-    p.input = part(problem_.input, {n, g * width_, count * width_, i0, i1}, m.input, true);
+    p.output = part(problem_.output, {n, g * width_, count * width_, y0, y1});
+    p.input = part(problem_.input, {n, g * width_, count * width_, i0, i1});
     p.map.size[6] = y1 - y0;
     p.padding[1] = i0 - start;
     set_map(p.map, m.map, round_up(count * taps_, kPacked));
-    MapGradient<A>(p).run(this_thread());
+    MapGradient<T, A>(p).run(this_thread());
   }
 
   bool input_needed() const { return gradients_.input.data != nullptr; }

@@ -35,7 +35,8 @@ INVOLUTION_INLINE Floats<Lanes> widen_lower(Bits32<Lanes> x, Half) {
   return widen<Lanes>(__builtin_convertvector(x, Bits16<Lanes>), Half());
 }
 
-template <class T>
+// T is the type in storage of input and output, M the map's
+template <class T, class M = T>
 class MapGradient {
   using A = typename Arithmetic<T>::type;
   static constexpr int R = most(4, kNativeLanes<A>);
@@ -190,7 +191,7 @@ class MapGradient {
   void plane(const Task& t, int64_t a) const {
     const Slabs& s = t.slabs;
     pack_input(t, t.z * axis_[0].stride - axis_[0].padding + a * axis_[0].dilation);
-    T* map = static_cast<T*>(map_.data) + t.n * map_.stride[0] + t.g * map_.stride[1] + a * map_.stride[2] +
+    M* map = static_cast<M*>(map_.data) + t.n * map_.stride[0] + t.g * map_.stride[1] + a * map_.stride[2] +
              t.z * map_.stride[5] + t.rows.map + t.i0 * t.rows.map_target + t.columns.map + t.j0 * t.columns.map_target;
     for (int64_t i = 0; i < t.height;) {
       const int count = next_rows(t.rows, t.height - i);
@@ -223,7 +224,7 @@ class MapGradient {
     int target_rows;
     int64_t first, last;
     int count;
-    T* map;
+    M* map;
   };
 
   // all taps of a row of pixels, which are lanes
@@ -245,7 +246,7 @@ class MapGradient {
       for (int64_t part = 0; part < parts; ++part) {
         const int64_t u = p.first + part * kernel_rows_inside / parts;
         const int64_t end = p.first + (part + 1) * kernel_rows_inside / parts;
-        TapRows<T> one = {p.input + j * columns.stride + u * s.row,
+        TapRows<M> one = {p.input + j * columns.stride + u * s.row,
                           s.channel,
                           s.row,
                           p.output + j,
@@ -265,17 +266,17 @@ class MapGradient {
 #if defined(__AVX512VL__)
         // pairs of pixels
         one.end = most<int64_t>(0, count - apart);
-        if (one.end > 0) tap_rows_function<T, 16>(end - u, rows.stride, p.target_rows)(one);
+        if (one.end > 0) tap_rows_function<M, 16>(end - u, rows.stride, p.target_rows)(one);
 #endif
         one.begin = one.end;
         one.end = least(apart, count);
-        if (one.begin < one.end) tap_rows_function<T, 8>(end - u, rows.stride, p.target_rows)(one);
+        if (one.begin < one.end) tap_rows_function<M, 8>(end - u, rows.stride, p.target_rows)(one);
       }
       if (kernel_rows_inside < rows.taps) {
         for (int64_t i = 0; i < p.target_rows * count; ++i) {
-          T* of_pixel = p.map + i / count * rows.map_target + i % count * columns.map_target;
-          std::fill(of_pixel, of_pixel + p.first * columns.taps, T{});
-          std::fill(of_pixel + p.last * columns.taps, of_pixel + taps, T{});
+          M* of_pixel = p.map + i / count * rows.map_target + i % count * columns.map_target;
+          std::fill(of_pixel, of_pixel + p.first * columns.taps, M{});
+          std::fill(of_pixel + p.last * columns.taps, of_pixel + taps, M{});
         }
       }
     }
@@ -290,7 +291,7 @@ class MapGradient {
     // directly to the map if whole vectors of its pixels are adjacent
     A* sums = t.sums;
     bool straight = false;
-    if constexpr (sizeof(T) == sizeof(A)) {
+    if constexpr (sizeof(M) == sizeof(A)) {
       straight = columns.map_target == 1 && p.count == Lanes;
       if (straight) sums = p.map;
     }
@@ -341,12 +342,12 @@ class MapGradient {
 
   // [tap][pixel] into the map
   template <int Lanes>
-  static void store_pixels(const A* sums, const Phase& rows, const Phase& columns, int count, T* to) {
+  static void store_pixels(const A* sums, const Phase& rows, const Phase& columns, int count, M* to) {
     using V = Vector<A, Lanes>;
     if (columns.map_tap != 1) {
       for (int64_t u = 0; u < rows.taps; ++u) {
         for (int64_t v = 0; v < columns.taps; ++v, sums += Lanes) {
-          store_lanes<Lanes, T, A>(to + u * rows.map_tap + v * columns.map_tap, load<V>(sums), count,
+          store_lanes<Lanes, M, A>(to + u * rows.map_tap + v * columns.map_tap, load<V>(sums), count,
                                    columns.map_target);
         }
       }
@@ -366,8 +367,8 @@ class MapGradient {
           // beyond `taps` there are other sums or none, which are not stored
           for (int k = 0; k < count; k += 4) {
             transpose_fours<Lanes>(sums + k, Lanes, [&](int i, V value) INVOLUTION_INLINE_LAMBDA {
-              T* at = to + (k + i) * columns.map_target + t;
-              if (k + i < count) store_lanes<Lanes, T, A>(at, value, taps, 1);
+              M* at = to + (k + i) * columns.map_target + t;
+              if (k + i < count) store_lanes<Lanes, M, A>(at, value, taps, 1);
             });
           }
         }
@@ -377,12 +378,12 @@ class MapGradient {
   }
 
   // Prefetches what a block of pixels is about to write: lines shared with another group must be read first.
-  static void prefetch(const T* to, int target_rows, int count, const Phase& rows, const Phase& columns) {
-    constexpr int64_t line = kLine / int64_t(sizeof(T));
+  static void prefetch(const M* to, int target_rows, int count, const Phase& rows, const Phase& columns) {
+    constexpr int64_t line = kLine / int64_t(sizeof(M));
     const int64_t length = rows.taps * rows.map_tap;
     for (int b = 0; b < target_rows; ++b) {
       for (int k = 0; k < count; ++k) {
-        const T* at = to + b * rows.map_target + k * columns.map_target;
+        const M* at = to + b * rows.map_target + k * columns.map_target;
         for (int64_t i = 0; i < length; i += line) __builtin_prefetch(at + i, 1, 2);
       }
     }

@@ -110,8 +110,8 @@ WRONG = [
     ({"method": "POST", "path": "/metrics"}, 405, "method", "wanted GET for /metrics"),
     ({"method": "OPTIONS"}, 405, "method", "wanted POST for /predict"),
     ({"params": {}}, 422, "option", "wanted ?model= with one of classify, detect, segment"),
-    ({"params": {"model": "clasify"}}, 404, "model", "no network named clasify; did you mean classify?"),
-    ({"params": {"model": "../a"}}, 404, "model", "no network named ../a"),
+    ({"params": {"model": "clasify"}}, 404, "model", "no network named 'clasify'; did you mean classify?"),
+    ({"params": {"model": "../a"}}, 404, "model", "no network named '../a'; wanted classify or detect or segment"),
     ({"path": "/predict?model=classify&model=detect", "params": None}, 400, "query", "a parameter is there twice"),
     (
         {"path": "/predict?%ff=%fe", "params": None},
@@ -129,8 +129,8 @@ WRONG = [
     ({"params": {"model": "classify", "topk": "1_0"}}, 422, "option", "wanted a whole number for topk, got '1_0'"),
     ({"params": {"model": "classify", "topk": "٣"}}, 422, "option", "wanted a whole number for topk"),
     ({"params": {"model": "classify", "topk": "9" * 5000}}, 422, "option", "wanted a whole number for topk"),
-    ({"params": {"model": "classify", "batch_size": "3"}}, 422, "option", "no parameter of this network: batch_size"),
-    ({"params": {"model": "classify", "score": "1"}}, 422, "option", "no parameter of this network: score"),
+    ({"params": {"model": "classify", "batch_size": "3"}}, 422, "option", "'batch_size'; wanted model or topk"),
+    ({"params": {"model": "classify", "score": "1"}}, 422, "option", "no parameter of this network: 'score'"),
     ({"params": {"model": "detect", "score": "nan"}}, 422, "option", "wanted a number for score, got 'nan'"),
     ({"params": {"model": "detect", "score": "1.5"}}, 422, "option", "wanted a score from 0 to 1, got 1.5"),
     ({"headers": {"content-type": "text/plain"}}, 415, "type", "wanted multipart/form-data, application/json or"),
@@ -140,7 +140,7 @@ WRONG = [
     ({"content": b"no image at all"}, 415, "format", "not an image in a known format"),
     ({"content": BROKEN}, 422, "image", "broken or truncated image"),
     ({"content": b"\0" * 20_001}, 413, "bytes", "more than the 20,000 bytes that are taken"),
-    ({"content": huge_png()}, 413, "pixels", "too large to decode"),
+    ({"content": huge_png()}, 413, "pixels", "more than the 10,000 pixels that are taken"),
     ({"content": png(size=(200, 51))}, 413, "pixels", "200 x 51 pixels are more than the 10,000 that are taken"),
     ({"json": {}}, 400, "json", 'wanted {"image": "…"} with the image file in base64'),
     ({"json": {"image": "", "path": "/etc/passwd"}}, 400, "json", 'wanted {"image"'),
@@ -150,6 +150,7 @@ WRONG = [
     ),
     ({"json": {"image": 5}}, 400, "json", 'wanted {"image"'),
     ({"json": {"image": "a b"}}, 400, "json", "image is not base64"),
+    ({"json": {"image": "data:image/png;base64,AA=="}}, 400, "json", 'and no "data:" before it'),
     ({"json": {"image": "é"}}, 400, "json", "image is not base64"),
     ({"json": {"image": ""}}, 400, "empty", "there is no image"),
     ({"json": {"image": "AAAA" * 9000}}, 413, "bytes", "more than the 20,000 bytes"),
@@ -290,12 +291,14 @@ def test_too_many_requests_are_refused_before_they_are_read(make, predictors):
     assert problem(second) == (503, "busy", "too many requests at once")
 
 
-def test_an_image_that_takes_too_long_is_given_up(make, predictors):
+def test_an_image_that_takes_too_long_is_given_up_and_the_log_says_how_large_it_was(make, predictors, caplog):
     slow = Slow(predictors["classify"])
     served = make({"a": slow}, timeout=0.3)
     slow.free.clear()
     found = ask(served, "POST", "/predict", content=png(), headers=RAW)
     assert problem(found)[:2] == (503, "late")
+    (line,) = [record.fields for record in dict.fromkeys(caplog.records) if record.getMessage() == "late"]
+    assert (line["model"], line["pixels"], line["stage"]) == ("a", 40 * 30, "run")
     while not served.hung:
         time.sleep(0.01)
     assert problem(ask(served, "GET", "/health/live"))[:2] == (503, "hung")

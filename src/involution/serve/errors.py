@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+
+from involution.data.errors import nearest
 
 
 class ServeError(ValueError):
@@ -27,3 +29,8 @@ class Refused(Exception):
 
 class Gone(Exception):
     """The client has closed the connection."""
+
+
+def nearest_or_all(word: str, known: Collection[str]) -> str:
+    """What to write instead of a word: what resembles it, or else all there is."""
+    return nearest(word, known) or f"; wanted {' or '.join(known)}"

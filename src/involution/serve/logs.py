@@ -40,14 +40,16 @@ class _Errors(logging.StreamHandler[Any]):
 
 
 def set_up(level: str = "info") -> None:
-    """Let this process log in lines of JSON to its error output, and the libraries that serve what goes wrong alone."""
+    """Let this process log in lines of JSON to its error output; libraries too, of those that serve what goes wrong."""
     handler = _Errors()
     handler.setFormatter(JsonLines())
-    for name, least in (("involution.serve", level.upper()), ("uvicorn", "ERROR"), ("asyncio", "ERROR")):
+    logging.getLogger().handlers[:] = [handler]
+    logging.captureWarnings(True)
+    levels = {"involution.serve": level.upper(), "uvicorn": "ERROR", "asyncio": "ERROR", "python_multipart": "ERROR"}
+    for name, least in levels.items():
         logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
+        logger.handlers.clear()
         logger.setLevel(least)
-        logger.propagate = False
 
 
 def told(error: BaseException) -> str:

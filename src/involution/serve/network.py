@@ -9,13 +9,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from involution.data.errors import nearest
-from involution.data.images import Header, ImageError, look
+from involution.data.images import MAX_PIXELS, Header, ImageError, look
 from involution.data.noticed import Noticed
 from involution.engine.predictor import Encoded, Option, PredictError, Predictor, SkippedImage
 from involution.extras import require
 from involution.serve.answers import answer
-from involution.serve.errors import Refused, ServeError
+from involution.serve.errors import Refused, ServeError, nearest_or_all
 from involution.serve.logs import told
 
 if TYPE_CHECKING:
@@ -63,7 +62,8 @@ class Network:
         for name, word in given.items():
             if name not in self.options:
                 known = ["model", *self.options]
-                raise Refused(422, "option", f"no parameter of this network: {name:.40}{nearest(name[:40], known)}")
+                said = f"no parameter of this network: {name[:_LONGEST]!r}{nearest_or_all(name[:_LONGEST], known)}"
+                raise Refused(422, "option", said)
             found[name] = _value(self.options[name], word)
         try:
             self.predictor.check_options(**{name: value for name, value in found.items() if name != _MASKS.name})
@@ -76,6 +76,10 @@ class Network:
         try:
             width, height = look(io.BytesIO(image), self.predictor.reading, name="image").size
         except ImageError as error:
+            # the image library has a limit of its own
+            if error.kind == "large":
+                most = min(self.most_pixels, MAX_PIXELS)
+                raise Refused(413, "pixels", f"more than the {most:,} pixels that are taken") from error
             raise _refusal(str(error).removeprefix("image: "), error.kind) from error
         if width * height > self.most_pixels:
             said = f"{width} x {height} pixels are more than the {self.most_pixels:,} that are taken"

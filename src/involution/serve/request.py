@@ -186,7 +186,8 @@ def _from_json(body: bytes) -> bytes:
     try:
         return base64.b64decode(found["image"], validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Refused(400, "json", "image is not base64") from error
+        said = 'image is not base64: wanted nothing else, no line breaks and no "data:" before it'
+        raise Refused(400, "json", said) from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

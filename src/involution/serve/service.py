@@ -13,9 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from involution.data.errors import nearest
 from involution.serve.batcher import Batcher, Full, Job
-from involution.serve.errors import Gone, Refused
+from involution.serve.errors import Gone, Refused, nearest_or_all
 from involution.serve.hosts import host_name, is_own, is_same
 from involution.serve.logs import told
 from involution.serve.metrics import CONTENT_TYPE, Metrics
@@ -222,7 +221,7 @@ class Service:
         if name is None:
             raise Refused(422, "option", f"wanted ?model= with one of {', '.join(self.networks)}")
         if name not in self.networks:
-            raise Refused(404, "model", f"no network named {name:.64}{nearest(name[:64], self.networks)}")
+            raise Refused(404, "model", f"no network named {name[:64]!r}{nearest_or_all(name[:64], self.networks)}")
         return self.networks[name]
 
     async def _wait(
@@ -244,6 +243,10 @@ class Service:
                 batcher.drop(job)
                 if gone.done():
                     raise Gone
+                # an image that takes too long is told from one that waited too long
+                stage = "run" if job.taken else "queue"
+                fields = {"request_id": incoming.id, "model": network.name, "pixels": pixels, "stage": stage}
+                _LOG.warning("late", extra={"fields": fields})
                 raise Refused(
                     503, "late", "no answer in time; the server has too much to do, or the image is too large"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -22,6 +23,12 @@ from involution.serve.worker import FAILED, HUNG, READY, work
 _LOG = logging.getLogger("involution.serve")
 # a worker that lives for less is brought back later each time, up to the longest pause
 _SHORT_LIFE, _LONGEST_PAUSE = 10.0, 30.0
+# what to do where it can't listen
+_HINTS = {
+    errno.EADDRINUSE: "; give another --port, or 0 for a free one",
+    errno.EADDRNOTAVAIL: "; wanted an address of this machine",
+    errno.EACCES: "; give a --port of 1024 or more",
+}
 
 
 class _Worker:
@@ -198,9 +205,8 @@ def _bound(host: str, port: int) -> socket.socket:
             made.close()
             raise
     except OSError as error:
-        raise ServeError(
-            f"can't listen on {host}, port {port}: {error.strerror or error}; it may be in use, or not this machine's"
-        ) from error
+        hint = _HINTS.get(error.errno or 0, "")
+        raise ServeError(f"can't listen on {host}, port {port}: {error.strerror or error}{hint}") from error
     return made
 
 

@@ -1,7 +1,9 @@
 import hashlib
+import os
 
 import pytest
 
+from involution.cli import main
 from involution.serve.errors import ServeError
 from involution.serve.settings import Settings, name_models, read_tokens
 
@@ -96,3 +98,14 @@ def test_a_token_file_that_is_missing_is_told(tmp_path):
 )
 def test_what_others_reach_is_known(host, local):
     assert Settings((("a", "a"),), host=host).is_local() == local
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs rights of files")
+@pytest.mark.parametrize(("mode", "said"), [(0o600, 0), (0o644, 1)])
+def test_tokens_that_every_user_can_read_are_told(capsys, tmp_path, monkeypatch, mode, said):
+    monkeypatch.setattr("involution.serve.supervisor.Supervisor.run", lambda self: True)
+    file = tmp_path / "tokens"
+    file.write_bytes(b"0123456789abcdef\n")
+    file.chmod(mode)
+    assert main(["serve", "rednet50", "--token-file", str(file)]) == 0
+    assert capsys.readouterr().err.count("every user of this machine can read the tokens") == said

@@ -6,11 +6,14 @@ you set --host, and refuses what is too large, too slow or no image.
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import sys
 from dataclasses import fields
 from typing import Any
 
+from involution.data.errors import printable
 from involution.extras import EXTRAS, require
 
 examples = (
@@ -83,6 +86,9 @@ def run(args: Any) -> int:
         threads=args.threads,
         **{name: args[name] for name in _LIMITS},
     )
+    if args.token_file and os.name == "posix" and os.stat(args.token_file).st_mode & stat.S_IROTH:
+        told = printable(args.token_file)
+        print(f"{told}: every user of this machine can read the tokens; chmod o-r keeps others out", file=sys.stderr)
     if not settings.tokens and not settings.is_local():
         print("anybody who reaches this address can use it; --token-file keeps others out", file=sys.stderr)
     served = ", ".join(name for name, _ in settings.models)

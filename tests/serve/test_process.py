@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -72,6 +74,23 @@ def test_a_worker_is_gone_as_soon_as_it_has_served(monkeypatch, good, code):
     monkeypatch.setattr(os, "_exit", codes.append)
     worker.work(Settings(()), None, None)
     assert codes == [code]
+
+
+def test_what_libraries_warn_of_is_lines_of_json():
+    code = """
+import logging, warnings
+from involution.serve.logs import set_up
+
+set_up()
+warnings.warn("odd\\nimage")
+logging.getLogger("library").warning("odd body")
+logging.getLogger("library").info("nothing")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    image, body = map(json.loads, done.stderr.splitlines())
+    assert image["level"] == body["level"] == "warning"
+    assert "UserWarning: odd\nimage" in image["event"]
+    assert body["event"] == "odd body"
 
 
 @posix

@@ -24,6 +24,8 @@ BATCH, WAIT = 16, 0.005
 """Images of a batch at most, and seconds that one waits for others; `involution serve` has them as defaults."""
 
 _SECONDS = 60.0
+# for a server to start: the libraries alone take a minute on a machine that is busy
+_START = 300.0
 _LOADED = """
 import base64, os
 from involution.engine.predictor import Encoded
@@ -179,7 +181,7 @@ def running(server: Server, folder: Path, file: Path, threads: int) -> Iterator[
             [sys.executable, *words], env=environment, stdout=log, stderr=log, start_new_session=True
         )
         try:
-            end = time.monotonic() + _SECONDS
+            end = time.monotonic() + _START
             while not _answers(f"http://127.0.0.1:{port}/{server.ready}"):
                 if process.poll() is not None or time.monotonic() > end:
                     said = (folder / "log").read_text(errors="replace").strip().splitlines() or ["?"]

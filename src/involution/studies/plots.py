@@ -334,10 +334,11 @@ def growth_figure(rows: Sequence[Mapping[str, Any]], caption: str) -> Figure | N
         caption: Machine and versions.
 
     Returns:
-        A column for each size that was varied, with time above memory; None without such rows.
+        Time above memory for each size that was varied, three sizes beside each other; None without such rows.
     """
     import matplotlib.style
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     from involution.studies.growth_table import growths, slope
 
@@ -348,28 +349,40 @@ def growth_figure(rows: Sequence[Mapping[str, Any]], caption: str) -> Figure | N
     names = list(dict.fromkeys(candidate for _, candidate in lines))
     colors = dict(zip(names, [_BLUE, _BLUE, _ORANGE, _ORANGE], strict=False))
     with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(1.2 + 3.2 * len(axes_of), 6.4), layout="constrained")
-        panels = figure.subplots(2, len(axes_of), squeeze=False, sharex="col")
+        width = min(3, len(axes_of))
+        bands = -(-len(axes_of) // width)
+        figure = Figure(figsize=(1.2 + 3.2 * width, 1 + 4.4 * bands), layout="constrained")
+        grid = figure.subplots(2 * bands, width, squeeze=False)
+        for unused in grid[-2:, len(axes_of) - width * bands or width :].flat:
+            unused.set_axis_off()
+        pairs = [(time, memory) for i in range(bands) for time, memory in zip(*grid[2 * i : 2 * i + 2], strict=True)]
+        panels = dict(zip(axes_of, pairs, strict=False))
         for (axis, candidate), some in lines.items():
             x = [row["value"] for row in some]
             dashed = "backward" in candidate
             style = {"color": colors[candidate], "lw": 1.6, "ms": 4, "marker": "s" if dashed else "o"}
             style["ls"] = "--" if dashed else "-"
-            for panel, key, scale in zip(
-                panels[:, axes_of.index(axis)], ("p50_ms", "peak_bytes"), (1, 1e-6), strict=True
-            ):
+            for panel, key, scale in zip(panels[axis], ("p50_ms", "peak_bytes"), (1, 1e-6), strict=True):
                 panel.plot(x, [row[key] * scale for row in some], label=candidate, **style)
                 end = (x[-1], some[-1][key] * scale)
                 panel.annotate(f"{slope(some, key):.2f}", end, (3, 0), textcoords="offset points", fontsize=7.5)
-        for column, axis in zip(panels.T, axes_of, strict=True):
-            for panel in column:
+        for axis, pair in panels.items():
+            for panel in pair:
                 panel.set_xscale("log")
                 panel.set_yscale("log")
                 panel.margins(x=0.12)
-            column[1].set_xlabel(axis)
-        panels[0, 0].set_ylabel("time of a call, ms")
-        panels[1, 0].set_ylabel("peak memory of a call, MB")
-        marks, titles = panels[0, 0].get_legend_handles_labels()
+                for side in (panel.xaxis, panel.yaxis):
+                    least, most = side.get_view_interval()
+                    side.set_major_locator(LogLocator(subs=(1,) if most / least > 100 else (1, 2, 5)))
+                    side.set_major_formatter(
+                        FuncFormatter(lambda value, _: f"{value:g}" if value < 1e6 else f"{value:.0e}")
+                    )
+                    side.set_minor_formatter(NullFormatter())
+            pair[1].set_xlabel(axis)
+        for time, memory in pairs[::width]:
+            time.set_ylabel("time of a call, ms")
+            memory.set_ylabel("peak memory, MB")
+        marks, titles = grid[0, 0].get_legend_handles_labels()
         figure.legend(marks, titles, loc="outside upper center", ncols=len(titles), frameon=False)
         figure.supxlabel(f"numbers: slopes, 1 where growth is linear; {caption}", fontsize=8, color=_GREY)
     return figure

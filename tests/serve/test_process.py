@@ -85,6 +85,9 @@ set_up()
 warnings.warn("odd\\nimage")
 logging.getLogger("library").warning("odd body")
 logging.getLogger("library").info("nothing")
+# faults of clients, which their answers tell
+logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel than can be decoded")
+logging.getLogger("python_multipart.multipart").error("No boundary given")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     image, body = map(json.loads, done.stderr.splitlines())

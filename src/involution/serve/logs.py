@@ -45,7 +45,9 @@ def set_up(level: str = "info") -> None:
     handler.setFormatter(JsonLines())
     logging.getLogger().handlers[:] = [handler]
     logging.captureWarnings(True)
-    levels = {"involution.serve": level.upper(), "uvicorn": "ERROR", "asyncio": "ERROR", "python_multipart": "ERROR"}
+    levels = {"involution.serve": level.upper(), "uvicorn": "ERROR", "asyncio": "ERROR"}
+    # what they call an error is a client's fault, which its answer tells
+    levels |= {"python_multipart": "CRITICAL", "PIL": "CRITICAL"}
     for name, least in levels.items():
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -68,6 +68,7 @@ def test_the_command_that_measures_works_without_test_images(tmp_path, capsys):
     printed = capsys.readouterr()
     # not once more for the report
     assert printed.err.count("not used, other files: 1 (notes.md)") == 1
+    assert "% after 1 epoch, " in printed.out
     (command,) = re.findall("measure it: involution (.*)", printed.out)
     assert main(command.split()) == 0
     assert "val" in capsys.readouterr().out

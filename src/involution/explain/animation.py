@@ -151,7 +151,7 @@ class _Row:
         for tile, shown in zip(self.tiles, values, strict=True):
             tile.set_data(shown.numpy())
         total = values[2].nansum().item()
-        self.sum.set_text(f"sum {total:.2f}" if self.products.plain else " ")
+        self.sum.set_text(f"sum {round(total, 2) + 0.0:.2f}" if self.products.plain else " ")
         return [*self.tiles, self.sum]
 
 

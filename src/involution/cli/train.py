@@ -201,9 +201,10 @@ class TrainCommand:
         best = f"best validation {spec.measure} {result.score:.2%}"
         if not math.isfinite(result.score):
             best = f"no epoch had a validation {spec.measure} that is a number: kept is the last one,"
+        epochs = f"{len(result.history)} epoch{'s' * (len(result.history) != 1)}"
         measured = "" if result.has_test or spec.eval_split != "test" else " --split val"
         Console().print(
-            f"{best} after {len(result.history)} epoch{'s' * (len(result.history) != 1)}{', stopped early' if result.stopped_early else ''}, "
+            f"{best} after {epochs}{', stopped early' if result.stopped_early else ''}, "
             f"{result.seconds:,.0f} s of training ({result.images_per_second:,.0f} images/s)\n"
             f"checkpoint: {result.best}\n"
             f"measure it: involution {self.task} eval --checkpoint {shlex.quote(str(result.best))}{measured}"

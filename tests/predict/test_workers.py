@@ -39,13 +39,14 @@ def place(tmp_path_factory):
 # one process with one cluster, since a start takes seconds
 DRIVER = """
 import json, os, sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
 from processes import descendants
 
 from involution.predict import Workers, predict_many
-from involution.predict.workers import WorkerError, _connected
+from involution.predict.workers import WorkerError, _connected, _WithoutRay
 
 
 def listening(pids):
@@ -73,7 +74,7 @@ for task in tasks:
     predict_many(**call, checkpoint=place / f"{task}.ckpt", folder=place / f"{task}-process")
 ray_workers = Workers("ray", count=2)
 told = {"done": {}}
-with _connected(ray_workers, 0):
+with redirect_stdout(_WithoutRay(sys.stdout)), _connected(ray_workers, 0):
     for task in tasks:
         network = place / f"{task}.ckpt"
         found = predict_many(**call, checkpoint=network, folder=place / f"{task}-ray", workers=ray_workers)

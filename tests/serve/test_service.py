@@ -291,7 +291,11 @@ def test_too_many_requests_are_refused_before_they_are_read(make, predictors):
     assert problem(second) == (503, "busy", "too many requests at once")
 
 
-def test_an_image_that_takes_too_long_is_given_up_and_the_log_says_how_large_it_was(make, predictors, caplog):
+def test_an_image_that_takes_too_long_is_given_up_and_the_log_says_how_large_it_was(
+    make, predictors, caplog, monkeypatch
+):
+    # whatever handlers other tests have left
+    monkeypatch.setattr(logging.getLogger("involution.serve"), "handlers", [caplog.handler])
     slow = Slow(predictors["classify"])
     served = make({"a": slow}, timeout=0.3)
     slow.free.clear()

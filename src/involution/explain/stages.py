@@ -65,14 +65,14 @@ def stages_figure(view: View, *, style: str = "light") -> Figure:
             max(columns * (side + 0.1) + 1.4, 6.4),
             len(maps) * (side * aspect + 0.35) + 1.0,
             "Heat maps of every stage: the sum of the kernel at each position",
-            f"{view.name}: last involution of each stage, {shown} groups of kernels",
+            f"{view.name}: last involution of each stage, up to {shown} groups of kernels",
             view.untrained,
             look,
             [*view.notes, handsome(view)],
         )
         grid = figure.subplots(len(maps), columns, squeeze=False)
-        for row, (stage, found) in enumerate(maps.items()):
-            line = grid[row]
+        titled = 0
+        for line, (stage, found) in zip(grid, maps.items(), strict=True):
             values = heat_map(found)[:shown]
             limit = max(values.abs().max().item(), 1e-12)
             show_picture(line[0], view)
@@ -80,13 +80,14 @@ def stages_figure(view: View, *, style: str = "light") -> Figure:
             for group, axes in enumerate(line[1 : 1 + shown]):
                 if group < len(values):
                     drawn = draw_map(axes, view, found, values[group], limit, look)
+                    if group >= titled:
+                        axes.set_title(f"group {group + 1}")
                 else:
                     axes.set_axis_off()
-                if row == 0:
-                    axes.set_title(f"group {group + 1}")
+            titled = max(titled, len(values))
             if random is not None:
                 draw_random(line[-1], random, found.name, 0, look)
-            label = f"{found.size[0]}×{found.size[1]} positions"
+            label = f"sum, {found.size[0]}×{found.size[1]} positions"
             colour_bar(figure, drawn, list(line), label, look, shrink=0.85, aspect=14, pad=0.01)
         grid[0][0].set_title("image")
         for line in grid[1:]:

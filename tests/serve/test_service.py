@@ -291,18 +291,17 @@ def test_too_many_requests_are_refused_before_they_are_read(make, predictors):
     assert problem(second) == (503, "busy", "too many requests at once")
 
 
-def test_an_image_that_takes_too_long_is_given_up_and_the_log_says_how_large_it_was(
-    make, predictors, caplog, monkeypatch
-):
-    # whatever handlers other tests have left
-    monkeypatch.setattr(logging.getLogger("involution.serve"), "handlers", [caplog.handler])
+def test_an_image_that_takes_too_long_is_given_up_and_the_log_says_how_large_it_was(make, predictors, monkeypatch):
+    lines = []
+    logger = logging.getLogger("involution.serve")
+    monkeypatch.setattr(logger, "warning", lambda event, extra: lines.append((event, extra["fields"])))
     slow = Slow(predictors["classify"])
     served = make({"a": slow}, timeout=0.3)
     slow.free.clear()
     found = ask(served, "POST", "/predict", content=png(), headers=RAW)
     assert problem(found)[:2] == (503, "late")
-    (line,) = [record.fields for record in dict.fromkeys(caplog.records) if record.getMessage() == "late"]
-    assert (line["model"], line["pixels"], line["stage"]) == ("a", 40 * 30, "run")
+    ((event, line),) = lines
+    assert (event, line["model"], line["pixels"], line["stage"]) == ("late", "a", 40 * 30, "run")
     while not served.hung:
         time.sleep(0.01)
     assert problem(ask(served, "GET", "/health/live"))[:2] == (503, "hung")

@@ -276,7 +276,8 @@ bool one(int seed) {
   const bool volume = engine() % 5 == 0, square = engine() % 2;
   // empty images and steps far beyond the image must cost no more than their output
   const bool odd = engine() % 4 == 0;
-  const int64_t groups = pick({1, 2, 3}), width = odd && engine() % 8 == 0 ? 0 : pick({1, 3, 4, 8, 16, 16, 16, 20, 32});
+  const int64_t groups = pick({1, 1, 2, 2, 3, 9}),
+                width = odd && engine() % 8 == 0 ? 0 : pick({1, 3, 4, 8, 16, 16, 16, 20, 32});
   const int64_t batch = pick({0, 1, 1, 2});
   for (int i = volume ? 0 : 1; i < 3; ++i) {
     const bool copy = square && i > 1;

@@ -51,10 +51,6 @@ class Gather {
     group_width_ = source_.size[1] / map_.size[1];
     group_taps_ = map_.size[2] * map_.size[3] * map_.size[4];
     direct_ = direct_type(p) && source_.stride[1] == 1 && target_.stride[1] == 1 && group_width_ % L == 0;
-    // with few rows, distribute their groups as well
-    const int64_t rows = most<int64_t>(1, target_.size[0] * target_.size[2] * target_.size[3]);
-    direct_rows_ = generator == nullptr ? 1 : ceil_div(kGeneratedPixels, target_.size[4] + 1);
-    direct_rows_ = most<int64_t>(1, least(target_.size[3], direct_rows_));
     // a row of a map of half type is read from scratch as well, in its own order
     const bool taps_first = map_.stride[4] == 1 && map_.stride[7] != 1;
     paired_ =
@@ -62,19 +58,31 @@ class Gather {
     convert_map_ = sizeof(T) != sizeof(A) && generator == nullptr && !paired_;
     convert_band_ =
         kBytes < 64 && convert_map_ && taps_first && map_.size[2] * map_.size[5] == 1 && map_.stride[3] == map_.size[4];
-    const int64_t together = convert_band_ && Transposed ? kDirectRows / 2 : direct_rows_;
-    parts_ = least(map_.size[1], ceil_div(8 * parallel.threads * together, rows));
-    if (generator_ != nullptr) {
-      map_pitch_ = G::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
-      const int64_t strides[8] = {0, group_taps_, 0, map_.size[4], 1, 0, 0, map_pitch_};
-      for (int i = 0; i < 8; ++i) map_.stride[i] = strides[i];
-    }
+    // where the map's pixels are neighbours a thread follows a group's taps from row to row
+    by_group_ = generator_ == nullptr && map_.stride[7] == 1;
+    const int64_t bytes = sizeof(T) * (elements(source_.size, 5) + elements(target_.size, 5) +
+                                       (generator_ == nullptr ? elements(map_.size, 8) : 0));
+    // the kernels of AVX-512 have longer tiles, which read a source less often
+    copies_ = kBytes < 64 && direct_ && !convert_map_ && map_.size[2] == 1 && map_.size[3] > 3 &&
+              source_.stride[4] * int64_t(sizeof(T)) >= kFarColumns && bytes <= kCopiedBytes;
     for (int i = 0; i < 3; ++i) {
       axis_[i] = {target_.size[2 + i], source_.size[2 + i], map_.size[2 + i],   p.stride[i],
                   p.padding[i],        p.dilation[i],       map_.stride[5 + i], map_.stride[2 + i]};
     }
-    // where the map's pixels are neighbours a thread follows a group's taps from row to row
-    by_group_ = generator_ == nullptr && axis_[2].map_pixel == 1;
+    // with few rows, distribute their groups as well
+    const int64_t rows = most<int64_t>(1, target_.size[0] * target_.size[2] * target_.size[3]);
+    direct_rows_ = generator == nullptr ? 1 : ceil_div(kGeneratedPixels, target_.size[4] + 1);
+    direct_rows_ = most<int64_t>(1, least(target_.size[3], direct_rows_));
+    const int64_t together = convert_band_ && Transposed ? kDirectRows / 2 : direct_rows_;
+    parts_ = least(map_.size[1], ceil_div(8 * parallel.threads * together, rows));
+    near_groups_ = map_.size[1];
+    if (copies_) share_copies();
+    if (generator_ != nullptr) {
+      map_pitch_ = G::pixel_pitch(group_taps_ * (direct_ ? ceil_div(map_.size[1], parts_) : 1));
+      const int64_t strides[8] = {0, group_taps_, 0, map_.size[4], 1, 0, 0, map_pitch_};
+      for (int i = 0; i < 8; ++i) map_.stride[i] = strides[i];
+      for (int i = 0; i < 3; ++i) axis_[i].map_pixel = strides[5 + i], axis_[i].map_tap = strides[2 + i];
+    }
     columns_ = axis_[2];
     taps_inside_ = axis_[2].map_tap == 1 && axis_[2].map_pixel != 1;
     if (convert_map_) {
@@ -89,18 +97,17 @@ class Gather {
       columns_.map_pixel *= converted_;
       axis_[1].map_pixel = row * converted_;
     }
-    const int64_t bytes = sizeof(T) * (elements(source_.size, 5) + elements(target_.size, 5) +
-                                       (generator_ == nullptr ? elements(map_.size, 8) : 0));
     const int64_t line = kLine / int64_t(sizeof(T));
     near_ = bytes < kNearBytes;
     stream_ = direct_ && bytes > kStreamedBytes && reinterpret_cast<uintptr_t>(target_.data) % kLine == 0 &&
               target_.stride[0] % line == 0 && target_.stride[2] % line == 0 && target_.stride[3] % line == 0 &&
               target_.stride[4] % line == 0;
     if constexpr (kDirect) {
+      const int64_t column = copies_ ? L : source_.stride[4];
       if (paired_) {
-        stored_passes_ = passes<Stored>(source_.stride[4], target_.stride[4]);
+        stored_passes_ = passes<Stored>(column, target_.stride[4]);
       } else if (direct_) {
-        direct_passes_ = passes<T>(source_.stride[4], target_.stride[4]);
+        direct_passes_ = passes<T>(column, target_.stride[4]);
       }
     }
     if (!direct_) packed_passes_ = passes<A>(L, L);
@@ -120,9 +127,10 @@ class Gather {
     if (generator_ != nullptr) group_work += axis_[2].targets * group_taps_ * generator_->features() / L;
     if (direct_) {
       const int64_t share = ceil_div(rows * parts_, 4 * parallel_.threads);
-      const int64_t band = convert_band_ ? converted_rows()
-                           : by_group_   ? least(axis_[1].targets, least(kDirectRows, share))
-                                         : direct_rows_;
+      const int64_t band = copies_         ? copied_rows_
+                           : convert_band_ ? converted_rows()
+                           : by_group_     ? least(axis_[1].targets, least(kDirectRows, share))
+                                           : direct_rows_;
       const int64_t bands = ceil_div(axis_[1].targets, band);
       const int64_t tasks = target_.size[0] * axis_[0].targets * bands * parts_;
       const int64_t grain = ceil_div(kGrainWork * parts_, group_work * map_.size[1] * band + 1);
@@ -229,6 +237,7 @@ class Gather {
       one.map = r.map + p.map;
       one.target = r.target + p.target;
       one.blocks = r.blocks;
+      one.source_block = r.source_block;
       one.map_block = r.map_block;
       one.scale = r.scale;
       one.shift = r.shift;
@@ -242,16 +251,7 @@ class Gather {
     const int64_t nz = task / parts_ / bands, z = nz % axis_[0].targets, n = nz / axis_[0].targets;
     const int64_t first = part * map_.size[1] / parts_, last = (part + 1) * map_.size[1] / parts_;
     const Reads planes = inside(reads_of<Transposed>(axis_[0], z), axis_[0].sources);
-    if (generator_ != nullptr) {
-      const int64_t width = axis_[2].targets;
-      const A* map = generator_->rows(n, y0, y1, first * group_taps_, (last - first) * group_taps_,
-                                      scratch<A>((y1 - y0) * width * map_pitch_), map_pitch_);
-      for (int64_t y = y0; y < y1; ++y, map += width * map_pitch_) {
-        const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
-        direct_row(direct_passes_, n, z, y, first, last, planes, rows, map + planes.map + rows.map, group_taps_);
-      }
-      return;
-    }
+    if (copies_ || generator_ != nullptr) return part_of_rows(n, z, y0, y1, first, last, planes);
     int64_t map_begin = 0, map_end = 1;
     if (convert_band_) map_rows(y0, y1, &map_begin, &map_end);
     A* copy = convert_map_ ? scratch<A>((map_end - map_begin) * converted_ * group_taps_ * map_.size[7]) : nullptr;
@@ -281,26 +281,111 @@ class Gather {
     }
   }
 
+  // sources a task reads: [block][row][column][lane]
+  struct Copy {
+    T* data;
+    int64_t first_block, first_row, row, block;
+  };
+
+  int64_t copied_size(int64_t blocks) const { return blocks * slab_rows(copied_rows_) * axis_[2].sources * kLine; }
+
+  // How tasks share groups and rows so that a task's sources fit into the cache: few groups are better than few rows,
+  // whose neighbours would be copied twice.
+  void share_copies() {
+    const int64_t groups = map_.size[1], chunks = group_width_ / L, threads = parallel_.threads;
+    const int64_t images = target_.size[0] * axis_[0].targets, row = axis_[2].sources * kLine;
+    copied_rows_ = axis_[1].targets;
+    const auto size = [&] { return copied_size(ceil_div(groups, parts_) * chunks); };
+    const int64_t of_pixel = group_taps_ * int64_t(sizeof(A));
+    parts_ = generator_ == nullptr ? 1 : least(groups, ceil_div(groups * kGeneratedPixels * of_pixel, kMapBytes));
+    while (parts_ < groups && size() > kSlabBytes) ++parts_;
+    while (2 * parts_ <= groups && images * parts_ < 2 * threads) parts_ *= 2;
+    while (copied_rows_ > 1 &&
+           (size() > kSlabBytes || images * parts_ * ceil_div(axis_[1].targets, copied_rows_) < threads)) {
+      copied_rows_ = (copied_rows_ + 1) / 2;
+    }
+    const int64_t near = least(axis_[1].taps, axis_[1].sources) * row * chunks;
+    near_groups_ = by_group_ ? 1 : most<int64_t>(1, kNearCopies / (near + 1));
+    const int64_t of_row = axis_[2].targets * ceil_div(groups, parts_) * group_taps_ * int64_t(sizeof(A));
+    direct_rows_ = least(copied_rows_, most(direct_rows_, kMapBytes / (of_row + 1)));
+  }
+
+  Copy copied(int64_t n, int64_t z, int64_t y0, int64_t y1, int64_t first, int64_t blocks, A* to) const {
+    const int64_t width = axis_[2].sources;
+    int64_t begin, end;
+    rows_read(y0, y1 - y0, &begin, &end);
+    const Copy copy{reinterpret_cast<T*>(to), first, begin, width * L, (end - begin) * width * L};
+    for (int64_t y = begin; y < end; ++y) {
+      const T* from = source_at(n, first * L, z, y);
+      T* at = copy.data + (y - begin) * copy.row;
+      for (int64_t x = 0; x < width; ++x, from += source_.stride[4], at += L) {
+        for (int64_t b = 0; b < blocks; ++b) std::memcpy(at + b * copy.block, from + b * L, L * sizeof(T));
+      }
+    }
+    return copy;
+  }
+
+  // groups [first, last) of target rows [y0, y1), with a map that is generated for some of them at a time or given
+  void part_of_rows(int64_t n, int64_t z, int64_t y0, int64_t y1, int64_t first, int64_t last,
+                    const Reads& planes) const {
+    const int64_t chunks = group_width_ / L, width = axis_[2].targets, groups = last - first;
+    const bool copies = copies_ && planes.count > 0;
+    const int64_t kept = copies ? copied_size(groups * chunks) / int64_t(sizeof(A)) : 0;
+    A* memory = scratch<A>(kept + (generator_ == nullptr ? 0 : direct_rows_ * width * map_pitch_));
+    Copy copy{};
+    if (copies) copy = copied(n, planes.source, y0, y1, first * chunks, groups * chunks, memory);
+    for (int64_t some = y0; some < y1; some += direct_rows_) {
+      const int64_t some_end = least(y1, some + direct_rows_);
+      const A* generated = nullptr;
+      if (generator_ != nullptr) {
+        generated =
+            generator_->rows(n, some, some_end, first * group_taps_, groups * group_taps_, memory + kept, map_pitch_);
+      }
+      for (int64_t g = first; g < last; g += near_groups_) {
+        const int64_t end = least(last, g + near_groups_);
+        for (int64_t y = some; y < some_end; ++y) {
+          const Reads rows = inside(reads_of<Transposed>(axis_[1], y), axis_[1].sources);
+          const auto with = [&](const auto& passes, const auto* map, int64_t map_group) {
+            direct_row(passes, n, z, y, g, end, planes, rows, map + planes.map + rows.map, map_group,
+                       copies ? &copy : nullptr);
+          };
+          if (generator_ != nullptr) {
+            with(direct_passes_, generated + (y - some) * width * map_pitch_ + (g - first) * group_taps_, group_taps_);
+          } else if constexpr (sizeof(T) == sizeof(A)) {
+            with(direct_passes_, map_at(n, g), map_.stride[1]);
+          } else if constexpr (std::is_same_v<Stored, Pairs>) {
+            with(stored_passes_, map_at(n, g), map_.stride[1]);
+          }
+        }
+      }
+    }
+  }
+
   // of groups [first, last)
   template <class U>
   void direct_row(const Passes<U>& all, int64_t n, int64_t z, int64_t y, int64_t first, int64_t last,
-                  const Reads& planes, const Reads& rows, const typename Row<U>::Map* map, int64_t map_group) const {
+                  const Reads& planes, const Reads& rows, const typename Row<U>::Map* map, int64_t map_group,
+                  const Copy* copy = nullptr) const {
     const int64_t chunks = group_width_ / L;
     const bool whole = chunks == 1;
     Row<U> r{};
     r.blocks = whole ? last - first : chunks;
+    r.source_block = copy == nullptr ? L : copy->block;
     r.map_block = whole ? map_group : 0;
     r.planes = planes.count;
     r.source_plane = planes.source_step * source_.stride[2];
     r.rows = rows.count;
-    r.source_row = rows.source_step * source_.stride[3];
-    r.ahead = near_ ? 0 : Transposed ? -r.source_row : r.rows * r.source_row;
+    r.source_row = rows.source_step * (copy == nullptr ? source_.stride[3] : copy->row);
+    r.ahead = near_ || copy != nullptr ? 0 : Transposed ? -r.source_row : r.rows * r.source_row;
     set_map(r, planes, rows, map);
     for (int64_t g = first; g < last; g += whole ? r.blocks : 1, r.map += map_group) {
       const int64_t c = g * group_width_;
       r.source = source_at(n, c, planes.source, rows.source);
+      if (copy != nullptr) {
+        r.source = copy->data + (c / L - copy->first_block) * copy->block + (rows.source - copy->first_row) * copy->row;
+      }
       r.target = target_at(n, c, z, y);
-      if constexpr (kDirect) row(all, r, c, source_.stride[4], target_.stride[4]);
+      if constexpr (kDirect) row(all, r, c, copy == nullptr ? source_.stride[4] : L, target_.stride[4]);
     }
   }
 
@@ -431,6 +516,7 @@ class Gather {
         set_map(r, planes, rows, map);
         r.target = out + (y - y0) * out_width * L;
         r.blocks = 1;
+        r.source_block = L;
         row(packed_passes_, r, channel, L, L);
       }
       unpack_plane(out, target_at(n, channel, z, y0), y1 - y0, lanes);
@@ -508,6 +594,11 @@ class Gather {
   // what fits into a core's cache, and what exceeds all caches, where targets would only evict what is still to be
   // read
   static constexpr int64_t kNearBytes = 1 << 20, kStreamedBytes = 32 << 20;
+  // Columns so far apart that a tile's share few sets of the nearest cache, and what of their copies is to stay in it,
+  // and of a generated map in the next.
+  static constexpr int64_t kFarColumns = 512, kNearCopies = 24 << 10, kMapBytes = 96 << 10;
+  // where all tensors are larger, a copy waits for memory, as the sums do not
+  static constexpr int64_t kCopiedBytes = 6 << 20;
   // rows of a band that still leave the sources of all its groups in the cache
   static constexpr int64_t kDirectRows = 16;
   // pixels whose maps are generated together: enough for the span weights to be used again from the nearest cache
@@ -526,7 +617,8 @@ class Gather {
   Passes<Stored> stored_passes_;
   Passes<A> packed_passes_;
   int64_t parts_, direct_rows_, group_width_, group_taps_, map_pitch_ = 0, converted_ = 1;
-  bool direct_, by_group_, paired_, convert_map_, convert_band_, taps_inside_, near_, stream_;
+  int64_t copied_rows_ = 0, near_groups_;
+  bool copies_, direct_, by_group_, paired_, convert_map_, convert_band_, taps_inside_, near_, stream_;
 };
 
 template <bool Transposed>

@@ -35,8 +35,8 @@ struct Row {
   int64_t map_target, map_tap;
   Stored* target;
   int64_t target_step, count;
-  // cache lines of channels, one beside the other, and the step from the map of one to that of the next
-  int64_t blocks, map_block;
+  // cache lines of channels, one beside the other in targets, and the steps from one to the next in source and map
+  int64_t blocks, source_block, map_block;
   // of the first of them; null without an epilogue
   const A *scale, *shift;
   bool relu;
@@ -342,7 +342,7 @@ INVOLUTION_INLINE void tile_block(const Row<T>& r, int64_t t, int64_t block) {
   const int64_t first = t * r.stride;
   const int64_t low = r.low - first, high = r.high - first;
   for (int64_t plane = 0; plane < r.planes; ++plane) {
-    const auto* source = r.source + channel + plane * r.source_plane + first * r.column;
+    const auto* source = r.source + block * r.source_block + plane * r.source_plane + first * r.column;
     const auto* map = r.map + block * r.map_block + plane * r.map_plane + t * r.map_target;
     for (int64_t row = 0; row < r.rows; ++row) {
       if constexpr (K > 0) {
@@ -367,7 +367,7 @@ INVOLUTION_INLINE void tile_block(const Row<T>& r, int64_t t, int64_t block) {
     }
   }
   if constexpr (N == kTile && K > 0) {
-    const auto* at = r.source + channel + r.ahead + (first + (K - 1) / 2) * r.column;
+    const auto* at = r.source + block * r.source_block + r.ahead + (first + (K - 1) / 2) * r.column;
     for (int i = 0; i < N * S && r.ahead != 0; ++i) __builtin_prefetch(at + i * r.column, 0, 2);
   }
   auto* target = r.target + channel + t * r.target_step;
@@ -411,8 +411,16 @@ INVOLUTION_INLINE void tile_by_border(const Row<T>& r, int64_t t) {
 
 template <class T, int K, int S, Order O>
 void row_of_targets(const Row<T>& r) {
-  int64_t t = 0;
-  for (; t + kTile <= r.count; t += kTile) tile_by_border<T, K, S, kTile, O>(r, t);
+  // narrower tiles keep fewer sums: 7 are 4 and 3, and 8 twice 4
+  constexpr bool kEven = kTile == 6 && K == 7;
+  const int64_t rest = r.count % kTile;
+  int64_t t = 0, whole = r.count - rest;
+  if (kEven && whole > 0 && (rest == 1 || rest == 2)) whole -= kTile;
+  for (; t < whole; t += kTile) tile_by_border<T, K, S, kTile, O>(r, t);
+  if constexpr (kEven) {
+    for (; t + 4 <= r.count; t += 4) tile_by_border<T, K, S, 4, O>(r, t);
+    if (t + 3 <= r.count) tile_by_border<T, K, S, 3, O>(r, t), t += 3;
+  }
   if constexpr (kTile > 7) {
     if (t + 7 <= r.count) tile_by_border<T, K, S, 7, O>(r, t), t += 7;
   }

@@ -187,6 +187,58 @@ def dynamic_problem(seed):
     return problem, (x, reduced, span_weight, span_bias if seed % 3 else None)
 
 
+def of_many_channels(seed):
+    """One whose sources are copied, a part of the groups at a time, since a pixel's neighbours lie far away."""
+    problem, draw = Problem(seed), random.Random(seed)
+    problem.kernel = draw.choice([[7, 7], [7, 7], [5, 5], [4, 7], [7, 3]])
+    problem.stride, problem.dilation = (
+        draw.choice([[1, 1], [1, 1], [2, 2], [3, 1]]),
+        draw.choice([[1, 1], [1, 1], [2, 1]]),
+    )
+    problem.padding = [draw.randint(0, d * (k - 1)) for d, k in zip(problem.dilation, problem.kernel, strict=True)]
+    problem.batch, problem.groups, problem.size = (
+        draw.choice([1, 2]),
+        draw.choice([9, 17, 32]),
+        [draw.randint(1, 30), 28],
+    )
+    problem.size[1] = draw.choice([1, 2, 5, 7, 8, 9, 11, 14, 28])
+    problem.channels = problem.groups * draw.choice([16, 16, 32])
+    problem.output = [-(-x // s) for x, s in zip(problem.size, problem.stride, strict=True)]
+    problem.layouts = "channels_last", draw.choice(list(MAPS)), "channels_last"
+    return problem
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_many_channels(seed, deterministic):
+    problem = of_many_channels(seed)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            problem.check()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_many_channels_of_generated_maps(seed, deterministic):
+    problem = of_many_channels(seed)
+    features = random.Random(seed).choice([1, 20, 64])
+    sizes = (problem.batch, features, *problem.output), (problem.groups, *problem.kernel, features)
+    generator = [torch.randn(size).to(problem.dtype) for size in (*sizes, sizes[1][:3])]
+    x, geometry = problem.tensors()[0], (problem.stride, problem.padding, problem.dilation)
+    wide = [t.double() for t in generator]
+    truth = unfold_form(x.double(), reference.span(*wide), *geometry)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            result = torch.ops.involution.dynamic_involution2d(x, *generator, *geometry)
+            assert_near(result, truth, vars(problem), roundings=2)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("layout", ["taps_innermost", "taps_outermost"])
 def test_outputs_past_the_caches(layout, deterministic):
     # more than 32 MiB in all: the kernels write past the caches

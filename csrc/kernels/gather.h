@@ -60,11 +60,10 @@ class Gather {
         kBytes < 64 && convert_map_ && taps_first && map_.size[2] * map_.size[5] == 1 && map_.stride[3] == map_.size[4];
     // where the map's pixels are neighbours a thread follows a group's taps from row to row
     by_group_ = generator_ == nullptr && map_.stride[7] == 1;
-    const int64_t bytes = sizeof(T) * (elements(source_.size, 5) + elements(target_.size, 5) +
-                                       (generator_ == nullptr ? elements(map_.size, 8) : 0));
     // the kernels of AVX-512 have longer tiles, which read a source less often
     copies_ = kBytes < 64 && direct_ && !convert_map_ && map_.size[2] == 1 && map_.size[3] > 3 &&
-              source_.stride[4] * int64_t(sizeof(T)) >= kFarColumns && bytes <= kCopiedBytes;
+              source_.stride[4] * int64_t(sizeof(T)) >= kFarColumns &&
+              elements(source_.size, 5) * int64_t(sizeof(T)) <= kCopiedBytes;
     for (int i = 0; i < 3; ++i) {
       axis_[i] = {target_.size[2 + i], source_.size[2 + i], map_.size[2 + i],   p.stride[i],
                   p.padding[i],        p.dilation[i],       map_.stride[5 + i], map_.stride[2 + i]};
@@ -97,6 +96,8 @@ class Gather {
       columns_.map_pixel *= converted_;
       axis_[1].map_pixel = row * converted_;
     }
+    const int64_t bytes = sizeof(T) * (elements(source_.size, 5) + elements(target_.size, 5) +
+                                       (generator_ == nullptr ? elements(map_.size, 8) : 0));
     const int64_t line = kLine / int64_t(sizeof(T));
     near_ = bytes < kNearBytes;
     stream_ = direct_ && bytes > kStreamedBytes && reinterpret_cast<uintptr_t>(target_.data) % kLine == 0 &&
@@ -597,8 +598,8 @@ class Gather {
   // Columns so far apart that a tile's share few sets of the nearest cache, and what of their copies is to stay in it,
   // and of a generated map in the next.
   static constexpr int64_t kFarColumns = 512, kNearCopies = 24 << 10, kMapBytes = 96 << 10;
-  // where all tensors are larger, a copy waits for memory, as the sums do not
-  static constexpr int64_t kCopiedBytes = 6 << 20;
+  // more sources are not near enough: a copy waits for them, as the sums do not
+  static constexpr int64_t kCopiedBytes = 2 << 20;
   // rows of a band that still leave the sources of all its groups in the cache
   static constexpr int64_t kDirectRows = 16;
   // pixels whose maps are generated together: enough for the span weights to be used again from the nearest cache

@@ -48,7 +48,7 @@ def test_rows_are_what_the_predictor_says_in_both_formats(task, networks, photos
         for row in other:
             row["label_map"] = base64.b64decode(row["label_map"])
     assert one == other
-    predictor = load_predictor(networks[task])
+    predictor = load_predictor(networks[task]).optimize()
     for row, seed in zip(one, range(10), strict=True):
         found = predictor.predict(photos / f"{seed}.png")
         assert (row["file"], row["error"], row["error_kind"]) == (str(photos / f"{seed}.png"), None, None)

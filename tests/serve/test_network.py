@@ -59,7 +59,7 @@ def test_what_a_checkpoint_and_an_exported_program_say_is_what_predict_says(chec
     plain, program = load_networks(settings)
     assert (plain.runtime, program.runtime) == ("torch", "torch")
     for network, predictor in (
-        (plain, load_predictor(checkpoints["classify"], "cpu")),
+        (plain, load_predictor(checkpoints["classify"], "cpu").optimize()),
         (program, load_exported(file, "torch")),
     ):
         (found,) = network.run([png()], {"topk": 4})

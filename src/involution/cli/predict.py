@@ -90,7 +90,7 @@ class PredictCommand:
         from involution.export.load import is_exported
 
         if runtime == "torch" and is_exported(checkpoint) is None:
-            return get_task(self.task).predictor.from_checkpoint(checkpoint, device)
+            return get_task(self.task).predictor.from_checkpoint(checkpoint, device).optimize()
         from involution.export import load_exported
 
         if device not in ("auto", "cpu"):

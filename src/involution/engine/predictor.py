@@ -227,6 +227,20 @@ class Predictor(ABC, Generic[R]):
 
         return cls(*load(path, find_device(device), task=cls.task))
 
+    def optimize(self) -> Self:
+        """Let the network's convolutions do the norms, ReLUs and sums that follow them, which is faster.
+
+        Results differ by rounding. The network then predicts alone: it can't be trained, and has no norms to look into.
+        The commands that predict do this; see `involution.models.optimize_for_inference`.
+
+        Returns:
+            The predictor itself.
+        """
+        from involution.models import optimize_for_inference
+
+        optimize_for_inference(self.model)
+        return self
+
     @overload
     def predict(self, images: str | Path | Image, **options: Any) -> R: ...
 

@@ -133,6 +133,7 @@ def predict_many(
     for said in findings.lines():
         progress.say(said)
     predictor: Any = load_predictor(checkpoint, workers.device if workers.engine == "process" else "cpu", task=task)
+    predictor.optimize()
     # how many images are read at a time does not change what is found
     settings = {option.name: option.default for option in predictor.options} | options
     settings.pop("batch_size", None)

@@ -155,7 +155,7 @@ class PartWorker:
             # one for each core
             torch.set_num_threads(1)
             work = self._work
-            predictor = load_predictor(work.checkpoint, self._device)
+            predictor = load_predictor(work.checkpoint, self._device).optimize()
             if file_sha256(locate(work.checkpoint)) != work.sha256:
                 raise CheckpointError(f"{work.checkpoint}: it changed since the prediction began")
             self._runner = PartRunner(predictor, work.folder, work.format, work.options)

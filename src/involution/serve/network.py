@@ -200,7 +200,7 @@ def load_networks(settings: Settings) -> list[Network]:
             require("torch", "timm")
             from involution.predict import load_predictor
 
-            predictor = load_predictor(path, settings.device)
+            predictor = load_predictor(path, settings.device).optimize()
         else:
             if settings.device not in ("auto", "cpu"):
                 raise ServeError(f"{path}: an exported file runs on the CPU, got --device {settings.device}")

@@ -34,7 +34,12 @@ class Limit:
     share: float
 
 
-_KERNELS = {"forward": "forward", "of input": "gradient of input", "of map": "gradient of kernels"}
+_KERNELS = {
+    "forward": "forward",
+    "fused": "generation and forward",
+    "of input": "gradient of input",
+    "of map": "gradient of kernels",
+}
 
 
 def limits(rows: Iterable[Mapping[str, Any]]) -> list[Limit]:

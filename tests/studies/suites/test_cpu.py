@@ -37,19 +37,22 @@ def test_rows_of_tiny_layers():
     held = {(row["measure"], row["candidate"]): row["peak_bytes"] for row in rows if row["layer"] == "tiny"}
     assert 0 < held["forward", "involution"] < held["forward", "unfold"]
     limited = {(row["measure"], row["candidate"]) for row in rows if "limit_fraction" in row}
-    ours = {("one thread", name) for name in ("matrix product", "forward", "of input", "of map")}
+    ours = {("one thread", name) for name in ("matrix product", "forward", "fused", "of input", "of map")}
     assert limited == ours | {("memory", "copy"), ("memory", "forward")}
 
 
 @on_cpu
 def test_a_share_is_of_the_work_in_the_time(monkeypatch):
     layer = Layer("a", 32, 3, 6, 1)
-    given = iter([{"candidate": "matrix product", "p50_ratio": 1.0}, {"candidate": "forward", "p50_ratio": 0.01}])
+    times = {"matrix product": 1.0, "forward": 0.01, "fused": 0.02}
+    given = iter({"candidate": name, "p50_ratio": ratio} for name, ratio in times.items())
     monkeypatch.setattr(cpu, "measure", lambda *args, **columns: ({"base": "matrix product", **row} for row in given))
-    product, forward = cpu._limits(layer, 1, Options(seconds=0, rounds=2))
+    product, forward, fused = cpu._limits(layer, 1, Options(seconds=0, rounds=2))
     # in each direction 4 windows with 3 taps inside of the image and 2 with 2
     assert layer.multiply_adds == 32 * 256
     assert (product["limit_fraction"], forward["limit_fraction"]) == (1, round(32 * 256 / 512**3 / 0.01, 3))
+    # and 2 groups' kernels of 9 taps out of 8 features at 36 pixels
+    assert fused["limit_fraction"] == round((32 * 256 + 2 * 9 * 8 * 36) / 512**3 / 0.02, 3)
 
 
 @on_cpu
@@ -105,6 +108,8 @@ def test_summary_compares_with_the_targets():
         row("forward", "depthwise 7×7", 0.5, "stage 1"),
         row("one thread", "forward", 1, "stem", limit_fraction=0.1),
         row("one thread", "forward", 1, "stage 1", limit_fraction=0.9),
+        row("one thread", "fused", 1, "stage 1", limit_fraction=0.8),
+        row("one thread", "fused", 1, "stage 2", limit_fraction=0.7),
         row("memory", "forward", 1, batch=16, limit_fraction=0.4),
         row("generation training", "fused", 8, peak_bytes=10),
         row("generation training", "span, then involution", 10, peak_bytes=40),
@@ -124,7 +129,8 @@ def test_summary_compares_with_the_targets():
         "RedNet-50, selective checkpointing ÷ ResNet-50, peak memory of a training step, batch 32": (0.7, True),
         "RedNet-50, selective checkpointing ÷ ResNet-50, selective checkpointing, peak memory of a training step, "
         "batch 32": (0.875, False),
-        "share of a matrix product, 7×7 stride 1, one thread": (0.9, True),
+        "share of a matrix product, forward, weakest stage, stride 1, one thread": (0.9, True),
+        "share of a matrix product, fused, weakest stage, stride 1, one thread": (0.7, False),
         "share of a matrix product, stem and stride 2, one thread": (0.1, False),
         "share of a copy's bandwidth, stage 1, batch 16": (0.4, False),
     }

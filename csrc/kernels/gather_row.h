@@ -294,19 +294,24 @@ INVOLUTION_INLINE void any_columns(Block<A> (&sum)[N], const Row<T>& r, const T*
   }
 }
 
+// Piece taps from `m` on, stride 1
+template <class T, int N, int Piece, class A>
+INVOLUTION_INLINE void piece_of_columns(Block<A> (&sum)[N], const Row<T>& r, const T* source, const A* map, int64_t low,
+                                        int64_t high, int64_t m) {
+  Columns<T, Piece, 1, N, -1, -1, Order::any> columns{
+      sum, source + m * r.column, r.column, low - m, high - m, map + m * r.map_tap, r.map_target, r.map_tap, r.zero,
+      {}};
+  columns.all(std::make_integer_sequence<int, N - 1 + Piece>());
+}
+
 // As many taps as there are, stride 1, a few at a time as Columns adds them.
 template <class T, int N, class A>
 INVOLUTION_INLINE void many_columns(Block<A> (&sum)[N], const Row<T>& r, const T* source, const A* map, int64_t low,
                                     int64_t high) {
-  constexpr int kPiece = 4;
-  constexpr auto every = std::make_integer_sequence<int, N - 1 + kPiece>();
   int64_t m = 0;
-  for (; m + kPiece <= r.taps; m += kPiece) {
-    Columns<T, kPiece, 1, N, -1, -1, Order::any> columns{
-        sum, source + m * r.column, r.column, low - m, high - m, map + m * r.map_tap, r.map_target, r.map_tap, r.zero,
-        {}};
-    columns.all(every);
-  }
+  for (; m + 4 <= r.taps; m += 4) piece_of_columns<T, N, 4>(sum, r, source, map, low, high, m);
+  if (m + 3 == r.taps) return piece_of_columns<T, N, 3>(sum, r, source, map, low, high, m);
+  if (m + 2 == r.taps) return piece_of_columns<T, N, 2>(sum, r, source, map, low, high, m);
   any_columns<T, N>(sum, r, source, map, low, high, m);
 }
 

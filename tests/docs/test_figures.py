@@ -74,6 +74,28 @@ def test_whole_networks(results):
     assert figures("docs/faq.md", "it takes 1.2 times") == found
 
 
+def test_what_the_loops_allow():
+    shares = {"14": [], "7": [], "": []}
+    for row in rows(RESULTS / "mca_skylake-avx512.csv"):
+        of_forward = row["kernel"] == "forward, taps innermost" and row["tile"].startswith("7 taps, stride 1, ")
+        if of_forward or row["kernel"] == "generation":
+            targets = row["tile"].split(", ")[2].split()[0] if of_forward else ""
+            shares[targets].append(round(float(row["share_of_peak"]), 2))
+    wanted = [*(bound(shares[size]) for size in ("14", "7") for bound in (min, max)), *shares[""]]
+    assert [one for one in figures("docs/kernels.md", "reaches 0.77") if one < 1] == wanted
+
+
+def test_memory_of_a_training_step(results):
+    rows = {r["candidate"]: r for r in results.rows("cpu", results.WITHOUT_AVX512) if r["measure"] == "training memory"}
+    names = "RedNet-50, selective checkpointing", "ResNet-50", "RedNet-50"
+    selective, resnet, rednet = (rows[name] for name in names)
+    held = [round(row["peak_bytes"] / 1e6, 1) for row in (selective, resnet)]
+    ratios = [round(row["p50_ratio"], 2) for row in (selective, rednet)]
+    text = figures("docs/measured.md", "1,920.6 MB")
+    assert [1000 * text[0] + text[1], 1000 * text[2] + text[3]] == held
+    assert text[4:] == ratios
+
+
 def test_the_neck(results):
     neck = {(row["measure"], row["candidate"]): row for row in results.detectors("neck")}
     assert figures("docs/faq.md", "this takes") == [round(neck["forward", "map, then unfold"]["peak_bytes"] / 1e9)]

@@ -321,6 +321,22 @@ def full(rank, config, limit):
     return told.value.errno, str(told.value)
 
 
+def test_two_devices_that_compute_activations_again(data, tmp_path):
+    """Of what two devices learn, and of the statistics of their batch norms, no bit changes."""
+    plain, again = (
+        settings(data, tmp_path, name=name, trainer__strategy="ddp", trainer__activation_checkpointing=how)
+        for name, how in (("plain", False), ("again", "selective"))
+    )
+    for (seen, gradients, _), (images, others, _) in zip(
+        run(2, plain, own_norms=True), run(2, again, own_norms=True), strict=True
+    ):
+        assert seen == images
+        assert len(gradients) == len(others) > 1
+        for step, values in zip(gradients, others, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(step, values, strict=True))
+    assert_same_weights(plain.run_dir / "last.ckpt", again.run_dir / "last.ckpt", atol=0)
+
+
 def test_a_disk_that_is_full_for_one_device_ends_all(data, tmp_path):
     config = settings(data, tmp_path, name="run", trainer__strategy="fsdp")
     for number, text in run_processes(2, full, config, 10_000):

@@ -54,6 +54,7 @@ def tables() -> dict[str, str]:
         "measured_gpu_targets": bench_table.target_table(suites.load("gpu").targets(rows("gpu", GPU))),
         "measured_intel": _networks(rows("cpu", OTHER_CPU), "Networks on an Intel Xeon (model 207), 2 threads"),
         "measured_avx2": _networks(rows("cpu", WITHOUT_AVX512), "Networks on an AMD EPYC of Zen 3, 2 threads"),
+        "measured_avx2_limits": bench_table.limit_table(bench_table.limits(rows("cpu", WITHOUT_AVX512))),
         "measured_avx2_targets": bench_table.target_table(suites.load("cpu").targets(rows("cpu", WITHOUT_AVX512))),
         "measured_deployment_avx2": _deployment(_with_detectors(WITHOUT_AVX512)),
         "measured_deployment_avx2_targets": bench_table.target_table(

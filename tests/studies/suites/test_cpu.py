@@ -129,6 +129,7 @@ def test_summary_compares_with_the_targets():
         "RedNet-50, selective checkpointing ÷ ResNet-50, peak memory of a training step, batch 32": (0.7, True),
         "RedNet-50, selective checkpointing ÷ ResNet-50, selective checkpointing, peak memory of a training step, "
         "batch 32": (0.875, False),
+        "share of a matrix product, 7×7 stride 1, one thread": (0.9, True),
         "share of a matrix product, forward, weakest stage, stride 1, one thread": (0.9, True),
         "share of a matrix product, fused, weakest stage, stride 1, one thread": (0.7, False),
         "share of a matrix product, stem and stride 2, one thread": (0.1, False),

@@ -391,6 +391,7 @@ def _targets(rows: Sequence[Mapping[str, Any]]) -> list[Target]:
     square, odd = r"stage \d", "stem|.*stride 2"
     matrix = partial(fractions, "one thread")
     name = "share of a matrix product, {}, one thread"
+    found += target(name.format("7×7 stride 1"), matrix("forward", square), least=0.8)
     weakest = name.format("{}, weakest stage, stride 1")
     found += target(weakest.format("forward"), matrix("forward", square), least=0.65, worst=True)
     found += target(weakest.format("fused"), matrix("fused", square), least=0.75, worst=True)
